@@ -1,0 +1,193 @@
+//! What a kernel is: the contract between `kernels/` and the executor that runs them.
+//!
+//! A kernel has a name, a version, typed parameters, a kind and one or two twins. The executor prepares it once per stage
+//! ([`Kernel::prepare`]) and then runs tasks on the result. Output is **per task**: nothing is combined across tasks, so the bytes
+//! do not depend on how tasks were grouped into leases.
+
+use crate::gpu::Gpu;
+
+/// Map kernels turn a split into shuffle blocks (one per partition) and tallies; reduce kernels turn one partition's blocks, in task
+/// order, into one output part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Map,
+    Reduce,
+}
+
+/// What a kernel reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepts {
+    /// A range of integers.
+    Index,
+    /// Whole lines of text.
+    Text,
+    /// Fixed-size elements of an `.npy` file with one of these dtypes (`"u1"`, `"u4"`, `"f4"`).
+    Npy(&'static [&'static str]),
+    /// Shuffle blocks of an earlier stage.
+    Shuffle,
+}
+
+/// How far the twins agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// The same bytes on every device.
+    Exact,
+    /// Equal up to the bound that the text states.
+    Bounded(&'static str),
+}
+
+/// The type of a parameter, with its limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ParamType {
+    U64 { min: u64, max: u64 },
+    F64 { min: f64, max: f64 },
+    Text,
+    Choice(&'static [&'static str]),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ParamSpec {
+    pub name: &'static str,
+    pub kind: ParamType,
+    /// `None`: the user must give it.
+    pub default: Option<&'static str>,
+    pub doc: &'static str,
+}
+
+/// What is known of a kernel without running it.
+#[derive(Debug)]
+pub struct Descriptor {
+    pub name: &'static str,
+    pub version: u32,
+    pub kind: Kind,
+    pub summary: &'static str,
+    pub accepts: Accepts,
+    pub params: &'static [ParamSpec],
+    /// Names of the per-task `u64` values every task returns; the scheduler sums them exactly over accepted tasks.
+    pub tallies: &'static [&'static str],
+    /// Map: whether tasks write shuffle blocks (a map kernel without them gives tallies only and must be the last stage).
+    pub shuffles: bool,
+    /// Reduce: output formats it can write ("csv", "npy", "png"); the first is the default.
+    pub formats: &'static [&'static str],
+    /// Map: reduce kernels its blocks are made for, the usual one first.
+    pub reduces_with: &'static [&'static str],
+    pub gpu: bool,
+    pub agreement: Agreement,
+}
+
+/// Parameters of one stage as text, by name; complete and validated by [`crate::resolve_params`].
+pub type Params = std::collections::BTreeMap<String, String>;
+
+/// What is the same for all tasks of a stage.
+#[derive(Clone, Debug)]
+pub struct StageContext {
+    pub params: Params,
+    /// Number of tasks in the stage.
+    pub tasks: u64,
+    /// Map with shuffle: number of partitions, at least 1.
+    pub partitions: u32,
+    /// Reduce: output format, one of [`Descriptor::formats`].
+    pub format: String,
+}
+
+pub trait Kernel: Send + Sync {
+    fn descriptor(&self) -> &'static Descriptor;
+
+    /// Parses the parameters; the result is shared by all tasks of the stage. Cheap.
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError>;
+
+    /// Turns final tallies (summed over all tasks, in descriptor order) into lines for a person, for example an estimate.
+    fn present_tallies(&self, _params: &Params, _tallies: &[u128]) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+/// A kernel with its parameters, ready to run tasks.
+pub trait Prepared: Send + Sync {
+    /// Runs one task on the calling thread (the executor spreads tasks of a range over a rayon pool; a kernel may use rayon inside
+    /// a task as well). The CPU twin is the specification.
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError>;
+
+    /// Runs many tasks in as few dispatches as fit the device. Results are in the order of `tasks`. Kernels with `gpu: false` keep
+    /// the default. A lost or full device is [`KernelError::Device`], never a wrong answer.
+    fn run_gpu(&self, _gpu: &Gpu, _tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
+        Err(KernelError::Device("this kernel has no GPU twin".into()))
+    }
+}
+
+/// One task and its input.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// Number of the task in its stage. Random numbers are counters keyed by values that depend on the split only, never on the lease.
+    pub number: u64,
+    pub input: Input<'a>,
+}
+
+#[derive(Debug)]
+pub enum Input<'a> {
+    Index {
+        start: u64,
+        count: u64,
+    },
+    /// Whole lines, the last one possibly without its newline; may be empty.
+    Text(&'a [u8]),
+    /// Whole little-endian elements.
+    Elements {
+        dtype: &'a str,
+        bytes: &'a [u8],
+    },
+    /// The blocks of this partition in task order; tasks without data for the partition may be absent.
+    Blocks(Vec<Block<'a>>),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    pub task: u64,
+    pub bytes: &'a [u8],
+}
+
+/// What one task made.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct TaskOutput {
+    /// In the order of [`Descriptor::tallies`].
+    pub tallies: Vec<u64>,
+    /// Map with shuffle: exactly `partitions` blocks, empty ones allowed.
+    pub blocks: Vec<Vec<u8>>,
+    /// Reduce: the part of this partition.
+    pub part: Option<Part>,
+}
+
+/// One finished file of the job's output.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Part {
+    /// Extension without a dot: "csv", "npy", "png".
+    pub extension: &'static str,
+    pub bytes: Vec<u8>,
+    pub rows: u64,
+    pub columns: Vec<String>,
+    /// At most [`PREVIEW_ROWS`] rows a person wants to see first, heaviest first.
+    pub preview: Vec<PreviewRow>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct PreviewRow {
+    pub cells: Vec<String>,
+    /// Rows of different parts are merged by falling weight, then by cells.
+    pub weight: u64,
+}
+
+/// Rows of preview per part.
+pub const PREVIEW_ROWS: usize = 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A parameter is missing, unknown or out of range.
+    #[error("{0}")]
+    Param(String),
+    /// The input is not what the kernel accepts; running the task again gives the same answer.
+    #[error("{0}")]
+    Input(String),
+    /// The device failed or lacks the memory; the task may succeed elsewhere.
+    #[error("device: {0}")]
+    Device(String),
+}

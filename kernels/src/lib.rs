@@ -1,0 +1,4 @@
+//! Kernels of Raftwerk.
+pub mod api;
+pub mod gpu;
+pub use api::*;

@@ -1,0 +1,13 @@
+//! Messages and gRPC services of Raftwerk, version 1. No decisions are made here.
+
+/// Package `raftwerk.v1`: everything that crosses a wire or is written to the log.
+#[allow(clippy::all)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/raftwerk.v1.rs"));
+}
+
+/// The encoded descriptor set of all `.proto` files, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwerk.descriptors"));
+
+/// Version of the wire protocol. A peer with another major number is refused with a message that names both.
+pub const PROTOCOL_VERSION: u32 = 1;
