@@ -1,1 +1,30 @@
+//! The replicated state of a cluster and every decision about it.
+//!
+//! Pure: no clock, no random source, no I/O, no threads, no floats in state. The same state and the same entry give the same result
+//! on every replica. Time comes in with each entry; ids derive from counters in the state.
+//!
+//! - [`State`] is what every replica holds; [`State::apply`] is the only way to change it.
+//! - [`plan`] reads a view of it and proposes placements, which take effect when they come back as a command.
+//! - [`invariants`] are the promises, one function each; simulation runs them after every step.
 
+pub mod apply;
+pub mod ids;
+pub mod interval_map;
+pub mod invariants;
+pub mod job;
+pub mod lease;
+pub mod matching;
+pub mod plan;
+pub mod snapshot;
+pub mod spec;
+pub mod split;
+pub mod stage;
+pub mod state;
+pub mod view;
+pub mod worker;
+
+pub use apply::{Applied, ApplyError, Event, Outcome};
+pub use ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
+pub use job::{Job, Phase};
+pub use lease::Lease;
+pub use state::State;

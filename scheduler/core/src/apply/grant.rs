@@ -1,0 +1,70 @@
+//! Grants leases. A plan was made on an earlier state, so every placement is checked again: a stale one is normal and skipped.
+
+use super::{Entry, Outcome};
+use crate::ids::{JobId, LeaseId, Session, TaskRange, WorkerId};
+use crate::job::Phase;
+use crate::lease::Lease;
+use crate::matching::device_fits;
+use crate::spec::lease_amount;
+use crate::stage::TaskState;
+use crate::state::State;
+use raftwerk_proto::v1::{GrantLeases, Placement, placement};
+
+impl State {
+    pub(super) fn grant_leases(&mut self, grant: GrantLeases, entry: &mut Entry) -> Outcome {
+        let mut leases = Vec::with_capacity(grant.placements.len());
+        let mut stale = 0;
+        for placement in grant.placements {
+            match self.grant_one(&placement, entry) {
+                Some(id) => leases.push(id),
+                None => stale += 1,
+            }
+        }
+        Outcome::Granted { leases, stale }
+    }
+
+    fn grant_one(&mut self, placement: &Placement, entry: &mut Entry) -> Option<LeaseId> {
+        let job_id = match placement.job.as_ref()? {
+            placement::Job::Id(id) => JobId(*id),
+            placement::Job::SubmittedAt(position) => entry.jobs_by_command.get(*position as usize).copied().flatten()?,
+        };
+        let (worker_id, session) = (WorkerId(placement.worker), Session(placement.session));
+        let tasks = TaskRange::new(placement.first_task, placement.task_count)?;
+
+        let worker = self.workers.get(&worker_id).filter(|w| !w.lost && w.session == session)?;
+        let device = worker.device(placement.device)?;
+        let job = self.jobs.get(&job_id).filter(|j| j.phase == Phase::Running)?;
+        let spec = job.spec.stages.get(placement.stage as usize)?;
+        let stage = job.stages.get(placement.stage as usize)?;
+        let excluded = job.excluded.contains(&worker_id) || job.excluded_devices.contains(&(worker_id, placement.device));
+        if excluded || !stage.open || !stage.all_ready(tasks) || !device_fits(spec, device) {
+            return None;
+        }
+        let amount = lease_amount(spec);
+        let used = self.uses.get(&(worker_id, placement.device)).copied().unwrap_or_default();
+        if !used.fits(&device.capacity.unwrap_or_default(), &amount) {
+            return None;
+        }
+
+        let id = LeaseId { epoch: self.epoch, index: entry.index, position: entry.next_lease };
+        entry.next_lease += 1;
+        let generation = stage.generation;
+        let lease = Lease {
+            job: job_id,
+            stage: placement.stage,
+            generation,
+            tasks,
+            worker: worker_id,
+            session,
+            device: placement.device,
+            granted_at: self.now,
+            amount,
+        };
+        if let Some(stage) = self.jobs.get_mut(&job_id).and_then(|j| j.stages.get_mut(placement.stage as usize)) {
+            stage.set(tasks, TaskState::Leased(id));
+            stage.leases += 1;
+        }
+        self.insert_lease(id, lease);
+        Some(id)
+    }
+}

@@ -1,0 +1,88 @@
+//! Submit, cancel, publish, fail.
+
+use super::{Entry, Event, Outcome, RETAINED_JOBS, RETENTION_MS};
+use crate::ids::{JobId, Timestamp};
+use crate::job::{Job, Phase};
+use crate::spec;
+use crate::state::{State, Submission};
+use raftwerk_proto::v1::SubmitJob;
+
+impl State {
+    pub(super) fn submit_job(&mut self, submit: SubmitJob, entry: &mut Entry) -> Outcome {
+        let Some(spec) = submit.spec else { return Outcome::Refused("the submission has no job spec".into()) };
+        if let Err(reason) = spec::check(&spec) {
+            return Outcome::Refused(reason.0);
+        }
+        let key = (spec.namespace.clone(), submit.idempotency_key.clone());
+        if !key.1.is_empty() {
+            if let Some(earlier) = self.idempotency.get(&key) {
+                return if earlier.payload_sha256 == submit.payload_sha256 {
+                    Outcome::Submitted { job: earlier.job, existing: true }
+                } else {
+                    Outcome::IdempotencyConflict { job: earlier.job }
+                };
+            }
+        }
+        self.forget_old_jobs();
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        if !key.1.is_empty() {
+            self.idempotency.insert(key, Submission { job: id, payload_sha256: submit.payload_sha256.to_vec() });
+        }
+        let job = Job::new(id, spec, submit.idempotency_key, self.now);
+        let phase = job.phase.clone();
+        self.jobs.insert(id, job);
+        self.active.insert(id);
+        match phase {
+            // Empty input: a valid, empty result.
+            Phase::Publishing => entry.applied.events.push(Event::PublishDecided { job: id }),
+            Phase::Done { .. } => self.job_ended(id, entry),
+            _ => {}
+        }
+        Outcome::Submitted { job: id, existing: false }
+    }
+
+    pub(super) fn cancel_job(&mut self, id: JobId, entry: &mut Entry) -> Outcome {
+        match self.jobs.get(&id).map(|j| j.phase.clone()) {
+            None => Outcome::Refused(format!("there is no job {id}")),
+            Some(Phase::Running) => {
+                let at = self.now;
+                self.end_job(id, Phase::Cancelled { at }, entry);
+                Outcome::Cancelled { job: id }
+            }
+            Some(Phase::Publishing) => Outcome::Refused(format!("job {id} is being published and can no longer be cancelled")),
+            // Cancelling twice, or after the end, changes nothing.
+            Some(_) => Outcome::Cancelled { job: id },
+        }
+    }
+
+    pub(super) fn finish_publish(&mut self, id: JobId, error: &str, entry: &mut Entry) -> Outcome {
+        if self.jobs.get(&id).is_some_and(|j| j.phase == Phase::Publishing) {
+            let at = self.now;
+            let phase = if error.is_empty() { Phase::Done { at } } else { Phase::Failed { at, cause: format!("publishing: {error}") } };
+            self.end_job(id, phase, entry);
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn fail_job_command(&mut self, id: JobId, cause: String, entry: &mut Entry) -> Outcome {
+        self.fail_job(id, cause, entry);
+        Outcome::Done
+    }
+
+    pub(super) fn fail_job(&mut self, id: JobId, cause: String, entry: &mut Entry) {
+        let at = self.now;
+        self.end_job(id, Phase::Failed { at, cause }, entry);
+    }
+
+    /// Keeps memory bounded: the oldest ended jobs go, with their idempotency keys, once they are a day old and there are many.
+    fn forget_old_jobs(&mut self) {
+        while self.jobs.len() >= RETAINED_JOBS {
+            let Some(Timestamp(limit)) = self.now.0.checked_sub(RETENTION_MS).map(Timestamp) else { return };
+            let Some(id) = self.jobs.values().find(|j| j.phase.ended_at().is_some_and(|at| at.0 < limit)).map(|j| j.id) else { return };
+            if let Some(job) = self.jobs.remove(&id) {
+                self.idempotency.remove(&(job.spec.namespace, job.idempotency_key));
+            }
+        }
+    }
+}

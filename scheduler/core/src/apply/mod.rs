@@ -1,0 +1,195 @@
+//! `apply`: one arm per command, one function per arm. The same state and entry give the same result on every replica.
+
+mod grant;
+mod jobs;
+mod report;
+mod workers;
+
+use crate::ids::{JobId, LeaseId, Session, Timestamp, WorkerId};
+use crate::job::Phase;
+use crate::lease::Lease;
+use crate::state::State;
+use raftwerk_proto::v1::{EntryBody, command::Command};
+
+/// Format of [`EntryBody`] that this code writes, and the newest it reads.
+pub const ENTRY_FORMAT: u32 = 1;
+
+/// The log holds something this code does not know. The node must stop: to skip it would make replicas differ.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    #[error("log entry {index} has format {found}, this build reads up to {ENTRY_FORMAT}; start a build that knows it")]
+    Format { index: u64, found: u32 },
+    #[error("log entry {index}: command {position} is unknown to this build; start a build that knows it")]
+    UnknownCommand { index: u64, position: usize },
+    #[error("log entry {index} cannot be decoded: {reason}")]
+    Undecodable { index: u64, reason: String },
+    #[error("snapshot: {0}")]
+    Snapshot(String),
+}
+
+/// What one entry did: an outcome per command, and the events in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    pub index: u64,
+    pub outcomes: Vec<Outcome>,
+    pub events: Vec<Event>,
+}
+
+/// The answer to one command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Submitted {
+        job: JobId,
+        existing: bool,
+    },
+    /// The key belongs to this job, which was submitted with another payload.
+    IdempotencyConflict {
+        job: JobId,
+    },
+    Refused(String),
+    Cancelled {
+        job: JobId,
+    },
+    Registered {
+        worker: WorkerId,
+        session: Session,
+    },
+    /// Leases granted, and how many placements were stale.
+    Granted {
+        leases: Vec<LeaseId>,
+        stale: u32,
+    },
+    Reported,
+    Minted(u64),
+    Done,
+}
+
+/// Past facts that the leader turns into effects.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The lease ended otherwise than by its own final report.
+    LeaseEnded {
+        id: LeaseId,
+        lease: Lease,
+    },
+    WorkerLost {
+        worker: WorkerId,
+    },
+    /// All parts are prepared and the decision to publish is in the log.
+    PublishDecided {
+        job: JobId,
+    },
+    JobEnded {
+        job: JobId,
+    },
+    /// Accepted shuffle data is gone; so many tasks run again.
+    Invalidated {
+        job: JobId,
+        worker: WorkerId,
+        tasks: u64,
+    },
+    TaskFailed {
+        job: JobId,
+        stage: u32,
+        task: u64,
+        message: String,
+    },
+}
+
+/// Finished jobs beyond this number are forgotten once they are a day old.
+pub const RETAINED_JOBS: usize = 10_000;
+/// An idempotency key answers for at least this long.
+pub const RETENTION_MS: u64 = 24 * 60 * 60 * 1000;
+
+impl State {
+    /// Applies one committed entry.
+    pub fn apply(&mut self, index: u64, body: EntryBody) -> Result<Applied, ApplyError> {
+        if body.format == 0 || body.format > ENTRY_FORMAT {
+            return Err(ApplyError::Format { index, found: body.format });
+        }
+        // An older leader's slower clock must not turn time back.
+        self.now = self.now.max(Timestamp(body.at_ms));
+        self.applied_index = index;
+        let mut entry = Entry { index, next_lease: 0, jobs_by_command: Vec::new(), applied: Applied { index, ..Applied::default() } };
+        for (position, command) in body.commands.into_iter().enumerate() {
+            let command = command.command.ok_or(ApplyError::UnknownCommand { index, position })?;
+            let mut submitted = None;
+            let outcome = match command {
+                Command::SubmitJob(c) => {
+                    let outcome = self.submit_job(c, &mut entry);
+                    if let Outcome::Submitted { job, existing: false } = outcome {
+                        submitted = Some(job);
+                    }
+                    outcome
+                }
+                Command::CancelJob(c) => self.cancel_job(JobId(c.job), &mut entry),
+                Command::RegisterWorker(c) => self.register_worker(c, &mut entry),
+                Command::GrantLeases(c) => self.grant_leases(c, &mut entry),
+                Command::ReportResults(c) => self.report_results(c, &mut entry),
+                Command::EndLeases(c) => self.end_leases(c, &mut entry),
+                Command::LoseWorker(c) => self.lose_worker(WorkerId(c.worker), Session(c.session), &mut entry),
+                Command::FinishPublish(c) => self.finish_publish(JobId(c.job), &c.error, &mut entry),
+                Command::MintId(_) => {
+                    self.next_id += 1;
+                    Outcome::Minted(self.next_id - 1)
+                }
+                Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
+            };
+            entry.jobs_by_command.push(submitted);
+            entry.applied.outcomes.push(outcome);
+        }
+        Ok(entry.applied)
+    }
+
+    /// Moves the job on after something changed, and says so when it is decided or ended.
+    fn advance_job(&mut self, id: JobId, entry: &mut Entry) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.is_active() {
+            return;
+        }
+        let before = job.phase.clone();
+        job.advance(self.now);
+        if job.phase == before {
+            return;
+        }
+        match job.phase {
+            Phase::Publishing => entry.applied.events.push(Event::PublishDecided { job: id }),
+            Phase::Running => {}
+            Phase::Done { .. } | Phase::Failed { .. } | Phase::Cancelled { .. } => self.job_ended(id, entry),
+        }
+    }
+
+    /// Puts a job into a final phase; final phases never change.
+    fn end_job(&mut self, id: JobId, phase: Phase, entry: &mut Entry) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.is_active() {
+            job.phase = phase;
+            self.job_ended(id, entry);
+        }
+    }
+
+    fn job_ended(&mut self, id: JobId, entry: &mut Entry) {
+        self.active.remove(&id);
+        let held: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.job == id).map(|(id, _)| *id).collect();
+        for lease in held {
+            self.end_lease(lease, entry);
+        }
+        entry.applied.events.push(Event::JobEnded { job: id });
+    }
+
+    fn end_lease(&mut self, id: LeaseId, entry: &mut Entry) {
+        if let Some(lease) = self.remove_lease(id) {
+            entry.applied.events.push(Event::LeaseEnded { id, lease });
+        }
+    }
+}
+
+/// What the arms of one entry share.
+pub(crate) struct Entry {
+    index: u64,
+    /// Position of the next lease within this entry.
+    next_lease: u32,
+    /// The job that the command at this position made.
+    jobs_by_command: Vec<Option<JobId>>,
+    applied: Applied,
+}

@@ -1,0 +1,61 @@
+//! Workers come and go; leases end.
+
+use super::{Entry, Event, Outcome};
+use crate::ids::{JobId, LeaseId, Session, WorkerId};
+use crate::state::State;
+use crate::worker::Worker;
+use raftwerk_proto::v1::{EndLeases, RegisterWorker};
+
+impl State {
+    pub(super) fn register_worker(&mut self, register: RegisterWorker, entry: &mut Entry) -> Outcome {
+        let worker = WorkerId(register.worker);
+        let Some(mut hello) = register.hello else { return Outcome::Refused("a registration without its hello".into()) };
+        hello.held.clear();
+        // A new process has forgotten the leases and the shuffle data of the one before it.
+        self.drop_worker(worker, entry);
+        let session = Session(entry.index);
+        self.workers.insert(worker, Worker { session, hello, lost: false });
+        Outcome::Registered { worker, session }
+    }
+
+    pub(super) fn lose_worker(&mut self, worker: WorkerId, session: Session, entry: &mut Entry) -> Outcome {
+        // A verdict on an earlier session must not hit the worker that has come back.
+        if self.workers.get(&worker).is_some_and(|w| w.session == session && !w.lost) {
+            self.drop_worker(worker, entry);
+            if let Some(record) = self.workers.get_mut(&worker) {
+                record.lost = true;
+            }
+            entry.applied.events.push(Event::WorkerLost { worker });
+        }
+        Outcome::Done
+    }
+
+    /// Ends the worker's leases and gives up its shuffle data.
+    fn drop_worker(&mut self, worker: WorkerId, entry: &mut Entry) {
+        let held: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(id, _)| *id).collect();
+        for id in held {
+            self.end_lease(id, entry);
+        }
+        let active: Vec<JobId> = self.active.iter().copied().collect();
+        for job in active {
+            self.invalidate(job, worker, entry);
+        }
+    }
+
+    pub(super) fn invalidate(&mut self, id: JobId, worker: WorkerId, entry: &mut Entry) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let tasks = job.invalidate(worker);
+        if tasks > 0 {
+            job.source_failures.remove(&worker);
+            entry.applied.events.push(Event::Invalidated { job: id, worker, tasks });
+            self.advance_job(id, entry);
+        }
+    }
+
+    pub(super) fn end_leases(&mut self, end: EndLeases, entry: &mut Entry) -> Outcome {
+        for id in end.leases {
+            self.end_lease(id.into(), entry);
+        }
+        Outcome::Done
+    }
+}

@@ -1,0 +1,115 @@
+//! What must always hold, one function per promise. Each returns what is wrong, or nothing.
+
+use crate::job::Phase;
+use crate::stage::TaskState;
+use crate::state::State;
+use crate::worker::DeviceUse;
+use std::collections::BTreeMap;
+
+/// All promises that one state can show.
+pub fn check(state: &State) -> Result<(), String> {
+    counts_sum_to_the_total(state)?;
+    leased_tasks_have_a_live_lease(state)?;
+    device_use_equals_its_leases(state)?;
+    no_device_holds_more_than_it_has(state)?;
+    ended_jobs_hold_nothing(state)?;
+    snapshot_restores_the_same_state(state)
+}
+
+pub fn counts_sum_to_the_total(state: &State) -> Result<(), String> {
+    for job in state.jobs.values() {
+        for (index, stage) in job.stages.iter().enumerate() {
+            let (mut ready, mut leased, mut accepted) = (0, 0, 0);
+            for (range, task) in stage.tasks().iter() {
+                match task {
+                    TaskState::Ready => ready += range.count(),
+                    TaskState::Leased(_) => leased += range.count(),
+                    TaskState::Accepted { .. } => accepted += range.count(),
+                }
+            }
+            let counted = (stage.ready(), stage.leased(), stage.accepted());
+            if counted != (ready, leased, accepted) || ready + leased + accepted != stage.tasks().len() {
+                return Err(format!("job {} stage {index}: counts {counted:?}, walked {:?} of {}", job.id, (ready, leased, accepted), stage.tasks().len()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A leased task names a live lease of that job and stage whose range contains it: at most one holder per task.
+pub fn leased_tasks_have_a_live_lease(state: &State) -> Result<(), String> {
+    for job in state.jobs.values() {
+        for (index, stage) in job.stages.iter().enumerate() {
+            for (range, task) in stage.tasks().iter() {
+                let TaskState::Leased(id) = task else { continue };
+                let holds = state.leases.get(&id).is_some_and(|l| {
+                    l.job == job.id && l.stage as usize == index && l.tasks.first <= range.first && range.end <= l.tasks.end
+                });
+                if !holds {
+                    return Err(format!("job {} stage {index}: tasks {range:?} are leased by {id}, which does not hold them", job.id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn device_use_equals_its_leases(state: &State) -> Result<(), String> {
+    let mut uses: BTreeMap<_, DeviceUse> = BTreeMap::new();
+    for lease in state.leases.values() {
+        uses.entry((lease.worker, lease.device)).or_default().add(lease.tasks.count(), &lease.amount);
+    }
+    if uses == *state.uses() { Ok(()) } else { Err(format!("device use {:?} is not the sum of its leases {uses:?}", state.uses())) }
+}
+
+pub fn no_device_holds_more_than_it_has(state: &State) -> Result<(), String> {
+    for ((worker, device), used) in state.uses() {
+        let capacity = state.workers.get(worker).and_then(|w| w.device(*device)).and_then(|d| d.capacity).unwrap_or_default();
+        let over = used.held.slots > capacity.slots || used.held.milli_cpu > capacity.milli_cpu || used.held.memory_bytes > capacity.memory_bytes;
+        if over {
+            return Err(format!("worker {worker} device {device} holds {:?} of {capacity:?}", used.held));
+        }
+    }
+    Ok(())
+}
+
+pub fn ended_jobs_hold_nothing(state: &State) -> Result<(), String> {
+    for lease in state.leases.values() {
+        if state.jobs.get(&lease.job).is_none_or(|j| j.phase != Phase::Running) {
+            return Err(format!("job {} is over and still holds a lease on worker {}", lease.job, lease.worker));
+        }
+    }
+    for job in state.jobs.values() {
+        if matches!(job.phase, Phase::Done { .. } | Phase::Publishing) && job.stages.last().is_some_and(|s| !s.is_complete()) {
+            return Err(format!("job {} is {:?} with tasks missing", job.id, job.phase));
+        }
+    }
+    Ok(())
+}
+
+pub fn snapshot_restores_the_same_state(state: &State) -> Result<(), String> {
+    let restored = State::from_snapshot(&state.cluster, &state.to_snapshot()).map_err(|e| e.to_string())?;
+    if restored == *state { Ok(()) } else { Err("the snapshot does not restore the same state".into()) }
+}
+
+/// Counts that only grow, for comparing an earlier state with a later one of the same replica.
+pub fn moves_only_forward(before: &State, after: &State) -> Result<(), String> {
+    if after.now < before.now || after.applied_index < before.applied_index {
+        return Err("time or index went back".into());
+    }
+    for (id, old) in &before.jobs {
+        let Some(new) = after.jobs.get(id) else { continue };
+        if old.phase.ended_at().is_some() && old.phase != new.phase {
+            return Err(format!("job {id} left a final phase: {:?} -> {:?}", old.phase, new.phase));
+        }
+        if old.phase == Phase::Publishing && new.phase == Phase::Running {
+            return Err(format!("job {id} went from publishing back to running"));
+        }
+        for (index, (old_stage, new_stage)) in old.stages.iter().zip(&new.stages).enumerate() {
+            if old_stage.generation == new_stage.generation && new_stage.accepted() < old_stage.accepted() {
+                return Err(format!("job {id} stage {index}: progress fell within generation {}", old_stage.generation));
+            }
+        }
+    }
+    Ok(())
+}

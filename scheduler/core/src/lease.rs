@@ -1,0 +1,20 @@
+//! A live lease: who may run which tasks.
+
+use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
+use raftwerk_proto::v1::Capacity;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    pub job: JobId,
+    /// Index of the stage in the job.
+    pub stage: u32,
+    pub generation: u32,
+    pub tasks: TaskRange,
+    pub worker: WorkerId,
+    pub session: Session,
+    /// Index of the device on the worker.
+    pub device: u32,
+    pub granted_at: Timestamp,
+    /// What it holds of the device's capacity.
+    pub amount: Capacity,
+}

@@ -1,0 +1,193 @@
+//! A planning round: reads a view, proposes placements. A plan takes effect when it comes back as a command.
+//!
+//! Jobs are served in the order of submission. A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
+//! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Toward the end of a stage
+//! ranges shrink (guided self-scheduling: Polychronopoulos and Kuck, 1987), so that all devices finish together.
+
+use crate::ids::{JobId, Session, TaskRange, WorkerId};
+use crate::job::{Job, Phase};
+use crate::matching::candidates;
+use crate::spec::lease_amount;
+use crate::state::State;
+use crate::worker::DeviceUse;
+use raftwerk_proto::v1::{Capacity, JobSpec, Placement, StageSpec, placement};
+use std::collections::BTreeMap;
+
+/// Work in one lease: long enough that a round trip is noise, short enough that losing one hurts little.
+pub const LEASE_NS: u64 = 300_000_000;
+/// Work out on a device: the lease it runs and the next one, so that the next starts without asking.
+pub const QUEUE_NS: u64 = 2 * LEASE_NS;
+/// Placements of one round; keeps an entry far below 1 MiB.
+pub const MAX_PLACEMENTS: usize = 4096;
+/// Jobs looked at in one round; those behind wait for these anyway.
+const MAX_JOBS: usize = 256;
+
+/// What a planner reads: the applied state, who is present, and jobs that will exist when the plan is applied.
+pub struct View<'a> {
+    pub state: &'a State,
+    /// Workers with an open session and no suspicion on them.
+    pub present: &'a BTreeMap<WorkerId, Session>,
+    /// Jobs submitted by the same entry, with the position of their command.
+    pub submitted: &'a [(u32, &'a JobSpec)],
+}
+
+/// Expected nanoseconds of one task on one thread of the device, learnt from the job's accepted reports; `None` before the first.
+fn task_ns(job: &Job, stage: u32, worker: WorkerId, device: u32) -> Option<u64> {
+    let share = job.shares.get(&(stage, worker, device))?;
+    (share.tasks > 0).then(|| (share.busy_ns / share.tasks).max(1))
+}
+
+/// A device during the round.
+struct Slot {
+    worker: WorkerId,
+    session: Session,
+    device: u32,
+    parallelism: u64,
+    capacity: Capacity,
+    used: DeviceUse,
+    queued_ns: u64,
+}
+
+impl Slot {
+    fn open(view: &View<'_>, worker: WorkerId, device: u32) -> Option<Self> {
+        let session = *view.present.get(&worker)?;
+        let record = view.state.workers.get(&worker).filter(|w| w.session == session)?;
+        let found = record.device(device)?;
+        let parallelism = u64::from(found.parallelism.max(1));
+        let mut queued_ns = 0u64;
+        for (&(_, _, job, stage), &tasks) in
+            view.state.stage_uses().range((worker, device, JobId(0), 0)..=(worker, device, JobId(u64::MAX), u32::MAX))
+        {
+            let each = view.state.jobs.get(&job).and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
+            queued_ns = queued_ns.saturating_add(tasks.saturating_mul(each) / parallelism);
+        }
+        Some(Slot {
+            worker,
+            session,
+            device,
+            parallelism,
+            capacity: found.capacity.unwrap_or_default(),
+            used: view.state.uses().get(&(worker, device)).copied().unwrap_or_default(),
+            queued_ns,
+        })
+    }
+}
+
+/// Ready tasks of one stage during the round: taken from the front, never crossing a gap.
+struct Ready<I: Iterator<Item = TaskRange>> {
+    intervals: I,
+    front: TaskRange,
+    left: u64,
+}
+
+impl<I: Iterator<Item = TaskRange>> Ready<I> {
+    fn new(mut intervals: I, left: u64) -> Self {
+        let front = intervals.next().unwrap_or(TaskRange { first: 0, end: 0 });
+        Ready { intervals, front, left }
+    }
+
+    fn take(&mut self, at_most: u64) -> Option<TaskRange> {
+        if self.front.is_empty() {
+            self.front = self.intervals.next()?;
+        }
+        let count = self.front.count().min(at_most.max(1));
+        let taken = TaskRange { first: self.front.first, end: self.front.first + count };
+        self.front.first += count;
+        self.left -= count;
+        Some(taken)
+    }
+}
+
+/// Proposes placements for ready tasks. Reads only.
+pub fn plan(view: &View<'_>) -> Vec<Placement> {
+    let mut round = Round { view, slots: BTreeMap::new(), placements: Vec::new() };
+    let mut looked_at = 0;
+    for job in view.state.active_jobs().filter(|j| j.phase == Phase::Running) {
+        for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open && s.ready() > 0) {
+            looked_at += 1;
+            let ready = Ready::new(stage.ready_intervals(), stage.ready());
+            round.place(&placement::Job::Id(job.id.0), index as u32, &job.spec.stages[index], Some(job), ready);
+        }
+        if looked_at >= MAX_JOBS || round.placements.len() >= MAX_PLACEMENTS {
+            break;
+        }
+    }
+    for (position, spec) in view.submitted {
+        let fresh = Job::new(JobId(0), (*spec).clone(), String::new(), view.state.now);
+        for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.ready() > 0) {
+            let ready = Ready::new(stage.ready_intervals(), stage.ready());
+            round.place(&placement::Job::SubmittedAt(*position), index as u32, &spec.stages[index], None, ready);
+        }
+    }
+    round.placements
+}
+
+struct Round<'a> {
+    view: &'a View<'a>,
+    slots: BTreeMap<(WorkerId, u32), Option<Slot>>,
+    placements: Vec<Placement>,
+}
+
+impl Round<'_> {
+    fn place(
+        &mut self,
+        job_ref: &placement::Job,
+        stage: u32,
+        spec: &StageSpec,
+        job: Option<&Job>,
+        mut ready: Ready<impl Iterator<Item = TaskRange>>,
+    ) {
+        let amount = lease_amount(spec);
+        let mut devices: Vec<(WorkerId, u32, u64)> = Vec::new();
+        for (worker, device) in candidates(self.view.state, spec) {
+            if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
+                continue;
+            }
+            let slot = self.slots.entry((worker, device)).or_insert_with(|| Slot::open(self.view, worker, device));
+            if slot.is_some() {
+                let each = job.and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
+                devices.push((worker, device, each));
+            }
+        }
+        // Tasks per second of each device and of all together, to share out what is left in proportion.
+        let speed = |each: u64, parallelism: u64| (parallelism * 1_000_000_000_000 / each.max(1)).max(1);
+        let mut total_speed: u128 = 0;
+        for (worker, device, each) in &devices {
+            if let Some(Some(slot)) = self.slots.get(&(*worker, *device)) {
+                total_speed += u128::from(speed(*each, slot.parallelism));
+            }
+        }
+        let longest = if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks };
+        // The least busy device chooses first, so that a short stage lands where it starts at once.
+        devices.sort_by_key(|(w, d, _)| (self.slots.get(&(*w, *d)).and_then(|s| s.as_ref()).map_or(u64::MAX, |s| s.queued_ns), *w, *d));
+        let mut progress = true;
+        while ready.left > 0 && progress {
+            progress = false;
+            for (worker, device, each) in &devices {
+                let Some(Some(slot)) = self.slots.get_mut(&(*worker, *device)) else { continue };
+                if ready.left == 0 || self.placements.len() >= MAX_PLACEMENTS {
+                    return;
+                }
+                if slot.queued_ns >= QUEUE_NS || !slot.used.fits(&slot.capacity, &amount) {
+                    continue;
+                }
+                let by_time = (LEASE_NS.saturating_mul(slot.parallelism) / each).max(1);
+                let share = u128::from(ready.left) * u128::from(speed(*each, slot.parallelism)) / (2 * total_speed.max(1));
+                let guided = u64::try_from(share).unwrap_or(u64::MAX).max(1);
+                let Some(tasks) = ready.take(by_time.min(guided).min(longest)) else { return };
+                slot.used.add(tasks.count(), &amount);
+                slot.queued_ns = slot.queued_ns.saturating_add(tasks.count().saturating_mul(*each) / slot.parallelism);
+                progress = true;
+                self.placements.push(Placement {
+                    job: Some(*job_ref),
+                    stage,
+                    first_task: tasks.first,
+                    task_count: tasks.count(),
+                    worker: slot.worker.0,
+                    session: slot.session.0,
+                    device: slot.device,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
+
+use crate::split::tasks_of;
+use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, StageSpec, stage_input::Source};
+
+/// Task numbers and their sums stay far from overflow.
+pub const MAX_TASKS: u64 = 1_000_000_000_000;
+/// Each partition costs every map task one index record.
+pub const MAX_PARTITIONS: u32 = 65_536;
+pub const MAX_STAGES: usize = 2;
+/// A spec is part of one log entry, which is at most 1 MiB.
+pub const MAX_SPEC_BYTES: usize = 900 * 1024;
+pub const DEFAULT_MAX_ATTEMPTS: u32 = 4;
+pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integrated", "software"];
+
+/// Why a spec cannot become a job; the text names the field and the fix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpecError(pub String);
+
+fn refuse<T>(text: impl Into<String>) -> Result<T, SpecError> {
+    Err(SpecError(text.into()))
+}
+
+/// What one lease of the stage holds of a device when the spec does not say.
+pub fn lease_amount(stage: &StageSpec) -> Capacity {
+    let mut amount = stage.device.as_ref().and_then(|d| d.amount).unwrap_or_default();
+    amount.slots = amount.slots.max(1);
+    amount
+}
+
+/// The device class the stage asks for.
+pub fn device_class(stage: &StageSpec) -> &str {
+    match stage.device.as_ref().map(|d| d.class.as_str()) {
+        None | Some("") => "any",
+        Some(class) => class,
+    }
+}
+
+pub fn max_attempts(spec: &JobSpec) -> u32 {
+    if spec.max_attempts == 0 { DEFAULT_MAX_ATTEMPTS } else { spec.max_attempts }
+}
+
+/// Checks everything that can be checked without looking at a cluster.
+pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
+    if spec.stages.is_empty() {
+        return refuse("the job has no stage; give it a [map] section");
+    }
+    if spec.stages.len() > MAX_STAGES {
+        return refuse(format!("the job has {} stages; this version runs at most {MAX_STAGES} (one map, one reduce)", spec.stages.len()));
+    }
+    if spec.namespace.is_empty() {
+        return refuse("the job names no namespace; use \"default\"");
+    }
+    for (index, stage) in spec.stages.iter().enumerate() {
+        check_stage(spec, index, stage)?;
+    }
+    let last = &spec.stages[spec.stages.len() - 1];
+    if last.partitions != 0 {
+        return refuse(format!("stage '{}' is the last one and cannot have partitions", last.name));
+    }
+    if spec.output.as_ref().is_some_and(|o| !o.url.starts_with("file:///")) {
+        return refuse("output url must begin with file:/// (an absolute path); other stores are not supported by this version");
+    }
+    if spec.output.is_some() && spec.stages.len() < 2 {
+        return refuse("only a job with a reduce stage writes an output; remove [output] or add [reduce]");
+    }
+    let bytes = prost::Message::encoded_len(spec);
+    if bytes > MAX_SPEC_BYTES {
+        return refuse(format!("the job spec with its input listing takes {bytes} bytes; the limit is {MAX_SPEC_BYTES}. Use fewer, larger input files"));
+    }
+    Ok(())
+}
+
+fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), SpecError> {
+    let name = &stage.name;
+    let Some(kernel) = &stage.kernel else { return refuse(format!("stage '{name}' names no kernel")) };
+    let class = device_class(stage);
+    if !DEVICE_CLASSES.contains(&class) {
+        return refuse(format!("stage '{name}' asks for device class '{class}'; use one of {}", DEVICE_CLASSES.join(", ")));
+    }
+    let [input] = stage.inputs.as_slice() else { return refuse(format!("stage '{name}' must have exactly one input")) };
+    match (&input.source, index) {
+        (Some(Source::Stage(from)), 1) => {
+            let before = &spec.stages[0];
+            if from.stage != before.name {
+                return refuse(format!("stage '{name}' reads stage '{}', which is not an earlier stage", from.stage));
+            }
+            if kernel.kind() != KernelKind::Reduce {
+                return refuse(format!("stage '{name}' reads a shuffle, so kernel '{}' must be a reduce kernel", kernel.name));
+            }
+            if before.partitions == 0 {
+                return refuse("partitions must be at least 1");
+            }
+            if before.partitions > MAX_PARTITIONS {
+                return refuse(format!("partitions must be at most {MAX_PARTITIONS}"));
+            }
+        }
+        (Some(Source::Stage(_)), _) => return refuse(format!("stage '{name}' is the first and cannot read another stage")),
+        (Some(_), 0) => {
+            if kernel.kind() != KernelKind::Map {
+                return refuse(format!("stage '{name}' reads input, so kernel '{}' must be a map kernel", kernel.name));
+            }
+            let tasks = tasks_of(stage).unwrap_or(0);
+            if tasks > MAX_TASKS {
+                return refuse(format!("stage '{name}' would have {tasks} tasks; the limit is {MAX_TASKS}"));
+            }
+            if let Some(Source::Range(range)) = &input.source {
+                if range.tasks == 0 && range.count > 0 {
+                    return refuse("input range: tasks must be at least 1");
+                }
+                if range.start.checked_add(range.count).is_none() {
+                    return refuse("input range: start + count must fit 64 bits");
+                }
+            }
+        }
+        (Some(_), _) => return refuse(format!("stage '{name}' must read the stage before it")),
+        (None, _) => return refuse(format!("the input of stage '{name}' has no source")),
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! How an input becomes tasks. Splits depend on the job and its input only, never on the cluster.
+
+use crate::ids::TaskRange;
+use raftwerk_proto::v1::{Files, IndexRange, InputFile, Split, StageSpec, stage_input::Source};
+
+/// Bytes of one split of `file`: whole records for fixed-size ones.
+fn split_bytes(files: &Files, file: &InputFile) -> u64 {
+    let nominal = files.split_bytes.max(1);
+    match u64::from(file.record_bytes) {
+        0 => nominal,
+        record => (nominal / record).max(1) * record,
+    }
+}
+
+fn splits_of(files: &Files, file: &InputFile) -> u64 {
+    file.bytes.saturating_sub(file.data_offset).div_ceil(split_bytes(files, file))
+}
+
+/// Number of tasks of a stage that reads an index range or files; `None` for one that reads another stage.
+pub fn tasks_of(spec: &StageSpec) -> Option<u64> {
+    match spec.inputs.first()?.source.as_ref()? {
+        Source::Range(range) => Some(range.tasks.min(range.count)),
+        Source::Files(files) => Some(files.listing.iter().map(|file| splits_of(files, file)).sum()),
+        Source::Stage(_) => None,
+    }
+}
+
+/// The integers of one task: (first, how many). The first `count % tasks` tasks have one more.
+pub fn index_of(range: &IndexRange, task: u64) -> (u64, u64) {
+    let tasks = range.tasks.min(range.count).max(1);
+    let (each, longer) = (range.count / tasks, range.count % tasks);
+    let first = range.start + task * each + task.min(longer);
+    (first, each + u64::from(task < longer))
+}
+
+/// The splits of a range of tasks, in task order.
+pub fn splits_of_tasks(files: &Files, tasks: TaskRange) -> Vec<Split> {
+    let mut splits = Vec::with_capacity(tasks.count().min(1 << 20) as usize);
+    let mut first = 0;
+    for file in &files.listing {
+        let count = splits_of(files, file);
+        let here = tasks.intersect(TaskRange { first, end: first + count });
+        let each = split_bytes(files, file);
+        for task in here.first..here.end {
+            let offset = file.data_offset + (task - first) * each;
+            splits.push(Split { file: Some(file.clone()), offset, bytes: each.min(file.bytes - offset) });
+        }
+        first += count;
+        if first >= tasks.end {
+            break;
+        }
+    }
+    splits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_ranges_cover_every_integer_once() {
+        for (count, tasks) in [(0, 1), (1, 1), (10, 3), (7, 7), (7, 10), (1000, 13)] {
+            let range = IndexRange { start: 5, count, tasks };
+            let n = tasks.min(count);
+            let mut next = 5;
+            for task in 0..n {
+                let (first, len) = index_of(&range, task);
+                assert_eq!(first, next);
+                assert!(len > 0);
+                next += len;
+            }
+            assert_eq!(next, 5 + count);
+        }
+    }
+
+    #[test]
+    fn file_splits_cover_every_byte_once_and_respect_records() {
+        let file = |path: &str, bytes, data_offset, record_bytes| InputFile {
+            path: path.into(),
+            bytes,
+            data_offset,
+            record_bytes,
+            ..Default::default()
+        };
+        let files = Files {
+            split_bytes: 10,
+            listing: vec![file("a", 25, 0, 0), file("empty", 0, 0, 0), file("b", 10, 0, 0), file("c.npy", 128 + 28, 128, 4)],
+            ..Default::default()
+        };
+        let spec = StageSpec {
+            inputs: vec![raftwerk_proto::v1::StageInput { name: "x".into(), source: Some(Source::Files(files.clone())) }],
+            ..Default::default()
+        };
+        let tasks = tasks_of(&spec).unwrap();
+        assert_eq!(tasks, 3 + 1 + 4);
+        let all = splits_of_tasks(&files, TaskRange { first: 0, end: tasks });
+        let shown: Vec<_> = all.iter().map(|s| (s.file.as_ref().unwrap().path.as_str(), s.offset, s.bytes)).collect();
+        assert_eq!(
+            shown,
+            [("a", 0, 10), ("a", 10, 10), ("a", 20, 5), ("b", 0, 10), ("c.npy", 128, 8), ("c.npy", 136, 8), ("c.npy", 144, 8), ("c.npy", 152, 4)]
+        );
+        assert_eq!(splits_of_tasks(&files, TaskRange { first: 2, end: 5 }), all[2..5]);
+    }
+}

@@ -1,0 +1,115 @@
+//! What every replica holds.
+
+use crate::ids::{JobId, LeaseId, TaskRange, Timestamp, WorkerId};
+use crate::job::Job;
+use crate::lease::Lease;
+use crate::stage::TaskState;
+use crate::worker::{DeviceUses, StageUses, Worker};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Idempotency keys are a namespace's own.
+pub type IdempotencyKey = (String, String);
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Submission {
+    pub job: JobId,
+    pub payload_sha256: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    pub cluster: String,
+    /// Forced recoveries so far; part of every lease id.
+    pub epoch: u32,
+    pub applied_index: u64,
+    /// Cluster time of the last entry.
+    pub now: Timestamp,
+    pub jobs: BTreeMap<JobId, Job>,
+    pub workers: BTreeMap<WorkerId, Worker>,
+    pub leases: BTreeMap<LeaseId, Lease>,
+    pub idempotency: BTreeMap<IdempotencyKey, Submission>,
+    pub(crate) next_job: u64,
+    pub(crate) next_id: u64,
+    /// Derived: what live leases hold.
+    pub(crate) uses: DeviceUses,
+    /// Derived: tasks out on each device, by stage.
+    pub(crate) stage_uses: StageUses,
+    /// Derived: jobs that have not ended.
+    pub(crate) active: BTreeSet<JobId>,
+}
+
+impl State {
+    pub fn new(cluster: &str) -> State {
+        State {
+            cluster: cluster.to_string(),
+            epoch: 0,
+            applied_index: 0,
+            now: Timestamp(0),
+            jobs: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            idempotency: BTreeMap::new(),
+            next_job: 1,
+            // 1 is the replica that bootstraps; everybody else is minted.
+            next_id: 2,
+            uses: DeviceUses::new(),
+            stage_uses: StageUses::new(),
+            active: BTreeSet::new(),
+        }
+    }
+
+    pub fn uses(&self) -> &DeviceUses {
+        &self.uses
+    }
+
+    pub fn stage_uses(&self) -> &StageUses {
+        &self.stage_uses
+    }
+
+    /// Jobs that have not ended, oldest first.
+    pub fn active_jobs(&self) -> impl Iterator<Item = &Job> + '_ {
+        self.active.iter().filter_map(|id| self.jobs.get(id))
+    }
+
+    /// Recomputes what is derived; for a state read from a snapshot.
+    pub(crate) fn derive(&mut self) {
+        self.uses.clear();
+        self.stage_uses.clear();
+        let leases = std::mem::take(&mut self.leases);
+        for (id, lease) in leases {
+            self.insert_lease(id, lease);
+        }
+        self.active = self.jobs.values().filter(|j| j.is_active()).map(|j| j.id).collect();
+    }
+
+    pub(crate) fn insert_lease(&mut self, id: LeaseId, lease: Lease) {
+        *self.stage_uses.entry((lease.worker, lease.device, lease.job, lease.stage)).or_default() += lease.tasks.count();
+        self.uses.entry((lease.worker, lease.device)).or_default().add(lease.tasks.count(), &lease.amount);
+        self.leases.insert(id, lease);
+    }
+
+    /// Ends a lease: tasks it still holds are ready again.
+    pub(crate) fn remove_lease(&mut self, id: LeaseId) -> Option<Lease> {
+        let lease = self.leases.remove(&id)?;
+        if let Some(used) = self.uses.get_mut(&(lease.worker, lease.device)) {
+            used.remove(lease.tasks.count(), &lease.amount);
+            if used.leases == 0 {
+                self.uses.remove(&(lease.worker, lease.device));
+            }
+        }
+        let key = (lease.worker, lease.device, lease.job, lease.stage);
+        if let Some(tasks) = self.stage_uses.get_mut(&key) {
+            *tasks -= lease.tasks.count();
+            if *tasks == 0 {
+                self.stage_uses.remove(&key);
+            }
+        }
+        if let Some(stage) = self.jobs.get_mut(&lease.job).and_then(|j| j.stages.get_mut(lease.stage as usize)) {
+            let still: Vec<TaskRange> = stage.parts_in(lease.tasks, TaskState::Leased(id));
+            for range in still {
+                stage.set(range, TaskState::Ready);
+            }
+        }
+        Some(lease)
+    }
+}

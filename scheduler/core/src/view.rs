@@ -1,0 +1,64 @@
+//! What users are shown of the state.
+
+use crate::ids::JobId;
+use crate::job::{Job, Phase};
+use crate::state::State;
+use raftwerk_proto::v1::{JobState, JobView, StageView, TallyTotal};
+
+impl State {
+    pub fn job_view(&self, id: JobId) -> Option<JobView> {
+        self.jobs.get(&id).map(job_view)
+    }
+}
+
+pub fn job_state(phase: &Phase) -> JobState {
+    match phase {
+        Phase::Running => JobState::Running,
+        Phase::Publishing => JobState::Publishing,
+        Phase::Done { .. } => JobState::Done,
+        Phase::Failed { .. } => JobState::Failed,
+        Phase::Cancelled { .. } => JobState::Cancelled,
+    }
+}
+
+/// Sums as two 64-bit halves, with the names the kernel gave them.
+pub(crate) fn tally_totals(job: &Job, stage: usize) -> Vec<TallyTotal> {
+    let spec = &job.spec.stages[stage];
+    let names = spec.kernel.iter().flat_map(|k| &k.tallies);
+    names
+        .zip(&job.stages[stage].tallies)
+        .map(|(name, sum)| TallyTotal { stage: spec.name.clone(), name: name.clone(), low: *sum as u64, high: (*sum >> 64) as u64 })
+        .collect()
+}
+
+fn job_view(job: &Job) -> JobView {
+    let stages = job.stages.iter().zip(&job.spec.stages).map(|(stage, spec)| StageView {
+        name: spec.name.clone(),
+        tasks: stage.tasks().len(),
+        ready: stage.ready(),
+        leased: stage.leased(),
+        accepted: stage.accepted(),
+        generation: stage.generation,
+        open: stage.open,
+        complete: stage.is_complete(),
+        failed_attempts: stage.failed_attempts,
+        leases: stage.leases,
+        fenced: stage.fenced,
+    });
+    JobView {
+        job: job.id.0,
+        spec: Some(job.spec.clone()),
+        state: job_state(&job.phase).into(),
+        cause: match &job.phase {
+            Phase::Failed { cause, .. } => cause.clone(),
+            _ => String::new(),
+        },
+        submitted_at_ms: job.submitted_at.0,
+        finished_at_ms: job.phase.ended_at().map_or(0, |t| t.0),
+        stages: stages.collect(),
+        tallies: (0..job.stages.len()).flat_map(|i| tally_totals(job, i)).collect(),
+        parts: job.parts.values().cloned().collect(),
+        shares: job.shares.values().cloned().collect(),
+        idempotency_key: job.idempotency_key.clone(),
+    }
+}

@@ -1,0 +1,122 @@
+//! Plans go out as log entries, grants go out to workers once they are committed.
+
+use super::batch::Waiter;
+use super::{Answer, Effect, Leader};
+use raftwerk_core::ids::TaskRange;
+use raftwerk_core::plan::{View, plan};
+use raftwerk_core::split::splits_of_tasks;
+use raftwerk_core::stage::TaskState;
+use raftwerk_core::{Job, Lease, LeaseId, Outcome, State};
+use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down, stage_input::Source};
+use std::collections::BTreeMap;
+
+impl Leader {
+    /// One planning round; the placements join the entry that is being made.
+    pub(super) fn place(&mut self, state: &State) {
+        let present = self.sessions.present();
+        let submitted = self.batch.submissions();
+        let placements = plan(&View { state, present: &present, submitted: &submitted });
+        if !placements.is_empty() {
+            self.batch.append(Command::GrantLeases(wire::GrantLeases { placements }), Waiter::Grants);
+        }
+    }
+
+    pub(super) fn on_outcome(&mut self, now: u64, state: &State, waiter: Waiter, outcome: &Outcome, effects: &mut Vec<Effect>) {
+        let mut answer = |request, answer| effects.push(Effect::Answer { request, answer });
+        match (waiter, outcome) {
+            (Waiter::Submit(request), Outcome::Submitted { job, existing }) => {
+                answer(request, Answer::Submitted { job: *job, existing: *existing });
+            }
+            (Waiter::Submit(request), Outcome::IdempotencyConflict { job }) => answer(request, Answer::IdempotencyConflict { job: *job }),
+            (Waiter::Submit(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
+            (Waiter::Cancel(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
+            (Waiter::Cancel(request), _) => answer(request, Answer::Cancelled),
+            (Waiter::Mint(request), Outcome::Minted(id)) => answer(request, Answer::Minted(*id)),
+            (Waiter::Register(conn), Outcome::Registered { session, .. }) => self.on_registered(now, state, conn, *session, effects),
+            (Waiter::Reports { conn, sequences }, _) => {
+                let message = down::Message::ReportAck(wire::ReportAck { sequences });
+                effects.push(Effect::Send { conn, message });
+            }
+            (Waiter::Grants, Outcome::Granted { leases, .. }) => self.dispatch(state, leases, effects),
+            (Waiter::Published(job), _) => self.publishing.forget(job),
+            (Waiter::Submit(request) | Waiter::Mint(request), other) => {
+                answer(request, Answer::Refused(format!("unexpected outcome {other:?}")));
+            }
+            (Waiter::Register(_) | Waiter::Grants | Waiter::Nobody, _) => {}
+        }
+    }
+
+    /// Sends committed grants to the workers that hold them. A worker that is not connected gets them at hand-over.
+    pub(super) fn dispatch(&mut self, state: &State, leases: &[LeaseId], effects: &mut Vec<Effect>) {
+        let mut messages: BTreeMap<super::ConnId, wire::Grants> = BTreeMap::new();
+        for id in leases {
+            let Some(lease) = state.leases.get(id) else { continue };
+            let Some(job) = state.jobs.get(&lease.job) else { continue };
+            let Some(conn_id) = self.sessions.by_worker.get(&lease.worker).copied() else { continue };
+            let Some(conn) = self.sessions.conns.get_mut(&conn_id).filter(|c| c.session == Some(lease.session)) else { continue };
+            let grants = messages.entry(conn_id).or_default();
+            if conn.known_stages.insert((lease.job, lease.stage)) {
+                grants.stages.push(stage_info(job, lease.stage));
+            }
+            grants.grants.push(grant(state, job, *id, lease));
+        }
+        for (conn, grants) in messages {
+            effects.push(Effect::Send { conn, message: down::Message::Grants(grants) });
+        }
+    }
+}
+
+fn stage_info(job: &Job, stage: u32) -> wire::StageInfo {
+    let index = stage as usize;
+    let mut spec = job.spec.stages[index].clone();
+    for input in &mut spec.inputs {
+        if let Some(Source::Files(files)) = &mut input.source {
+            // Each grant names its own splits; the whole listing would travel for nothing.
+            files.listing.clear();
+        }
+    }
+    wire::StageInfo {
+        job: job.id.0,
+        stage,
+        spec: Some(spec),
+        output: if index + 1 == job.stages.len() { job.spec.output.clone() } else { None },
+        tasks: job.stages[index].tasks().len(),
+    }
+}
+
+fn grant(state: &State, job: &Job, id: LeaseId, lease: &Lease) -> wire::Grant {
+    let spec = &job.spec.stages[lease.stage as usize];
+    let source = spec.inputs.first().and_then(|i| i.source.as_ref());
+    let splits = match source {
+        Some(Source::Files(files)) => splits_of_tasks(files, lease.tasks),
+        _ => Vec::new(),
+    };
+    let sources = match source {
+        Some(Source::Stage(_)) => shuffle_sources(state, job, lease.stage as usize - 1),
+        _ => Vec::new(),
+    };
+    wire::Grant {
+        lease: Some(id.into()),
+        job: lease.job.0,
+        stage: lease.stage,
+        generation: lease.generation,
+        device: lease.device,
+        first_task: lease.tasks.first,
+        task_count: lease.tasks.count(),
+        splits,
+        sources,
+    }
+}
+
+/// Who holds the accepted output of a stage, as few ranges as possible.
+fn shuffle_sources(state: &State, job: &Job, stage: usize) -> Vec<wire::ShuffleSource> {
+    let mut sources = Vec::new();
+    for (range, task) in job.stages[stage].tasks().iter() {
+        let TaskState::Accepted { worker, generation } = task else { continue };
+        let TaskRange { first, .. } = range;
+        let address = state.workers.get(&worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
+        sources.push(wire::ShuffleSource { worker: worker.0, address, generation, first_task: first, task_count: range.count() });
+    }
+    sources
+}
+

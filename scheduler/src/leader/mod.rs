@@ -1,0 +1,190 @@
+//! The leader loop: a state machine, input in, effects out. It waits for nothing, reads no clock and opens nothing; the edge
+//! ([`crate::edge`]) and the simulation drive the same code.
+//!
+//! A [`Leader`] lives for one leadership of one process and is dropped with it: it holds only soft state, and derives what is
+//! outstanding from the replicated state when it begins. Nothing here grants or ends a right; that takes a log entry.
+
+mod batch;
+mod dispatch;
+mod logs;
+mod publish;
+mod sessions;
+mod submissions;
+mod views;
+
+use batch::Batch;
+use logs::LogRequests;
+use publish::Publishing;
+use raftwerk_core::{Applied, Event, JobId, State, WorkerId};
+use raftwerk_proto::v1::{EntryBody, Hello, JobSpec, WorkerLogs, command::Command, scheduler_message, worker_message};
+use sessions::Sessions;
+use std::sync::Arc;
+use submissions::Submissions;
+
+/// A worker's connection; numbered by the edge, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// A client's call that waits for an answer; numbered by the edge, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+#[derive(Debug)]
+pub enum Input {
+    WorkerConnected { conn: ConnId, worker: WorkerId, hello: Hello },
+    FromWorker { conn: ConnId, message: worker_message::Message },
+    WorkerDisconnected { conn: ConnId },
+    Submit { request: RequestId, spec: JobSpec, idempotency_key: String },
+    Cancel { request: RequestId, job: JobId },
+    Mint { request: RequestId, kind: String, name: String },
+    Logs { request: RequestId, job: JobId },
+    /// The entry in flight is committed and applied here.
+    Applied(Arc<Applied>),
+    Tick,
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    /// Append this entry; exactly one is in flight at a time.
+    Propose(EntryBody),
+    Send { conn: ConnId, message: scheduler_message::Message },
+    Close { conn: ConnId },
+    Answer { request: RequestId, answer: Answer },
+}
+
+/// What a client's call is answered. Everything that says yes is durable on a majority.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Submitted { job: JobId, existing: bool },
+    /// The key belongs to that job, submitted with another payload.
+    IdempotencyConflict { job: JobId },
+    /// The request is wrong as it stands; the text says how to mend it.
+    Refused(String),
+    /// The cluster as it stands cannot do it (no device, no worker that sees the input, output exists).
+    Precondition(String),
+    Unavailable(String),
+    NotFound(String),
+    Cancelled,
+    Minted(u64),
+    Logs(Vec<WorkerLogs>),
+}
+
+/// Times of the leader's soft state, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A worker that was not heard for this long is lost; it has stopped by itself by then.
+    pub lease_ttl_ms: u64,
+    pub heartbeat_ms: u64,
+    /// A broken connection is not yet a lost worker: it may come back.
+    pub reconnect_grace_ms: u64,
+    /// How long a submit waits for workers to answer what they see.
+    pub listing_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        // Ten seconds of silence survive a paused virtual machine or a machine that swaps; a broken connection is seen at once.
+        Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000 }
+    }
+}
+
+pub struct Leader {
+    timing: Timing,
+    batch: Batch,
+    sessions: Sessions,
+    submissions: Submissions,
+    publishing: Publishing,
+    logs: LogRequests,
+    /// Something changed since the last planning round.
+    replan: bool,
+}
+
+impl Leader {
+    /// Begins a leadership. Nobody is declared lost before one full grace period from now.
+    pub fn new(timing: Timing, state: &State, now: u64) -> Leader {
+        Leader {
+            sessions: Sessions::new(state, now + timing.lease_ttl_ms),
+            timing,
+            batch: Batch::default(),
+            submissions: Submissions::default(),
+            publishing: Publishing::default(),
+            logs: LogRequests::default(),
+            replan: true,
+        }
+    }
+
+    /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.
+    pub fn handle(&mut self, now: u64, state: &State, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::WorkerConnected { conn, worker, hello } => self.on_worker_connected(now, state, conn, worker, hello, &mut effects),
+            Input::FromWorker { conn, message } => self.on_worker_message(now, state, conn, message, &mut effects),
+            Input::WorkerDisconnected { conn } => self.on_worker_disconnected(now, conn, &mut effects),
+            Input::Submit { request, spec, idempotency_key } => self.on_submit(now, state, request, spec, idempotency_key, &mut effects),
+            Input::Cancel { request, job } => {
+                if state.jobs.contains_key(&job) {
+                    self.batch.push(Command::CancelJob(raftwerk_proto::v1::CancelJob { job: job.0 }), batch::Waiter::Cancel(request));
+                } else {
+                    effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no job {job}")) });
+                }
+            }
+            Input::Mint { request, kind, name } => {
+                self.batch.push(Command::MintId(raftwerk_proto::v1::MintId { kind, name }), batch::Waiter::Mint(request));
+            }
+            Input::Logs { request, job } => self.on_logs(now, state, request, job, &mut effects),
+            Input::Applied(applied) => self.on_applied(now, state, &applied, &mut effects),
+            Input::Tick => self.on_tick(now, state, &mut effects),
+        }
+        effects
+    }
+
+    /// Proposes what has gathered, with the placements it allows, unless an entry is in flight. Call it after every burst of inputs.
+    /// `wall` is Unix milliseconds for the entry's stamp: data, nothing about safety is decided by it.
+    pub fn flush(&mut self, state: &State, wall: u64) -> Option<EntryBody> {
+        if self.batch.in_flight() {
+            return None;
+        }
+        self.batch.take();
+        if self.replan || self.batch.has_submissions() {
+            self.replan = false;
+            self.place(state);
+        }
+        self.batch.launch(wall)
+    }
+
+    fn on_applied(&mut self, now: u64, state: &State, applied: &Applied, effects: &mut Vec<Effect>) {
+        self.replan = true;
+        let waiters = self.batch.landed();
+        for (waiter, outcome) in waiters.into_iter().zip(&applied.outcomes) {
+            self.on_outcome(now, state, waiter, outcome, effects);
+        }
+        for event in &applied.events {
+            self.on_event(state, event, effects);
+        }
+        self.start_publishing(now, state, effects);
+    }
+
+    fn on_event(&mut self, _state: &State, event: &Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::LeaseEnded { id, lease } => self.sessions.revoke(*id, lease, effects),
+            Event::JobEnded { job } => {
+                self.publishing.forget(*job);
+                self.sessions.release(*job, effects);
+            }
+            Event::WorkerLost { worker } => tracing::warn!(%worker, "worker lost; its tasks run elsewhere"),
+            Event::PublishDecided { job } => tracing::info!(%job, "every part is prepared; publishing"),
+            Event::Invalidated { job, worker, tasks } => {
+                tracing::warn!(%job, %worker, tasks, "shuffle data lost; its tasks run again under a new generation");
+            }
+            Event::TaskFailed { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task failed"),
+        }
+    }
+
+    fn on_tick(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
+        self.lose_silent_workers(now, state, effects);
+        self.expire_submissions(now, state, effects);
+        self.logs.expire(now, effects);
+        self.start_publishing(now, state, effects);
+        self.replan = true;
+    }
+}

@@ -1,0 +1,131 @@
+//! Second phase of publishing. The decision is in the log; some worker that reaches the destination makes it visible. Repeatable: a
+//! new leader simply asks again.
+
+use super::batch::Waiter;
+use super::{ConnId, Effect, Leader};
+use raftwerk_core::{Job, JobId, Phase, State, WorkerId};
+use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down};
+use std::collections::BTreeMap;
+
+/// Retryable failures after which the job fails with the last message.
+const MAX_TRIES: u32 = 5;
+const RETRY_MS: u64 = 500;
+
+struct Attempt {
+    conn: Option<ConnId>,
+    tries: u32,
+    not_before: u64,
+    last_error: String,
+    /// The verdict is on its way into the log.
+    settled: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Publishing {
+    attempts: BTreeMap<JobId, Attempt>,
+}
+
+impl Publishing {
+    pub(super) fn forget(&mut self, job: JobId) {
+        self.attempts.remove(&job);
+    }
+
+    pub(super) fn connection_gone(&mut self, conn: ConnId) {
+        for attempt in self.attempts.values_mut().filter(|a| a.conn == Some(conn)) {
+            attempt.conn = None;
+        }
+    }
+}
+
+impl Leader {
+    pub(super) fn start_publishing(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
+        for job in state.active_jobs().filter(|j| j.phase == Phase::Publishing) {
+            let attempt = self.publishing.attempts.entry(job.id).or_insert(Attempt {
+                conn: None,
+                tries: 0,
+                not_before: now,
+                last_error: String::new(),
+                settled: false,
+            });
+            if attempt.settled || attempt.conn.is_some() || attempt.not_before > now {
+                continue;
+            }
+            let present = self.sessions.present();
+            let Some(worker) = publisher(job, &present, attempt.tries) else { continue };
+            let Some(conn) = self.sessions.by_worker.get(&worker).copied() else { continue };
+            attempt.conn = Some(conn);
+            let message = down::Message::Publish(wire::Publish {
+                job: job.id.0,
+                output: job.spec.output.clone(),
+                parts: job.parts.values().cloned().collect(),
+                manifest_json: manifest(state, job),
+            });
+            effects.push(Effect::Send { conn, message });
+        }
+    }
+
+    pub(super) fn on_published(&mut self, now: u64, state: &State, conn: ConnId, report: wire::PublishReport) {
+        let job = JobId(report.job);
+        if state.jobs.get(&job).is_none_or(|j| j.phase != Phase::Publishing) {
+            return;
+        }
+        let Some(attempt) = self.publishing.attempts.get_mut(&job).filter(|a| a.conn == Some(conn) && !a.settled) else { return };
+        attempt.conn = None;
+        attempt.tries += 1;
+        attempt.last_error = report.error.clone();
+        if !report.error.is_empty() && report.retryable && attempt.tries < MAX_TRIES {
+            attempt.not_before = now + RETRY_MS;
+            return;
+        }
+        attempt.settled = true;
+        let error = std::mem::take(&mut attempt.last_error);
+        self.batch.push(Command::FinishPublish(wire::FinishPublish { job: job.0, error }), Waiter::Published(job));
+    }
+}
+
+/// The worker that prepared most parts: the destination is at hand there. Later tries go round the others.
+fn publisher(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, tries: u32) -> Option<WorkerId> {
+    let mut prepared: BTreeMap<WorkerId, usize> = present.keys().map(|w| (*w, 0)).collect();
+    for part in job.parts.values() {
+        if let Some(count) = prepared.get_mut(&WorkerId(part.worker)) {
+            *count += 1;
+        }
+    }
+    let mut order: Vec<(WorkerId, usize)> = prepared.into_iter().collect();
+    order.sort_by_key(|(worker, count)| (std::cmp::Reverse(*count), *worker));
+    let len = order.len();
+    (len > 0).then(|| order[tries as usize % len].0)
+}
+
+/// What the published directory says of itself: counts, checksums, and who made it.
+fn manifest(state: &State, job: &Job) -> String {
+    let parts: Vec<_> = job
+        .parts
+        .values()
+        .map(|p| serde_json::json!({"partition": p.partition, "bytes": p.bytes, "rows": p.rows, "crc32c": format!("{:08x}", p.crc32c), "worker": p.worker}))
+        .collect();
+    let stages: Vec<_> = job
+        .spec
+        .stages
+        .iter()
+        .zip(&job.stages)
+        .map(|(spec, stage)| {
+            let kernel = spec.kernel.clone().unwrap_or_default();
+            let params: BTreeMap<_, _> = spec.params.iter().map(|p| (&p.name, &p.value)).collect();
+            serde_json::json!({
+                "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
+                "tasks": stage.tasks().len(), "generation": stage.generation,
+            })
+        })
+        .collect();
+    let devices: Vec<_> = job
+        .shares
+        .values()
+        .map(|s| serde_json::json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks}))
+        .collect();
+    let manifest = serde_json::json!({
+        "schema": 1, "cluster": state.cluster, "job": job.id.0, "name": job.spec.name, "format": job.spec.output.as_ref().map(|o| &o.format),
+        "parts": parts, "stages": stages, "devices": devices,
+    });
+    serde_json::to_string_pretty(&manifest).unwrap_or_default()
+}

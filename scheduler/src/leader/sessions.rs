@@ -1,0 +1,240 @@
+//! Worker sessions: who is connected, who is suspect, who is lost. Soft state; only the verdict is logged.
+
+use super::batch::Waiter;
+use super::{ConnId, Effect, Leader};
+use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId};
+use raftwerk_proto::v1::{self as wire, Hello, Load, command::Command, scheduler_message as down, worker_message as up};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Ended jobs that a connecting worker is told to forget.
+const RELEASES_ON_CONNECT: usize = 1000;
+
+pub(super) struct WorkerConn {
+    pub(super) worker: WorkerId,
+    /// `None` until the registration is in the log.
+    pub(super) session: Option<Session>,
+    pub(super) hello: Hello,
+    pub(super) last_heard: u64,
+    pub(super) load: Option<Load>,
+    /// Stages whose `StageInfo` this session has.
+    pub(super) known_stages: BTreeSet<(JobId, u32)>,
+    held: Vec<LeaseId>,
+}
+
+pub(super) struct Sessions {
+    pub(super) conns: BTreeMap<ConnId, WorkerConn>,
+    pub(super) by_worker: BTreeMap<WorkerId, ConnId>,
+    /// Workers of the state that are not connected, and when they will be declared lost.
+    pub(super) lost_at: BTreeMap<WorkerId, u64>,
+}
+
+impl Sessions {
+    pub(super) fn new(state: &State, grace_ends: u64) -> Sessions {
+        let lost_at = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, _)| (*id, grace_ends)).collect();
+        Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at }
+    }
+
+    /// Workers that may be given leases: registered, and heard of lately.
+    pub(super) fn present(&self) -> BTreeMap<WorkerId, Session> {
+        self.by_worker.iter().filter_map(|(w, c)| self.conns.get(c)?.session.map(|s| (*w, s))).collect()
+    }
+
+    pub(super) fn revoke(&self, id: LeaseId, lease: &Lease, effects: &mut Vec<Effect>) {
+        if let Some(conn) = self.by_worker.get(&lease.worker)
+            && self.conns.get(conn).is_some_and(|c| c.session == Some(lease.session))
+        {
+            effects.push(Effect::Send { conn: *conn, message: down::Message::Revoke(wire::Revoke { leases: vec![id.into()] }) });
+        }
+    }
+
+    pub(super) fn release(&self, job: JobId, effects: &mut Vec<Effect>) {
+        for conn in self.conns.keys() {
+            effects.push(Effect::Send { conn: *conn, message: down::Message::Release(wire::ReleaseJobs { jobs: vec![job.0] }) });
+        }
+    }
+}
+
+impl Leader {
+    pub(super) fn on_worker_connected(
+        &mut self,
+        now: u64,
+        state: &State,
+        conn: ConnId,
+        worker: WorkerId,
+        mut hello: Hello,
+        effects: &mut Vec<Effect>,
+    ) {
+        if hello.protocol_version != raftwerk_proto::PROTOCOL_VERSION {
+            let reason = format!(
+                "this cluster speaks protocol version {}, the worker speaks {}; install the same release on both",
+                raftwerk_proto::PROTOCOL_VERSION,
+                hello.protocol_version
+            );
+            effects.push(Effect::Send { conn, message: down::Message::Refused(wire::Refused { reason }) });
+            effects.push(Effect::Close { conn });
+            return;
+        }
+        if let Some(old) = self.sessions.by_worker.insert(worker, conn) {
+            // The worker dialled again before its old connection was seen to be dead.
+            self.sessions.conns.remove(&old);
+            self.connection_gone(old);
+            effects.push(Effect::Close { conn: old });
+        }
+        self.sessions.lost_at.remove(&worker);
+        let held = std::mem::take(&mut hello.held).into_iter().map(LeaseId::from).collect();
+        let resumed = state.workers.get(&worker).filter(|record| {
+            !record.lost
+                && record.hello.incarnation == hello.incarnation
+                && record.hello.devices == hello.devices
+                && record.hello.data_address == hello.data_address
+        });
+        let session = resumed.map(|record| record.session);
+        let entry = WorkerConn { worker, session, hello: hello.clone(), last_heard: now, load: None, known_stages: BTreeSet::new(), held };
+        self.sessions.conns.insert(conn, entry);
+        match session {
+            Some(_) => self.welcome(now, state, conn, effects),
+            None => {
+                let register = wire::RegisterWorker { worker: worker.0, hello: Some(hello) };
+                self.batch.push(Command::RegisterWorker(register), Waiter::Register(conn));
+            }
+        }
+    }
+
+    pub(super) fn on_registered(&mut self, now: u64, state: &State, conn: ConnId, session: Session, effects: &mut Vec<Effect>) {
+        if let Some(entry) = self.sessions.conns.get_mut(&conn) {
+            entry.session = Some(session);
+            self.welcome(now, state, conn, effects);
+        }
+    }
+
+    /// Session hand-over: tells which of the held leases ended, and grants again what the worker should hold and does not.
+    fn welcome(&mut self, now: u64, state: &State, conn: ConnId, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.sessions.conns.get_mut(&conn) else { return };
+        let Some(session) = entry.session else { return };
+        let holds = |id: &LeaseId| state.leases.get(id).is_some_and(|l| l.worker == entry.worker && l.session == session);
+        let held = std::mem::take(&mut entry.held);
+        let stop: Vec<wire::LeaseId> = held.iter().filter(|id| !holds(id)).map(|id| (*id).into()).collect();
+        let message = down::Message::Welcome(wire::Welcome {
+            worker: entry.worker.0,
+            session: session.0,
+            lease_ttl_ms: self.timing.lease_ttl_ms as u32,
+            heartbeat_ms: self.timing.heartbeat_ms as u32,
+            stop,
+            cluster: state.cluster.clone(),
+        });
+        effects.push(Effect::Send { conn, message });
+        let ended: Vec<u64> = state.jobs.values().rev().filter(|j| !j.is_active()).take(RELEASES_ON_CONNECT).map(|j| j.id.0).collect();
+        if !ended.is_empty() {
+            effects.push(Effect::Send { conn, message: down::Message::Release(wire::ReleaseJobs { jobs: ended }) });
+        }
+        let worker = entry.worker;
+        let again: Vec<LeaseId> = state
+            .leases
+            .iter()
+            .filter(|(id, l)| l.worker == worker && l.session == session && !held.contains(id))
+            .map(|(id, _)| *id)
+            .collect();
+        self.dispatch(state, &again, effects);
+        self.replan = true;
+        self.ask_newcomer(now, conn, effects);
+    }
+
+    pub(super) fn on_worker_disconnected(&mut self, now: u64, conn: ConnId, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.sessions.conns.remove(&conn) else { return };
+        if self.sessions.by_worker.get(&entry.worker) == Some(&conn) {
+            self.sessions.by_worker.remove(&entry.worker);
+            self.sessions.lost_at.insert(entry.worker, now + self.timing.reconnect_grace_ms);
+        }
+        self.connection_gone(conn);
+        self.settle_submissions(effects);
+        self.logs.connection_gone(conn, effects);
+    }
+
+    /// Forgets what was asked of a connection that is no more.
+    fn connection_gone(&mut self, conn: ConnId) {
+        self.publishing.connection_gone(conn);
+        self.submissions.connection_gone(conn);
+    }
+
+    pub(super) fn on_worker_message(&mut self, now: u64, state: &State, conn: ConnId, message: up::Message, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.sessions.conns.get_mut(&conn) else { return };
+        entry.last_heard = now;
+        let worker = entry.worker;
+        match message {
+            up::Message::Hello(_) => {
+                // A second hello on one stream breaks the protocol.
+                effects.push(Effect::Close { conn });
+            }
+            up::Message::Heartbeat(heartbeat) => {
+                if heartbeat.load.is_some() {
+                    entry.load = heartbeat.load;
+                }
+                let message = down::Message::HeartbeatAck(wire::HeartbeatAck { sequence: heartbeat.sequence });
+                effects.push(Effect::Send { conn, message });
+            }
+            up::Message::Reports(reports) => {
+                let Some(session) = entry.session else { return };
+                for chunk in chunks_below_one_entry(reports.reports) {
+                    let sequences = chunk.iter().map(|r| r.sequence).collect();
+                    let command = Command::ReportResults(wire::ReportResults { worker: worker.0, session: session.0, reports: chunk });
+                    self.batch.push(command, Waiter::Reports { conn, sequences });
+                }
+            }
+            up::Message::Listing(listing) => self.on_listing(conn, listing, effects),
+            up::Message::Published(report) => self.on_published(now, state, conn, report),
+            up::Message::Logs(found) => self.logs.on_logs(conn, worker, found, effects),
+            up::Message::Goodbye(goodbye) => {
+                let Some(session) = entry.session else { return };
+                tracing::info!(%worker, reason = goodbye.reason, "worker says goodbye");
+                let command = wire::LoseWorker { worker: worker.0, session: session.0, reason: goodbye.reason };
+                self.batch.push(Command::LoseWorker(command), Waiter::Nobody);
+            }
+        }
+    }
+
+    /// Silence for the lease time, or a connection that did not come back: the worker is lost, and the log says so.
+    pub(super) fn lose_silent_workers(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
+        let silent: Vec<ConnId> = self
+            .sessions
+            .conns
+            .iter()
+            .filter(|(_, c)| now.saturating_sub(c.last_heard) > self.timing.lease_ttl_ms)
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in silent {
+            effects.push(Effect::Close { conn });
+            if let Some(worker) = self.sessions.conns.get(&conn).map(|c| c.worker) {
+                self.on_worker_disconnected(now, conn, effects);
+                self.sessions.lost_at.insert(worker, now);
+            }
+        }
+        let lost: Vec<WorkerId> = self.sessions.lost_at.iter().filter(|(_, at)| **at <= now).map(|(w, _)| *w).collect();
+        for worker in lost {
+            self.sessions.lost_at.remove(&worker);
+            if let Some(record) = state.workers.get(&worker).filter(|w| !w.lost) {
+                let command = wire::LoseWorker { worker: worker.0, session: record.session.0, reason: "not heard of in time".into() };
+                self.batch.push(Command::LoseWorker(command), Waiter::Nobody);
+            }
+        }
+    }
+}
+
+/// Reports cut so that each part fits an entry with room to spare.
+fn chunks_below_one_entry(reports: Vec<wire::Report>) -> Vec<Vec<wire::Report>> {
+    const LIMIT: usize = 400_000;
+    let mut chunks = Vec::new();
+    let (mut chunk, mut bytes) = (Vec::new(), 0);
+    for report in reports {
+        let more = prost::Message::encoded_len(&report);
+        if bytes + more > LIMIT && !chunk.is_empty() {
+            chunks.push(std::mem::take(&mut chunk));
+            bytes = 0;
+        }
+        bytes += more;
+        chunk.push(report);
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}

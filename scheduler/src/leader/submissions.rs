@@ -1,0 +1,213 @@
+//! A submit before it is in the log: workers say what the input is, because only they have the mounts and credentials.
+
+use super::batch::Waiter;
+use super::{Answer, ConnId, Effect, Leader, RequestId};
+use prost::Message;
+use raftwerk_core::{State, matching, spec};
+use raftwerk_proto::v1::{self as wire, Files, IfExists, JobSpec, command::Command, scheduler_message as down, stage_input::Source};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Submission {
+    spec: JobSpec,
+    idempotency_key: String,
+    payload_sha256: Vec<u8>,
+    deadline: u64,
+    asked: BTreeSet<ConnId>,
+    waiting_for: BTreeSet<ConnId>,
+    /// Worker name and what it could not see.
+    errors: Vec<(String, String)>,
+}
+
+#[derive(Default)]
+pub(super) struct Submissions {
+    waiting: BTreeMap<RequestId, Submission>,
+}
+
+impl Submissions {
+    pub(super) fn connection_gone(&mut self, conn: ConnId) {
+        for submission in self.waiting.values_mut() {
+            submission.waiting_for.remove(&conn);
+        }
+    }
+}
+
+fn files_of(spec: &JobSpec) -> Vec<Files> {
+    let inputs = spec.stages.iter().flat_map(|s| &s.inputs);
+    inputs
+        .filter_map(|i| match &i.source {
+            Some(Source::Files(files)) => Some(files.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn must_not_exist(spec: &JobSpec) -> Option<&str> {
+    spec.output.as_ref().filter(|o| o.if_exists() == IfExists::Error).map(|o| o.url.as_str())
+}
+
+impl Leader {
+    pub(super) fn on_submit(
+        &mut self,
+        now: u64,
+        state: &State,
+        request: RequestId,
+        spec: JobSpec,
+        idempotency_key: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let payload_sha256 = Sha256::digest(spec.encode_to_vec()).to_vec();
+        if let Some(earlier) = state.idempotency.get(&(spec.namespace.clone(), idempotency_key.clone())).filter(|_| !idempotency_key.is_empty()) {
+            let answer = if earlier.payload_sha256 == payload_sha256 {
+                Answer::Submitted { job: earlier.job, existing: true }
+            } else {
+                Answer::IdempotencyConflict { job: earlier.job }
+            };
+            effects.push(Effect::Answer { request, answer });
+            return;
+        }
+        if let Err(reason) = spec::check(&spec) {
+            effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
+            return;
+        }
+        let submission = Submission {
+            spec,
+            idempotency_key,
+            payload_sha256,
+            deadline: now + self.timing.listing_ms,
+            asked: BTreeSet::new(),
+            waiting_for: BTreeSet::new(),
+            errors: Vec::new(),
+        };
+        self.submissions.waiting.insert(request, submission);
+        self.try_submission(state, request, effects);
+        let connected: Vec<ConnId> = self.sessions.conns.iter().filter(|(_, c)| c.session.is_some()).map(|(c, _)| *c).collect();
+        for conn in connected {
+            self.ask(request, conn, effects);
+        }
+    }
+
+    /// A submission that needs nobody's eyes goes straight into the batch.
+    fn try_submission(&mut self, state: &State, request: RequestId, effects: &mut Vec<Effect>) {
+        let Some(submission) = self.submissions.waiting.get(&request) else { return };
+        let anybody = !self.sessions.present().is_empty();
+        if anybody && let Some(reason) = matching::impossible(state, &submission.spec) {
+            self.submissions.waiting.remove(&request);
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
+            return;
+        }
+        let needs_eyes = !files_of(&submission.spec).is_empty() || must_not_exist(&submission.spec).is_some();
+        if anybody && !needs_eyes {
+            self.submit_now(request);
+        }
+    }
+
+    /// A worker arrived: submissions that wait for one go on.
+    pub(super) fn ask_newcomer(&mut self, _now: u64, conn: ConnId, effects: &mut Vec<Effect>) {
+        let waiting: Vec<RequestId> = self.submissions.waiting.keys().copied().collect();
+        for request in waiting {
+            self.ask(request, conn, effects);
+        }
+    }
+
+    fn ask(&mut self, request: RequestId, conn: ConnId, effects: &mut Vec<Effect>) {
+        let Some(submission) = self.submissions.waiting.get_mut(&request) else { return };
+        let inputs = files_of(&submission.spec);
+        let output_url = must_not_exist(&submission.spec).unwrap_or_default().to_string();
+        if (inputs.is_empty() && output_url.is_empty()) || !submission.asked.insert(conn) {
+            return;
+        }
+        submission.waiting_for.insert(conn);
+        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url });
+        effects.push(Effect::Send { conn, message });
+    }
+
+    pub(super) fn on_listing(&mut self, conn: ConnId, listing: wire::InputListing, effects: &mut Vec<Effect>) {
+        let request = RequestId(listing.request);
+        let name = self.sessions.conns.get(&conn).map(|c| c.hello.name.clone()).unwrap_or_default();
+        let Some(submission) = self.submissions.waiting.get_mut(&request) else { return };
+        if !submission.waiting_for.remove(&conn) {
+            return;
+        }
+        if !listing.error.is_empty() {
+            submission.errors.push((name, listing.error));
+            self.settle_submissions(effects);
+            return;
+        }
+        if listing.output_exists && let Some(url) = must_not_exist(&submission.spec) {
+            let text = format!("the output {url} exists already; choose another, remove it, or set [output] if_exists = \"replace\"");
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(text) });
+            self.submissions.waiting.remove(&request);
+            return;
+        }
+        let mut found = listing.inputs.into_iter();
+        for stage in &mut submission.spec.stages {
+            for input in &mut stage.inputs {
+                if let Some(Source::Files(files)) = &mut input.source
+                    && let Some(listed) = found.next()
+                {
+                    files.listing = listed.listing;
+                    if !listed.format.is_empty() {
+                        files.format = listed.format;
+                    }
+                }
+            }
+        }
+        self.submit_now(request);
+    }
+
+    fn submit_now(&mut self, request: RequestId) {
+        let Some(submission) = self.submissions.waiting.remove(&request) else { return };
+        let command = wire::SubmitJob {
+            spec: Some(submission.spec),
+            idempotency_key: submission.idempotency_key,
+            payload_sha256: submission.payload_sha256.into(),
+        };
+        self.batch.push(Command::SubmitJob(command), Waiter::Submit(request));
+    }
+
+    /// Refuses submissions that every asked worker has answered with an error.
+    pub(super) fn settle_submissions(&mut self, effects: &mut Vec<Effect>) {
+        let hopeless: Vec<RequestId> = self
+            .submissions
+            .waiting
+            .iter()
+            .filter(|(_, s)| s.waiting_for.is_empty() && !s.errors.is_empty())
+            .map(|(request, _)| *request)
+            .collect();
+        for request in hopeless {
+            if let Some(submission) = self.submissions.waiting.remove(&request) {
+                effects.push(Effect::Answer { request, answer: nobody_sees(&submission) });
+            }
+        }
+    }
+
+    pub(super) fn expire_submissions(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
+        let waiting: Vec<RequestId> = self.submissions.waiting.keys().copied().collect();
+        for request in waiting {
+            self.try_submission(state, request, effects);
+        }
+        let late: Vec<RequestId> = self.submissions.waiting.iter().filter(|(_, s)| s.deadline <= now).map(|(r, _)| *r).collect();
+        for request in late {
+            if let Some(submission) = self.submissions.waiting.remove(&request) {
+                let answer = if submission.asked.is_empty() {
+                    Answer::Unavailable("no worker is connected; start one with 'raftwerk worker start' and submit again".into())
+                } else {
+                    nobody_sees(&submission)
+                };
+                effects.push(Effect::Answer { request, answer });
+            }
+        }
+    }
+}
+
+/// What each asked worker said.
+fn nobody_sees(submission: &Submission) -> Answer {
+    let said: Vec<String> = submission.errors.iter().map(|(worker, error)| format!("worker {worker}: {error}")).collect();
+    let silent = submission.waiting_for.len();
+    let mut text = format!("no worker sees the input; asked {}: {}", submission.asked.len(), said.join("; "));
+    if silent > 0 {
+        text.push_str(&format!("; {silent} did not answer in time"));
+    }
+    Answer::Precondition(text)
+}

@@ -1,0 +1,34 @@
+//! What only the leader can tell of workers: liveness and load.
+
+use super::Leader;
+use raftwerk_core::{State, WorkerId};
+use raftwerk_proto::v1::{DeviceLoad, WorkerView};
+
+impl Leader {
+    pub fn worker_views(&self, now: u64, state: &State) -> Vec<WorkerView> {
+        state.workers.iter().map(|(id, record)| self.worker_view(now, state, *id, record)).collect()
+    }
+
+    fn worker_view(&self, now: u64, state: &State, id: WorkerId, record: &raftwerk_core::worker::Worker) -> WorkerView {
+        let conn = self.sessions.by_worker.get(&id).and_then(|c| self.sessions.conns.get(c));
+        let silence = conn.map(|c| now.saturating_sub(c.last_heard));
+        let liveness = match silence {
+            _ if record.lost => "lost",
+            Some(ms) if ms <= 3 * self.timing.heartbeat_ms => "alive",
+            _ => "suspect",
+        };
+        let uses = state.uses().range((id, 0)..=(id, u32::MAX));
+        WorkerView {
+            worker: id.0,
+            name: record.hello.name.clone(),
+            address: record.hello.data_address.clone(),
+            liveness: liveness.into(),
+            host: record.hello.host.clone(),
+            devices: record.hello.devices.clone(),
+            load: conn.and_then(|c| c.load),
+            last_heard_ms: silence.unwrap_or_default(),
+            device_loads: uses.map(|((_, device), u)| DeviceLoad { device: *device, leases: u.leases, tasks: u.tasks, held: Some(u.held) }).collect(),
+            build: record.hello.build.clone(),
+        }
+    }
+}
