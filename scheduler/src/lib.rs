@@ -1,1 +1,20 @@
+//! A scheduler replica: Raft, its durable log and snapshots, the leader loop, and the gRPC services around the pure core.
+//!
+//! ```text
+//! raft/      consensus, log, snapshots; knows nothing about jobs        machine   the core as Raft sees it
+//! leader/    the leader loop: a state machine, input in, effects out    edge      drives it: clock, network, proposals
+//! services/  gRPC handlers                                              server    puts a replica together and starts it
+//! ```
+
+mod config;
+pub mod edge;
+mod join;
 pub mod leader;
+pub mod machine;
+pub mod raft;
+mod server;
+mod services;
+
+pub use config::{SchedulerConfig, StartError, StartMode};
+pub use server::{ADMIN_FILE, RunningScheduler, TOKEN_FILE, start};
+pub use services::LEADER_KEY;

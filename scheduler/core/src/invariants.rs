@@ -29,7 +29,12 @@ pub fn counts_sum_to_the_total(state: &State) -> Result<(), String> {
             }
             let counted = (stage.ready(), stage.leased(), stage.accepted());
             if counted != (ready, leased, accepted) || ready + leased + accepted != stage.tasks().len() {
-                return Err(format!("job {} stage {index}: counts {counted:?}, walked {:?} of {}", job.id, (ready, leased, accepted), stage.tasks().len()));
+                return Err(format!(
+                    "job {} stage {index}: counts {counted:?}, walked {:?} of {}",
+                    job.id,
+                    (ready, leased, accepted),
+                    stage.tasks().len()
+                ));
             }
         }
     }
@@ -65,7 +70,8 @@ pub fn device_use_equals_its_leases(state: &State) -> Result<(), String> {
 pub fn no_device_holds_more_than_it_has(state: &State) -> Result<(), String> {
     for ((worker, device), used) in state.uses() {
         let capacity = state.workers.get(worker).and_then(|w| w.device(*device)).and_then(|d| d.capacity).unwrap_or_default();
-        let over = used.held.slots > capacity.slots || used.held.milli_cpu > capacity.milli_cpu || used.held.memory_bytes > capacity.memory_bytes;
+        let over =
+            used.held.slots > capacity.slots || used.held.milli_cpu > capacity.milli_cpu || used.held.memory_bytes > capacity.memory_bytes;
         if over {
             return Err(format!("worker {worker} device {device} holds {:?} of {capacity:?}", used.held));
         }

@@ -15,7 +15,10 @@ pub fn device_fits(stage: &StageSpec, device: &Device) -> bool {
         "gpu" => device.class != "cpu",
         class => device.class == class,
     };
-    let has_twin = device.kernels.iter().any(|k| k.split_once('@').is_some_and(|(name, version)| name == kernel.name && version.parse() == Ok(kernel.version)));
+    let has_twin = device
+        .kernels
+        .iter()
+        .any(|k| k.split_once('@').is_some_and(|(name, version)| name == kernel.name && version.parse() == Ok(kernel.version)));
     let capacity = device.capacity.unwrap_or_default();
     class_fits && has_twin && DeviceUse::default().fits(&capacity, &lease_amount(stage))
 }
@@ -24,7 +27,12 @@ pub fn device_fits(stage: &StageSpec, device: &Device) -> bool {
 /// `software` or nothing else fits: they are far slower than the CPU they run on.
 pub fn candidates(state: &State, stage: &StageSpec) -> Vec<(WorkerId, u32)> {
     let fitting = || {
-        state.workers.iter().filter(|(_, w)| !w.lost).flat_map(|(id, w)| w.hello.devices.iter().map(move |d| (*id, d))).filter(|(_, d)| device_fits(stage, d))
+        state
+            .workers
+            .iter()
+            .filter(|(_, w)| !w.lost)
+            .flat_map(|(id, w)| w.hello.devices.iter().map(move |d| (*id, d)))
+            .filter(|(_, d)| device_fits(stage, d))
     };
     let hardware: Vec<_> = fitting().filter(|(_, d)| d.class != "software").map(|(id, d)| (id, d.index)).collect();
     if hardware.is_empty() || device_class(stage) == "software" {
@@ -42,7 +50,9 @@ pub fn impossible(state: &State, spec: &JobSpec) -> Option<String> {
         .workers
         .iter()
         .filter(|(_, w)| !w.lost)
-        .flat_map(|(id, w)| w.hello.devices.iter().map(move |d| format!("worker {id} ({}) device {}: {} ({})", w.hello.name, d.index, d.name, d.class)))
+        .flat_map(|(id, w)| {
+            w.hello.devices.iter().map(move |d| format!("worker {id} ({}) device {}: {} ({})", w.hello.name, d.index, d.name, d.class))
+        })
         .collect();
     let listed = if present.is_empty() { "no worker is present".to_string() } else { format!("present: {}", present.join("; ")) };
     Some(format!("no present device can run stage '{}' (kernel {kernel}, device class '{}'); {listed}", stage.name, device_class(stage)))

@@ -67,7 +67,9 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     }
     let bytes = prost::Message::encoded_len(spec);
     if bytes > MAX_SPEC_BYTES {
-        return refuse(format!("the job spec with its input listing takes {bytes} bytes; the limit is {MAX_SPEC_BYTES}. Use fewer, larger input files"));
+        return refuse(format!(
+            "the job spec with its input listing takes {bytes} bytes; the limit is {MAX_SPEC_BYTES}. Use fewer, larger input files"
+        ));
     }
     Ok(())
 }

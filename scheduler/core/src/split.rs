@@ -97,7 +97,16 @@ mod tests {
         let shown: Vec<_> = all.iter().map(|s| (s.file.as_ref().unwrap().path.as_str(), s.offset, s.bytes)).collect();
         assert_eq!(
             shown,
-            [("a", 0, 10), ("a", 10, 10), ("a", 20, 5), ("b", 0, 10), ("c.npy", 128, 8), ("c.npy", 136, 8), ("c.npy", 144, 8), ("c.npy", 152, 4)]
+            [
+                ("a", 0, 10),
+                ("a", 10, 10),
+                ("a", 20, 5),
+                ("b", 0, 10),
+                ("c.npy", 128, 8),
+                ("c.npy", 136, 8),
+                ("c.npy", 144, 8),
+                ("c.npy", 152, 4)
+            ]
         );
         assert_eq!(splits_of_tasks(&files, TaskRange { first: 2, end: 5 }), all[2..5]);
     }

@@ -104,7 +104,9 @@ impl Stage {
     /// Ready intervals in task order.
     pub fn ready_intervals(&self) -> impl Iterator<Item = TaskRange> + '_ {
         let len = self.tasks.len();
-        self.ready_starts.iter().filter_map(move |&first| self.tasks.overlapping(TaskRange { first, end: len }).next().map(|(range, _)| range))
+        self.ready_starts
+            .iter()
+            .filter_map(move |&first| self.tasks.overlapping(TaskRange { first, end: len }).next().map(|(range, _)| range))
     }
 
     pub fn state_of(&self, task: u64) -> Option<TaskState> {

@@ -45,8 +45,6 @@ pub enum Input {
 
 #[derive(Debug)]
 pub enum Effect {
-    /// Append this entry; exactly one is in flight at a time.
-    Propose(EntryBody),
     Send { conn: ConnId, message: scheduler_message::Message },
     Close { conn: ConnId },
     Answer { request: RequestId, answer: Answer },

@@ -153,7 +153,11 @@ impl State {
             return;
         }
         match job.phase {
-            Phase::Publishing => entry.applied.events.push(Event::PublishDecided { job: id }),
+            Phase::Publishing => {
+                // A lease whose last task was accepted by a partial report has nothing left to do.
+                self.end_leases_of(id, entry);
+                entry.applied.events.push(Event::PublishDecided { job: id });
+            }
             Phase::Running => {}
             Phase::Done { .. } | Phase::Failed { .. } | Phase::Cancelled { .. } => self.job_ended(id, entry),
         }
@@ -170,11 +174,15 @@ impl State {
 
     fn job_ended(&mut self, id: JobId, entry: &mut Entry) {
         self.active.remove(&id);
-        let held: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.job == id).map(|(id, _)| *id).collect();
+        self.end_leases_of(id, entry);
+        entry.applied.events.push(Event::JobEnded { job: id });
+    }
+
+    fn end_leases_of(&mut self, job: JobId, entry: &mut Entry) {
+        let held: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.job == job).map(|(id, _)| *id).collect();
         for lease in held {
             self.end_lease(lease, entry);
         }
-        entry.applied.events.push(Event::JobEnded { job: id });
     }
 
     fn end_lease(&mut self, id: LeaseId, entry: &mut Entry) {

@@ -47,14 +47,18 @@ impl State {
         }
         job.stages[lease.stage as usize].fenced += offered.saturating_sub(accepted);
         credit(job, &lease, record, accepted, &report);
-        let is_last = lease.stage as usize + 1 == job.stages.len();
+        let is_last = lease.stage as usize + 1 == job.stages.len() && job.spec.output.is_some();
         if is_last {
             let holder = TaskState::Accepted { worker: WorkerId(0), generation: lease.generation };
             for mut part in report.parts {
                 // A part counts only if its task was accepted from this very lease just now.
                 let task = u64::from(part.partition);
                 let offered_here = report.results.iter().any(|r| task >= r.first_task && task - r.first_task < r.task_count);
-                if offered_here && lease.tasks.first <= task && task < lease.tasks.end && job.stages[lease.stage as usize].state_of(task) == Some(holder) {
+                if offered_here
+                    && lease.tasks.first <= task
+                    && task < lease.tasks.end
+                    && job.stages[lease.stage as usize].state_of(task) == Some(holder)
+                {
                     part.worker = worker.0;
                     job.parts.entry(part.partition).or_insert(part);
                 }
@@ -81,7 +85,9 @@ impl State {
 
     /// A job that no present worker can work on any more fails with the reasons, instead of waiting for ever.
     fn fail_when_everybody_is_excluded(&mut self, id: crate::JobId, entry: &mut Entry) {
-        let Some(job) = self.jobs.get(&id).filter(|j| j.is_active() && !(j.excluded.is_empty() && j.excluded_devices.is_empty())) else { return };
+        let Some(job) = self.jobs.get(&id).filter(|j| j.is_active() && !(j.excluded.is_empty() && j.excluded_devices.is_empty())) else {
+            return;
+        };
         let Some(stage) = job.stages.iter().position(|s| s.open && s.ready() > 0) else { return };
         let candidates = crate::matching::candidates(self, &job.spec.stages[stage]);
         let left = candidates.iter().any(|(w, d)| !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d)));
@@ -101,7 +107,8 @@ fn accept(job: &mut Job, lease: &Lease, id: LeaseId, results: &TaskResults) -> u
     let keeps = job.keeps_shuffle(lease.stage as usize);
     let stage = &mut job.stages[lease.stage as usize];
     let holder = if keeps { lease.worker } else { WorkerId(0) };
-    let complete = results.tallies.len() == stage.tallies.len() && results.tallies.iter().all(|t| t.values.len() as u64 == results.task_count);
+    let complete =
+        results.tallies.len() == stage.tallies.len() && results.tallies.iter().all(|t| t.values.len() as u64 == results.task_count);
     if !complete {
         return 0;
     }

@@ -1,0 +1,128 @@
+//! Random commands, sensible and absurd: the promises hold after each, and replay gives the same state as snapshot plus tail.
+
+mod support;
+
+use proptest::prelude::*;
+use raftwerk_core::{LeaseId, State, invariants};
+use raftwerk_proto::v1::command::Command;
+use raftwerk_proto::v1::*;
+use support::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Register(u64),
+    Submit { tasks: u64, partitions: u32, key: u8 },
+    Cancel(u64),
+    Grant { job: u64, stage: u32, first: u64, count: u64, worker: u64 },
+    Plan,
+    Report { nth: usize, from: u64, first: u64, count: u64, class: i32, last: bool },
+    End(usize),
+    Lose(u64),
+    FinishPublish { job: u64, fails: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        1 => (1u64..4).prop_map(Step::Register),
+        1 => (0u64..20, 0u32..3, 0u8..3).prop_map(|(tasks, partitions, key)| Step::Submit { tasks, partitions, key }),
+        1 => (0u64..4).prop_map(Step::Cancel),
+        3 => (0u64..4, 0u32..3, 0u64..20, 0u64..8, 1u64..4).prop_map(|(job, stage, first, count, worker)| Step::Grant { job, stage, first, count, worker }),
+        4 => Just(Step::Plan),
+        8 => (0usize..6, 1u64..4, 0u64..20, 1u64..20, -1i32..9, any::<bool>())
+            .prop_map(|(nth, from, first, count, class, last)| Step::Report { nth, from, first, count, class, last }),
+        1 => (0usize..6).prop_map(Step::End),
+        1 => (1u64..4).prop_map(Step::Lose),
+        1 => (0u64..4, any::<bool>()).prop_map(|(job, fails)| Step::FinishPublish { job, fails }),
+    ]
+}
+
+fn command(replica: &Replica, step: Step) -> Command {
+    let nth = |n: usize| replica.state.leases.keys().nth(n % replica.state.leases.len().max(1)).copied();
+    match step {
+        Step::Register(worker) => {
+            let devices = vec![device(0, "cpu", 2), device(1, "software", 1)];
+            Command::RegisterWorker(RegisterWorker { worker, hello: Some(hello("w", replica.index, devices)) })
+        }
+        Step::Submit { tasks, partitions, key } => {
+            let spec = if partitions == 0 { map_only(tasks) } else { map_reduce(tasks, partitions) };
+            let idempotency_key = if key == 0 { String::new() } else { key.to_string() };
+            Command::SubmitJob(SubmitJob { spec: Some(spec), idempotency_key, payload_sha256: vec![tasks as u8].into() })
+        }
+        Step::Cancel(job) => Command::CancelJob(CancelJob { job }),
+        Step::Grant { job, stage, first, count, worker } => {
+            let session = replica.state.workers.get(&raftwerk_core::WorkerId(worker)).map_or(0, |w| w.session.0);
+            let placement =
+                Placement { job: Some(placement::Job::Id(job)), stage, first_task: first, task_count: count, worker, session, device: 0 };
+            Command::GrantLeases(GrantLeases { placements: vec![placement.clone(), placement] })
+        }
+        Step::Plan => {
+            let present = replica.present();
+            let view = raftwerk_core::plan::View { state: &replica.state, present: &present, submitted: &[] };
+            Command::GrantLeases(GrantLeases { placements: raftwerk_core::plan::plan(&view) })
+        }
+        Step::Report { nth: n, from, first, count, class, last } => {
+            let id = nth(n).unwrap_or(LeaseId { epoch: 0, index: 1, position: 0 });
+            let mut report = match replica.state.leases.get(&id) {
+                Some(_) => replica.full_report(id),
+                None => Report { lease: Some(id.into()), job: 1, ..Report::default() },
+            };
+            report.final_report = last;
+            if class > 0 {
+                report.results.clear();
+                let failure = TaskFailure { first_task: first, task_count: count, class, message: "x".into(), source_worker: from };
+                report.failures.push(failure);
+            } else if class < 0 {
+                for results in &mut report.results {
+                    results.task_count = count;
+                }
+            }
+            let worker = replica.state.leases.get(&id).map_or(from, |l| if from == 3 { from } else { l.worker.0 });
+            Command::ReportResults(ReportResults { worker, session: 0, reports: vec![report] })
+        }
+        Step::End(n) => Command::EndLeases(EndLeases { leases: nth(n).into_iter().map(Into::into).collect(), reason: String::new() }),
+        Step::Lose(worker) => {
+            let session = replica.state.workers.get(&raftwerk_core::WorkerId(worker)).map_or(0, |w| w.session.0);
+            Command::LoseWorker(LoseWorker { worker, session, reason: String::new() })
+        }
+        Step::FinishPublish { job, fails } => {
+            Command::FinishPublish(FinishPublish { job, error: if fails { "full".into() } else { String::new() } })
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn promises_hold_after_every_command_and_replay_equals_snapshot_plus_tail(steps in prop::collection::vec(step(), 1..80), at in 0usize..80) {
+        let mut replica = Replica::new();
+        let mut snapshot = None;
+        for (n, step) in steps.into_iter().enumerate() {
+            let command = command(&replica, step);
+            // `apply_all` checks every invariant.
+            replica.apply_all(vec![command]);
+            if n == at {
+                snapshot = Some((replica.index, replica.state.to_snapshot()));
+            }
+            for job in replica.state.jobs.values() {
+                // Values are task numbers, so a task counted twice or a stranger's value shows.
+                if job.stages[0].is_complete() {
+                    let n = u128::from(job.stages[0].tasks().len());
+                    prop_assert_eq!(job.stages[0].tallies[0], n * n.saturating_sub(1) / 2);
+                }
+            }
+        }
+        let mut replayed = State::new("test");
+        for (n, body) in replica.log.iter().enumerate() {
+            replayed.apply(n as u64 + 1, body.clone()).unwrap();
+        }
+        prop_assert_eq!(replayed.hash(), replica.state.hash());
+        if let Some((index, bytes)) = snapshot {
+            let mut resumed = State::from_snapshot("test", &bytes).unwrap();
+            for (n, body) in replica.log.iter().enumerate().skip(index as usize) {
+                resumed.apply(n as u64 + 1, body.clone()).unwrap();
+            }
+            invariants::check(&resumed).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(resumed.hash(), replica.state.hash());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! How a replica is started.
+
+use raftwerk_transport::JoinToken;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct SchedulerConfig {
+    pub name: String,
+    /// Everything durable of this replica; locked while it runs.
+    pub data_dir: PathBuf,
+    /// Where to listen, "host:port". Port 0 takes any free one, and the same one again after a restart.
+    pub listen: String,
+    /// What the others are told to connect to; the listening address when not given.
+    pub advertise: Option<String>,
+    pub start: StartMode,
+    pub lease_ttl: Duration,
+    pub heartbeat: Duration,
+    /// Between Raft heartbeats of a leader. Slow shared disks want more.
+    pub raft_heartbeat: Duration,
+    /// A follower that heard nothing for a random time in this range calls an election.
+    pub election: (Duration, Duration),
+    /// Log entries after which a snapshot is taken and the log before it dropped.
+    pub snapshot_every_entries: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum StartMode {
+    /// Make a new cluster with this replica as its first, or continue it.
+    Bootstrap,
+    /// Join a running cluster through any of its replicas, or continue as the member this data directory belongs to.
+    Join { addresses: Vec<String>, token: JoinToken },
+    /// Continue with an existing data directory.
+    Continue,
+}
+
+impl SchedulerConfig {
+    pub fn new(name: impl Into<String>, data_dir: impl Into<PathBuf>) -> SchedulerConfig {
+        SchedulerConfig {
+            name: name.into(),
+            data_dir: data_dir.into(),
+            listen: "127.0.0.1:0".into(),
+            advertise: None,
+            start: StartMode::Continue,
+            lease_ttl: Duration::from_secs(10),
+            heartbeat: Duration::from_millis(500),
+            raft_heartbeat: Duration::from_millis(50),
+            election: (Duration::from_millis(300), Duration::from_millis(600)),
+            snapshot_every_entries: 20_000,
+        }
+    }
+}
+
+/// Why a replica did not start; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    Listen { address: String, source: std::io::Error },
+    #[error("{0} holds no replica yet; start the first one with --bootstrap, further ones with --join and --token")]
+    Empty(PathBuf),
+    #[error("the identity in {path}: {source}")]
+    Identity { path: PathBuf, source: raftwerk_transport::IdentityError },
+    #[error("{path} belongs to {found}, not to a scheduler; give each process a data directory of its own")]
+    WrongKind { path: PathBuf, found: String },
+    #[error("{path} belongs to another cluster than the join token; use another data directory, or the token of its cluster")]
+    OtherCluster { path: PathBuf },
+    #[error("joining the cluster: {0}")]
+    Join(String),
+    #[error(transparent)]
+    Raft(#[from] crate::raft::OpenError),
+    #[error("{0}")]
+    Other(String),
+}

@@ -1,0 +1,221 @@
+//! The edge: the only place where the leader loop meets clock, network and Raft. It waits; the loop decides.
+
+use crate::leader::{Answer, ConnId, Effect, Input, Leader, RequestId, Timing};
+use crate::machine::Replicated;
+use crate::raft::{ProposeError, Replica};
+use prost::Message;
+use raftwerk_core::Applied;
+use raftwerk_proto::v1::{SchedulerMessage, WorkerView};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Inputs waiting for the loop; sessions wait here when it is busy, which is the back-pressure on workers.
+const INBOX: usize = 8192;
+/// Inputs taken before the loop proposes.
+const BURST: usize = 1024;
+const TICK: Duration = Duration::from_millis(50);
+
+pub(crate) type Outgoing = Result<SchedulerMessage, tonic::Status>;
+
+/// What services hand to the loop: an input, and the way back.
+pub(crate) enum Arrival {
+    Plain(Input),
+    Connected { input: Input, conn: ConnId, outbox: mpsc::Sender<Outgoing> },
+    Request { input: Input, request: RequestId, reply: oneshot::Sender<Answer> },
+    Workers { reply: oneshot::Sender<Vec<WorkerView>> },
+}
+
+/// What the services and the loop share.
+pub(crate) struct Shared {
+    pub(crate) replica: Replica<Replicated>,
+    /// Set while this process leads.
+    inbox: Mutex<Option<mpsc::Sender<Arrival>>>,
+    next_number: AtomicU64,
+    /// Grows with every applied entry while leading; job watchers wait on it.
+    pub(crate) changed: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(replica: Replica<Replicated>) -> Arc<Shared> {
+        Arc::new(Shared { replica, inbox: Mutex::new(None), next_number: AtomicU64::new(1), changed: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn inbox(&self) -> Option<mpsc::Sender<Arrival>> {
+        self.inbox.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Numbers for connections and requests.
+    pub(crate) fn number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Hands a request to the loop and waits for its answer; `None` when this replica does not lead, or ceased to meanwhile.
+    pub(crate) async fn ask(&self, make: impl FnOnce(RequestId) -> Input) -> Option<Answer> {
+        let inbox = self.inbox()?;
+        let request = RequestId(self.number());
+        let (reply, answer) = oneshot::channel();
+        inbox.send(Arrival::Request { input: make(request), request, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    fn set_inbox(&self, inbox: Option<mpsc::Sender<Arrival>>) {
+        *self.inbox.lock().unwrap_or_else(|e| e.into_inner()) = inbox;
+    }
+}
+
+/// Leads whenever Raft says so, until the process ends.
+pub(crate) async fn run(shared: Arc<Shared>, timing: Timing) {
+    let mut leadership = shared.replica.leadership();
+    loop {
+        let tenure = leadership.borrow_and_update().leading.clone();
+        if let Some(tenure) = tenure {
+            tracing::info!(term = tenure.term, "leading");
+            lead(&shared, timing, &mut leadership).await;
+            shared.set_inbox(None);
+            tracing::info!(term = tenure.term, "no longer leading");
+            // A proposal failed although Raft has not said that leadership ended: begin afresh, but do not spin.
+            if leadership.borrow().leading.as_ref().is_some_and(|t| *t == tenure) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+type Proposal = std::pin::Pin<Box<dyn Future<Output = Result<(u64, Arc<Applied>), ProposeError>> + Send>>;
+
+/// Ways out of one leadership; all of them close when it ends.
+#[derive(Default)]
+struct Outlets {
+    conns: BTreeMap<ConnId, mpsc::Sender<Outgoing>>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+}
+
+/// One leadership. All sessions and waiting calls end with it: the workers and clients turn to the next leader.
+async fn lead(shared: &Arc<Shared>, timing: Timing, leadership: &mut watch::Receiver<crate::raft::Leadership>) {
+    let (sender, mut inbox) = mpsc::channel(INBOX);
+    let started = Instant::now();
+    let now = || started.elapsed().as_millis() as u64;
+    let tenure = leadership.borrow().leading.clone();
+    let mut leader = {
+        let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+        Leader::new(timing, &state.0, now())
+    };
+    shared.set_inbox(Some(sender));
+    let mut outlets = Outlets::default();
+    let mut proposal: Option<Proposal> = None;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut inputs: Vec<Input> = Vec::with_capacity(BURST);
+    loop {
+        tokio::select! {
+            biased;
+            landed = async { match proposal.as_mut() { Some(p) => p.await, None => std::future::pending().await } } => {
+                proposal = None;
+                match landed {
+                    Ok((index, applied)) => {
+                        shared.changed.send_replace(index);
+                        inputs.push(Input::Applied(applied));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "an entry was not committed by this leadership");
+                        return;
+                    }
+                }
+            }
+            changed = leadership.changed() => {
+                if changed.is_err() || leadership.borrow().leading != tenure {
+                    return;
+                }
+            }
+            arrival = inbox.recv() => match arrival {
+                Some(arrival) => outlets.take_in(arrival, &leader, shared, now(), &mut inputs),
+                None => return,
+            },
+            _ = ticks.tick() => inputs.push(Input::Tick),
+        }
+        while inputs.len() < BURST
+            && let Ok(arrival) = inbox.try_recv()
+        {
+            outlets.take_in(arrival, &leader, shared, now(), &mut inputs);
+        }
+        let mut effects = Vec::new();
+        let body = {
+            let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+            for input in inputs.drain(..) {
+                effects.extend(leader.handle(now(), &state.0, input));
+            }
+            leader.flush(&state.0, wall_clock())
+        };
+        if let Some(body) = body {
+            let (replica, bytes) = (shared.replica.clone(), bytes::Bytes::from(body.encode_to_vec()));
+            proposal = Some(Box::pin(async move { replica.propose(bytes).await }));
+        }
+        for conn in outlets.perform(effects) {
+            inputs.push(Input::WorkerDisconnected { conn });
+        }
+    }
+}
+
+impl Outlets {
+    fn take_in(&mut self, arrival: Arrival, leader: &Leader, shared: &Shared, now: u64, inputs: &mut Vec<Input>) {
+        match arrival {
+            Arrival::Plain(input) => {
+                if let Input::WorkerDisconnected { conn } = &input {
+                    self.conns.remove(conn);
+                }
+                inputs.push(input);
+            }
+            Arrival::Connected { input, conn, outbox } => {
+                self.conns.insert(conn, outbox);
+                inputs.push(input);
+            }
+            Arrival::Request { input, request, reply } => {
+                self.requests.insert(request, reply);
+                inputs.push(input);
+            }
+            Arrival::Workers { reply } => {
+                let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+                // The asker may have gone; then nobody misses the answer.
+                let _ = reply.send(leader.worker_views(now, &state.0));
+            }
+        }
+    }
+
+    /// Performs effects; returns connections that had to be given up.
+    fn perform(&mut self, effects: Vec<Effect>) -> Vec<ConnId> {
+        let mut given_up = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Send { conn, message } => {
+                    let full = self.conns.get(&conn).is_some_and(|outbox| outbox.try_send(Ok(SchedulerMessage { message: Some(message) })).is_err());
+                    if full {
+                        tracing::warn!(conn = conn.0, "a worker does not read its session; closing it");
+                        self.conns.remove(&conn);
+                        given_up.push(conn);
+                    }
+                }
+                Effect::Close { conn } => {
+                    self.conns.remove(&conn);
+                }
+                Effect::Answer { request, answer } => {
+                    if let Some(reply) = self.requests.remove(&request) {
+                        // A client that hung up gets its answer when it asks again with the same idempotency key.
+                        let _ = reply.send(answer);
+                    }
+                }
+            }
+        }
+        given_up
+    }
+}
+
+fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,34 @@
+//! The core as Raft sees it: committed bytes in, outcomes out.
+
+use crate::raft::{ApplyError, StateMachine};
+use prost::Message;
+use raftwerk_core::{Applied, State};
+use raftwerk_proto::v1::EntryBody;
+use std::sync::Arc;
+
+/// The replicated state of this process.
+#[derive(Clone, Debug)]
+pub struct Replicated(pub State);
+
+impl StateMachine for Replicated {
+    type Outcome = Arc<Applied>;
+
+    fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Arc<Applied>, ApplyError> {
+        let body = EntryBody::decode(payload)
+            .map_err(|e| raftwerk_core::ApplyError::Undecodable { index, reason: e.to_string() })
+            .map_err(|e| ApplyError(e.to_string()))?;
+        self.0.apply(index, body).map(Arc::new).map_err(|e| ApplyError(e.to_string()))
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.to_snapshot()
+    }
+
+    fn restore(cluster: &str, bytes: &[u8]) -> Result<Self, ApplyError> {
+        State::from_snapshot(cluster, bytes).map(Replicated).map_err(|e| ApplyError(e.to_string()))
+    }
+
+    fn empty(cluster: &str) -> Self {
+        Replicated(State::new(cluster))
+    }
+}

@@ -1,0 +1,92 @@
+//! The gRPC server side: what other replicas may ask of this one. Schedulers only.
+
+use openraft::impls::TokioRuntime;
+use raftwerk_proto::v1::{self as pb, raft_server::Raft};
+use raftwerk_transport::{PeerKind, require};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::handle::Refused;
+use super::replica::{ProposeError, Replica};
+use super::state_machine::StateMachine;
+use super::types::Node;
+
+pub struct RaftService<S: StateMachine>(pub(super) Replica<S, TokioRuntime>);
+
+/// The sender's replica id, from its certificate.
+fn sender<T>(request: &Request<T>) -> Result<u64, Status> {
+    Ok(require(request, &[PeerKind::Scheduler])?.id)
+}
+
+impl From<Refused> for Status {
+    fn from(why: Refused) -> Self {
+        let text = why.to_string();
+        match why {
+            Refused::Malformed(_) | Refused::CutShort { .. } => Status::invalid_argument(text),
+            Refused::NotHere { .. } => Status::failed_precondition(text),
+            Refused::NotTheSender { .. } => Status::permission_denied(text),
+            Refused::Stopped(_) => Status::unavailable(text),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<S: StateMachine> Raft for RaftService<S> {
+    async fn append_entries(
+        &self,
+        request: Request<pb::AppendEntriesRequest>,
+    ) -> Result<Response<pb::AppendEntriesReply>, Status> {
+        let sender = sender(&request)?;
+        Ok(Response::new(self.0.handler().append(sender, request.into_inner()).await?))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let sender = sender(&request)?;
+        Ok(Response::new(self.0.handler().vote(sender, request.into_inner()).await?))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let sender = sender(&request)?;
+        Ok(Response::new(self.0.handler().pre_vote(sender, request.into_inner()).await?))
+    }
+
+    async fn install_snapshot(&self, request: Request<Streaming<pb::SnapshotChunk>>) -> Result<Response<pb::SnapshotReply>, Status> {
+        let sender = sender(&request)?;
+        let mut chunks = request.into_inner();
+        let head = chunks.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot without a first chunk"))?;
+        let mut incoming = self.0.handler().begin_snapshot(sender, head)?;
+        while let Some(chunk) = chunks.message().await? {
+            incoming.add(chunk.data);
+        }
+        Ok(Response::new(self.0.handler().install(incoming).await?))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        let sender = sender(&request)?;
+        Ok(Response::new(self.0.handler().transfer(sender, request.into_inner()).await?))
+    }
+
+    async fn add_replica(&self, request: Request<pb::AddReplicaRequest>) -> Result<Response<pb::AddReplicaReply>, Status> {
+        let sender = sender(&request)?;
+        let node = request.into_inner().node.ok_or_else(|| Status::invalid_argument("the request names no replica"))?;
+        if node.id != sender {
+            return Err(Refused::NotTheSender { claimed: node.id, sender }.into());
+        }
+        match self.0.add_voter(node.id, &node.name, &node.address).await {
+            Ok(()) => {}
+            Err(ProposeError::NotLeader { leader: Some((id, address)) }) => {
+                let leader = Node { name: String::new(), address };
+                return Ok(Response::new(pb::AddReplicaReply {
+                    members: Vec::new(),
+                    leader: Some(super::convert::node_to_pb(id, &leader)),
+                }));
+            }
+            Err(e) => return Err(Status::unavailable(e.to_string())),
+        }
+        let members = self.0.status().members.into_iter();
+        let members = members.map(|m| pb::RaftNode { id: m.id, name: m.name, address: m.address }).collect();
+        Ok(Response::new(pb::AddReplicaReply { members, leader: None }))
+    }
+}

@@ -1,0 +1,35 @@
+//! What a replica keeps on its disk: the log with its vote and marks, and the snapshots.
+//!
+//! ```text
+//! <data dir>/LOCK                          held by the running process, holds its pid
+//! <data dir>/raft-identity                 cluster and replica id in words; says that raft.redb must exist
+//! <data dir>/raft.redb                     tables: log (index -> record), meta (name -> record)
+//! <data dir>/snapshots/<term>-<index>.snap one record; the newest two are kept
+//! ```
+//! Everything durable is a [`record`]. A record that cannot be read stops the replica: it is never skipped and never taken for absence,
+//! because a replica that forgets a vote or an entry it acknowledged can undo a decision of the majority.
+
+mod dir;
+mod error;
+mod log;
+mod medium;
+mod queue;
+mod record;
+mod database;
+mod snapshots;
+mod view;
+
+#[cfg(any(test, feature = "sim"))]
+mod memory;
+
+pub use dir::DataDir;
+pub use error::StoreError;
+pub use log::{LogStats, LogStore, REPLICATION_BYTES};
+#[cfg(any(test, feature = "sim"))]
+pub use memory::{MemoryDisk, MemoryMedium};
+pub use medium::Medium;
+pub use database::RedbMedium;
+pub use snapshots::SnapshotStore;
+
+#[cfg(any())]
+mod tests;

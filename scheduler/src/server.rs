@@ -1,0 +1,246 @@
+//! Starts a replica: identity, listener, Raft, services, leader loop. Stops it again.
+
+use crate::config::{SchedulerConfig, StartError, StartMode};
+use crate::edge::{self, Shared};
+use crate::join;
+use crate::leader::Timing;
+use crate::machine::Replicated;
+use crate::raft::{RaftConfig, Replica};
+use crate::services::client::ClientService;
+use crate::services::join::JoinService;
+use crate::services::worker_session::WorkerSessionService;
+use raftwerk_proto::v1::client_server::ClientServer;
+use raftwerk_proto::v1::join_server::JoinServer;
+use raftwerk_proto::v1::worker_session_server::WorkerSessionServer;
+use raftwerk_transport::{Authority, Identity, MAX_MESSAGE_BYTES, PeerKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The replica that makes a cluster has this id; all others are minted through the log.
+const FIRST_REPLICA: u64 = 1;
+pub const ADMIN_FILE: &str = "admin.pem";
+pub const TOKEN_FILE: &str = "join-token";
+const ADDRESS_FILE: &str = "address";
+
+pub struct RunningScheduler {
+    address: String,
+    replica: Replica<Replicated>,
+    replica_id: u64,
+    cluster: String,
+    data_dir: PathBuf,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    edge: JoinHandle<()>,
+}
+
+fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError + '_ {
+    move |source| StartError::File { path: path.to_path_buf(), source }
+}
+
+/// Starts a replica and returns once it serves; a joining one once it is a voter.
+pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartError> {
+    raftwerk_transport::install_crypto();
+    std::fs::create_dir_all(&config.data_dir).map_err(file_error(&config.data_dir))?;
+    let identity_dir = config.data_dir.join("identity");
+    let known = Identity::exists(&identity_dir);
+    if !known && matches!(config.start, StartMode::Continue) {
+        return Err(StartError::Empty(config.data_dir.clone()));
+    }
+
+    let listener = listen(&config).await?;
+    let address = advertised(&config, &listener)?;
+
+    let mut peers = Vec::new();
+    let (identity, authority) = if known {
+        load(&config, &identity_dir)?
+    } else {
+        match &config.start {
+            StartMode::Bootstrap => make_cluster(&config, &identity_dir)?,
+            StartMode::Join { addresses, token } => {
+                let (identity, authority, others) = join::obtain_identity(&config, &address, addresses, token).await?;
+                save(&identity, &authority, &identity_dir)?;
+                peers = others;
+                peers.extend(addresses.iter().cloned());
+                (identity, authority)
+            }
+            StartMode::Continue => return Err(StartError::Empty(config.data_dir.clone())),
+        }
+    };
+    if let (true, StartMode::Join { addresses, .. }) = (known, &config.start) {
+        peers.extend(addresses.iter().cloned());
+    }
+
+    let replica_id = identity.peer().id;
+    let cluster = identity.cluster().to_string();
+    let mut raft_config = RaftConfig::new(&cluster, replica_id, &config.name, &address, &config.data_dir);
+    raft_config.heartbeat = config.raft_heartbeat;
+    raft_config.election_min = config.election.0;
+    raft_config.election_max = config.election.1;
+    raft_config.snapshot_every_entries = config.snapshot_every_entries;
+    let replica: Replica<Replicated> = Replica::open(raft_config, identity.clone()).await?;
+    let shared = Shared::new(replica.clone());
+    let (stop, stopping) = watch::channel(false);
+    let server = serve(listener, &identity, authority, &shared, stopping).await;
+    let timing =
+        Timing { lease_ttl_ms: config.lease_ttl.as_millis() as u64, heartbeat_ms: config.heartbeat.as_millis() as u64, ..Timing::default() };
+    let edge = tokio::spawn(edge::run(shared, timing));
+
+    if replica_id == FIRST_REPLICA {
+        replica.bootstrap().await.map_err(|e| StartError::Other(e.to_string()))?;
+    } else if !replica.status().members.iter().any(|m| m.id == replica_id && m.voter) {
+        join::become_voter(&identity, &config.name, &address, &peers).await?;
+    }
+    Ok(RunningScheduler { address, replica, replica_id, cluster, data_dir: config.data_dir, stop, server, edge })
+}
+
+/// A free port is chosen once and kept: the other replicas know it from the log.
+async fn listen(config: &SchedulerConfig) -> Result<TcpListener, StartError> {
+    let saved = config.data_dir.join(ADDRESS_FILE);
+    let any_port = config.listen.ends_with(":0");
+    let address = match std::fs::read_to_string(&saved) {
+        Ok(earlier) if any_port => earlier.trim().to_string(),
+        _ => config.listen.clone(),
+    };
+    let listener = TcpListener::bind(&address).await.map_err(|source| StartError::Listen { address: address.clone(), source })?;
+    let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+    std::fs::write(&saved, format!("{bound}\n")).map_err(file_error(&saved))?;
+    Ok(listener)
+}
+
+fn advertised(config: &SchedulerConfig, listener: &TcpListener) -> Result<String, StartError> {
+    let bound = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
+    match &config.advertise {
+        Some(address) => Ok(address.clone()),
+        None if bound.ip().is_unspecified() => Err(StartError::Other(format!(
+            "--listen {} listens on every address; tell the others which one to use with --advertise HOST:PORT",
+            config.listen
+        ))),
+        None => Ok(bound.to_string()),
+    }
+}
+
+fn load(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), StartError> {
+    let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
+    let identity = Identity::load(dir).map_err(wrong)?;
+    let authority = Authority::load(dir).map_err(wrong)?;
+    if identity.peer().kind != PeerKind::Scheduler {
+        return Err(StartError::WrongKind { path: dir.to_path_buf(), found: identity.peer().to_string() });
+    }
+    if let StartMode::Join { token, .. } = &config.start
+        && !authority.token_matches(&token.secret)
+    {
+        return Err(StartError::OtherCluster { path: config.data_dir.clone() });
+    }
+    Ok((identity, authority))
+}
+
+fn save(identity: &Identity, authority: &Authority, dir: &Path) -> Result<(), StartError> {
+    let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
+    authority.save(dir).map_err(wrong)?;
+    // Last: its presence says that this directory is complete.
+    identity.save(dir).map_err(wrong)
+}
+
+/// CA, own identity, admin credential and join token of a new cluster.
+fn make_cluster(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), StartError> {
+    let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).map_err(|e| StartError::Other(format!("the system's random source: {e}")))?;
+    let cluster = random.iter().fold(String::from("rw-"), |text, byte| format!("{text}{byte:02x}"));
+    let (authority, token) = Authority::create(&cluster).map_err(wrong)?;
+    let identity = authority.issue(PeerKind::Scheduler, FIRST_REPLICA, &config.name).map_err(wrong)?;
+    let admin = authority.issue(PeerKind::Client, 0, "admin").map_err(wrong)?;
+    let admin_file = config.data_dir.join(ADMIN_FILE);
+    admin.save_pem_bundle(&admin_file).map_err(|source| StartError::Identity { path: admin_file, source })?;
+    let token_file = config.data_dir.join(TOKEN_FILE);
+    write_secret(&token_file, &format!("{token}\n")).map_err(file_error(&token_file))?;
+    save(&identity, &authority, dir)?;
+    Ok((identity, authority))
+}
+
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+async fn serve(
+    listener: TcpListener,
+    identity: &Identity,
+    authority: Authority,
+    shared: &Arc<Shared>,
+    mut stopping: watch::Receiver<bool>,
+) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ClientServer<ClientService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(raftwerk_proto::DESCRIPTORS).build_v1();
+    let client = ClientService { shared: shared.clone(), cluster: identity.cluster().to_string(), replica_id: identity.peer().id };
+    let joining = JoinService { shared: shared.clone(), authority: Arc::new(authority) };
+    let mut router = raftwerk_transport::server()
+        .add_service(health_service)
+        .add_service(ClientServer::new(client).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(
+            WorkerSessionServer::new(WorkerSessionService(shared.clone()))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(JoinServer::new(joining).max_decoding_message_size(64 * 1024))
+        .add_service(shared.replica.service());
+    if let Ok(reflection) = reflection {
+        router = router.add_service(reflection);
+    }
+    let incoming = raftwerk_transport::incoming(listener, identity);
+    tokio::spawn(async move {
+        let stopped = async move {
+            // An error means that the running scheduler was dropped, which stops it as well.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        router.serve_with_incoming_shutdown(incoming, stopped).await
+    })
+}
+
+impl RunningScheduler {
+    /// Where others reach this replica.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn replica(&self) -> u64 {
+        self.replica_id
+    }
+
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Returns only when the replica cannot go on, with the reason.
+    pub async fn wait(&mut self) -> Result<(), String> {
+        tokio::select! {
+            reason = self.replica.fatal() => Err(reason),
+            ended = &mut self.server => match ended {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(format!("the gRPC server ended: {error}")),
+                Err(error) => Err(format!("the gRPC server ended: {error}")),
+            },
+        }
+    }
+
+    /// Clean end: leadership is handed over first, so that the cluster need not notice by silence.
+    pub async fn stop(self) {
+        self.replica.hand_over().await;
+        self.edge.abort();
+        self.stop.send_replace(true);
+        self.replica.shutdown().await;
+        // Open sessions would hold the server for as long as they last.
+        self.server.abort();
+    }
+}

@@ -1,0 +1,215 @@
+//! What the command line asks.
+
+use super::{not_leader, propose_error, worker_session};
+use crate::edge::Shared;
+use crate::leader::{Answer, Input};
+use raftwerk_core::JobId;
+use raftwerk_proto::v1::client_server::Client;
+use raftwerk_proto::v1::{
+    CancelJobRequest, ClusterView, GetJobRequest, JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListWorkersReply,
+    ListWorkersRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
+};
+use raftwerk_transport::{PeerKind, require};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Between two views of a watched job: at most ten a second.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
+const DEFAULT_LIST: usize = 100;
+/// Longest job list; a view carries its spec, and a message has a limit.
+const MAX_LIST: usize = 1000;
+
+pub(crate) struct ClientService {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cluster: String,
+    pub(crate) replica_id: u64,
+}
+
+impl ClientService {
+    /// A view of the job as of a moment after the call began.
+    async fn fresh_view(&self, job: JobId) -> Result<JobView, Status> {
+        self.barrier().await?;
+        self.view(job).ok_or_else(|| Status::not_found(format!("there is no job {job}")))
+    }
+
+    fn view(&self, job: JobId) -> Option<JobView> {
+        let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+        let mut view = state.0.job_view(job)?;
+        shorten(&mut view);
+        Some(view)
+    }
+
+    async fn barrier(&self) -> Result<(), Status> {
+        self.shared.replica.read_barrier().await.map_err(|e| propose_error(&self.shared, &e))
+    }
+
+    async fn ask(&self, make: impl FnOnce(crate::leader::RequestId) -> Input) -> Result<Answer, Status> {
+        self.shared.ask(make).await.ok_or_else(|| not_leader(&self.shared))
+    }
+}
+
+/// A listing of many thousand files would not fit a message, and nobody reads it there.
+fn shorten(view: &mut JobView) {
+    const SHOWN_FILES: usize = 100;
+    for stage in view.spec.iter_mut().flat_map(|s| &mut s.stages) {
+        for input in &mut stage.inputs {
+            if let Some(raftwerk_proto::v1::stage_input::Source::Files(files)) = &mut input.source {
+                files.listing.truncate(SHOWN_FILES);
+            }
+        }
+    }
+}
+
+fn refusal(answer: Answer) -> Status {
+    match answer {
+        Answer::Refused(reason) => Status::invalid_argument(reason),
+        Answer::Precondition(reason) => Status::failed_precondition(reason),
+        Answer::Unavailable(reason) => Status::unavailable(reason),
+        Answer::NotFound(reason) => Status::not_found(reason),
+        Answer::IdempotencyConflict { job } => Status::already_exists(format!(
+            "the idempotency key belongs to job {job}, which was submitted with another payload; use a new key for a new job"
+        )),
+        other => Status::internal(format!("unexpected answer {other:?}")),
+    }
+}
+
+#[tonic::async_trait]
+impl Client for ClientService {
+    type WatchJobStream = ReceiverStream<Result<JobView, Status>>;
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let submit = request.into_inner();
+        let spec = submit.spec.ok_or_else(|| Status::invalid_argument("the request has no job spec"))?;
+        match self.ask(|request| Input::Submit { request, spec, idempotency_key: submit.idempotency_key }).await? {
+            Answer::Submitted { job, existing } => Ok(Response::new(SubmitReply { job: job.0, existing })),
+            other => Err(refusal(other)),
+        }
+    }
+
+    async fn get_job(&self, request: Request<GetJobRequest>) -> Result<Response<JobView>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        self.fresh_view(JobId(request.into_inner().job)).await.map(Response::new)
+    }
+
+    async fn watch_job(&self, request: Request<GetJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let job = JobId(request.into_inner().job);
+        // Subscribe before the first view: a change in between must wake the watcher.
+        let mut changed = self.shared.changed.subscribe();
+        changed.mark_unchanged();
+        let first = self.fresh_view(job).await?;
+        let mut leadership = self.shared.replica.leadership();
+        leadership.mark_unchanged();
+        let (sender, views) = mpsc::channel(4);
+        let service = ClientService { shared: self.shared.clone(), cluster: self.cluster.clone(), replica_id: self.replica_id };
+        tokio::spawn(async move {
+            let mut last = first;
+            loop {
+                let over = last.finished_at_ms != 0;
+                if sender.send(Ok(last.clone())).await.is_err() || over {
+                    return;
+                }
+                // A job's end is told at once; what lies between is told at most ten times a second.
+                let pause = tokio::time::sleep(WATCH_PAUSE);
+                tokio::pin!(pause);
+                let mut rested = false;
+                let next = loop {
+                    tokio::select! {
+                        () = &mut pause, if !rested => rested = true,
+                        alive = changed.changed() => if alive.is_err() { return },
+                        _ = leadership.changed() => {
+                            let _ = sender.send(Err(not_leader(&service.shared))).await;
+                            return;
+                        }
+                        () = sender.closed() => return,
+                    }
+                    let Some(view) = service.view(job) else { return };
+                    if view != last && (rested || view.finished_at_ms != 0) {
+                        break view;
+                    }
+                };
+                last = next;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(views)))
+    }
+
+    async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let wanted = request.into_inner();
+        self.barrier().await?;
+        let limit = if wanted.limit == 0 { DEFAULT_LIST } else { (wanted.limit as usize).min(MAX_LIST) };
+        let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+        let newest = state.0.jobs.iter().rev().filter(|(_, j)| wanted.namespace.is_empty() || j.spec.namespace == wanted.namespace);
+        let mut jobs: Vec<JobView> = newest.take(limit).filter_map(|(id, _)| state.0.job_view(*id)).collect();
+        for view in &mut jobs {
+            shorten(view);
+            // Lists show how jobs stand; `GetJob` shows what they made.
+            view.parts.clear();
+        }
+        Ok(Response::new(ListJobsReply { jobs }))
+    }
+
+    async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<JobView>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let job = JobId(request.into_inner().job);
+        match self.ask(|request| Input::Cancel { request, job }).await? {
+            Answer::Cancelled => self.fresh_view(job).await.map(Response::new),
+            other => Err(refusal(other)),
+        }
+    }
+
+    async fn job_logs(&self, request: Request<JobLogsRequest>) -> Result<Response<JobLogsReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let job = JobId(request.into_inner().job);
+        match self.ask(|request| Input::Logs { request, job }).await? {
+            Answer::Logs(workers) => Ok(Response::new(JobLogsReply { workers })),
+            other => Err(refusal(other)),
+        }
+    }
+
+    async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Result<Response<ListWorkersReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let workers = worker_session::workers(&self.shared).await?;
+        Ok(Response::new(ListWorkersReply { workers }))
+    }
+
+    async fn show_cluster(&self, request: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        // Any replica answers with what it knows itself: this is the call for a cluster that has lost its leader.
+        let status = self.shared.replica.status();
+        let (state_hash, epoch, applied) = {
+            let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.clone();
+            (state.hash(), state.epoch, state.applied_index)
+        };
+        let leader = status.leader.unwrap_or_default();
+        let replicas = status.members.iter().map(|m| ReplicaView {
+            replica: m.id,
+            name: m.name.clone(),
+            address: m.address.clone(),
+            voter: m.voter,
+            leader: m.id == leader,
+            matched_index: m.matched.unwrap_or_default(),
+        });
+        Ok(Response::new(ClusterView {
+            cluster: self.cluster.clone(),
+            leader,
+            term: status.term,
+            last_log_index: status.last_log_index,
+            committed_index: status.committed,
+            applied_index: applied.max(status.applied),
+            snapshot_index: status.snapshot,
+            purged_index: status.purged,
+            state_hash,
+            replicas: replicas.collect(),
+            answered_by: self.replica_id,
+            version: env!("CARGO_PKG_VERSION").into(),
+            epoch,
+            log_bytes_written: status.log_bytes_written,
+        }))
+    }
+}
