@@ -7,6 +7,8 @@
 //! - [`plan`] reads a view of it and proposes placements, which take effect when they come back as a command.
 //! - [`invariants`] are the promises, one function each; simulation runs them after every step.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::float_arithmetic)]
+
 pub mod apply;
 pub mod ids;
 pub mod interval_map;

@@ -53,7 +53,7 @@ fn command(replica: &Replica, step: Step) -> Command {
             let session = replica.state.workers.get(&raftwerk_core::WorkerId(worker)).map_or(0, |w| w.session.0);
             let placement =
                 Placement { job: Some(placement::Job::Id(job)), stage, first_task: first, task_count: count, worker, session, device: 0 };
-            Command::GrantLeases(GrantLeases { placements: vec![placement.clone(), placement] })
+            Command::GrantLeases(GrantLeases { placements: vec![placement, placement] })
         }
         Step::Plan => {
             let present = replica.present();

@@ -173,7 +173,8 @@ impl Leader {
                 effects.push(Effect::Send { conn, message });
             }
             up::Message::Reports(reports) => {
-                let Some(session) = entry.session else { return };
+                // Results from before this registration come right behind the hello; apply fences or accepts them by their lease.
+                let session = entry.session.unwrap_or_default();
                 for chunk in chunks_below_one_entry(reports.reports) {
                     let sequences = chunk.iter().map(|r| r.sequence).collect();
                     let command = Command::ReportResults(wire::ReportResults { worker: worker.0, session: session.0, reports: chunk });

@@ -16,6 +16,8 @@ mod leadership;
 mod network;
 mod replica;
 mod server;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 mod state_machine;
 mod status;
 mod store;
@@ -31,3 +33,5 @@ pub use status::{Member, Status};
 pub use store::{DataDir, LogStats, Medium, RedbMedium, SnapshotStore, StoreError};
 pub use types::{Node, Types};
 
+#[cfg(test)]
+mod tests;

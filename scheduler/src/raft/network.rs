@@ -29,7 +29,7 @@ pub const SNAPSHOT_CHUNK: usize = 1 << 20;
 
 /// The least time a message with entries may take. openraft suggests one heartbeat, but the follower answers only after a flush, and one
 /// slow flush must not make the leader send everything again.
-const LEAST_APPEND_TIME: Duration = Duration::from_secs(1);
+pub(super) const LEAST_APPEND_TIME: Duration = Duration::from_secs(1);
 
 type C<S> = Types<S, TokioRuntime>;
 

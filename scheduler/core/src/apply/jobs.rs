@@ -14,14 +14,13 @@ impl State {
             return Outcome::Refused(reason.0);
         }
         let key = (spec.namespace.clone(), submit.idempotency_key.clone());
-        if !key.1.is_empty() {
-            if let Some(earlier) = self.idempotency.get(&key) {
-                return if earlier.payload_sha256 == submit.payload_sha256 {
-                    Outcome::Submitted { job: earlier.job, existing: true }
-                } else {
-                    Outcome::IdempotencyConflict { job: earlier.job }
-                };
-            }
+        // Without a key nothing was stored under one.
+        if let Some(earlier) = self.idempotency.get(&key) {
+            return if earlier.payload_sha256 == submit.payload_sha256 {
+                Outcome::Submitted { job: earlier.job, existing: true }
+            } else {
+                Outcome::IdempotencyConflict { job: earlier.job }
+            };
         }
         self.forget_old_jobs();
         let id = JobId(self.next_job);

@@ -31,5 +31,5 @@ pub use medium::Medium;
 pub use database::RedbMedium;
 pub use snapshots::SnapshotStore;
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

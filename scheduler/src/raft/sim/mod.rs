@@ -1,0 +1,182 @@
+//! Simulated replicas: the code that ships, on a seeded clock, a network in memory and disks in memory.
+//!
+//! ```ignore
+//! sim::run(seed, async {
+//!     let mut cluster = SimCluster::<MyState>::new(seed, 3).await;
+//!     let leader = cluster.leader().await;
+//!     cluster.kill(leader.id()).await;
+//!     cluster.leader().await.propose(bytes).await?;
+//!     cluster.restart(leader.id()).await?;
+//! });
+//! ```
+//! The runtime runs tasks first come first served, so what explores different orders is the network: every message takes a random time,
+//! and messages overtake each other. The same seed gives the same run, message by message ([`SimCluster::trace`]).
+
+mod network;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use network::{SimNetwork, Trace};
+pub use openraft_rt_sim::SimRuntime;
+
+use openraft::type_config::AsyncRuntime;
+
+use super::store::{MemoryDisk, SnapshotStore};
+use super::{OpenError, ProposeError, RaftConfig, Replica, StateMachine, Storage};
+
+/// How long a wait for the cluster may take, on the simulated clock, before the simulation fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `simulation` under `seed` to its end. No simulated second takes a real one.
+pub fn run<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
+    SimRuntime::with_seed(seed).block_on(simulation)
+}
+
+/// A random source of the simulation's own, so that what it draws does not depend on how often openraft draws.
+#[derive(Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Dice(seed)
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One of `0..n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n.max(1)
+    }
+}
+
+/// Replicas with the ids 1 to n. Each has a disk that outlives it.
+pub struct SimCluster<S: StateMachine> {
+    network: SimNetwork<S>,
+    disks: BTreeMap<u64, MemoryDisk>,
+    running: BTreeMap<u64, Replica<S, SimRuntime>>,
+    configure: Arc<dyn Fn(&mut RaftConfig)>,
+}
+
+impl<S: StateMachine> SimCluster<S> {
+    /// Starts `n` replicas that know each other.
+    pub async fn new(seed: u64, n: u64) -> Self {
+        Self::with_settings(seed, n, |_| {}).await
+    }
+
+    /// The same with other settings than the default ones.
+    pub async fn with_settings(seed: u64, n: u64, configure: impl Fn(&mut RaftConfig) + 'static) -> Self {
+        let mut cluster = SimCluster {
+            network: SimNetwork::new(seed),
+            disks: BTreeMap::new(),
+            running: BTreeMap::new(),
+            configure: Arc::new(configure),
+        };
+        for id in 1..=n {
+            cluster.add(id).await.expect("an empty disk opens");
+        }
+        cluster.running[&1].bootstrap().await.expect("an empty replica can begin a cluster");
+        let leader = cluster.leader().await;
+        for id in 2..=n {
+            cluster.join(&leader, id).await.expect("a replica on a whole network can join");
+        }
+        cluster
+    }
+
+    /// Starts a replica with an empty disk, which is no member yet.
+    pub async fn add(&mut self, id: u64) -> Result<(), OpenError> {
+        self.disks.insert(id, MemoryDisk::new(&format!("the disk of replica {id}"), Duration::from_micros(300)));
+        self.restart(id).await
+    }
+
+    pub async fn join(&self, leader: &Replica<S, SimRuntime>, id: u64) -> Result<(), ProposeError> {
+        leader.add_voter(id, &format!("replica-{id}"), &address(id)).await
+    }
+
+    /// Stops a replica as a power cut does: what it had not flushed is lost, and nothing it was about to say is heard.
+    pub async fn kill(&mut self, id: u64) {
+        let Some(replica) = self.running.remove(&id) else { return };
+        self.network.disconnect(id);
+        self.disks[&id].cut_power();
+        replica.shutdown().await;
+    }
+
+    /// Starts a killed replica on its disk.
+    pub async fn restart(&mut self, id: u64) -> Result<(), OpenError> {
+        assert!(!self.running.contains_key(&id), "replica {id} is running");
+        let mut config = RaftConfig::new("simulated", id, &format!("replica-{id}"), &address(id), "");
+        (self.configure)(&mut config);
+        let medium = self.disks[&id].medium();
+        let snapshots = SnapshotStore::in_memory(&config.cluster, medium.clone());
+        let storage = Storage { medium: Arc::new(medium), snapshots, dir: None };
+        let link = self.network.link(id);
+        let replica = Replica::start(config, storage, link.clone()).await?;
+        link.serve(replica.handler());
+        self.running.insert(id, replica);
+        Ok(())
+    }
+
+    pub fn replica(&self, id: u64) -> Option<&Replica<S, SimRuntime>> {
+        self.running.get(&id)
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &Replica<S, SimRuntime>> {
+        self.running.values()
+    }
+
+    pub fn disk(&self, id: u64) -> &MemoryDisk {
+        &self.disks[&id]
+    }
+
+    pub fn network(&self) -> &SimNetwork<S> {
+        &self.network
+    }
+
+    /// What happened on the network so far.
+    pub fn trace(&self) -> Trace {
+        self.network.trace()
+    }
+
+    /// Waits for an established leader that a majority follows.
+    pub async fn leader(&self) -> Replica<S, SimRuntime> {
+        let found = async {
+            loop {
+                for replica in self.running.values() {
+                    // Asking the majority tells the leader from one that has not noticed its end.
+                    if replica.leadership_watch().current().leading.is_some() && replica.read_barrier().await.is_ok() {
+                        return replica.clone();
+                    }
+                }
+                SimRuntime::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        match SimRuntime::timeout(PATIENCE, found).await {
+            Ok(replica) => replica,
+            Err(_) => panic!("no leader within {PATIENCE:?}: {:#?}", self.running.values().map(|r| r.status()).collect::<Vec<_>>()),
+        }
+    }
+
+    /// Waits until all running replicas have applied what `index` says.
+    pub async fn applied_everywhere(&self, index: u64) {
+        let applied = async {
+            while self.running.values().any(|r| r.status().applied < index) {
+                SimRuntime::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if SimRuntime::timeout(PATIENCE, applied).await.is_err() {
+            panic!("not applied up to {index} within {PATIENCE:?}: {:#?}", self.running.values().map(|r| r.status()).collect::<Vec<_>>());
+        }
+    }
+}
+
+fn address(id: u64) -> String {
+    format!("replica-{id}:7070")
+}
