@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream;
@@ -33,39 +34,36 @@ pub(super) const LEAST_APPEND_TIME: Duration = Duration::from_secs(1);
 
 type C<S> = Types<S, TokioRuntime>;
 
+/// A connection on which nothing was heard for so long, although something was asked, is made anew. After a repaired cut TCP may wait as
+/// long again as the cut lasted before it tries, and HTTP/2's own keep-alive is slower than an election.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Makes the clients. Replication, heartbeats and votes to one replica share a connection; each snapshot has its own, because on a shared
 /// one its megabytes would stand in front of the heartbeats.
 pub struct Network {
     id: u64,
     identity: Identity,
-    channels: HashMap<u64, (String, Result<Channel, String>)>,
+    lines: HashMap<u64, Arc<Line>>,
 }
 
 impl Network {
     pub fn new(id: u64, identity: Identity) -> Self {
-        Network { id, identity, channels: HashMap::new() }
+        Network { id, identity, lines: HashMap::new() }
     }
 
-    fn dial(&self, address: &str) -> Result<Channel, String> {
-        connect_lazy(address, &self.identity, PeerKind::Scheduler).map_err(|e| e.to_string())
-    }
-
-    fn shared(&mut self, target: u64, address: &str) -> Result<Channel, String> {
-        if let Some((known, channel)) = self.channels.get(&target)
-            && known == address
-        {
-            return channel.clone();
+    fn shared(&mut self, target: u64, address: &str) -> Arc<Line> {
+        match self.lines.get(&target) {
+            Some(line) if line.address == address => line.clone(),
+            _ => {
+                let line = Arc::new(Line::new(address, &self.identity));
+                self.lines.insert(target, line.clone());
+                line
+            }
         }
-        let channel = self.dial(address);
-        self.channels.insert(target, (address.to_owned(), channel.clone()));
-        channel
     }
 
-    fn connection(&self, target: u64, channel: Result<Channel, String>, least_append: Duration) -> Connection {
-        let client = channel.map(|channel| {
-            RaftClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
-        });
-        Connection { id: self.id, target, client, least_append }
+    fn connection(&self, target: u64, line: Arc<Line>, least_append: Duration) -> Connection {
+        Connection { id: self.id, target, line, least_append }
     }
 }
 
@@ -73,26 +71,71 @@ impl<S: StateMachine> RaftNetworkFactory<C<S>> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Connection {
-        let channel = self.shared(target, &node.address);
-        self.connection(target, channel, LEAST_APPEND_TIME)
+        let line = self.shared(target, &node.address);
+        self.connection(target, line, LEAST_APPEND_TIME)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Connection {
-        let channel = self.shared(target, &node.address);
-        self.connection(target, channel, Duration::ZERO)
+        let line = self.shared(target, &node.address);
+        self.connection(target, line, Duration::ZERO)
     }
 
     async fn new_snapshot_client(&mut self, target: u64, node: &Node) -> Connection {
-        let channel = self.dial(&node.address);
-        self.connection(target, channel, LEAST_APPEND_TIME)
+        let line = Arc::new(Line::new(&node.address, &self.identity));
+        self.connection(target, line, LEAST_APPEND_TIME)
     }
 }
 
-/// A client of one other replica. tonic connects at the first call and again after a failure.
+/// One connection to an address, as long as it answers.
+struct Line {
+    address: String,
+    identity: Identity,
+    now: Mutex<LineNow>,
+}
+
+struct LineNow {
+    client: Result<RaftClient<Channel>, String>,
+    /// Since when questions have been running out of time.
+    silent_since: Option<Instant>,
+}
+
+impl Line {
+    fn new(address: &str, identity: &Identity) -> Self {
+        let now = Mutex::new(LineNow { client: dial(address, identity), silent_since: None });
+        Line { address: address.to_owned(), identity: identity.clone(), now }
+    }
+
+    fn client(&self) -> Result<RaftClient<Channel>, String> {
+        self.lock().client.clone()
+    }
+
+    fn answered(&self) {
+        self.lock().silent_since = None;
+    }
+
+    fn silent(&self) {
+        let mut now = self.lock();
+        if now.silent_since.get_or_insert_with(Instant::now).elapsed() > SILENCE {
+            *now = LineNow { client: dial(&self.address, &self.identity), silent_since: None };
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LineNow> {
+        self.now.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Connects at the first call and again after a failure.
+fn dial(address: &str, identity: &Identity) -> Result<RaftClient<Channel>, String> {
+    let channel = connect_lazy(address, identity, PeerKind::Scheduler).map_err(|e| e.to_string())?;
+    Ok(RaftClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// A client of one other replica.
 pub struct Connection {
     id: u64,
     target: u64,
-    client: Result<RaftClient<Channel>, String>,
+    line: Arc<Line>,
     least_append: Duration,
 }
 
@@ -109,19 +152,23 @@ impl Connection {
         S: StateMachine,
         F: Future<Output = Result<tonic::Response<A>, Status>>,
     {
-        let client = self.client.clone().map_err(|why| RPCError::Unreachable(Unreachable::from_string(why)))?;
+        let client = self.line.client().map_err(|why| RPCError::Unreachable(Unreachable::from_string(why)))?;
         let mut request = Request::new(message);
         request.set_timeout(limit);
         match tokio::time::timeout(limit, call(client, request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.timed_out(action, limit)),
-            Ok(Err(status)) => Err(self.unreachable(&status)),
-            Err(_) => Err(self.timed_out(action, limit)),
+            Ok(Ok(answer)) => {
+                self.line.answered();
+                Ok(answer.into_inner())
+            }
+            Ok(Err(status)) if !matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => {
+                self.line.answered();
+                Err(self.unreachable(&status))
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.line.silent();
+                Err(RPCError::Timeout(Timeout { action, id: self.id, target: self.target, timeout: limit }))
+            }
         }
-    }
-
-    fn timed_out<S: StateMachine>(&self, action: RPCTypes, timeout: Duration) -> RPCError<C<S>> {
-        RPCError::Timeout(Timeout { action, id: self.id, target: self.target, timeout })
     }
 
     /// Always "unreachable", which makes openraft wait a little before the next try: no status is better answered at once.

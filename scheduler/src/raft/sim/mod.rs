@@ -63,7 +63,7 @@ pub struct SimCluster<S: StateMachine> {
     network: SimNetwork<S>,
     disks: BTreeMap<u64, MemoryDisk>,
     running: BTreeMap<u64, Replica<S, SimRuntime>>,
-    configure: Arc<dyn Fn(&mut RaftConfig)>,
+    configure: Arc<dyn Fn(&mut RaftConfig) + Send + Sync>,
 }
 
 impl<S: StateMachine> SimCluster<S> {
@@ -73,7 +73,7 @@ impl<S: StateMachine> SimCluster<S> {
     }
 
     /// The same with other settings than the default ones.
-    pub async fn with_settings(seed: u64, n: u64, configure: impl Fn(&mut RaftConfig) + 'static) -> Self {
+    pub async fn with_settings(seed: u64, n: u64, configure: impl Fn(&mut RaftConfig) + Send + Sync + 'static) -> Self {
         let mut cluster = SimCluster {
             network: SimNetwork::new(seed),
             disks: BTreeMap::new(),

@@ -25,6 +25,9 @@ use crate::raft::types::{Node, Snapshot, Types, Vote};
 
 type C<S> = Types<S, SimRuntime>;
 
+/// When a connection on which nothing comes back is given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
 /// What was delivered so far, in order: two runs with the same trace were the same run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -188,7 +191,7 @@ impl<S: StateMachine> Wire<S> {
     {
         let (from, to) = (self.link.id, self.target);
         let there_and_back = async {
-            self.travel(from, to).await;
+            self.travel(from, to).await?;
             let handler = {
                 let mut wires = self.link.network.lock();
                 wires.record(from, to, &format!("{action:?}"), &message.encode_to_vec());
@@ -199,7 +202,7 @@ impl<S: StateMachine> Wire<S> {
                 None => Err("connection refused".to_owned()),
                 Some(handler) => handle(handler, message).await.map_err(|e| e.to_string()),
             };
-            self.travel(to, from).await;
+            self.travel(to, from).await?;
             answer
         };
         match SimRuntime::timeout(limit, there_and_back).await {
@@ -209,8 +212,8 @@ impl<S: StateMachine> Wire<S> {
         }
     }
 
-    /// Returns when the message has arrived, and never when it is lost: the sender cannot tell.
-    async fn travel(&self, from: u64, to: u64) {
+    /// Returns when the message has arrived. When it is lost the sender hears nothing, until keep-alive finds the connection dead.
+    async fn travel(&self, from: u64, to: u64) -> Result<(), String> {
         let delay = self.link.network.lock().delay();
         SimRuntime::sleep(delay).await;
         let lost = {
@@ -218,8 +221,10 @@ impl<S: StateMachine> Wire<S> {
             wires.cut.contains(&(from, to)) || !wires.speaks(self.link.id, self.link.incarnation)
         };
         if lost {
-            std::future::pending::<()>().await;
+            SimRuntime::sleep(KEEP_ALIVE).await;
+            return Err("the connection is dead".to_owned());
         }
+        Ok(())
     }
 
     fn broken(&self, why: impl ToString) -> RPCError<C<S>> {
