@@ -1,0 +1,71 @@
+//! The log outlives the code: a committed log of format 1 still gives the committed snapshot, byte for byte.
+//!
+//! A change that breaks this test breaks every running cluster. A new format gets new files; these stay.
+//! `RAFTWERK_WRITE_GOLDEN=1 cargo test -p raftwerk-core --test golden` writes them anew (for a new format only).
+
+mod support;
+
+use prost::Message;
+use raftwerk_core::State;
+use raftwerk_proto::v1::command::Command;
+use raftwerk_proto::v1::*;
+use std::path::PathBuf;
+use support::*;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)
+}
+
+/// Every command once, on the way to every phase.
+fn history() -> Replica {
+    let mut r = Replica::new();
+    r.register(7, vec![device(0, "cpu", 2), device(1, "discrete", 1)]);
+    r.register(8, vec![device(0, "cpu", 1)]);
+    r.apply(Command::MintId(MintId { kind: "worker".into(), name: "w9".into() }));
+    r.apply(Command::SubmitJob(SubmitJob { spec: Some(map_only(1000)), idempotency_key: "k".into(), payload_sha256: vec![1, 2].into() }));
+    r.plan_and_grant();
+    let reduced = r.submit(map_reduce(6, 2));
+    let a = r.grant(reduced, 0, 0, 4, 7).unwrap();
+    let b = r.grant(reduced, 0, 4, 2, 8).unwrap();
+    r.finish(a);
+    r.finish(b);
+    r.lose(8);
+    let cancelled = r.submit(map_only(5));
+    r.apply(Command::CancelJob(CancelJob { job: cancelled.0 }));
+    let failed = r.submit(map_only(5));
+    r.apply(Command::FailJob(FailJob { job: failed.0, cause: "asked to".into() }));
+    let lease = *r.state.leases.keys().next().unwrap();
+    let failure = TaskFailure { first_task: 0, task_count: 2, class: FailureClass::Task.into(), message: "boom".into(), ..Default::default() };
+    let report = Report { results: vec![], failures: vec![failure], final_report: false, ..r.full_report(lease) };
+    r.report(7, report);
+    r.apply(Command::EndLeases(EndLeases { leases: vec![lease.into()], reason: "test".into() }));
+    let done = r.submit(map_reduce(0, 1));
+    let last = r.grant(done, 1, 0, 1, 7).unwrap();
+    r.finish(last);
+    r.apply(Command::FinishPublish(FinishPublish { job: done.0, error: String::new() }));
+    r
+}
+
+#[test]
+fn the_log_of_format_1_gives_the_snapshot_of_format_1() {
+    let (log, snapshot) = (fixture("log-v1.bin"), fixture("snapshot-v1.bin"));
+    if std::env::var_os("RAFTWERK_WRITE_GOLDEN").is_some() {
+        let r = history();
+        let bytes: Vec<u8> = r.log.iter().flat_map(|body| body.encode_length_delimited_to_vec()).collect();
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        std::fs::write(&log, bytes).unwrap();
+        std::fs::write(&snapshot, r.state.to_snapshot()).unwrap();
+    }
+    let bytes = std::fs::read(&log).expect("the golden log");
+    let mut rest = bytes.as_slice();
+    let mut state = State::new("test");
+    let mut index = 0;
+    while !rest.is_empty() {
+        index += 1;
+        let body = EntryBody::decode_length_delimited(&mut rest).expect("an entry of format 1");
+        state.apply(index, body).expect("a command of format 1");
+    }
+    let golden = std::fs::read(&snapshot).expect("the golden snapshot");
+    assert!(state.to_snapshot() == golden, "format 1 no longer means what it meant");
+    assert_eq!(State::from_snapshot("test", &golden).expect("a snapshot of format 1"), state);
+}
