@@ -1,1 +1,40 @@
-fn main() {}
+//! The `raftwerk` command: the user's words, tables and progress bars. Decisions about jobs and leases are made elsewhere.
+//!
+//! ```text
+//! commands/   one file per command               job_file/  TOML to job spec, every error with its line
+//! client/     calls that survive a change of     views/     what the cluster says, as tables and JSON
+//!             leader                             target, contexts  which cluster a command talks to
+//! embedded    a whole cluster in this process    console, table, progress, failure  how it looks and how it ends
+//! ```
+#![deny(clippy::print_stdout, clippy::print_stderr)] // println! panics when the reader is gone; see `console`
+
+mod args;
+mod calendar;
+mod client;
+mod commands;
+mod console;
+mod contexts;
+mod embedded;
+mod failure;
+mod job_file;
+mod logging;
+mod progress;
+mod table;
+mod target;
+mod units;
+mod views;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+
+fn main() -> ExitCode {
+    // An executor confines itself and runs no async code: it must be on its way before a runtime has started threads.
+    if let Some(code) = commands::executor::run_if_asked() {
+        return code;
+    }
+    raftwerk_transport::install_crypto();
+    args::run(Cli::parse())
+}

@@ -71,6 +71,9 @@ pub struct Descriptor {
     pub formats: &'static [&'static str],
     /// Map: reduce kernels its blocks are made for, the usual one first.
     pub reduces_with: &'static [&'static str],
+    /// Map: parameters its reduce gets unless the job sets them, so that a table of words is headed "word" and not "key". Names the
+    /// chosen reduce kernel does not know are skipped, see [`crate::reduce_params`].
+    pub reduce_defaults: &'static [(&'static str, &'static str)],
     pub gpu: bool,
     pub agreement: Agreement,
 }

@@ -1,1 +1,23 @@
+//! A worker: one agent per machine and one executor per device.
+//!
+//! ```text
+//!  scheduler <-- session (mTLS stream) --> agent --- socket pair + descriptors ---> executor (one child process per device)
+//!  other workers <-- WorkerData (mTLS) -->   |                                       runs kernels, opens nothing
+//!                                            +-- input files, shuffle store, staging directories
+//! ```
+//! - [`session`]: what the agent decides, as a pure state machine.
+//! - [`agent`]: the world around it: connection, devices, files, shuffle data, publishing.
+//! - [`executor`]: the child process.
+//!
+//! Nothing here knows a kernel by name: the kernels crate is asked what there is.
 
+pub mod agent;
+pub mod executor;
+pub mod frame;
+pub mod lease;
+pub mod ranges;
+pub mod recorder;
+pub mod session;
+
+pub use agent::{DeviceSelection, JoinError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError, probe_devices, start};
+pub use executor::{ExecutorArgs, ExecutorDevice, executor_main};

@@ -1,1 +1,86 @@
-fn main() {}
+//! Chores of this repository: `cargo xtask test`, `check`, `fix`.
+//!
+//! No dependencies, so that the first command a newcomer types starts within seconds.
+
+mod command;
+mod sample_data;
+mod vulkan;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use command::{Step, cargo};
+use vulkan::SoftwareVulkan;
+
+const USAGE: &str = "\
+cargo xtask test [-- ARGS]  build everything and run all tests; ARGS go to `cargo test`
+cargo xtask check           format, lints, documentation, licences and tests; writes nothing into the tree
+cargo xtask lint            the same without the tests
+cargo xtask fix             what `check` would complain about and a program can repair
+cargo xtask sample-data     write examples/data again (deterministic)";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let task = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.skip_while(|arg| arg == "--").collect();
+    let outcome = match task.as_str() {
+        "test" => test(&rest),
+        "check" => lint().and_then(|()| test(&rest)),
+        "lint" => lint(),
+        "fix" => fix(),
+        "sample-data" => sample_data::write(&root()),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository, wherever this was called from.
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// All tests in one profile. The cluster tests start the `raftwerk` binary, so it is built before them.
+fn test(args: &[String]) -> Result<(), String> {
+    let gpu = vulkan::ensure();
+    println!("{gpu}");
+    if let SoftwareVulkan::Missing { .. } = gpu
+        && std::env::var("CI").is_ok_and(|value| value == "true")
+    {
+        return Err("error: CI=true, and the GPU tests cannot run: an untested twin must not look tested".to_owned());
+    }
+    cargo(["build", "--locked", "--package", "raftwerk"]).run()?;
+    let mut tests = cargo(["test", "--locked", "--workspace"]);
+    if let SoftwareVulkan::Present { .. } = gpu {
+        // With an adapter on the machine, a test that finds none has found a bug.
+        tests = tests.env("RAFTWERK_REQUIRE_GPU", "1");
+    }
+    tests.args(args).run()
+}
+
+fn lint() -> Result<(), String> {
+    cargo(["fmt", "--all", "--check"]).run()?;
+    cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()?;
+    cargo(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
+    licences()
+}
+
+/// `cargo deny` is not part of Rust; where it is missing the rest of the check still counts.
+fn licences() -> Result<(), String> {
+    if !Step::new("cargo").args(["deny", "--version"]).succeeds() {
+        println!("licences and sources: skipped, `cargo deny` is not installed (cargo install --locked cargo-deny)");
+        return Ok(());
+    }
+    cargo(["deny", "--locked", "check", "bans", "licenses", "sources"]).run()
+}
+
+fn fix() -> Result<(), String> {
+    cargo(["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]).run()?;
+    cargo(["fmt", "--all"]).run()
+}

@@ -1,1 +1,27 @@
-pub struct Gpu;
+//! The small GPU runtime that the GPU twins share, over wgpu: one device per executor process, compute only.
+//!
+//! ```text
+//! adapter.rs   what GPUs there are, without opening one     program.rs     WGSL to pipelines, compiled once per device
+//! device.rs    one opened GPU, its errors and its memory    dispatch.rs    upload, run, read back
+//! pieces.rs    many tasks cut into even work for groups     self_test.rs   does this device compute rightly?
+//! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL
+//! ```
+//! Every failure of the device is [`KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
+//! inside: whoever runs the executor ends its process.
+
+mod adapter;
+mod device;
+mod dispatch;
+mod pieces;
+mod program;
+mod self_test;
+#[cfg(test)]
+mod tests;
+
+pub use adapter::{AdapterReport, DeviceClass, adapters};
+pub use device::{Gpu, GpuMemory, OpenOptions};
+pub use self_test::cpu_self_test;
+
+pub(crate) use dispatch::{Dispatch, Running, words};
+pub(crate) use pieces::{Piece, pieces};
+pub(crate) use program::Program;

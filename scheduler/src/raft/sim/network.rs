@@ -56,7 +56,7 @@ impl<S: StateMachine> Clone for SimNetwork<S> {
 }
 
 impl<S: StateMachine> SimNetwork<S> {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::raft) fn new(seed: u64) -> Self {
         SimNetwork(Arc::new(Mutex::new(Wires {
             alive: BTreeMap::new(),
             incarnations: 0,
@@ -97,7 +97,7 @@ impl<S: StateMachine> SimNetwork<S> {
     }
 
     /// A replica's access to the network, for one incarnation of it.
-    pub(super) fn link(&self, id: u64) -> Link<S> {
+    pub(in crate::raft) fn link(&self, id: u64) -> Link<S> {
         let mut wires = self.lock();
         wires.incarnations += 1;
         let incarnation = wires.incarnations;

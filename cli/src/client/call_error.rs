@@ -1,0 +1,57 @@
+//! Why a call did not give an answer.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::failure::{Exit, Failure};
+use crate::units::format_duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No replica gave an answer in time.
+    #[error("no answer from the cluster within {}{}", format_duration(*.patience), list(.tried))]
+    Unreachable { patience: Duration, tried: Vec<(String, String)> },
+    /// Nobody will ever answer at these addresses with this credential.
+    #[error("cannot connect to the cluster{}", list(.tried))]
+    Hopeless { tried: Vec<(String, String)>, exit: Exit },
+    /// A replica answered with a refusal.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
+}
+
+fn list(tried: &[(String, String)]) -> String {
+    tried.iter().map(|(address, reason)| format!("\n    {address}: {reason}")).collect()
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match &error {
+            CallError::Unreachable { .. } => Self::new(Exit::ContactLost, error)
+                .fix("check that the schedulers run and that the address is theirs (`raftwerk context show`, --address)"),
+            CallError::Hopeless { exit, .. } => {
+                let exit = *exit;
+                Self::new(exit, error).fix("check the address and the credential (`raftwerk context show`, --address, --credential)")
+            }
+            CallError::Refused(status) => {
+                let (exit, fix) = match status.code() {
+                    Code::NotFound => (Exit::NotFound, Some("`raftwerk job list` and `raftwerk worker list` show what there is")),
+                    Code::InvalidArgument | Code::OutOfRange => (Exit::BadUsage, None),
+                    Code::PermissionDenied | Code::Unauthenticated => {
+                        (Exit::Refused, Some("use the credential of a client of this cluster, for example admin.pem"))
+                    }
+                    Code::AlreadyExists | Code::FailedPrecondition | Code::ResourceExhausted | Code::Aborted => (Exit::Refused, None),
+                    Code::Unimplemented => {
+                        (Exit::Refused, Some("the cluster runs another version: compare `raftwerk --version` on both sides"))
+                    }
+                    _ => (Exit::Internal, None),
+                };
+                let failure = Self::new(exit, error);
+                match fix {
+                    Some(fix) => failure.fix(fix),
+                    None => failure,
+                }
+            }
+        }
+    }
+}

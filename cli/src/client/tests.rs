@@ -1,0 +1,252 @@
+//! The client against replicas that are told how to behave, over real connections.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use raftwerk_proto::v1::client_server::{Client, ClientServer};
+use raftwerk_proto::v1::*;
+use raftwerk_transport::{Authority, PeerKind};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::*;
+use crate::failure::{Exit, Failure};
+
+#[derive(Clone, Debug)]
+enum Role {
+    Leader(JobState),
+    Follower {
+        leader: String,
+    },
+    /// Answers, but cannot lead.
+    Cut,
+    Refuses(tonic::Code),
+}
+
+#[derive(Clone)]
+struct Replica {
+    role: Arc<Mutex<Role>>,
+    address: String,
+    submits: Arc<Mutex<Vec<String>>>,
+}
+
+impl Replica {
+    async fn start(authority: &Authority, id: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let replica =
+            Self { role: Arc::new(Mutex::new(Role::Cut)), address: listener.local_addr().unwrap().to_string(), submits: Arc::default() };
+        let identity = authority.issue(PeerKind::Scheduler, id, "s").unwrap();
+        let service = ClientServer::new(replica.clone());
+        let incoming = raftwerk_transport::incoming(listener, &identity);
+        tokio::spawn(async move { raftwerk_transport::server().add_service(service).serve_with_incoming(incoming).await });
+        replica
+    }
+
+    fn becomes(&self, role: Role) {
+        *self.role.lock().unwrap() = role;
+    }
+
+    fn answer(&self) -> Result<JobView, Status> {
+        let role = self.role.lock().unwrap().clone();
+        match role {
+            Role::Leader(state) => Ok(JobView { job: 7, state: state.into(), ..JobView::default() }),
+            Role::Follower { leader } => {
+                let mut status = Status::failed_precondition("not the leader");
+                status.metadata_mut().insert("raftwerk-leader", leader.parse().unwrap());
+                Err(status)
+            }
+            Role::Cut => Err(Status::unavailable("no quorum")),
+            Role::Refuses(code) => Err(Status::new(code, "no")),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Client for Replica {
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitReply>, Status> {
+        self.submits.lock().unwrap().push(request.into_inner().idempotency_key);
+        self.answer().map(|view| Response::new(SubmitReply { job: view.job, existing: false }))
+    }
+
+    async fn get_job(&self, _: Request<GetJobRequest>) -> Result<Response<JobView>, Status> {
+        self.answer().map(Response::new)
+    }
+
+    type WatchJobStream = ReceiverStream<Result<JobView, Status>>;
+
+    /// A view whenever the role changes its mind about the job; an error when the replica stops to lead.
+    async fn watch_job(&self, _: Request<GetJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        let first = self.answer()?;
+        let (views, stream) = tokio::sync::mpsc::channel(1);
+        let replica = self.clone();
+        tokio::spawn(async move {
+            let mut last = first.clone();
+            let mut next = Ok(first);
+            loop {
+                let ends = next.as_ref().map_or(true, ended);
+                if views.send(next).await.is_err() || ends {
+                    return;
+                }
+                loop {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    match replica.answer() {
+                        Ok(view) if view == last => {}
+                        answer => {
+                            last = answer.clone().unwrap_or_default();
+                            next = answer;
+                            break;
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Result<Response<JobView>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn job_logs(&self, _: Request<JobLogsRequest>) -> Result<Response<JobLogsReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_workers(&self, _: Request<ListWorkersRequest>) -> Result<Response<ListWorkersReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+async fn replicas(count: u64) -> (Vec<Replica>, Cluster) {
+    let (authority, _) = Authority::create("test").unwrap();
+    let mut replicas = Vec::new();
+    for id in 1..=count {
+        replicas.push(Replica::start(&authority, id).await);
+    }
+    let admin = authority.issue(PeerKind::Client, 0, "admin").unwrap();
+    let cluster = Cluster::new(replicas.iter().map(|replica| replica.address.clone()).collect(), admin, Duration::from_secs(5));
+    (replicas, cluster)
+}
+
+fn exit(error: CallError) -> Exit {
+    Failure::from(error).exit
+}
+
+#[tokio::test]
+async fn a_call_goes_to_the_leader_that_a_follower_names() {
+    let (replicas, mut cluster) = replicas(2).await;
+    // The client knows the follower only.
+    cluster.addresses.truncate(1);
+    replicas[0].becomes(Role::Follower { leader: replicas[1].address.clone() });
+    replicas[1].becomes(Role::Leader(JobState::Running));
+    assert_eq!(cluster.job(7).await.unwrap().job, 7);
+}
+
+#[tokio::test]
+async fn a_submit_is_repeated_with_its_key_until_somebody_leads() {
+    let (replicas, mut cluster) = replicas(2).await;
+    let other = replicas[1].clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        other.becomes(Role::Leader(JobState::Running));
+    });
+    assert_eq!(cluster.submit(JobSpec::default(), "key".into()).await.unwrap().job, 7);
+    let keys: Vec<String> = replicas.iter().flat_map(|replica| replica.submits.lock().unwrap().clone()).collect();
+    assert!(keys.len() > 2 && keys.iter().all(|key| key == "key"), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_repeated() {
+    let (replicas, mut cluster) = replicas(2).await;
+    for (code, expected) in [
+        (tonic::Code::AlreadyExists, Exit::Refused),
+        (tonic::Code::PermissionDenied, Exit::Refused),
+        (tonic::Code::InvalidArgument, Exit::BadUsage),
+        (tonic::Code::NotFound, Exit::NotFound),
+    ] {
+        replicas[0].becomes(Role::Refuses(code));
+        cluster.preferred = 0;
+        assert_eq!(exit(cluster.job(7).await.unwrap_err()), expected, "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_without_a_leader_is_given_up_when_patience_ends() {
+    let (_replicas, mut cluster) = replicas(3).await;
+    cluster.patience = Duration::from_millis(300);
+    let started = Instant::now();
+    let error = cluster.job(7).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(3));
+    let text = error.to_string();
+    assert!(text.starts_with("no answer from the cluster within 300 ms") && text.contains("no quorum"), "{text}");
+    assert_eq!(exit(error), Exit::ContactLost);
+}
+
+#[tokio::test]
+async fn a_credential_of_another_cluster_fails_at_once() {
+    let (replicas, _) = replicas(1).await;
+    let (stranger, _) = Authority::create("other").unwrap();
+    let identity = stranger.issue(PeerKind::Client, 0, "admin").unwrap();
+    let mut cluster = Cluster::new(vec![replicas[0].address.clone()], identity, Duration::from_secs(60));
+    let error = cluster.job(7).await.unwrap_err();
+    assert!(matches!(&error, CallError::Hopeless { .. }), "{error}");
+    assert_eq!(exit(error), Exit::Refused);
+}
+
+#[tokio::test]
+async fn waiting_survives_a_change_of_leader() {
+    let (replicas, mut cluster) = replicas(2).await;
+    replicas[0].becomes(Role::Leader(JobState::Running));
+    replicas[1].becomes(Role::Follower { leader: replicas[0].address.clone() });
+    let (old, new) = (replicas[0].clone(), replicas[1].clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        old.becomes(Role::Cut);
+        new.becomes(Role::Cut);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        old.becomes(Role::Follower { leader: new.address.clone() });
+        new.becomes(Role::Leader(JobState::Running));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        new.becomes(Role::Leader(JobState::Done));
+    });
+    let mut seen = Vec::new();
+    let on = |sighting: Sighting<'_>| {
+        seen.push(match sighting {
+            Sighting::View(view) => format!("{:?}", view.state()),
+            Sighting::Lost(_) => "lost".to_owned(),
+            Sighting::Back => "back".to_owned(),
+        });
+    };
+    let view = cluster.follow(7, Duration::from_secs(10), on).await.unwrap();
+    assert_eq!(view.state(), JobState::Done);
+    assert_eq!(seen, ["Running", "lost", "back", "Running", "Done"]);
+}
+
+#[tokio::test]
+async fn contact_lost_for_good_is_never_the_jobs_end() {
+    let (replicas, mut cluster) = replicas(2).await;
+    replicas[0].becomes(Role::Leader(JobState::Running));
+    let old = replicas[0].clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        old.becomes(Role::Cut);
+    });
+    let error = cluster.follow(7, Duration::from_millis(500), |_| {}).await.unwrap_err();
+    assert!(matches!(error, Standstill::ContactLost(..)), "{error}");
+}
+
+#[tokio::test]
+async fn waiting_for_a_job_that_is_not_there_ends_at_once() {
+    let (replicas, mut cluster) = replicas(1).await;
+    replicas[0].becomes(Role::Refuses(tonic::Code::NotFound));
+    let error = cluster.follow(7, Duration::from_secs(60), |_| {}).await.unwrap_err();
+    assert!(matches!(error, Standstill::Refused(_)), "{error}");
+}

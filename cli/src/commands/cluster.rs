@@ -1,0 +1,25 @@
+//! `raftwerk cluster show`.
+
+use clap::Subcommand;
+
+use crate::console::Console;
+use crate::failure::Outcome;
+use crate::target::Target;
+use crate::views;
+
+#[derive(Subcommand, Debug)]
+pub enum ClusterCommand {
+    /// Show replicas, leader, term, and the positions of log and snapshot
+    Show,
+}
+
+pub async fn cluster(console: &Console, target: &Target, command: ClusterCommand) -> Outcome {
+    let ClusterCommand::Show = command;
+    let view = target.cluster()?.view().await?;
+    if console.is_json() {
+        console.json(views::cluster::to_json(&view));
+    } else {
+        views::cluster::print(console, &view);
+    }
+    Ok(())
+}

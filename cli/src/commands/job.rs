@@ -1,0 +1,159 @@
+//! `raftwerk job list | show | wait | cancel | result | logs`.
+
+use clap::{Args, Subcommand};
+use raftwerk_proto::v1::{AttemptLog, JobState, WorkerLogs};
+use serde_json::json;
+
+use super::wait::{self, Patience};
+use crate::client::{Cluster, ended};
+use crate::console::Console;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::table::{printable, printable_lines};
+use crate::target::Target;
+use crate::views;
+
+#[derive(Subcommand, Debug)]
+pub enum Job {
+    /// List jobs, the newest first
+    List(List),
+    /// Show a job: state, stages, what it reads and writes, which device did how much
+    Show(Id),
+    /// Wait for a job's end and print its result
+    Wait(Wait),
+    /// Cancel a job
+    Cancel(Id),
+    /// Print the result of a job that is done
+    Result(Id),
+    /// Print what the job's kernels wrote to stdout and stderr
+    Logs(Id),
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// Only jobs of this namespace
+    #[arg(long, value_name = "NAME", default_value = "")]
+    namespace: String,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+}
+
+#[derive(Args, Debug)]
+pub struct Id {
+    /// The number that `submit` printed
+    #[arg(value_name = "JOB")]
+    job: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Wait {
+    /// The number that `submit` printed
+    #[arg(value_name = "JOB")]
+    job: u64,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+pub async fn job(console: &Console, target: &Target, command: Job) -> Outcome {
+    let mut cluster = target.cluster()?;
+    match command {
+        Job::List(args) => list(console, &mut cluster, args).await,
+        Job::Show(Id { job }) => show(console, &mut cluster, job).await,
+        Job::Wait(Wait { job, patience }) => {
+            let view = wait::until_end(console, &mut cluster, job, patience.contact_timeout).await?;
+            wait::report(console, &view)
+        }
+        Job::Cancel(Id { job }) => cancel(console, &mut cluster, job).await,
+        Job::Result(Id { job }) => result(console, &mut cluster, job).await,
+        Job::Logs(Id { job }) => logs(console, &mut cluster, job).await,
+    }
+}
+
+async fn list(console: &Console, cluster: &mut Cluster, args: List) -> Outcome {
+    let jobs = cluster.jobs(args.namespace, args.limit).await?;
+    if console.is_json() {
+        console.json(json!({"jobs": jobs.iter().map(views::job::to_json).collect::<Vec<_>>()}));
+    } else {
+        console.table(&views::job::list(&jobs));
+    }
+    Ok(())
+}
+
+async fn show(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
+    let view = cluster.job(job).await?;
+    if console.is_json() {
+        console.json(views::job::to_json(&view));
+    } else {
+        views::job::print(console, &view);
+    }
+    Ok(())
+}
+
+async fn cancel(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
+    let view = cluster.cancel(job).await?;
+    if console.is_json() {
+        console.json(views::job::to_json(&view));
+    } else {
+        console.line(format!("job {job} is {}", views::job::state_name(view.state())));
+    }
+    Ok(())
+}
+
+async fn result(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
+    let view = cluster.job(job).await?;
+    if !ended(&view) {
+        let state = views::job::state_name(view.state());
+        return Err(Failure::say(Exit::Refused, format!("job {job} has no result yet: it is {state}"))
+            .fix(format!("wait for it with: raftwerk job wait {job}")));
+    }
+    if view.state() == JobState::Done {
+        return wait::report(console, &view);
+    }
+    wait::verdict(&view)
+}
+
+async fn logs(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
+    let workers = cluster.logs(job).await?;
+    if console.is_json() {
+        console.json(json!({"job": job, "workers": workers.iter().map(worker_json).collect::<Vec<_>>()}));
+        return Ok(());
+    }
+    for worker in &workers {
+        for log in &worker.logs {
+            console.line(format!("==> {} device {} {}", printable(&worker.worker_name), log.device, attempt(log)));
+            let text = printable_lines(&log.text);
+            console.line(text.trim_end_matches('\n'));
+            if log.truncated {
+                console.line("... the rest was cut off");
+            }
+        }
+        if !worker.error.is_empty() {
+            console.note(format!("no logs from worker {}: {}", printable(&worker.worker_name), printable(&worker.error)));
+        }
+    }
+    if workers.iter().all(|worker| worker.logs.is_empty()) {
+        console.note(format!("the kernels of job {job} printed nothing"));
+    }
+    Ok(())
+}
+
+fn attempt(log: &AttemptLog) -> String {
+    let lease = log.lease.unwrap_or_default();
+    let last = log.first_task + log.task_count.max(1) - 1;
+    let tasks = if last == log.first_task { format!("task {last}") } else { format!("tasks {}-{last}", log.first_task) };
+    format!("stage {} {tasks} lease {}.{}.{}", log.stage, lease.epoch, lease.index, lease.position)
+}
+
+fn worker_json(worker: &WorkerLogs) -> serde_json::Value {
+    let log = |log: &AttemptLog| {
+        json!({
+            "stage": log.stage, "first_task": log.first_task, "task_count": log.task_count, "device": log.device, "text": log.text,
+            "truncated": log.truncated,
+            "lease": log.lease.map(|lease| format!("{}.{}.{}", lease.epoch, lease.index, lease.position)),
+        })
+    };
+    json!({
+        "worker": worker.worker, "worker_name": worker.worker_name, "logs": worker.logs.iter().map(log).collect::<Vec<_>>(),
+        "error": if worker.error.is_empty() { serde_json::Value::Null } else { worker.error.clone().into() },
+    })
+}

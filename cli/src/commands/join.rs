@@ -1,0 +1,42 @@
+//! `--join`, `--token` and `--token-file`, the same for schedulers and workers.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use raftwerk_transport::JoinToken;
+
+use crate::failure::{Exit, Failure};
+
+#[derive(Args, Clone, Debug)]
+pub struct TokenFlags {
+    /// Join token of the cluster; needed the first time only. The command line of a process is visible to others: prefer --token-file
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file", env = "RAFTWERK_JOIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File that holds the join token (the file `join-token` in the first scheduler's data directory)
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl TokenFlags {
+    pub fn token(&self) -> Result<Option<JoinToken>, Failure> {
+        match (&self.token, &self.token_file) {
+            (Some(text), _) => parse(text, "--token").map(Some),
+            (None, Some(file)) => read(file).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+pub fn read(file: &Path) -> Result<JoinToken, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot read the join token {}", file.display())))?;
+    parse(&text, &file.display().to_string())
+}
+
+fn parse(text: &str, place: &str) -> Result<JoinToken, Failure> {
+    text.trim().parse().map_err(|error| {
+        Failure::new(Exit::BadUsage, anyhow::Error::new(error))
+            .context(format!("{place} holds no join token"))
+            .fix("copy the whole content of the file `join-token` in the first scheduler's data directory")
+    })
+}

@@ -1,0 +1,17 @@
+//! One file per command.
+
+pub mod cluster;
+pub mod context;
+pub mod dev;
+pub mod doctor;
+pub mod executor;
+pub mod job;
+pub mod join;
+pub mod kernels;
+pub mod ready;
+pub mod run;
+pub mod scheduler;
+pub mod signals;
+pub mod submit;
+pub mod wait;
+pub mod worker;

@@ -1,0 +1,122 @@
+//! `raftwerk scheduler start`: one replica of the scheduler.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode};
+
+use super::join::TokenFlags;
+use super::{ready, signals};
+use crate::console::Console;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::units::parse_duration;
+
+#[derive(Subcommand, Debug)]
+pub enum Scheduler {
+    /// Start a scheduler replica and run it until SIGTERM or Ctrl-C
+    ///
+    /// The first replica of a cluster starts with --bootstrap, further ones with --join and a token. A data directory that holds a
+    /// replica already continues with it, whatever of the two is given.
+    Start(Start),
+}
+
+#[derive(Args, Debug)]
+pub struct Start {
+    /// Name of this replica, for people
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// Directory of the replica's log, state and identity; of one replica only
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Address to listen at; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7300")]
+    listen: String,
+    /// Address under which others reach this replica, when it differs from the one it listens at
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Make a new cluster with this replica as its first
+    #[arg(long, conflicts_with = "join")]
+    bootstrap: bool,
+    /// Addresses of replicas of the cluster to join, separated by commas
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    join: Vec<String>,
+    #[command(flatten)]
+    token: TokenFlags,
+    /// A worker that has heard nothing for so long stops its leases, and its tasks run elsewhere
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
+    lease_ttl: Option<Duration>,
+    /// End when standard input closes (for a parent process that must not leave this one behind)
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
+    let Scheduler::Start(args) = command;
+    let until_stdin_closes = args.until_stdin_closes;
+    let name = args.name.clone();
+    let bootstrap = args.bootstrap;
+    let config = config(args)?;
+    let mut running = raftwerk_scheduler::start(config)
+        .await
+        .map_err(|error| Failure::new(exit_of(&error), error).context(format!("scheduler {name} cannot start")))?;
+    if bootstrap {
+        introduce(console, &running);
+    }
+    ready::scheduler(console, &name, running.replica(), running.cluster(), running.address());
+    let outcome = tokio::select! {
+        ended = running.wait() => ended.map_err(|message| Failure::say(Exit::Internal, format!("scheduler {name} stopped: {message}"))),
+        signal = signals::stop_or_stdin(until_stdin_closes) => {
+            console.note(format!("{signal}: scheduler {name} stops"));
+            Ok(())
+        }
+    };
+    running.stop().await;
+    outcome
+}
+
+fn config(args: Start) -> Result<SchedulerConfig, Failure> {
+    let token = args.token.token()?;
+    let mut config = SchedulerConfig::new(args.name, args.data_dir);
+    config.listen = args.listen;
+    config.advertise = args.advertise;
+    if let Some(lease_ttl) = args.lease_ttl {
+        config.lease_ttl = lease_ttl;
+    }
+    config.start = match (args.bootstrap, args.join.is_empty(), token) {
+        (true, _, _) => StartMode::Bootstrap,
+        (false, false, Some(token)) => StartMode::Join { addresses: args.join, token },
+        // With a data directory that holds a replica this is enough; otherwise the start says what is missing.
+        (false, _, None) => StartMode::Continue,
+        (false, true, Some(_)) => {
+            return Err(
+                Failure::say(Exit::BadUsage, "a join token without --join").fix("add --join HOST:PORT of a scheduler of the cluster")
+            );
+        }
+    };
+    Ok(config)
+}
+
+fn exit_of(error: &StartError) -> Exit {
+    match error {
+        StartError::Empty(_) | StartError::WrongKind { .. } | StartError::OtherCluster { .. } | StartError::Listen { .. } => Exit::BadUsage,
+        StartError::Join(_) => Exit::Refused,
+        _ => Exit::Internal,
+    }
+}
+
+/// What the person who made a cluster needs next.
+fn introduce(console: &Console, running: &RunningScheduler) {
+    let dir = std::path::absolute(running.data_dir()).unwrap_or_else(|_| running.data_dir().to_owned());
+    let (address, dir) = (running.address(), dir.display());
+    console.note(format!(
+        "cluster {} is at {address}
+  admin credential  {dir}/admin.pem   (owner-only; whoever holds it commands the cluster)
+  join token        {dir}/join-token  (owner-only; a machine needs it once, to join)
+go on with
+  raftwerk context add my-cluster --address {address} --credential {dir}/admin.pem
+  raftwerk worker start --join {address} --token-file {dir}/join-token --data-dir DIR
+  raftwerk scheduler start --name NAME --data-dir DIR --listen HOST:PORT --join {address} --token-file {dir}/join-token",
+        running.cluster()
+    ));
+}

@@ -1,0 +1,81 @@
+//! `raftwerk submit`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use raftwerk_proto::v1::SubmitReply;
+use serde_json::json;
+
+use super::wait::{self, Patience};
+use crate::console::Console;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::job_file::{self, Catalogue, Patches};
+use crate::target::Target;
+
+/// Changes to the job file from the command line.
+#[derive(Args, Clone, Debug)]
+pub struct JobFlags {
+    /// The job file (TOML)
+    #[arg(value_name = "JOB.TOML")]
+    pub job_file: PathBuf,
+    /// Replace the job file's input files by these; a path or a quoted pattern, relative to the current directory (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub input: Vec<String>,
+    /// Set one value of the job file, such as map.params.seed=7 or reduce.partitions=4 (repeatable)
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Write the result to this directory, relative to the current directory
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<String>,
+}
+
+impl JobFlags {
+    pub fn spec(self) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
+        let patches = Patches { set: self.set, input: self.input, output: self.output };
+        Ok(job_file::load(&self.job_file, &patches, &Catalogue::of_this_build())?)
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    job: JobFlags,
+    /// Wait for the job's end, show its progress and print its result
+    #[arg(long)]
+    wait: bool,
+    /// Name of this submission: the same key and job file give the same job, however often it is sent
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    #[command(flatten)]
+    patience: Patience,
+}
+
+pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
+    let spec = args.job.spec()?;
+    let name = spec.name.clone();
+    let key = args.idempotency_key.map_or_else(random_key, Ok)?;
+    let mut cluster = target.cluster()?;
+    let SubmitReply { job, existing } =
+        cluster.submit(spec, key.clone()).await.map_err(|error| Failure::from(error).context(format!("job `{name}` was not submitted")))?;
+    let verb = if existing { "was submitted before with this key" } else { "submitted" };
+    if args.wait {
+        console.note(format!("job {job} ({name}) {verb}"));
+        let view = wait::until_end(console, &mut cluster, job, args.patience.contact_timeout).await?;
+        return wait::report(console, &view);
+    }
+    if console.is_json() {
+        console.json(json!({"job": job, "existing": existing, "idempotency_key": key}));
+    } else {
+        console.line(job);
+        console.note(format!("job {job} ({name}) {verb}; follow it with: raftwerk job wait {job}"));
+    }
+    Ok(())
+}
+
+/// A key that nobody else has, so that the retries of this submission make one job.
+pub fn random_key() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::say(Exit::Internal, format!("the system gives no random numbers for an idempotency key: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

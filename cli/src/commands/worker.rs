@@ -1,0 +1,179 @@
+//! `raftwerk worker start | list | show`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use raftwerk_proto::v1::WorkerView;
+use raftwerk_worker::agent::DataDirError;
+use raftwerk_worker::{DeviceSelection, JoinError, WorkerConfig, WorkerError};
+use serde_json::json;
+
+use super::join::TokenFlags;
+use super::{executor, ready, signals};
+use crate::console::Console;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::job_file::hint;
+use crate::target::Target;
+use crate::units::parse_bytes;
+use crate::views;
+
+#[derive(Subcommand, Debug)]
+pub enum Worker {
+    /// Start a worker with this machine's devices and run it until SIGTERM or Ctrl-C
+    Start(Start),
+    /// List the workers
+    List(Target),
+    /// Show a worker: devices, limits, load, memory
+    Show(Which),
+}
+
+/// Which devices of this machine are offered.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Devices")]
+pub struct DeviceFlags {
+    /// Offer so many CPU cores; 0 offers no CPU device
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Offer no GPU
+    #[arg(long)]
+    pub no_gpu: bool,
+    /// Offer at most so much memory, as in 4GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+    /// Offer only this device: a class (cpu, discrete, integrated, software) or a part of its name (repeatable)
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Vec<String>,
+}
+
+impl DeviceFlags {
+    pub fn selection(&self) -> DeviceSelection {
+        DeviceSelection { cpus: self.cpus, no_gpu: self.no_gpu, memory_bytes: self.memory, only: self.device.clone() }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Start {
+    /// Scheduler addresses, separated by commas
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    join: Vec<String>,
+    #[command(flatten)]
+    token: TokenFlags,
+    /// Directory of the worker's identity and shuffle data; of one worker only
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Name of this worker, for people; the host's name when not given
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Address to listen at for other workers that fetch shuffle data; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Address under which other workers reach this one, when it differs from the one it listens at
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    #[command(flatten)]
+    devices: DeviceFlags,
+    /// End when standard input closes (for a parent process that must not leave this one behind)
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Which {
+    /// The worker's number or name
+    #[arg(value_name = "WORKER")]
+    worker: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub async fn start(console: &Console, args: Start) -> Outcome {
+    let name = args.name.unwrap_or_else(host_name);
+    let config = WorkerConfig {
+        name: name.clone(),
+        data_dir: args.data_dir,
+        schedulers: args.join,
+        token: args.token.token()?,
+        listen: args.listen,
+        advertise: args.advertise,
+        devices: args.devices.selection(),
+        executor_program: executor::program()?,
+        executor_args_prefix: executor::args_prefix(),
+    };
+    let mut running = raftwerk_worker::start(config)
+        .await
+        .map_err(|error| Failure::new(exit_of(&error), error).context(format!("worker {name} cannot start")))?;
+    ready::worker(console, &name, running.id(), &running.address());
+    let outcome = tokio::select! {
+        ended = running.wait() => ended.map_err(|error| {
+            let exit = if matches!(error, WorkerError::Refused(_)) { Exit::Refused } else { Exit::Internal };
+            Failure::new(exit, error).context(format!("worker {name} stopped"))
+        }),
+        signal = signals::stop_or_stdin(args.until_stdin_closes) => {
+            console.note(format!("{signal}: worker {name} stops"));
+            Ok(())
+        }
+    };
+    running.stop().await;
+    outcome
+}
+
+/// Who has to do something about it: the person who typed the command, or the one who runs the cluster.
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<JoinError>() {
+        Some(JoinError::Refused { .. } | JoinError::OtherCluster { .. }) => Exit::Refused,
+        Some(JoinError::Answer { .. }) => Exit::Internal,
+        Some(_) => Exit::BadUsage,
+        None if error.is::<DataDirError>() => Exit::BadUsage,
+        None => Exit::Internal,
+    }
+}
+
+pub async fn worker(console: &Console, command: Worker) -> Outcome {
+    match command {
+        Worker::Start(args) => start(console, args).await,
+        Worker::List(target) => {
+            let workers = target.cluster()?.workers().await?;
+            if console.is_json() {
+                console.json(json!({"workers": workers.iter().map(views::worker::to_json).collect::<Vec<_>>()}));
+            } else {
+                console.table(&views::worker::list(&workers));
+            }
+            Ok(())
+        }
+        Worker::Show(Which { worker, target }) => {
+            let workers = target.cluster()?.workers().await?;
+            let view = pick(&workers, &worker)?;
+            if console.is_json() {
+                console.json(views::worker::to_json(view));
+            } else {
+                views::worker::print(console, view);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// By number, or by a name that only one worker has.
+fn pick<'a>(workers: &'a [WorkerView], wanted: &str) -> Result<&'a WorkerView, Failure> {
+    if let Some(view) = workers.iter().find(|view| view.worker.to_string() == wanted) {
+        return Ok(view);
+    }
+    let named: Vec<&WorkerView> = workers.iter().filter(|view| view.name == wanted).collect();
+    match named.as_slice() {
+        [view] => Ok(view),
+        [] => {
+            let names: Vec<&str> = workers.iter().map(|view| view.name.as_str()).collect();
+            Err(Failure::say(Exit::NotFound, format!("there is no worker `{wanted}`")).fix(hint(wanted, &names)))
+        }
+        several => {
+            let numbers: Vec<String> = several.iter().map(|view| view.worker.to_string()).collect();
+            Err(Failure::say(Exit::BadUsage, format!("{} workers are called `{wanted}`", several.len()))
+                .fix(format!("name one by its number: {}", numbers.join(", "))))
+        }
+    }
+}
+
+fn host_name() -> String {
+    let from_system = std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned());
+    from_system.filter(|name| !name.is_empty()).or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "worker".to_owned())
+}

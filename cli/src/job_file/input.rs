@@ -1,0 +1,106 @@
+//! `[input]`: where the map stage's tasks come from. The number of tasks depends on this section and the files alone.
+
+use std::path::Path;
+
+use raftwerk_kernels::{Accepts, Descriptor};
+use raftwerk_proto::v1::stage_input::Source;
+use raftwerk_proto::v1::{Files, IndexRange, StageInput};
+
+use super::limits::*;
+use super::paths;
+use super::problem::{Origin, Problem};
+use super::section::Section;
+use super::tree::Table;
+
+pub const NAME: &str = "input";
+
+pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<StageInput, Problem> {
+    let section = Section::open(root, "input", &["files", "range", "format", "split"])?
+        .ok_or_else(|| Problem::new(Origin::File, "the section [input] is missing").fix(wanted_input(kernel)))?;
+    let source = match (section.has("files"), section.has("range")) {
+        (true, true) => {
+            return Err(section.problem("has both `files` and `range`; a job reads one of them").fix(wanted_input(kernel)));
+        }
+        (false, false) => return Err(section.problem("needs `files` or `range`").fix(wanted_input(kernel))),
+        (true, false) => Source::Files(files(&section, kernel, dir)?),
+        (false, true) => Source::Range(range(&section, kernel, partitions)?),
+    };
+    Ok(StageInput { name: NAME.to_owned(), source: Some(source) })
+}
+
+fn wanted_input(kernel: &Descriptor) -> &'static str {
+    match kernel.accepts {
+        Accepts::Index => "give range = { start = 0, count = 1000000, tasks = 100 }",
+        Accepts::Text => "give files = [\"data/*.txt\"]",
+        _ => "give files = [\"data/*.npy\"]",
+    }
+}
+
+fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files, Problem> {
+    let Some(patterns) = section.texts("files")? else { return Err(section.problem("needs `files`")) };
+    let own_format = match kernel.accepts {
+        Accepts::Text => "text",
+        Accepts::Npy(_) => "npy",
+        Accepts::Index | Accepts::Shuffle => {
+            let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
+            return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
+        }
+    };
+    if patterns.value.is_empty() {
+        return Err(section.problem_at("files", &patterns.origin, "names no file"));
+    }
+    if patterns.value.len() > MAX_PATTERNS {
+        let message = format!("has {} entries; at most {MAX_PATTERNS} are allowed", patterns.value.len());
+        return Err(section
+            .problem_at("files", &patterns.origin, message)
+            .fix("name a directory's files by a pattern such as \"logs/*.txt\""));
+    }
+    let resolve = |pattern: &super::section::At<String>| {
+        paths::absolute_pattern(dir, &pattern.value)
+            .map_err(|message| section.problem_at("files", &pattern.origin, format!("is not usable: {message}")))
+    };
+    let format = section.choice("format", &["text", "npy"])?;
+    if let Some(format) = format.as_ref().filter(|format| format.value != own_format) {
+        let message = format!("is \"{}\", but kernel `{}` reads {own_format}", format.value, kernel.name);
+        return Err(section.problem_at("format", &format.origin, message));
+    }
+    Ok(Files {
+        patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
+        format: own_format.to_owned(),
+        split_bytes: section.bytes("split", MIN_SPLIT_BYTES, MAX_SPLIT_BYTES)?.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
+        listing: Vec::new(),
+    })
+}
+
+fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<IndexRange, Problem> {
+    let Some(range) = section.inner("range", &["start", "count", "tasks"])? else { return Err(section.problem("needs `range`")) };
+    if kernel.accepts != Accepts::Index {
+        let message = format!("is given, but kernel `{}` reads files", kernel.name);
+        return Err(section.problem_at("range", &range.origin, message).fix(wanted_input(kernel)));
+    }
+    for key in ["format", "split"] {
+        if section.has(key) {
+            return Err(section.problem_at(key, &section.origin, "has no meaning for a range; it belongs to `files`"));
+        }
+    }
+    let start = range.integer("start", 0, MAX_INDEX)?.map_or(0, |start| start.value);
+    let count = range.integer("count", 0, MAX_INDEX)?.ok_or_else(|| range.problem("needs `count`, the number of integers"))?;
+    if start.checked_add(count.value).is_none_or(|end| end > MAX_INDEX) {
+        return Err(range.problem_at("count", &count.origin, format!("goes beyond the largest index, {MAX_INDEX}")));
+    }
+    let tasks = match range.integer("tasks", 1, MAX_TASKS)? {
+        // An empty range is a valid job with an empty result, whatever number of tasks stands beside it.
+        _ if count.value == 0 => 0,
+        Some(tasks) if tasks.value > count.value => {
+            let message = format!("must be at most the count, {}, so that no task is empty", count.value);
+            return Err(range.problem_at("tasks", &tasks.origin, message));
+        }
+        Some(tasks) => tasks.value,
+        None => count.value.min(DEFAULT_RANGE_TASKS),
+    };
+    if tasks.saturating_mul(u64::from(partitions)) > MAX_SHUFFLE_BLOCKS {
+        let message = format!("times [reduce] partitions ({partitions}) makes more than {MAX_SHUFFLE_BLOCKS} shuffle blocks");
+        return Err(range.problem_at("tasks", &range.origin, message).fix("use fewer, longer tasks or fewer partitions"));
+    }
+    Ok(IndexRange { start, count: count.value, tasks })
+}

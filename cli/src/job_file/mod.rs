@@ -1,0 +1,118 @@
+//! The job file: TOML for a person, a [`JobSpec`] for the cluster.
+//!
+//! Reading is three steps: the text becomes a tree that knows its lines (`tree`), the command line patches the tree (`patches`), and
+//! the sections are checked and turned into the spec. Whatever is wrong is said with file and line, or with the flag that said it.
+
+mod catalogue;
+mod input;
+mod limits;
+mod params;
+mod patches;
+mod paths;
+mod problem;
+mod section;
+mod stages;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::path::Path;
+
+use raftwerk_proto::v1::JobSpec;
+use raftwerk_proto::v1::stage_input::Source;
+
+pub use catalogue::Catalogue;
+pub use patches::Patches;
+pub use problem::JobFileError;
+pub use suggest::hint;
+
+use problem::Problem;
+use section::Section;
+use tree::Table;
+
+const SECTIONS: [&str; 5] = ["job", "input", "map", "reduce", "output"];
+
+/// Reads and checks the job file at `path`. Every path in the result is absolute.
+pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
+    let file = path.display().to_string();
+    let unreadable = |message: String| JobFileError { place: file.clone(), message, fix: None };
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("cannot read the job file: {error}")))?;
+    // With the symbolic links resolved, `..` in a path of the file means what it says.
+    let own = path.canonicalize().map_err(|error| unreadable(format!("cannot find its directory: {error}")))?;
+    let current = std::env::current_dir()
+        .and_then(|dir| dir.canonicalize())
+        .map_err(|error| unreadable(format!("cannot tell the current directory: {error}")))?;
+    let dir = own.parent().unwrap_or(Path::new("/"));
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
+    parse(&text, stem, dir, &current, patches, catalogue).map_err(|problem| problem.in_file(&file))
+}
+
+fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, Problem> {
+    let mut root = tree::parse(text)?;
+    patches.apply(&mut root, current_dir)?;
+    check_sections(&root)?;
+    let map = stages::read_map(&root, catalogue)?;
+    let reduce = stages::read_reduce(&root, catalogue, &map)?;
+    let output = stages::read_output(&root, &map, reduce.as_ref(), dir)?;
+    let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
+    let input = input::read(&root, map.kernel, partitions, dir)?;
+    let head = Head::read(&root, stem)?;
+    // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
+    let tasks = match &input.source {
+        Some(Source::Range(range)) => range.tasks,
+        _ => 1,
+    };
+    map.prepare("map", tasks, partitions, "")?;
+    if let Some(reduce) = &reduce {
+        let format = output.as_ref().map_or_else(|| reduce.kernel.formats.first().copied().unwrap_or(""), |output| &output.format);
+        reduce.prepare("reduce", u64::from(partitions), 0, format)?;
+    }
+    let mut stages = vec![map.into_spec("map", input, partitions)];
+    if let Some(reduce) = reduce {
+        stages.push(reduce.into_spec("reduce", stages::from_stage("map"), 0));
+    }
+    Ok(JobSpec { name: head.name, namespace: head.namespace, stages, output, max_attempts: head.max_attempts })
+}
+
+fn check_sections(root: &Table) -> Result<(), Problem> {
+    match root.iter().find(|(key, _)| !SECTIONS.contains(key)) {
+        None => Ok(()),
+        Some((key, entry)) => {
+            Err(Problem::new(entry.key.clone(), format!("there is no section `{key}`")).fix(suggest::hint(key, &SECTIONS)))
+        }
+    }
+}
+
+/// `[job]`.
+struct Head {
+    name: String,
+    namespace: String,
+    max_attempts: u32,
+}
+
+impl Head {
+    fn read(root: &Table, stem: &str) -> Result<Self, Problem> {
+        let mut head = Self { name: stem.to_owned(), namespace: "default".to_owned(), max_attempts: limits::DEFAULT_ATTEMPTS as u32 };
+        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts"])? else { return Ok(head) };
+        if let Some(name) = section.text("name")? {
+            let chars = name.value.chars().count();
+            if chars == 0 || chars > limits::MAX_NAME_CHARS || name.value.chars().any(char::is_control) {
+                let message = format!("must be 1 to {} characters without control characters", limits::MAX_NAME_CHARS);
+                return Err(section.problem_at("name", &name.origin, message));
+            }
+            head.name = name.value;
+        }
+        if let Some(namespace) = section.text("namespace")? {
+            let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if namespace.value.is_empty() || namespace.value.len() > 63 || !namespace.value.chars().all(allowed) {
+                return Err(section.problem_at("namespace", &namespace.origin, "must be 1 to 63 of a-z, 0-9 and `-`"));
+            }
+            head.namespace = namespace.value;
+        }
+        if let Some(attempts) = section.integer("max_attempts", 1, limits::MAX_ATTEMPTS)? {
+            head.max_attempts = attempts.value as u32;
+        }
+        Ok(head)
+    }
+}

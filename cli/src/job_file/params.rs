@@ -1,0 +1,83 @@
+//! Parameters of a kernel: every one present, as text, inside its limits.
+
+use raftwerk_kernels::{Descriptor, ParamSpec, ParamType, Params};
+
+use super::problem::Problem;
+use super::section::Section;
+use super::suggest;
+use super::tree::{Node, Value};
+
+/// Reads `params` of a stage. What the user leaves out comes from `inherited` (the map stage's parameter of the same name), then from
+/// the kernel's default.
+pub fn read(section: &Section<'_>, kernel: &Descriptor, inherited: &Params) -> Result<Params, Problem> {
+    let names: Vec<&str> = kernel.params.iter().map(|spec| spec.name).collect();
+    let mut params = Params::new();
+    for (name, entry) in section.table("params")?.into_iter().flat_map(|table| table.iter()) {
+        let Some(spec) = kernel.params.iter().find(|spec| spec.name == name) else {
+            let message = format!("{} params: kernel `{}` has no parameter `{name}`", section.label(), kernel.name);
+            return Err(Problem::new(entry.key.clone(), message).fix(suggest::hint(name, &names)));
+        };
+        let text = text_of(&entry.node)
+            .and_then(|text| check(spec, &text))
+            .map_err(|message| Problem::new(entry.node.origin.clone(), format!("{} params.{name} {message}", section.label())))?;
+        params.insert(name.to_owned(), text);
+    }
+    for spec in kernel.params {
+        if params.contains_key(spec.name) {
+            continue;
+        }
+        let value = inherited.get(spec.name).map(String::as_str).or(spec.default);
+        let value = value.ok_or_else(|| {
+            section
+                .problem(format!("params.{} is missing: kernel `{}` needs it", spec.name, kernel.name))
+                .fix(format!("{}: {}", spec.name, spec.doc))
+        })?;
+        params.insert(spec.name.to_owned(), value.to_owned());
+    }
+    // The kernel crate has the last word, for rules that one parameter alone does not show.
+    raftwerk_kernels::resolve_params(kernel, &params).map_err(|error| section.problem(format!("params: {error}")))
+}
+
+fn text_of(node: &Node) -> Result<String, String> {
+    match &node.value {
+        Value::Text(text) => Ok(text.clone()),
+        Value::Integer(integer) => Ok(integer.to_string()),
+        Value::Float(float) => Ok(float.to_string()),
+        Value::Boolean(boolean) => Ok(boolean.to_string()),
+        other => Err(format!("must be a number or a string, not {}", other.noun())),
+    }
+}
+
+fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
+    match spec.kind {
+        ParamType::U64 { min, max } => {
+            let wrong = || format!("must be a whole number from {min} to {max}, not {text}");
+            let number = whole_number(text.trim()).ok_or_else(wrong)?;
+            if number < min || number > max { Err(wrong()) } else { Ok(number.to_string()) }
+        }
+        ParamType::F64 { min, max } => {
+            let wrong = || format!("must be a number from {min} to {max}, not {text}");
+            let number: f64 = text.trim().parse().map_err(|_| wrong())?;
+            if (min..=max).contains(&number) { Ok(text.trim().to_owned()) } else { Err(wrong()) }
+        }
+        ParamType::Text => Ok(text.to_owned()),
+        ParamType::Choice(choices) => {
+            if choices.contains(&text) {
+                return Ok(text.to_owned());
+            }
+            Err(format!("must be one of {}, not {text}", choices.join(", ")))
+        }
+    }
+}
+
+/// Digits, or a float that is exactly whole such as `1e9`: people write large counts that way.
+fn whole_number(text: &str) -> Option<u64> {
+    if let Ok(number) = text.replace('_', "").parse() {
+        return Some(number);
+    }
+    // Above 2^53 a float no longer names one whole number.
+    text.parse::<f64>()
+        .ok()
+        .filter(|number| number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number))
+        .map(|number| number as u64)
+}

@@ -1,0 +1,170 @@
+//! `[map]`, `[reduce]` and `[output]`: the two stages of a job and where its result goes.
+
+use std::path::Path;
+
+use raftwerk_kernels::{Descriptor, Kind, Params, StageContext};
+use raftwerk_proto::v1::{
+    Capacity, DeviceRequest, IfExists, KernelKind, KernelRef, OutputSpec, Param, StageInput, StageOutput, StageSpec, stage_input,
+};
+
+use super::catalogue::Catalogue;
+use super::limits::*;
+use super::params;
+use super::paths;
+use super::problem::{Origin, Problem};
+use super::section::{At, Section};
+use super::tree::Table;
+
+/// What a lease may run on; `any` takes whatever placement finds fit.
+pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integrated", "software"];
+
+const MAP_KEYS: [&str; 4] = ["kernel", "params", "device", "max_lease_tasks"];
+const REDUCE_KEYS: [&str; 5] = ["kernel", "params", "partitions", "device", "max_lease_tasks"];
+
+/// A stage as far as its own section tells.
+pub struct Stage {
+    origin: Origin,
+    pub kernel: &'static Descriptor,
+    pub params: Params,
+    pub partitions: u32,
+    device: String,
+    max_lease_tasks: u64,
+}
+
+pub fn read_map(root: &Table, catalogue: &Catalogue) -> Result<Stage, Problem> {
+    let fix = || format!("write [map] and kernel = \"..\", one of {}", catalogue.names(Kind::Map).join(", "));
+    let section =
+        Section::open(root, "map", &MAP_KEYS)?.ok_or_else(|| Problem::new(Origin::File, "the section [map] is missing").fix(fix()))?;
+    let name = section.text("kernel")?.ok_or_else(|| section.problem("needs `kernel`").fix(fix()))?;
+    let kernel = catalogue.find(&section, &name, Kind::Map)?;
+    finish(&section, kernel, 0, &Params::new())
+}
+
+/// The reduce stage; `None` when the map kernel has nothing to reduce.
+pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<Option<Stage>, Problem> {
+    let section = Section::open(root, "reduce", &REDUCE_KEYS)?;
+    if !map.kernel.shuffles {
+        return match section {
+            None => Ok(None),
+            Some(section) => Err(section
+                .problem(format!("has nothing to read: map kernel `{}` writes tallies only", map.kernel.name))
+                .fix("take the section out; the tallies are the result")),
+        };
+    }
+    // An absent section is an empty one: the map kernel knows who reads what it writes.
+    let empty = empty_root("reduce");
+    let section = match section {
+        Some(section) => section,
+        None => Section::open(&empty, "reduce", &REDUCE_KEYS)?.unwrap_or_else(|| unreachable!("empty_root made the section")),
+    };
+    let name = match section.text("kernel")? {
+        Some(name) => name,
+        None => match map.kernel.reduces_with.first() {
+            Some(name) => At { value: (*name).to_owned(), origin: section.origin.clone() },
+            None => return Err(section.problem("needs `kernel`")),
+        },
+    };
+    let kernel = catalogue.find(&section, &name, Kind::Reduce)?;
+    if !map.kernel.reduces_with.contains(&kernel.name) {
+        return Err(section
+            .problem_at("kernel", &name.origin, format!("`{}` cannot read what map kernel `{}` writes", kernel.name, map.kernel.name))
+            .fix(format!("use {}", map.kernel.reduces_with.join(" or "))));
+    }
+    let partitions = section.integer("partitions", 1, MAX_PARTITIONS)?.map_or(1, |partitions| partitions.value as u32);
+    let mut inherited = map.params.clone();
+    inherited.extend(map.kernel.reduce_defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    finish(&section, kernel, partitions, &inherited).map(Some)
+}
+
+fn empty_root(section: &str) -> Table {
+    let mut root = Table::default();
+    root.table_mut(section, &Origin::File);
+    root
+}
+
+fn finish(section: &Section<'_>, kernel: &'static Descriptor, partitions: u32, inherited: &Params) -> Result<Stage, Problem> {
+    let device = section.choice("device", &DEVICE_CLASSES)?;
+    if let Some(device) = device.as_ref().filter(|device| !kernel.gpu && !matches!(device.value.as_str(), "any" | "cpu")) {
+        return Err(section
+            .problem_at("device", &device.origin, format!("is \"{}\", but kernel `{}` has no GPU twin", device.value, kernel.name))
+            .fix("use \"any\" or \"cpu\""));
+    }
+    Ok(Stage {
+        origin: section.origin.clone(),
+        kernel,
+        params: params::read(section, kernel, inherited)?,
+        partitions,
+        device: device.map_or_else(|| "any".to_owned(), |device| device.value),
+        max_lease_tasks: section.integer("max_lease_tasks", 0, MAX_TASKS)?.map_or(0, |tasks| tasks.value),
+    })
+}
+
+impl Stage {
+    /// Lets the kernel itself look at its parameters, for rules that no single one shows (low < high, one partition for one image).
+    pub fn prepare(&self, label: &str, tasks: u64, partitions: u32, format: &str) -> Result<(), Problem> {
+        // Only a test brings a kernel that is not in the registry.
+        let Ok(kernel) = raftwerk_kernels::find(self.kernel.name) else { return Ok(()) };
+        let context = StageContext { params: self.params.clone(), tasks, partitions, format: format.to_owned() };
+        match kernel.prepare(&context) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Problem::new(self.origin.clone(), format!("[{label}] {error}"))),
+        }
+    }
+
+    /// `output_partitions` is what this stage's output is cut into: the next stage's partitions, 0 for the last stage.
+    pub fn into_spec(self, name: &str, input: StageInput, output_partitions: u32) -> StageSpec {
+        let kind = match self.kernel.kind {
+            Kind::Map => KernelKind::Map,
+            Kind::Reduce => KernelKind::Reduce,
+        };
+        StageSpec {
+            name: name.to_owned(),
+            kernel: Some(KernelRef {
+                name: self.kernel.name.to_owned(),
+                version: self.kernel.version,
+                kind: kind.into(),
+                tallies: self.kernel.tallies.iter().map(|tally| (*tally).to_owned()).collect(),
+            }),
+            // A BTreeMap, so sorted by name as the wire wants it.
+            params: self.params.into_iter().map(|(name, value)| Param { name, value }).collect(),
+            inputs: vec![input],
+            partitions: output_partitions,
+            device: Some(DeviceRequest { class: self.device, amount: Some(Capacity { milli_cpu: 0, memory_bytes: 0, slots: 1 }) }),
+            max_lease_tasks: self.max_lease_tasks,
+        }
+    }
+}
+
+pub fn from_stage(name: &str) -> StageInput {
+    StageInput { name: super::input::NAME.to_owned(), source: Some(stage_input::Source::Stage(StageOutput { stage: name.to_owned() })) }
+}
+
+pub fn read_output(root: &Table, map: &Stage, reduce: Option<&Stage>, dir: &Path) -> Result<Option<OutputSpec>, Problem> {
+    let Some(section) = Section::open(root, "output", &["path", "format", "if_exists"])? else { return Ok(None) };
+    let Some(reduce) = reduce else {
+        return Err(section
+            .problem(format!("has nothing to write: map kernel `{}` makes tallies only", map.kernel.name))
+            .fix("take the section (or --output) out; the tallies are shown by `raftwerk job result`"));
+    };
+    let path = section.text("path")?.ok_or_else(|| section.problem("needs `path`, the directory of the result"))?;
+    let directory = paths::absolute_dir(dir, &path.value)
+        .map_err(|message| section.problem_at("path", &path.origin, format!("is not usable: {message}")))?;
+    let format = match section.text("format")? {
+        Some(format) if !reduce.kernel.formats.contains(&format.value.as_str()) => {
+            return Err(section
+                .problem_at(
+                    "format",
+                    &format.origin,
+                    format!("is \"{}\", which reduce kernel `{}` does not write", format.value, reduce.kernel.name),
+                )
+                .fix(format!("it writes {}", reduce.kernel.formats.join(", "))));
+        }
+        Some(format) => format.value,
+        None => reduce.kernel.formats.first().map(|format| (*format).to_owned()).unwrap_or_default(),
+    };
+    let if_exists = match section.choice("if_exists", &["error", "replace"])? {
+        Some(choice) if choice.value == "replace" => IfExists::Replace,
+        _ => IfExists::Error,
+    };
+    Ok(Some(OutputSpec { url: format!("file://{directory}"), format, if_exists: if_exists.into() }))
+}

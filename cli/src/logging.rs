@@ -1,0 +1,17 @@
+//! Diagnostics on stderr.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// `RAFTWERK_LOG` (as in `info,raftwerk_worker=debug`) wins over `default`.
+pub fn start(default: &str) {
+    let filter = EnvFilter::try_from_env("RAFTWERK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    // An error means that somebody (a test) listens already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!no_color && std::io::stderr().is_terminal())
+        .try_init();
+}

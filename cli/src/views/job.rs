@@ -1,0 +1,239 @@
+//! A job: one line of a list, the whole, and its JSON.
+
+use std::time::Duration;
+
+use raftwerk_proto::v1::stage_input::Source;
+use raftwerk_proto::v1::{DeviceShare, JobState, JobView, OutputPart, Param, StageSpec, StageView, TallyTotal};
+use serde_json::{Value, json};
+
+use crate::calendar::utc;
+use crate::console::Console;
+use crate::table::{Cell, Colour, Table};
+use crate::units::{format_bytes, format_duration, group_digits};
+
+pub fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Unspecified => "unknown",
+        JobState::Running => "running",
+        JobState::Publishing => "publishing",
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+    }
+}
+
+fn state_cell(state: JobState) -> Cell {
+    let colour = match state {
+        JobState::Done => Colour::Green,
+        JobState::Failed => Colour::Red,
+        JobState::Cancelled => Colour::Yellow,
+        _ => Colour::None,
+    };
+    Cell::coloured(state_name(state), colour)
+}
+
+pub fn name(view: &JobView) -> &str {
+    view.spec.as_ref().map_or("", |spec| &spec.name)
+}
+
+/// Time from submit to the end, as the cluster's clock has it; `None` while the job runs.
+pub fn elapsed(view: &JobView) -> Option<Duration> {
+    (view.finished_at_ms != 0).then(|| Duration::from_millis(view.finished_at_ms.saturating_sub(view.submitted_at_ms)))
+}
+
+pub fn tasks_of(view: &JobView) -> (u64, u64) {
+    view.stages.iter().fold((0, 0), |(done, all), stage| (done + stage.accepted, all + stage.tasks))
+}
+
+pub fn list(jobs: &[JobView]) -> Table {
+    let mut table = Table::new(["job", "name", "namespace", "state", ">accepted", ">tasks", "submitted", ">took"]);
+    for view in jobs {
+        let (accepted, tasks) = tasks_of(view);
+        table.row([
+            view.job.to_string().into(),
+            name(view).into(),
+            view.spec.as_ref().map_or("", |spec| &spec.namespace).into(),
+            state_cell(view.state()),
+            accepted.to_string().into(),
+            tasks.to_string().into(),
+            utc(view.submitted_at_ms).into(),
+            elapsed(view).map_or_else(String::new, format_duration).into(),
+        ]);
+    }
+    table
+}
+
+pub fn print(console: &Console, view: &JobView) {
+    let mut head = Table::new(["job", "name", "namespace", "state", "submitted", "finished", ">took"]);
+    head.row([
+        view.job.to_string().into(),
+        name(view).into(),
+        view.spec.as_ref().map_or("", |spec| &spec.namespace).into(),
+        state_cell(view.state()),
+        utc(view.submitted_at_ms).into(),
+        utc(view.finished_at_ms).into(),
+        elapsed(view).map_or_else(String::new, format_duration).into(),
+    ]);
+    console.table(&head);
+    if !view.cause.is_empty() {
+        console.line(format!("\ncause: {}", crate::table::printable_lines(&view.cause)));
+    }
+    console.line("");
+    console.table(&stages(view));
+    if let Some(spec) = &view.spec {
+        console.line("");
+        for stage in &spec.stages {
+            console.line(format!("{}: {}", stage.name, stage_text(stage)));
+        }
+        if let Some(output) = &spec.output {
+            console.line(format!("output: {} ({})", output.url, output.format));
+        }
+    }
+    if !view.shares.is_empty() {
+        console.line("");
+        console.table(&shares(&view.shares));
+    }
+}
+
+fn stages(view: &JobView) -> Table {
+    let titles =
+        ["stage", "kernel", "state", ">tasks", ">ready", ">leased", ">accepted", ">leases", ">failed attempts", ">fenced", ">generation"];
+    let mut table = Table::new(titles);
+    for (place, stage) in view.stages.iter().enumerate() {
+        let kernel = view.spec.as_ref().and_then(|spec| spec.stages.get(place)).and_then(|stage| stage.kernel.as_ref());
+        table.row([
+            stage.name.as_str().into(),
+            kernel.map_or_else(String::new, |kernel| format!("{}@{}", kernel.name, kernel.version)).into(),
+            stage_state(stage).into(),
+            stage.tasks.to_string().into(),
+            stage.ready.to_string().into(),
+            stage.leased.to_string().into(),
+            stage.accepted.to_string().into(),
+            stage.leases.to_string().into(),
+            stage.failed_attempts.to_string().into(),
+            stage.fenced.to_string().into(),
+            stage.generation.to_string().into(),
+        ]);
+    }
+    table
+}
+
+fn stage_state(stage: &StageView) -> &'static str {
+    match (stage.complete, stage.open) {
+        (true, _) => "complete",
+        (false, true) => "open",
+        (false, false) => "waiting",
+    }
+}
+
+/// One line that says what a stage does, on what, and where.
+fn stage_text(stage: &StageSpec) -> String {
+    let input = match stage.inputs.first().and_then(|input| input.source.as_ref()) {
+        Some(Source::Range(range)) => {
+            format!("range {}..{} in {} tasks", range.start, range.start.saturating_add(range.count), group_digits(range.tasks))
+        }
+        Some(Source::Files(files)) => {
+            let more = files.patterns.len().saturating_sub(1);
+            let first = files.patterns.first().map_or("", String::as_str);
+            let rest = if more > 0 { format!(" and {more} more patterns") } else { String::new() };
+            format!("{} files {first}{rest}, splits of {}", files.format, format_bytes(files.split_bytes))
+        }
+        Some(Source::Stage(stage)) => format!("stage {}", stage.stage),
+        None => "nothing".to_owned(),
+    };
+    let class = stage.device.as_ref().map_or("any", |device| &device.class);
+    let params: Vec<String> = stage.params.iter().map(|Param { name, value }| format!("{name}={value}")).collect();
+    let params = if params.is_empty() { String::new() } else { format!("; {}", params.join(" ")) };
+    crate::table::printable(&format!("reads {input}; device {class}{params}"))
+}
+
+/// Which device did how much.
+pub fn shares(shares: &[DeviceShare]) -> Table {
+    let mut table = Table::new(["device", "class", "worker", "stage", ">tasks", ">share", ">busy", ">input"]);
+    for share in shares {
+        let all: u64 = shares.iter().filter(|other| other.stage == share.stage).map(|other| other.tasks).sum();
+        let percent = if all == 0 { 0.0 } else { share.tasks as f64 * 100.0 / all as f64 };
+        table.row([
+            share.device_name.as_str().into(),
+            share.class.as_str().into(),
+            share.worker_name.as_str().into(),
+            share.stage.as_str().into(),
+            group_digits(share.tasks).into(),
+            format!("{percent:.1} %").into(),
+            format_duration(Duration::from_nanos(share.busy_ns)).into(),
+            if share.input_bytes == 0 { String::new() } else { format_bytes(share.input_bytes) }.into(),
+        ]);
+    }
+    table
+}
+
+pub fn tally(total: &TallyTotal) -> u128 {
+    (u128::from(total.high) << 64) | u128::from(total.low)
+}
+
+/// The part's file in the published directory. While a job runs, attempts keep their parts apart by a suffix that names the lease
+/// (`part-00003.csv.0-17-2`); publishing drops it.
+pub fn file_name(part: &OutputPart) -> &str {
+    let is_lease = |suffix: &str| suffix.split('-').count() == 3 && suffix.split('-').all(|number| number.parse::<u64>().is_ok());
+    match part.name.rsplit_once('.') {
+        Some((name, suffix)) if is_lease(suffix) => name,
+        _ => &part.name,
+    }
+}
+
+pub fn to_json(view: &JobView) -> Value {
+    let spec = view.spec.as_ref();
+    let stage = |(place, stage): (usize, &StageView)| {
+        let spec = spec.and_then(|spec| spec.stages.get(place));
+        json!({
+            "name": stage.name, "tasks": stage.tasks, "ready": stage.ready, "leased": stage.leased, "accepted": stage.accepted,
+            "leases": stage.leases, "failed_attempts": stage.failed_attempts, "fenced": stage.fenced, "generation": stage.generation,
+            "state": stage_state(stage),
+            "kernel": spec.and_then(|spec| spec.kernel.as_ref()).map(|kernel| json!({"name": kernel.name, "version": kernel.version})),
+            "params": spec.map(|spec| spec.params.iter().map(|p| (p.name.clone(), Value::from(p.value.clone()))).collect::<serde_json::Map<_, _>>()),
+            "device": spec.and_then(|spec| spec.device.as_ref()).map(|device| device.class.clone()),
+        })
+    };
+    let share = |share: &DeviceShare| {
+        json!({
+            "worker": share.worker, "worker_name": share.worker_name, "device": share.device, "device_name": share.device_name,
+            "class": share.class, "stage": share.stage, "tasks": share.tasks, "busy_ns": share.busy_ns, "input_bytes": share.input_bytes,
+        })
+    };
+    json!({
+        "job": view.job,
+        "name": name(view),
+        "namespace": spec.map(|spec| spec.namespace.clone()),
+        "state": state_name(view.state()),
+        "cause": if view.cause.is_empty() { Value::Null } else { view.cause.clone().into() },
+        "idempotency_key": view.idempotency_key,
+        "submitted_at_ms": view.submitted_at_ms,
+        "finished_at_ms": if view.finished_at_ms == 0 { Value::Null } else { view.finished_at_ms.into() },
+        "stages": view.stages.iter().enumerate().map(stage).collect::<Vec<_>>(),
+        // 128-bit sums as decimal text: most JSON readers lose digits above 2^53.
+        "tallies": view.tallies.iter().map(|total| json!({"stage": total.stage, "name": total.name, "total": tally(total).to_string()})).collect::<Vec<_>>(),
+        "output": spec.and_then(|spec| spec.output.as_ref()).map(|output| json!({"url": output.url, "format": output.format})),
+        "parts": view.parts.iter().map(|part| json!({
+            "partition": part.partition, "name": file_name(part), "bytes": part.bytes, "rows": part.rows, "crc32c": format!("{:08x}", part.crc32c),
+        })).collect::<Vec<_>>(),
+        "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_called_as_it_is_published() {
+        let named = |name: &str| file_name(&OutputPart { name: name.into(), ..OutputPart::default() }).to_owned();
+        assert_eq!(named("part-00003.csv.0-17-2"), "part-00003.csv");
+        assert_eq!(named("part-00003.csv"), "part-00003.csv");
+        assert_eq!(named("image.2024-01-png"), "image.2024-01-png");
+    }
+
+    #[test]
+    fn tallies_are_128_bits_wide() {
+        assert_eq!(tally(&TallyTotal { low: 1, high: 1, ..TallyTotal::default() }), (1 << 64) + 1);
+    }
+}

@@ -1,0 +1,93 @@
+//! A worker: one line of a list, the whole, and its JSON.
+
+use std::time::Duration;
+
+use raftwerk_proto::v1::{DeviceLoad, WorkerView};
+use serde_json::{Value, json};
+
+use super::devices;
+use crate::console::Console;
+use crate::table::{Cell, Colour, Table};
+use crate::units::{format_bytes, format_duration};
+
+fn liveness(view: &WorkerView) -> Cell {
+    let colour = match view.liveness.as_str() {
+        "alive" => Colour::Green,
+        "suspect" => Colour::Yellow,
+        "lost" => Colour::Red,
+        _ => Colour::None,
+    };
+    Cell::coloured(view.liveness.as_str(), colour)
+}
+
+fn cpu(view: &WorkerView) -> String {
+    view.load.as_ref().map_or_else(String::new, |load| format!("{:.1} %", f64::from(load.cpu_permille) / 10.0))
+}
+
+/// Used and present memory of the machine.
+fn memory(view: &WorkerView) -> String {
+    match (&view.load, &view.host) {
+        (Some(load), Some(host)) => format!("{} / {}", format_bytes(load.memory_used_bytes), format_bytes(host.memory_bytes)),
+        (None, Some(host)) => format_bytes(host.memory_bytes),
+        _ => String::new(),
+    }
+}
+
+pub fn list(workers: &[WorkerView]) -> Table {
+    let mut table = Table::new(["worker", "name", "address", "liveness", ">heard", "devices", ">cpu", ">memory", ">leases", ">shuffle"]);
+    for view in workers {
+        let devices: Vec<&str> = view.devices.iter().map(|device| device.class.as_str()).collect();
+        let load = view.load.as_ref();
+        table.row([
+            view.worker.to_string().into(),
+            view.name.as_str().into(),
+            view.address.as_str().into(),
+            liveness(view),
+            format!("{} ago", format_duration(Duration::from_millis(view.last_heard_ms))).into(),
+            devices.join(", ").into(),
+            cpu(view).into(),
+            memory(view).into(),
+            view.device_loads.iter().map(|load| load.leases).sum::<u64>().to_string().into(),
+            load.map_or_else(String::new, |load| format_bytes(load.shuffle_bytes)).into(),
+        ]);
+    }
+    table
+}
+
+pub fn print(console: &Console, view: &WorkerView) {
+    console.table(&list(std::slice::from_ref(view)));
+    if let Some(host) = &view.host {
+        console
+            .line(crate::table::printable(&format!("\nhost: {}, {}, {} cores; build {}", host.hostname, host.os, host.cores, view.build)));
+    }
+    for device in &view.devices {
+        console.line("");
+        devices::print(console, device);
+        if let Some(load) = view.device_loads.iter().find(|load| load.device == device.index) {
+            console.line(format!("  load: {}", load_text(load)));
+        }
+    }
+}
+
+fn load_text(load: &DeviceLoad) -> String {
+    let held = load.held.unwrap_or_default();
+    let memory = format_bytes(held.memory_bytes);
+    format!("{} leases with {} tasks; holds {} slots, {} milli-CPU, {memory}", load.leases, load.tasks, held.slots, held.milli_cpu)
+}
+
+pub fn to_json(view: &WorkerView) -> Value {
+    let load = |load: &DeviceLoad| json!({"device": load.device, "leases": load.leases, "tasks": load.tasks, "held": load.held.as_ref().map(devices::capacity_json)});
+    json!({
+        "worker": view.worker, "name": view.name, "address": view.address, "liveness": view.liveness, "last_heard_ms": view.last_heard_ms,
+        "build": view.build,
+        "host": view.host.as_ref().map(|host| json!({
+            "hostname": host.hostname, "os": host.os, "memory_bytes": host.memory_bytes, "cores": host.cores,
+        })),
+        "load": view.load.as_ref().map(|load| json!({
+            "cpu_permille": load.cpu_permille, "memory_used_bytes": load.memory_used_bytes, "shuffle_bytes": load.shuffle_bytes,
+            "leases_running": load.leases_running, "leases_queued": load.leases_queued,
+        })),
+        "devices": view.devices.iter().map(devices::to_json).collect::<Vec<_>>(),
+        "device_loads": view.device_loads.iter().map(load).collect::<Vec<_>>(),
+    })
+}

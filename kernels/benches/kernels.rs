@@ -1,0 +1,217 @@
+//! Time per element and bytes per second of each kernel and twin: `cargo bench -p raftwerk-kernels -- [name part]`.
+//!
+//! One task on one core for the CPU twin, since the executor spreads tasks over cores; a lease of several tasks for the GPU twin.
+//! `RAFTWERK_BENCH_TEXT=file` counts the words of a real text (its first 64 MiB are one task).
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use raftwerk_kernels::*;
+
+fn main() {
+    // `cargo bench` adds `--bench`.
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let wanted = |name: &str| name.contains(&filter);
+    println!("{:<28} {:>12} {:>14} {:>12} {:>10}", "kernel, twin", "elements", "bytes in", "ns/element", "MB/s");
+    if wanted("noop") {
+        noop();
+    }
+    if wanted("word_count") {
+        word_count();
+    }
+    if wanted("sum_by_key") {
+        sum_by_key();
+    }
+    let gpu = gpu();
+    if wanted("monte_carlo_pi") {
+        twins("monte_carlo_pi", &[], Range { tasks: 64, count: 1 << 20 }, gpu.as_ref());
+    }
+    if wanted("histogram") {
+        histogram(gpu.as_ref());
+    }
+    if wanted("mandelbrot") {
+        let size = [("width", "960"), ("height", "540")];
+        twins("mandelbrot", &size, Range { tasks: 20, count: 27 }, gpu.as_ref());
+        let deep = [("center_x", "-0.743643887037151"), ("center_y", "0.131825904205330"), ("zoom", "1e10"), ("max_iterations", "10000")];
+        twins("mandelbrot", &[size.as_slice(), &deep].concat(), Range { tasks: 20, count: 27 }, gpu.as_ref());
+    }
+    if wanted("image") {
+        image();
+    }
+}
+
+/// `RAFTWERK_BENCH_GPU=index` chooses another adapter than the first.
+fn gpu() -> Option<gpu::Gpu> {
+    let index = std::env::var("RAFTWERK_BENCH_GPU").ok().and_then(|index| index.parse().ok()).unwrap_or(0);
+    match gpu::Gpu::open(index) {
+        Ok(gpu) => {
+            println!("GPU twins on {} ({})", gpu.report().name, gpu.report().class.name());
+            Some(gpu)
+        }
+        Err(error) => {
+            println!("GPU twins skipped: {error}");
+            None
+        }
+    }
+}
+
+/// Best of several runs: the machine's other work only ever adds time.
+fn best(mut run: impl FnMut()) -> Duration {
+    run();
+    let (mut best, begin) = (Duration::MAX, Instant::now());
+    while begin.elapsed() < Duration::from_secs(2) {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed());
+    }
+    best
+}
+
+fn report(name: &str, elements: u64, bytes: u64, time: Duration) {
+    let per_second = if bytes == 0 { "-".to_owned() } else { format!("{:.0}", bytes as f64 / time.as_secs_f64() / 1e6) };
+    println!("{name:<28} {elements:>12} {bytes:>14} {:>12.3} {per_second:>10}", time.as_secs_f64() * 1e9 / elements as f64);
+}
+
+fn prepared(name: &str, partitions: u32) -> Box<dyn Prepared> {
+    prepared_with(name, partitions, &[])
+}
+
+fn prepared_with(name: &str, partitions: u32, params: &[(&str, &str)]) -> Box<dyn Prepared> {
+    let params = params.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let stage = StageContext { params, tasks: 1, partitions, format: String::new() };
+    find(name).unwrap().prepare(&stage).unwrap()
+}
+
+struct Range {
+    tasks: u64,
+    count: u64,
+}
+
+impl Range {
+    fn list(&self) -> Vec<Task<'static>> {
+        (0..self.tasks).map(|number| Task { number, input: Input::Index { start: number * self.count, count: self.count } }).collect()
+    }
+}
+
+/// A kernel over an index range. Mandelbrot's CPU twin uses all cores inside a task.
+fn twins(name: &str, params: &[(&str, &str)], range: Range, gpu: Option<&gpu::Gpu>) {
+    let kernel = prepared_with(name, 1, params);
+    let tasks = range.list();
+    let elements = range.tasks * range.count;
+    let time = best(|| tasks.iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap()))));
+    report(&format!("{name}, cpu"), elements, 0, time);
+    if let Some(gpu) = gpu {
+        let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
+        report(&format!("{name}, gpu"), elements, 0, time);
+    }
+}
+
+fn histogram(gpu: Option<&gpu::Gpu>) {
+    let mut state = 1u64;
+    let values: Vec<u8> = (0..SPLIT / 8)
+        .flat_map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let low = (state >> 40) as f32 / 1e5;
+            [low.to_le_bytes(), ((state >> 11) as u32 as f32 / 1e7).to_le_bytes()].concat()
+        })
+        .collect();
+    for (dtype, size) in [("u1", 1), ("u4", 4), ("f4", 4)] {
+        let high = if dtype == "u4" { "4294967296" } else { "256" };
+        let kernel = prepared_with("histogram", 1, &[("high", high)]);
+        let tasks: Vec<Task<'_>> = values
+            .chunks(SPLIT / 4)
+            .enumerate()
+            .map(|(number, bytes)| Task { number: number as u64, input: Input::Elements { dtype, bytes } })
+            .collect();
+        let (elements, bytes) = ((values.len() / size) as u64, values.len() as u64);
+        let time = best(|| tasks.iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap()))));
+        report(&format!("histogram, cpu, {dtype}"), elements, bytes, time);
+        if let Some(gpu) = gpu {
+            let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
+            report(&format!("histogram, gpu, {dtype}"), elements, bytes, time);
+        }
+    }
+}
+
+fn image() {
+    let map = prepared_with("mandelbrot", 1, &[("width", "960"), ("height", "540")]);
+    let mapped = map.run_cpu(&Task { number: 0, input: Input::Index { start: 0, count: 540 } }).unwrap();
+    let kernel = prepared("image", 1);
+    let time = best(|| {
+        let blocks = vec![Block { task: 0, bytes: &mapped.blocks[0] }];
+        drop(black_box(kernel.run_cpu(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap()));
+    });
+    report("image, cpu", 960 * 540, mapped.blocks[0].len() as u64, time);
+}
+
+fn noop() {
+    let kernel = prepared("noop", 1);
+    let tasks = 1_000_000;
+    let time = best(|| {
+        for number in 0..tasks {
+            black_box(kernel.run_cpu(&Task { number, input: Input::Index { start: number, count: 1 } }).unwrap());
+        }
+    });
+    report("noop, cpu", tasks, 0, time);
+}
+
+const SPLIT: usize = 64 << 20;
+
+fn word_count() {
+    for (name, text) in texts() {
+        let kernel = prepared("word_count", 16);
+        let run = || kernel.run_cpu(&Task { number: 0, input: Input::Text(&text) }).unwrap();
+        let output = run();
+        let time = best(|| drop(black_box(run())));
+        report(name, output.tallies[1], text.len() as u64, time);
+        let shuffled: usize = output.blocks.iter().map(Vec::len).sum();
+        println!("  shuffled {} MB in 16 partitions", shuffled / 1_000_000);
+    }
+}
+
+fn texts() -> Vec<(&'static str, Vec<u8>)> {
+    if let Ok(path) = std::env::var("RAFTWERK_BENCH_TEXT") {
+        let mut text = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        text.truncate(SPLIT);
+        return vec![("word_count, cpu, file", text)];
+    }
+    vec![("word_count, cpu, 50 k words", zipf(50_000, SPLIT)), ("word_count, cpu, 2.8 M words", zipf(2_800_000, SPLIT))]
+}
+
+/// Words whose frequency falls with their rank, as in a language.
+fn zipf(distinct: u64, bytes: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes + 32);
+    let mut state = 1u64;
+    while text.len() < bytes {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let rank = (distinct as f64).powf((state >> 11) as f64 / (1u64 << 53) as f64) as u64;
+        let mut letters = rank.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Frequent words are short.
+        for _ in 0..2 + rank.ilog2() as u64 / 4 + letters % 5 {
+            letters = letters.rotate_left(11).wrapping_mul(0xd6e8_feb8_6659_fd93);
+            text.push(b'a' + (letters >> 59) as u8 % 26);
+        }
+        text.push(if letters % 11 == 0 { b'\n' } else { b' ' });
+    }
+    text
+}
+
+fn sum_by_key() {
+    let runs: Vec<Vec<u8>> = (0..16u64)
+        .map(|task| {
+            let mut run = Vec::new();
+            (0..400_000u64).filter(|key| key.wrapping_mul(0x9e37_79b9 + task) % 4 != 0).for_each(|key| {
+                run::push_count(&mut run, format!("{:07x}", key.wrapping_mul(661)).as_bytes(), key % 300);
+            });
+            run
+        })
+        .collect();
+    let records = runs.iter().flat_map(|run| run::Reader::new(run)).count() as u64;
+    let bytes: usize = runs.iter().map(Vec::len).sum();
+    let kernel = prepared("sum_by_key", 1);
+    let time = best(|| {
+        let blocks = runs.iter().enumerate().map(|(task, bytes)| Block { task: task as u64, bytes }).collect();
+        drop(black_box(kernel.run_cpu(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap()));
+    });
+    report("sum_by_key, cpu, 16 runs", records, bytes as u64, time);
+}

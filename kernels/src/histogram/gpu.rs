@@ -1,0 +1,105 @@
+//! One work group counts one piece of a task in its own memory and adds the result to the task's counters on the device.
+
+use std::collections::VecDeque;
+
+use super::Counts;
+use super::edges::{ElementType, Scale};
+use crate::api::KernelError;
+use crate::gpu::{Dispatch, Gpu, Piece, Program, Running, pieces, words};
+
+const GROUP_SIZE: u32 = 256;
+/// Words of input of one group, 64 KiB: far more than the 4096 counters it adds at its end.
+const PIECE_WORDS: usize = 1 << 14;
+/// Dispatches that the device has at once: one runs while the host fills the next.
+const AHEAD: usize = 2;
+/// A task's counters: its bins, then below, above, invalid.
+const OTHERS: usize = 3;
+
+/// Some pieces of consecutive tasks, and where their counts go.
+struct Batch {
+    pieces: Vec<Piece>,
+    first_task: usize,
+}
+
+pub(super) fn count(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Result<Vec<Counts>, KernelError> {
+    let mut counts = vec![Counts { bins: vec![0; scale.bins], ..Counts::default() }; tasks.len()];
+    let mut running = VecDeque::new();
+    let mut collect = |(batch, run): (Batch, Running<'_>)| -> Result<(), KernelError> {
+        let results = run.finish()?;
+        for (task, words) in results.chunks_exact(scale.bins + OTHERS).enumerate() {
+            add(&mut counts[batch.first_task + task], words);
+        }
+        Ok(())
+    };
+    for batch in batches(gpu, scale, tasks) {
+        let run = start(gpu, scale, tasks, &batch)?;
+        running.push_back((batch, run));
+        if running.len() > AHEAD {
+            running.pop_front().map_or(Ok(()), &mut collect)?;
+        }
+    }
+    running.into_iter().try_for_each(collect)?;
+    Ok(counts)
+}
+
+/// As many pieces per dispatch as its input and its counters allow. No dispatch holds 2^32 values, so its counters are words.
+fn batches(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Vec<Batch> {
+    let most_pieces = (gpu.batch_bytes() / (4 * PIECE_WORDS) as u64).max(1) as usize;
+    let most_tasks = (gpu.batch_bytes() / 4 / (4 * (scale.bins + OTHERS)) as u64).max(1) as usize;
+    let longest = (PIECE_WORDS * 4 / scale.element.size()) as u32;
+    let elements = tasks.iter().map(|bytes| (bytes.len() / scale.element.size()) as u64);
+    let mut batches: Vec<Batch> = Vec::new();
+    for piece in pieces(elements, longest) {
+        match batches.last_mut() {
+            Some(batch) if batch.pieces.len() < most_pieces && piece.task - batch.first_task < most_tasks => batch.pieces.push(piece),
+            _ => batches.push(Batch { first_task: piece.task, pieces: vec![piece] }),
+        }
+    }
+    batches
+}
+
+fn start<'a>(gpu: &'a Gpu, scale: &Scale, tasks: &[&[u8]], batch: &Batch) -> Result<Running<'a>, KernelError> {
+    let size = scale.element.size();
+    let mut parts = Vec::with_capacity(batch.pieces.len());
+    let mut list = Vec::with_capacity(4 * batch.pieces.len());
+    let mut first_word = 0;
+    for piece in &batch.pieces {
+        let part = &tasks[piece.task][piece.start as usize * size..][..piece.count as usize * size];
+        list.extend([first_word, piece.count, (piece.task - batch.first_task) as u32, 0]);
+        first_word += part.len().div_ceil(4) as u32;
+        parts.push(part);
+    }
+    // A buffer is never empty: an edge that is not counted stands for none.
+    let edges = words(scale.edges.iter().copied().chain(scale.edges.is_empty().then_some(0)));
+    let element = match scale.element {
+        ElementType::U1 => 0,
+        ElementType::U4 => 1,
+        ElementType::F4 => 2,
+    };
+    let program = Program {
+        name: "histogram",
+        wgsl: &[include_str!("histogram.wgsl")],
+        constants: &[
+            ("group_size", GROUP_SIZE),
+            ("bins", scale.bins as u32),
+            ("edge_count", scale.edges.len() as u32),
+            ("element", element),
+        ],
+    };
+    let last_task = batch.pieces.last().map_or(batch.first_task, |piece| piece.task);
+    let counters = (last_task - batch.first_task + 1) * (scale.bins + OTHERS);
+    gpu.start(&Dispatch {
+        program,
+        inputs: &[&[&words(list)], &parts, &[&edges]],
+        output_bytes: 4 * counters as u64,
+        groups: batch.pieces.len() as u32,
+    })
+}
+
+fn add(counts: &mut Counts, words: &[u32]) {
+    let (bins, others) = words.split_at(counts.bins.len());
+    counts.bins.iter_mut().zip(bins).for_each(|(count, more)| *count += u64::from(*more));
+    counts.below += u64::from(others[0]);
+    counts.above += u64::from(others[1]);
+    counts.invalid += u64::from(others[2]);
+}

@@ -1,0 +1,144 @@
+use super::edges::{ElementType, Scale, rank_of_f4};
+use super::*;
+use crate::testing::{prepare, random, reduce, with_gpus};
+
+fn elements<'a>(number: u64, dtype: &'a str, bytes: &'a [u8]) -> Task<'a> {
+    Task { number, input: Input::Elements { dtype, bytes } }
+}
+
+fn run(pairs: &[(&str, &str)], dtype: &str, bytes: &[u8]) -> TaskOutput {
+    prepare("histogram", pairs, 1).unwrap().run_cpu(&elements(0, dtype, bytes)).unwrap()
+}
+
+fn table(output: &TaskOutput) -> String {
+    let pairs = [("key_name", "bin"), ("value_name", "count"), ("key_type", "u64")];
+    let part = reduce("sum_by_key", &pairs, "csv", 1, &[&output.blocks[0]]).unwrap();
+    String::from_utf8(part.bytes).unwrap().lines().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+fn f4(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn u4(values: &[u32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[test]
+fn values_are_counted_in_half_open_bins() {
+    let output = run(&[("bins", "2"), ("low", "0"), ("high", "2")], "f4", &f4(&[-0.5, 0.0, 0.5, 0.99999994, 1.0, 1.5, 2.0, 7.0]));
+    assert_eq!(table(&output), "0,3 1,2");
+    assert_eq!(output.tallies, [5, 1, 2, 0]);
+}
+
+#[test]
+fn both_zeros_are_one_number_and_nan_and_infinity_are_counted_apart() {
+    let special = f4(&[0.0, -0.0, f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(1), -f32::from_bits(1)]);
+    let output = run(&[("bins", "1"), ("low", "0"), ("high", "1")], "f4", &special);
+    assert_eq!(output.tallies, [3, 2, 1, 2]);
+    let output = run(&[("bins", "1"), ("low", "-4e38"), ("high", "4e38")], "f4", &special);
+    assert_eq!(output.tallies, [4, 1, 1, 2]);
+}
+
+#[test]
+fn bytes_have_256_bins_unless_the_job_says_otherwise() {
+    let bytes: Vec<u8> = (0..=255).chain(0..=9).collect();
+    let output = run(&[], "u1", &bytes);
+    assert_eq!(output.tallies, [266, 0, 0, 0]);
+    assert!(table(&output).starts_with("0,2 1,2 2,2"));
+    assert!(table(&output).ends_with("254,1 255,1"));
+}
+
+#[test]
+fn the_whole_range_of_u4_fits() {
+    let values = u4(&[0, 1, u32::MAX, u32::MAX - 1, 1 << 31]);
+    let output = run(&[("bins", "2"), ("high", "4294967296")], "u4", &values);
+    assert_eq!((table(&output).as_str(), output.tallies), ("0,2 1,3", vec![5, 0, 0, 0]));
+    // Bins narrower than the numbers are apart, and edges that no number reaches.
+    let output = run(&[("bins", "8"), ("low", "4294967294.5"), ("high", "4294967298.5")], "u4", &values);
+    assert_eq!((table(&output).as_str(), output.tallies), ("0,0 1,1 2,0 3,0 4,0 5,0 6,0 7,0", vec![1, 4, 0, 0]));
+    let output = run(&[("bins", "4"), ("low", "-9"), ("high", "-1")], "u4", &values);
+    assert_eq!(output.tallies, [0, 0, 5, 0]);
+}
+
+#[test]
+fn only_the_first_task_writes_empty_bins() {
+    let kernel = prepare("histogram", &[("bins", "10"), ("high", "10")], 1).unwrap();
+    let first = kernel.run_cpu(&elements(0, "u1", &[])).unwrap();
+    assert_eq!(table(&first), "0,0 1,0 2,0 3,0 4,0 5,0 6,0 7,0 8,0 9,0");
+    assert_eq!(table(&kernel.run_cpu(&elements(1, "u1", &[3, 3])).unwrap()), "3,2");
+}
+
+#[test]
+fn a_range_without_width_and_wrong_elements_are_errors() {
+    assert!(matches!(prepare("histogram", &[("low", "5"), ("high", "5")], 1).map(drop), Err(KernelError::Param(_))));
+    let kernel = prepare("histogram", &[], 1).unwrap();
+    let message = |task| kernel.run_cpu(&task).unwrap_err().to_string();
+    assert_eq!(message(elements(0, "f8", &[0; 8])), "histogram reads u1, u4 and f4, not 'f8'");
+    assert_eq!(message(elements(0, "u4", &[0; 7])), "7 bytes are no whole number of u4 elements");
+}
+
+#[test]
+fn ranks_order_like_the_floats() {
+    let rising =
+        [f32::NEG_INFINITY, f32::MIN, -1.0, -f32::MIN_POSITIVE, -f32::from_bits(1), 0.0, f32::from_bits(1), 1.0, f32::MAX, f32::INFINITY];
+    assert!(rising.windows(2).all(|pair| rank_of_f4(pair[0].to_bits()) < rank_of_f4(pair[1].to_bits())));
+    assert_eq!(rank_of_f4((-0.0f32).to_bits()), rank_of_f4(0.0f32.to_bits()));
+}
+
+#[test]
+fn the_guess_never_changes_the_answer() {
+    let mut random = random("the_guess_never_changes_the_answer");
+    for _ in 0..200 {
+        let (a, b) = (f32::from_bits(random.next() as u32), f32::from_bits(random.next() as u32));
+        if !(a.is_finite() && b.is_finite() && a != b) {
+            continue;
+        }
+        let scale = Scale::new(ElementType::F4, 1 + random.below(50) as usize, f64::from(a.min(b)), f64::from(a.max(b)));
+        let values: Vec<f32> = (0..100).map(|_| a + (b - a) * (random.below(1200) as f32 - 100.0) / 1000.0).collect();
+        let counts = cpu::count(&scale, &f4(&values));
+        let reached = |value: &f32| scale.edges.partition_point(|edge| *edge <= rank_of_f4(value.to_bits()));
+        for (bin, count) in counts.bins.iter().enumerate() {
+            assert_eq!(*count, values.iter().filter(|value| !value.is_nan() && reached(value) == bin + 1).count() as u64);
+        }
+    }
+}
+
+#[test]
+fn twins_agree() {
+    let mut random = random("histogram twins_agree");
+    let lengths = [0, 1, 2, 3, 255, 256, 257, 1009, 65_535, 65_536, 65_537, 150_001];
+    for (dtype, size) in [("u1", 1), ("u4", 4), ("f4", 4)] {
+        for (bins, low, high) in
+            [("1", "0", "1"), ("256", "0", "256"), ("4096", "-1e9", "4e9"), ("1000", "3.7", "4294967300"), ("7", "-5", "-4")]
+        {
+            let kernel = prepare("histogram", &[("bins", bins), ("low", low), ("high", high)], 3).unwrap();
+            let inputs: Vec<Vec<u8>> = lengths.iter().map(|length| random.bytes(length * size)).collect();
+            let tasks: Vec<_> = inputs.iter().enumerate().map(|(number, bytes)| elements(number as u64, dtype, bytes)).collect();
+            let expected: Vec<_> = tasks.iter().map(|task| kernel.run_cpu(task).unwrap()).collect();
+            with_gpus(|gpu| assert_eq!(kernel.run_gpu(gpu, &tasks).unwrap(), expected, "{dtype}, {bins} bins {low}..{high}"));
+        }
+    }
+}
+
+#[test]
+fn twins_agree_on_special_floats_and_on_mixed_types() {
+    let special = [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, 1e-45, -1e-45, 1.0, f32::MAX, f32::MIN];
+    let kernel = prepare("histogram", &[("bins", "3"), ("low", "0"), ("high", "1")], 1).unwrap();
+    let floats = f4(&special);
+    let tasks = [elements(0, "f4", &floats), elements(1, "u1", &[0, 1, 2]), elements(2, "f4", &floats[..8])];
+    let expected: Vec<_> = tasks.iter().map(|task| kernel.run_cpu(task).unwrap()).collect();
+    with_gpus(|gpu| assert_eq!(kernel.run_gpu(gpu, &tasks).unwrap(), expected));
+}
+
+#[test]
+fn a_lease_that_needs_several_dispatches_is_counted_rightly() {
+    let mut random = random("a_lease_that_needs_several_dispatches");
+    let bytes = random.bytes(3_000_000);
+    let kernel = prepare("histogram", &[("bins", "4096"), ("high", "4294967296")], 1).unwrap();
+    // More tasks than one dispatch has counters for, and one task longer than a piece.
+    let mut tasks: Vec<_> = (0..1100).map(|number| elements(number, "u4", &bytes[number as usize * 40..][..40])).collect();
+    tasks.push(elements(1100, "u4", &bytes));
+    let expected: Vec<_> = tasks.iter().map(|task| kernel.run_cpu(task).unwrap()).collect();
+    with_gpus(|gpu| assert_eq!(kernel.run_gpu(gpu, &tasks).unwrap(), expected));
+}

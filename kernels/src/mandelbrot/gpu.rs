@@ -1,0 +1,69 @@
+//! One thread per sample; whole rows per dispatch, so that a finished dispatch can be coloured while the next one runs.
+
+use std::collections::VecDeque;
+
+use rayon::prelude::*;
+
+use super::cpu::Escape;
+use super::{PreparedMandelbrot, Row};
+use crate::api::KernelError;
+use crate::gpu::{Dispatch, Gpu, Program, Running, words};
+
+const GROUP_SIZE: u32 = 64;
+/// Words per sample that the shader writes.
+const ESCAPE_WORDS: usize = 3;
+/// Iterations of one dispatch at most, where its rows allow: about a second on a small GPU, whose watchdog bites after two or more.
+const ITERATIONS: u64 = 1 << 31;
+/// Fewer samples would leave a large GPU idle.
+const LEAST_SAMPLES: u64 = 1 << 16;
+/// Dispatches that the device has at once: one runs while the host colours another.
+const AHEAD: usize = 2;
+
+/// The rows with these numbers, in this order.
+pub(super) fn rows(gpu: &Gpu, kernel: &PreparedMandelbrot, numbers: &[u64]) -> Result<Vec<Row>, KernelError> {
+    let per_row = kernel.view.samples_per_row();
+    let by_memory = gpu.batch_bytes() / (4 * ESCAPE_WORDS) as u64;
+    let samples = (ITERATIONS / u64::from(kernel.max_iterations)).max(LEAST_SAMPLES).min(by_memory);
+    let rows_at_once = (samples / per_row as u64).max(1) as usize;
+
+    let columns = words(kernel.view.columns.iter().flat_map(|part| halves(*part)));
+    let mut finished = Vec::with_capacity(numbers.len());
+    let mut running = VecDeque::new();
+    let mut collect = |(batch, run): (&[u64], Running<'_>)| -> Result<(), KernelError> {
+        let escapes = run.finish()?;
+        let rows = batch.par_iter().zip(escapes.par_chunks(per_row * ESCAPE_WORDS));
+        finished.par_extend(rows.map(|(number, words)| kernel.finish(*number, &samples_of(words))));
+        Ok(())
+    };
+    for batch in numbers.chunks(rows_at_once) {
+        running.push_back((batch, start(gpu, kernel, &columns, batch)?));
+        if running.len() > AHEAD {
+            running.pop_front().map_or(Ok(()), &mut collect)?;
+        }
+    }
+    running.into_iter().try_for_each(collect)?;
+    Ok(finished)
+}
+
+fn start<'a>(gpu: &'a Gpu, kernel: &PreparedMandelbrot, columns: &[u8], batch: &[u64]) -> Result<Running<'a>, KernelError> {
+    let lines = words(batch.iter().flat_map(|row| kernel.view.lines_of(*row)).flat_map(|part| halves(*part)));
+    let samples = batch.len() * kernel.view.samples_per_row();
+    let program =
+        Program { name: "mandelbrot", wgsl: &[include_str!("mandelbrot.wgsl"), gpu.mul_wide()], constants: &[("group_size", GROUP_SIZE)] };
+    gpu.start(&Dispatch {
+        program,
+        inputs: &[&[columns], &[&lines], &[&words([kernel.max_iterations])]],
+        output_bytes: (4 * ESCAPE_WORDS * samples) as u64,
+        groups: samples.div_ceil(GROUP_SIZE as usize) as u32,
+    })
+}
+
+/// A coordinate as the shader reads it: low word, high word.
+fn halves(part: i64) -> [u32; 2] {
+    [part as u32, (part >> 32) as u32]
+}
+
+fn samples_of(words: &[u32]) -> Vec<Escape> {
+    let (escapes, _) = words.as_chunks::<ESCAPE_WORDS>();
+    escapes.iter().map(|&[iterations, x, y]| Escape { iterations, x: x as i32, y: y as i32 }).collect()
+}

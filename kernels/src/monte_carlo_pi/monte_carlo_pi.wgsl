@@ -1,0 +1,62 @@
+// Counts, per piece, the samples that hit the quarter circle.
+override group_size: u32;
+
+struct Piece {
+    first_low: u32,
+    first_high: u32,
+    count: u32,
+    unused: u32,
+}
+
+@group(0) @binding(0) var<storage, read> pieces: array<Piece>;
+@group(0) @binding(1) var<storage, read> key: array<u32, 2>;
+@group(0) @binding(2) var<storage, read_write> hits: array<u32>;
+
+var<workgroup> group_hits: atomic<u32>;
+
+@compute @workgroup_size(group_size)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) group_count: vec3<u32>,
+    @builtin(local_invocation_index) member: u32,
+) {
+    let number = group.y * group_count.x + group.x;
+    if number >= arrayLength(&pieces) {
+        return;
+    }
+    let piece = pieces[number];
+    var own_hits = 0u;
+    for (var index = member; index < piece.count; index += group_size) {
+        let low = piece.first_low + index;
+        let carry = select(0u, 1u, low < index);
+        own_hits += hit(low, piece.first_high + carry);
+    }
+    atomicAdd(&group_hits, own_hits);
+    workgroupBarrier();
+    if member == 0u {
+        hits[number] = atomicLoad(&group_hits);
+    }
+}
+
+// 1 when x * x + y * y < 2^64.
+fn hit(sample_low: u32, sample_high: u32) -> u32 {
+    let point = philox(vec4<u32>(sample_low, sample_high, 0u, 0u), vec2<u32>(key[0], key[1]));
+    let xx = mul_wide(point.x, point.x);
+    let yy = mul_wide(point.y, point.y);
+    let carry = select(0u, 1u, xx.x + yy.x < xx.x);
+    let high = xx.y + yy.y;
+    let overflows = high < xx.y || high + carry < high;
+    return select(1u, 0u, overflows);
+}
+
+fn philox(start: vec4<u32>, start_key: vec2<u32>) -> vec4<u32> {
+    var counter = start;
+    var round_key = start_key;
+    for (var round = 0u; round < 10u; round++) {
+        let a = mul_wide(0xd2511f53u, counter.x);
+        let b = mul_wide(0xcd9e8d57u, counter.z);
+        counter = vec4<u32>(b.y ^ counter.y ^ round_key.x, b.x, a.y ^ counter.w ^ round_key.y, a.x);
+        round_key += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    }
+    return counter;
+}

@@ -1,0 +1,95 @@
+//! Does nothing, provably: every task returns one number that only its own range gives.
+//!
+//! Shapes    index range [start, start + count) -> tallies value = start + (start + 1) + .. ; with ranges of one index, n tasks sum to
+//!           n(n - 1) / 2, so a task that ran twice or never shows in the sum
+//! Limits    the sum of one task's range fits in u64
+//! Agreement exact; no GPU twin, since there is nothing to compute
+//! Errors    a range whose sum exceeds u64; the task that `fail_task` names (to see how a failing job looks)
+//! Source    -
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::api::*;
+use crate::params::Resolved;
+
+#[cfg(test)]
+mod tests;
+
+pub struct Noop;
+
+static DESCRIPTOR: Descriptor = Descriptor {
+    name: "noop",
+    version: 1,
+    kind: Kind::Map,
+    summary: "Returns the sum of each task's index range; for measuring and trying out scheduling",
+    accepts: Accepts::Index,
+    params: &[
+        ParamSpec {
+            name: "sleep_us",
+            kind: ParamType::U64 { min: 0, max: 60_000_000 },
+            default: Some("0"),
+            doc: "microseconds that each task sleeps",
+        },
+        ParamSpec { name: "print", kind: ParamType::Choice(&["no", "yes"]), default: Some("no"), doc: "print \"task N\" to the job's log" },
+        ParamSpec { name: "fail_task", kind: ParamType::Text, default: Some(""), doc: "number of a task that fails; empty: none" },
+    ],
+    tallies: &["value"],
+    shuffles: false,
+    formats: &[],
+    reduces_with: &[],
+    reduce_defaults: &[],
+    gpu: false,
+    agreement: Agreement::Exact,
+};
+
+impl Kernel for Noop {
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
+    }
+
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
+        let fail_task = match params.text("fail_task") {
+            "" => None,
+            number => Some(number.parse().map_err(|_| {
+                KernelError::Param(format!("kernel 'noop': parameter 'fail_task' must be empty or the number of a task, not '{number}'"))
+            })?),
+        };
+        let sleep = Duration::from_micros(params.u64("sleep_us"));
+        Ok(Box::new(PreparedNoop { sleep, print: params.text("print") == "yes", fail_task }))
+    }
+}
+
+struct PreparedNoop {
+    sleep: Duration,
+    print: bool,
+    fail_task: Option<u64>,
+}
+
+impl Prepared for PreparedNoop {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let Input::Index { start, count } = task.input else {
+            return Err(KernelError::Input("noop reads an index range".into()));
+        };
+        if !self.sleep.is_zero() {
+            std::thread::sleep(self.sleep);
+        }
+        if self.print {
+            // A closed standard output is no reason to fail a task, which `println!` would make of it.
+            let _ = writeln!(std::io::stdout().lock(), "task {}", task.number);
+        }
+        if self.fail_task == Some(task.number) {
+            return Err(KernelError::Input(format!("task {} fails because parameter 'fail_task' names it", task.number)));
+        }
+        let value = range_sum(start, count)
+            .ok_or_else(|| KernelError::Input(format!("the sum of the {count} integers from {start} exceeds 64 bits")))?;
+        Ok(TaskOutput { tallies: vec![value], ..TaskOutput::default() })
+    }
+}
+
+fn range_sum(start: u64, count: u64) -> Option<u64> {
+    let (start, count) = (u128::from(start), u128::from(count));
+    let sum = start.checked_mul(count)?.checked_add(count * count.saturating_sub(1) / 2)?;
+    u64::try_from(sum).ok()
+}

@@ -1,0 +1,78 @@
+//! One stream to one scheduler, as events for the edge.
+use super::{edge::EdgeInput, shuffle::fetch::chain};
+use raftwerk_proto::v1::{WorkerMessage, worker_session_client::WorkerSessionClient};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect};
+use std::time::Duration;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+/// A connection that is being made or is open. The number tells its events from those of an earlier one.
+pub(crate) struct Connection {
+    pub(crate) number: u64,
+    pub(crate) address: String,
+    /// Present once the channel is up.
+    pub(crate) outgoing: Option<mpsc::UnboundedSender<WorkerMessage>>,
+    task: JoinHandle<()>,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) reason: String,
+    /// This address will never do.
+    pub(crate) hopeless: bool,
+}
+
+/// How long a clean end may take to leave.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+impl Connection {
+    pub(crate) fn open(number: u64, address: String, after: Duration, identity: Identity, edge: mpsc::UnboundedSender<EdgeInput>) -> Self {
+        let to = address.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let ended = run(number, &to, &identity, &edge).await;
+            let _ = edge.send(EdgeInput::ConnectionEnded(number, ended));
+        });
+        Self { number, address, outgoing: None, task }
+    }
+
+    pub(crate) fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Lets out what was sent, then ends.
+    pub(crate) async fn finish(mut self) {
+        self.outgoing = None;
+        let _ = tokio::time::timeout(FLUSH_LIMIT, &mut self.task).await;
+        self.task.abort();
+    }
+}
+
+async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::UnboundedSender<EdgeInput>) -> Ended {
+    let channel = match connect(address, identity, PeerKind::Scheduler).await {
+        Ok(channel) => channel,
+        Err(error) => {
+            let hopeless = !matches!(error, ConnectError::Unreachable { .. });
+            return Ended { reason: chain(&error), hopeless };
+        }
+    };
+    let (sender, receiver) = mpsc::unbounded_channel();
+    // Before the call: a scheduler may wait for `Hello` before it answers anything.
+    let _ = edge.send(EdgeInput::ConnectionOpen(number, sender));
+    let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let ended = |reason: String| Ended { reason, hopeless: false };
+    let mut messages = match client.session(UnboundedReceiverStream::new(receiver)).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return ended(status.message().to_owned()),
+    };
+    loop {
+        match messages.message().await {
+            Ok(Some(message)) => {
+                let _ = edge.send(EdgeInput::Message(number, message));
+            }
+            Ok(None) => return ended("the scheduler closed the session".into()),
+            Err(status) => return ended(status.message().to_owned()),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The worker's data directory: of one worker process at a time.
+//!
+//! ```text
+//! <data dir>/lock            held by the running agent
+//! <data dir>/identity/       key, certificate and CA, from joining
+//! <data dir>/schedulers      addresses learnt when joining, one per line
+//! <data dir>/shuffle/        data between stages; emptied at every start
+//! ```
+use rustix::fs::{FlockOperation, flock};
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("{} is used by another worker process; a data directory belongs to one worker", .0.display())]
+    Locked(PathBuf),
+    #[error("cannot use the data directory {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// The lock lasts as long as this file is open.
+    _lock: File,
+}
+
+impl DataDir {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let failed = |source: io::Error| DataDirError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        // Absolute, since the agent hands paths around and its working directory is nobody's promise.
+        let path = path.canonicalize().map_err(failed)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::Locked(path)),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.path.join("identity")
+    }
+
+    /// Addresses of schedulers known from joining; a damaged or missing file only means to know fewer.
+    pub(crate) fn known_schedulers(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path.join("schedulers")).unwrap_or_default();
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    pub(crate) fn remember_schedulers(&self, addresses: &[String]) -> io::Result<()> {
+        fs::write(self.path.join("schedulers"), addresses.join("\n") + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Locked(_))));
+        first.remember_schedulers(&["a:1".into(), "b:2".into()]).unwrap();
+        drop(first);
+        assert_eq!(DataDir::open(dir.path()).unwrap().known_schedulers(), ["a:1", "b:2"]);
+    }
+}

@@ -1,0 +1,559 @@
+//! One device: its executor, and the leases on their way to it and back.
+//!
+//! An actor: everything that happens to the device is an event in one queue, so there is one order of things. It never waits for disk or
+//! network itself; preparation, parts and the socket have tasks of their own.
+use super::{
+    child::{Killer, LaunchError, Launched, Launcher, explain},
+    edge::EdgeInput,
+    logs::{DeviceOutput, LeaseFacts},
+    prepare::{Inputs, OutputFile, Prepared, Preparer, source, writes},
+    shuffle::store::ShuffleStore,
+    staging::Staging,
+};
+use crate::{
+    agent::{child::OutputSink, listing::output_path, socket},
+    executor::ExecutorDevice,
+    frame,
+    lease::LeaseKey,
+    recorder::Recorder,
+    session::Input,
+};
+use raftwerk_proto::v1::{
+    DefineStage, FailureClass, ForgetJobs, FromExecutor, Grant, LeaseProgress, RunLease, Shutdown, StageInfo, StopLease, TaskFailure,
+    ToExecutor, from_executor, stage_input::Source, to_executor,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    task::AbortHandle,
+};
+
+/// First pause before an executor that died is started again.
+const RESTART_MIN: Duration = Duration::from_millis(50);
+const RESTART_MAX: Duration = Duration::from_secs(10);
+/// An executor that lived this long starts again without a pause: what killed it was a task, not the start.
+const HEALTHY: Duration = Duration::from_secs(5);
+/// Starts in a row that may fail before the device is withdrawn: half a minute with the pauses.
+const STARTS_MAX: u32 = 5;
+/// An executor that was asked to end and does not is killed.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// What all devices of an agent share.
+pub(crate) struct Common {
+    pub(crate) worker: u64,
+    pub(crate) launcher: Launcher,
+    pub(crate) preparer: Arc<Preparer>,
+    pub(crate) store: Arc<ShuffleStore>,
+    pub(crate) staging: Arc<Staging>,
+    pub(crate) edge: mpsc::UnboundedSender<EdgeInput>,
+}
+
+pub(crate) enum DeviceEvent {
+    Start(Vec<(Grant, Arc<StageInfo>)>),
+    Stop(LeaseKey),
+    Release(u64),
+    /// Kill the executor: a lease on it does not end.
+    Replace,
+    Shutdown(oneshot::Sender<()>),
+    Prepared(u64, LeaseKey, Prepared),
+    FromExecutor(u64, Vec<LeaseProgress>),
+    /// The socket is drained and the process has ended.
+    Ended(u64, String),
+    Launched(u64, Box<Result<Launched, LaunchError>>),
+}
+
+#[derive(Clone)]
+pub(crate) struct DeviceHandle {
+    events: mpsc::UnboundedSender<DeviceEvent>,
+}
+
+impl DeviceHandle {
+    pub(crate) fn send(&self, event: DeviceEvent) {
+        let _ = self.events.send(event);
+    }
+}
+
+pub(crate) fn start(common: Arc<Common>, index: u32, kind: ExecutorDevice, launched: Launched, output: Arc<DeviceOutput>) -> DeviceHandle {
+    let (events, receiver) = mpsc::unbounded_channel();
+    let mut device = Device {
+        common,
+        index,
+        kind,
+        output,
+        events: events.clone(),
+        incarnation: 0,
+        running: None,
+        leases: HashMap::new(),
+        waiting: Vec::new(),
+        failed_starts: 0,
+        withdrawn: false,
+        outgoing: Vec::new(),
+    };
+    device.attach(launched);
+    tokio::spawn(device.run(receiver));
+    DeviceHandle { events }
+}
+
+struct Device {
+    common: Arc<Common>,
+    index: u32,
+    kind: ExecutorDevice,
+    output: Arc<DeviceOutput>,
+    events: mpsc::UnboundedSender<DeviceEvent>,
+    /// Counts executors; events of an earlier one are stale.
+    incarnation: u64,
+    running: Option<Running>,
+    leases: HashMap<LeaseKey, Lease>,
+    /// Granted while no executor runs.
+    waiting: Vec<(Grant, Arc<StageInfo>)>,
+    failed_starts: u32,
+    withdrawn: bool,
+    /// Frames without descriptors, to go out in one write.
+    outgoing: Vec<u8>,
+}
+
+struct Running {
+    socket: mpsc::UnboundedSender<socket::Outgoing>,
+    recorder: Arc<Recorder>,
+    killer: Killer,
+    since: Instant,
+    /// Ended on purpose: what it was running is not charged.
+    deliberate: bool,
+    defined: HashMap<(u64, u32), Arc<StageInfo>>,
+}
+
+/// A lease between its grant and its final progress.
+struct Lease {
+    stage: Arc<StageInfo>,
+    generation: u32,
+    output: Option<OutputFile>,
+    /// The executor knows it.
+    sent: bool,
+    /// All of it was sent, or it was stopped: no further message may go to the executor.
+    complete: bool,
+    stopping: bool,
+    preparation: Option<AbortHandle>,
+    tasks_sent: u64,
+    tasks_done: u64,
+    /// Descriptors at the executor, returned when so many tasks are done.
+    permits: VecDeque<(u64, OwnedSemaphorePermit)>,
+    /// Progress of leases with parts goes through here, in order, because parts take their time.
+    parts: Option<mpsc::UnboundedSender<LeaseProgress>>,
+}
+
+impl Device {
+    async fn run(mut self, mut events: mpsc::UnboundedReceiver<DeviceEvent>) {
+        let mut batch = Vec::new();
+        loop {
+            if events.recv_many(&mut batch, 512).await == 0 {
+                return;
+            }
+            for event in batch.drain(..) {
+                match event {
+                    DeviceEvent::Start(leases) => leases.into_iter().for_each(|(grant, stage)| self.start_lease(grant, stage)),
+                    DeviceEvent::Stop(key) => self.stop_lease(key),
+                    DeviceEvent::Release(job) => self.release(job),
+                    DeviceEvent::Replace => {
+                        if let Some(running) = &mut self.running {
+                            running.deliberate = true;
+                            running.killer.kill();
+                        }
+                    }
+                    DeviceEvent::Prepared(incarnation, key, step) if incarnation == self.incarnation => self.on_prepared(key, step),
+                    DeviceEvent::FromExecutor(incarnation, progress) if incarnation == self.incarnation => self.on_progress(progress),
+                    DeviceEvent::Ended(incarnation, status) if incarnation == self.incarnation => self.on_ended(&status),
+                    DeviceEvent::Launched(incarnation, launched) if incarnation == self.incarnation => self.on_launched(*launched),
+                    DeviceEvent::Prepared(..) | DeviceEvent::FromExecutor(..) | DeviceEvent::Ended(..) | DeviceEvent::Launched(..) => {}
+                    DeviceEvent::Shutdown(done) => {
+                        self.shutdown(events).await;
+                        let _ = done.send(());
+                        return;
+                    }
+                }
+            }
+            self.flush();
+        }
+    }
+
+    /// Takes over an executor that is ready.
+    fn attach(&mut self, launched: Launched) {
+        let Launched { reader, frames, writer, recorder, killer, exited, .. } = launched;
+        let socket = socket::start_writer(writer);
+        let (incarnation, events, if_broken) = (self.incarnation, self.events.clone(), killer.clone());
+        tokio::spawn(async move {
+            let progress = events.clone();
+            let forward = move |batch: Vec<FromExecutor>| {
+                let batch = batch.into_iter().filter_map(|message| match message.message {
+                    Some(from_executor::Message::Progress(progress)) => Some(progress),
+                    _ => None,
+                });
+                let _ = progress.send(DeviceEvent::FromExecutor(incarnation, batch.collect()));
+            };
+            let broken = socket::read_all(reader, frames, forward).await;
+            if broken.is_some() {
+                if_broken.kill();
+            }
+            // Only now: what it told before its end still counts.
+            let status = exited.await.unwrap_or_else(|_| "unknown".into());
+            let status = broken.map_or(status, |error| error.to_string());
+            let _ = events.send(DeviceEvent::Ended(incarnation, status));
+        });
+        let since = Instant::now();
+        self.running = Some(Running { socket, recorder, killer, since, deliberate: false, defined: HashMap::new() });
+    }
+
+    fn start_lease(&mut self, grant: Grant, stage: Arc<StageInfo>) {
+        let key = LeaseKey::from(grant.lease.unwrap_or_default());
+        if self.withdrawn {
+            return self.fail_whole(&grant, format!("device {} was withdrawn: its executor does not start", self.index));
+        }
+        if self.running.is_none() {
+            self.waiting.push((grant, stage));
+            return;
+        }
+        self.define(&grant, &stage);
+        self.output.started(LeaseFacts {
+            key,
+            job: grant.job,
+            stage: grant.stage,
+            first_task: grant.first_task,
+            task_count: grant.task_count,
+            device: self.index,
+        });
+        let mut lease = Lease {
+            stage: stage.clone(),
+            generation: grant.generation,
+            output: None,
+            sent: false,
+            complete: false,
+            stopping: false,
+            preparation: None,
+            tasks_sent: 0,
+            tasks_done: 0,
+            permits: VecDeque::new(),
+            parts: None,
+        };
+        if !writes(&stage) && matches!(source(&stage), Some(Source::Range(_))) {
+            // Nothing to open: straight to the executor.
+            lease.sent = true;
+            lease.complete = true;
+            lease.tasks_sent = grant.task_count;
+            let run = RunLease {
+                lease: grant.lease,
+                job: grant.job,
+                stage: grant.stage,
+                first_task: grant.first_task,
+                task_count: grant.task_count,
+                ..RunLease::default()
+            };
+            self.leases.insert(key, lease);
+            self.send(to_executor::Message::Run(run), Vec::new());
+            return;
+        }
+        let (events, incarnation) = (self.events.clone(), self.incarnation);
+        let tell = move |step| events.send(DeviceEvent::Prepared(incarnation, key, step)).is_ok();
+        let preparation = tokio::spawn(self.common.preparer.clone().prepare(grant, stage, tell));
+        lease.preparation = Some(preparation.abort_handle());
+        self.leases.insert(key, lease);
+    }
+
+    fn define(&mut self, grant: &Grant, stage: &Arc<StageInfo>) {
+        let place = (grant.job, grant.stage);
+        let Some(running) = &mut self.running else { return };
+        let known = running.defined.get(&place).is_some_and(|known| Arc::ptr_eq(known, stage) || known == stage);
+        if !known {
+            running.defined.insert(place, stage.clone());
+            self.send(to_executor::Message::Define(DefineStage { info: Some((**stage).clone()) }), Vec::new());
+        }
+    }
+
+    fn on_prepared(&mut self, key: LeaseKey, step: Prepared) {
+        let Some(lease) = self.leases.get_mut(&key) else { return };
+        if lease.complete {
+            return; // stopped meanwhile
+        }
+        match step {
+            Prepared::Output(output) => lease.output = Some(output),
+            Prepared::Segment { first_task, inputs, permit } => self.send_segment(key, first_task, Some(inputs), permit),
+            Prepared::Failed(failures) => {
+                let failed: u64 = failures.iter().map(|failure| failure.task_count).sum();
+                tracing::warn!(lease = %key, tasks = failed, "{}", failures.first().map_or("", |failure| &failure.message));
+                self.tell(vec![LeaseProgress { lease: Some(key.into()), failures, ..LeaseProgress::default() }]);
+            }
+            Prepared::End => {
+                lease.complete = true;
+                if lease.sent {
+                    self.send_segment(key, 0, None, None);
+                } else {
+                    self.end_unsent(key);
+                }
+            }
+        }
+    }
+
+    /// Sends tasks, or without `inputs` the word that no more will come.
+    fn send_segment(&mut self, key: LeaseKey, first_task: u64, inputs: Option<Inputs>, permit: Option<OwnedSemaphorePermit>) {
+        let Some(lease) = self.leases.get_mut(&key) else { return };
+        let first_message = !std::mem::replace(&mut lease.sent, true);
+        let mut run =
+            RunLease { lease: Some(key.into()), job: lease.stage.job, stage: lease.stage.stage, first_task, more: !lease.complete, ..RunLease::default() };
+        let mut descriptors = inputs.map_or_else(Vec::new, |inputs| inputs.into_message(&mut run));
+        if first_message && let Some(output) = &lease.output {
+            match output.file.try_clone() {
+                Ok(file) => {
+                    run.has_output = true;
+                    descriptors.push(file.into());
+                }
+                // The executor will say that it has no output file, and the tasks will run elsewhere.
+                Err(error) => tracing::warn!(lease = %key, %error, "cannot pass the output file on"),
+            }
+        }
+        run.descriptors = descriptors.len() as u32;
+        lease.tasks_sent += run.task_count;
+        if let Some(permit) = permit {
+            lease.permits.push_back((lease.tasks_sent, permit));
+        }
+        self.send(to_executor::Message::Run(run), descriptors);
+    }
+
+    /// Ends a lease that the executor never saw; the session says what became of its tasks.
+    fn end_unsent(&mut self, key: LeaseKey) {
+        if self.leases.remove(&key).is_some() {
+            self.output.ended(key);
+            self.tell(vec![LeaseProgress { lease: Some(key.into()), final_report: true, ..LeaseProgress::default() }]);
+        }
+    }
+
+    fn stop_lease(&mut self, key: LeaseKey) {
+        if let Some(at) = self.waiting.iter().position(|(grant, _)| grant.lease.map(LeaseKey::from) == Some(key)) {
+            self.waiting.remove(at);
+            return self.tell(vec![LeaseProgress { lease: Some(key.into()), final_report: true, ..LeaseProgress::default() }]);
+        }
+        let Some(lease) = self.leases.get_mut(&key) else { return };
+        if let Some(preparation) = lease.preparation.take() {
+            preparation.abort();
+        }
+        lease.complete = true;
+        lease.stopping = true;
+        if lease.sent {
+            self.send(to_executor::Message::Stop(StopLease { lease: Some(key.into()) }), Vec::new());
+        } else {
+            self.end_unsent(key);
+        }
+    }
+
+    fn release(&mut self, job: u64) {
+        if let Some(running) = &mut self.running {
+            let before = running.defined.len();
+            running.defined.retain(|(of, _), _| *of != job);
+            if running.defined.len() < before {
+                self.send(to_executor::Message::Forget(ForgetJobs { jobs: vec![job] }), Vec::new());
+            }
+        }
+    }
+
+    fn on_progress(&mut self, batch: Vec<LeaseProgress>) {
+        let mut told = Vec::with_capacity(batch.len());
+        for mut progress in batch {
+            let Some(key) = progress.lease.map(LeaseKey::from) else { continue };
+            let Some(lease) = self.leases.get_mut(&key) else { continue };
+            lease.tasks_done += progress.results.iter().map(|r| r.task_count).sum::<u64>();
+            lease.tasks_done += progress.failures.iter().map(|f| f.task_count).sum::<u64>();
+            while lease.permits.front().is_some_and(|(tasks, _)| *tasks <= lease.tasks_done) {
+                lease.permits.pop_front();
+            }
+            if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
+                let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);
+                let blocks = std::mem::take(&mut progress.blocks);
+                self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &blocks);
+            }
+            let ended = progress.final_report;
+            if lease.stage.output.is_some() {
+                let parts = lease.parts.get_or_insert_with(|| start_parts(&self.common, key, &lease.stage, lease.output.clone()));
+                let _ = parts.send(progress);
+            } else {
+                told.push(progress);
+            }
+            if ended {
+                self.leases.remove(&key);
+                self.output.ended(key);
+            }
+        }
+        self.tell(told);
+    }
+
+    fn on_ended(&mut self, status: &str) {
+        let Some(running) = self.running.take() else { return };
+        self.incarnation += 1;
+        self.outgoing.clear();
+        let lived = running.since.elapsed();
+        let what = if running.deliberate {
+            "the executor was replaced because a lease on it did not end".into()
+        } else {
+            format!("the executor died ({status}{})", explain(status))
+        };
+        let tail = self.output.tail();
+        let last_line = tail.lines().last().unwrap_or_default();
+        let message = if last_line.is_empty() { what } else { format!("{what}: {last_line}") };
+        tracing::warn!(device = self.index, leases = self.leases.len(), "{message}");
+        let tasks = running.recorder.running().into_iter().map(|(key, first, count)| (key.into(), first, count)).collect();
+        for (key, mut lease) in self.leases.drain() {
+            if let Some(preparation) = lease.preparation.take() {
+                preparation.abort();
+            }
+            self.output.ended(key);
+        }
+        let input = Input::ExecutorLost { device: self.index, message, running: tasks, charged: !running.deliberate };
+        let _ = self.common.edge.send(EdgeInput::Session(input));
+        self.relaunch(if lived >= HEALTHY { Duration::ZERO } else { RESTART_MIN });
+    }
+
+    fn relaunch(&self, pause: Duration) {
+        let (common, kind, output) = (self.common.clone(), self.kind, self.output.clone());
+        let (events, incarnation) = (self.events.clone(), self.incarnation);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let launched = common.launcher.launch(kind, output).await;
+            let _ = events.send(DeviceEvent::Launched(incarnation, Box::new(launched)));
+        });
+    }
+
+    fn on_launched(&mut self, launched: Result<Launched, LaunchError>) {
+        let error = match launched {
+            Ok(launched) => {
+                self.failed_starts = 0;
+                self.attach(launched);
+                for (grant, stage) in std::mem::take(&mut self.waiting) {
+                    self.start_lease(grant, stage);
+                }
+                return;
+            }
+            Err(error) => super::shuffle::fetch::chain(&error),
+        };
+        self.failed_starts += 1;
+        if self.failed_starts < STARTS_MAX {
+            let pause = (RESTART_MIN * 10u32.pow(self.failed_starts)).min(RESTART_MAX);
+            tracing::warn!(device = self.index, error, again_in = ?pause, "the executor does not start");
+            return self.relaunch(pause);
+        }
+        tracing::error!(device = self.index, error, "the executor does not start; the device is withdrawn until the worker is started again");
+        self.withdrawn = true;
+        for (grant, _) in std::mem::take(&mut self.waiting) {
+            self.fail_whole(&grant, format!("the executor of device {} does not start: {error}", self.index));
+        }
+        let _ = self.common.edge.send(EdgeInput::Withdrawn(self.index));
+    }
+
+    fn fail_whole(&self, grant: &Grant, message: String) {
+        let failure = TaskFailure {
+            first_task: grant.first_task,
+            task_count: grant.task_count,
+            class: FailureClass::Device.into(),
+            message,
+            source_worker: 0,
+        };
+        self.tell(vec![LeaseProgress { lease: grant.lease, failures: vec![failure], final_report: true, ..LeaseProgress::default() }]);
+    }
+
+    fn send(&mut self, message: to_executor::Message, descriptors: Vec<OwnedFd>) {
+        if descriptors.is_empty() {
+            frame::push(&mut self.outgoing, &ToExecutor { message: Some(message) });
+            return;
+        }
+        // In order: what was queued before goes first.
+        self.flush();
+        let mut bytes = Vec::new();
+        frame::push(&mut bytes, &ToExecutor { message: Some(message) });
+        if let Some(running) = &self.running {
+            let _ = running.socket.send(socket::Outgoing { bytes, descriptors });
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.outgoing.is_empty()
+            && let Some(running) = &self.running
+        {
+            let bytes = std::mem::take(&mut self.outgoing);
+            let _ = running.socket.send(socket::Outgoing { bytes, descriptors: Vec::new() });
+        }
+    }
+
+    fn tell(&self, progress: Vec<LeaseProgress>) {
+        if !progress.is_empty() {
+            let _ = self.common.edge.send(EdgeInput::Session(Input::Progress(progress)));
+        }
+    }
+
+    async fn shutdown(mut self, mut events: mpsc::UnboundedReceiver<DeviceEvent>) {
+        self.leases.values_mut().filter_map(|lease| lease.preparation.take()).for_each(|preparation| preparation.abort());
+        self.outgoing.clear();
+        self.send(to_executor::Message::Shutdown(Shutdown {}), Vec::new());
+        self.flush();
+        let Some(Running { socket, killer, .. }) = self.running.take() else { return };
+        drop(socket); // the writer closes its half when it is done
+        let ended = async {
+            while let Some(event) = events.recv().await {
+                if matches!(event, DeviceEvent::Ended(..)) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
+            killer.kill();
+        }
+    }
+}
+
+/// Prepares the parts of one lease, message by message, and passes the progress on behind each.
+fn start_parts(common: &Arc<Common>, key: LeaseKey, stage: &Arc<StageInfo>, output: Option<OutputFile>) -> mpsc::UnboundedSender<LeaseProgress> {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<LeaseProgress>();
+    let (common, stage) = (common.clone(), stage.clone());
+    tokio::spawn(async move {
+        while let Some(progress) = receiver.recv().await {
+            let (shared, stage, output) = (common.clone(), stage.clone(), output.clone());
+            let prepared = tokio::task::spawn_blocking(move || prepare_parts(&shared, key, &stage, output.as_ref(), progress)).await;
+            match prepared {
+                Ok(progress) => {
+                    let _ = common.edge.send(EdgeInput::Session(Input::Progress(vec![progress])));
+                }
+                Err(error) => tracing::error!(lease = %key, %error, "preparing parts panicked"),
+            }
+        }
+    });
+    sender
+}
+
+fn prepare_parts(common: &Common, key: LeaseKey, stage: &StageInfo, output: Option<&OutputFile>, mut progress: LeaseProgress) -> LeaseProgress {
+    let ranges = std::mem::take(&mut progress.part_ranges);
+    progress.parts.iter_mut().for_each(|part| part.worker = common.worker);
+    if progress.parts.is_empty() {
+        return progress;
+    }
+    let url = stage.output.as_ref().map_or("", |output| &output.url);
+    let failed = match (output_path(url), output) {
+        (Some(path), Some(output)) => common
+            .staging
+            .prepare(&path, stage.job, key, &output.file, &mut progress.parts, &ranges)
+            .err()
+            .map(|(path, error)| (FailureClass::Worker, format!("cannot prepare the output at {}: {error}", path.display()))),
+        (None, _) => Some((FailureClass::Fatal, format!("`{url}` is not an output this worker can write: only file:///absolute/path"))),
+        (_, None) => Some((FailureClass::Worker, "the lease has no output file".into())),
+    };
+    if let Some((class, message)) = failed {
+        tracing::warn!(lease = %key, "{message}");
+        progress.parts.clear();
+        progress.failures.extend(progress.results.drain(..).map(|results| TaskFailure {
+            first_task: results.first_task,
+            task_count: results.task_count,
+            class: class.into(),
+            message: message.clone(),
+            source_worker: 0,
+        }));
+    }
+    progress
+}

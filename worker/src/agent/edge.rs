@@ -1,0 +1,337 @@
+//! The edge of the agent: waits, hands inputs to the session, performs its effects. It decides nothing and never blocks; files, network
+//! and executors are other tasks that answer through the same queue.
+use super::{
+    connection::{Connection, Ended},
+    device::{Common, DeviceEvent, DeviceHandle},
+    listing,
+    load::LoadMeter,
+    logs::Logs,
+    publish,
+};
+use crate::session::{AgentSession, Effect, ExitReason, Input};
+use raftwerk_proto::v1::{AttemptLogs, Device, Grant, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
+use raftwerk_transport::Identity;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+pub(crate) enum EdgeInput {
+    Session(Input),
+    ConnectionOpen(u64, mpsc::UnboundedSender<WorkerMessage>),
+    ConnectionEnded(u64, Ended),
+    Message(u64, SchedulerMessage),
+    Load(Load),
+    /// A device does not start any more.
+    Withdrawn(u32),
+    Shutdown,
+}
+
+/// Load is measured at most this often.
+const LOAD_EVERY: Duration = Duration::from_secs(1);
+/// How often a lost cluster is mentioned in the log, after the first time.
+const MENTION_EVERY: Duration = Duration::from_secs(30);
+
+pub(crate) struct Edge {
+    pub(crate) session: AgentSession,
+    pub(crate) name: String,
+    pub(crate) identity: Identity,
+    /// Where schedulers may be, in the order to try.
+    pub(crate) addresses: Vec<String>,
+    pub(crate) common: Arc<Common>,
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) offered: Vec<Device>,
+    pub(crate) devices: BTreeMap<u32, DeviceHandle>,
+    pub(crate) inputs: mpsc::UnboundedReceiver<EdgeInput>,
+    /// Told once, with the reason of the end.
+    pub(crate) exited: Option<oneshot::Sender<ExitReason>>,
+    pub(crate) state: EdgeState,
+}
+
+/// What the edge remembers for itself.
+pub(crate) struct EdgeState {
+    started: Instant,
+    connections: u64,
+    connection: Option<Connection>,
+    next_address: usize,
+    hopeless: HashSet<String>,
+    mentioned: Option<Instant>,
+    was_open: bool,
+    load_asked: Option<Instant>,
+    meter: Arc<std::sync::Mutex<LoadMeter>>,
+    /// One publish at a time: a leader may ask again while the first is under way.
+    publishing: Arc<Mutex<()>>,
+}
+
+impl EdgeState {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            connections: 0,
+            connection: None,
+            next_address: 0,
+            hopeless: HashSet::new(),
+            mentioned: None,
+            was_open: false,
+            load_asked: None,
+            meter: Arc::default(),
+            publishing: Arc::default(),
+        }
+    }
+}
+
+impl Edge {
+    fn now_ms(&self) -> u64 {
+        self.state.started.elapsed().as_millis() as u64
+    }
+
+    pub(crate) async fn run(mut self) {
+        self.handle(Input::Start);
+        let mut batch = Vec::new();
+        while !self.session.has_exited() {
+            let wake = self.session.wake_at().map(|at| self.state.started + Duration::from_millis(at));
+            let tick = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                received = self.inputs.recv_many(&mut batch, 1024) => {
+                    if received == 0 {
+                        self.handle(Input::ShutdownRequested { reason: "the worker was dropped".into() });
+                    }
+                    self.take(&mut batch);
+                }
+                () = tick => {}
+            }
+            // After every batch too: a busy queue must not keep a heartbeat waiting.
+            if wake.is_some_and(|at| Instant::now() >= at) {
+                self.measure_load();
+                self.handle(Input::Tick);
+            }
+        }
+        self.shut_down().await;
+    }
+
+    /// Neighbouring progress goes to the session as one input, and so to the scheduler as one message.
+    fn take(&mut self, batch: &mut Vec<EdgeInput>) {
+        let mut progress: Vec<LeaseProgress> = Vec::new();
+        for input in batch.drain(..) {
+            if let EdgeInput::Session(Input::Progress(more)) = input {
+                if progress.is_empty() {
+                    progress = more;
+                } else {
+                    progress.extend(more);
+                }
+                continue;
+            }
+            if !progress.is_empty() {
+                let told = std::mem::take(&mut progress);
+                self.handle(Input::Progress(told));
+            }
+            match input {
+                EdgeInput::Session(input) => self.handle(input),
+                EdgeInput::ConnectionOpen(number, outgoing) => self.on_open(number, outgoing),
+                EdgeInput::ConnectionEnded(number, ended) => self.on_ended(number, ended),
+                EdgeInput::Message(number, message) => {
+                    if self.state.connection.as_ref().is_some_and(|connection| connection.number == number) {
+                        self.handle(Input::FromScheduler(message));
+                    }
+                }
+                EdgeInput::Load(load) => self.handle(Input::Load(load)),
+                EdgeInput::Withdrawn(index) => {
+                    self.offered.retain(|device| device.index != index);
+                    self.handle(Input::DevicesChanged(self.offered.clone()));
+                }
+                EdgeInput::Shutdown => self.handle(Input::ShutdownRequested { reason: "the worker was asked to stop".into() }),
+            }
+        }
+        if !progress.is_empty() {
+            self.handle(Input::Progress(progress));
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let effects = self.session.handle(self.now_ms(), input);
+        let mut starts: BTreeMap<u32, Vec<(Grant, Arc<StageInfo>)>> = BTreeMap::new();
+        for effect in effects {
+            match effect {
+                Effect::StartLease { grant, stage } => starts.entry(grant.device).or_default().push((grant, stage)),
+                effect => {
+                    // A stop must not overtake the start of its lease.
+                    self.start(&mut starts);
+                    self.perform(effect);
+                }
+            }
+        }
+        self.start(&mut starts);
+        if self.session.is_open() && !self.state.was_open {
+            let address = self.state.connection.as_ref().map_or("", |connection| &connection.address);
+            tracing::info!(worker = self.session.worker(), session = self.session.session(), leader = address, "registered with the cluster");
+            self.state.hopeless.clear();
+            self.state.mentioned = None;
+        }
+        self.state.was_open = self.session.is_open();
+    }
+
+    fn start(&mut self, starts: &mut BTreeMap<u32, Vec<(Grant, Arc<StageInfo>)>>) {
+        while let Some((device, leases)) = starts.pop_first() {
+            if let Some(handle) = self.devices.get(&device) {
+                handle.send(DeviceEvent::Start(leases));
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Connect { address, after_ms } => self.connect(address, Duration::from_millis(after_ms)),
+            Effect::Disconnect { reason } => {
+                tracing::info!(reason, "leaving this scheduler");
+                self.state.connection.take().iter().for_each(Connection::abort);
+                self.handle(Input::Disconnected { reason, jitter_permille: jitter() });
+            }
+            Effect::Send(message) => {
+                if let Some(outgoing) = self.state.connection.as_ref().and_then(|connection| connection.outgoing.as_ref()) {
+                    let _ = outgoing.send(message);
+                }
+            }
+            Effect::StartLease { .. } => unreachable!("collected by the caller"),
+            Effect::StopLease { lease, device, reason } => {
+                tracing::debug!(lease = %crate::lease::LeaseKey::from(lease), ?reason, "stopping a lease");
+                if let Some(handle) = self.devices.get(&device) {
+                    handle.send(DeviceEvent::Stop(lease.into()));
+                }
+            }
+            Effect::ReplaceExecutor { device } => {
+                tracing::warn!(device, "a stopped lease does not end; its executor is replaced");
+                if let Some(handle) = self.devices.get(&device) {
+                    handle.send(DeviceEvent::Replace);
+                }
+            }
+            Effect::ReleaseJob(job) => self.release(job),
+            Effect::ListInputs(request) => {
+                let name = self.name.clone();
+                self.answer(move |_| Input::Listing(listing::answer(request, &name)));
+            }
+            Effect::Publish(request) => {
+                let (turn, common) = (self.state.publishing.clone(), self.common.clone());
+                tokio::spawn(async move {
+                    let _turn = turn.lock().await;
+                    let shared = common.clone();
+                    let answered = tokio::task::spawn_blocking(move || publish::answer(&shared.staging, &request)).await;
+                    if let Ok(report) = answered {
+                        let _ = common.edge.send(EdgeInput::Session(Input::Published(report)));
+                    }
+                });
+            }
+            Effect::FetchLogs(request) => {
+                let logs = self.logs.of_job(request.job, request.max_bytes);
+                self.handle(Input::Logs(AttemptLogs { request: request.request, logs }));
+            }
+            Effect::Exit(reason) => {
+                if let ExitReason::Refused(reason) = &reason {
+                    tracing::error!(reason, "the cluster refuses this worker");
+                }
+                if let Some(exited) = self.exited.take() {
+                    let _ = exited.send(reason);
+                }
+            }
+        }
+    }
+
+    /// Runs file work elsewhere and feeds its answer back.
+    fn answer(&self, work: impl FnOnce(&Common) -> Input + Send + 'static) {
+        let common = self.common.clone();
+        tokio::task::spawn_blocking(move || {
+            let input = work(&common);
+            let _ = common.edge.send(EdgeInput::Session(input));
+        });
+    }
+
+    fn release(&self, job: u64) {
+        self.devices.values().for_each(|device| device.send(DeviceEvent::Release(job)));
+        let common = self.common.clone();
+        tokio::task::spawn_blocking(move || {
+            for result in [common.store.release(job), common.staging.release(job)] {
+                if let Err(error) = result {
+                    tracing::warn!(job, %error, "cannot remove what an ended job left on disk");
+                }
+            }
+        });
+    }
+
+    fn connect(&mut self, address: Option<String>, after: Duration) {
+        let address = address.unwrap_or_else(|| {
+            let address = self.addresses[self.state.next_address % self.addresses.len()].clone();
+            self.state.next_address += 1;
+            address
+        });
+        self.state.connections += 1;
+        let connection = Connection::open(self.state.connections, address, after, self.identity.clone(), self.common.edge.clone());
+        self.state.connection = Some(connection);
+    }
+
+    fn on_open(&mut self, number: u64, outgoing: mpsc::UnboundedSender<WorkerMessage>) {
+        if let Some(connection) = &mut self.state.connection
+            && connection.number == number
+        {
+            connection.outgoing = Some(outgoing);
+            let address = connection.address.clone();
+            self.handle(Input::Connected { address });
+        }
+    }
+
+    fn on_ended(&mut self, number: u64, ended: Ended) {
+        let Some(connection) = self.state.connection.take_if(|connection| connection.number == number) else { return };
+        let Ended { reason, hopeless } = ended;
+        if hopeless {
+            self.state.hopeless.insert(connection.address.clone());
+            if self.addresses.iter().all(|address| self.state.hopeless.contains(address)) {
+                let fix = "start with the data directory and the addresses of one cluster, or join again with an empty data directory";
+                return self.handle(Input::Unreachable { reason: format!("{reason}; {fix}") });
+            }
+        } else {
+            self.state.hopeless.remove(&connection.address);
+        }
+        if self.state.was_open || self.state.mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
+            tracing::warn!(address = connection.address, reason, "no connection to the cluster, trying again");
+            self.state.mentioned = Some(Instant::now());
+        }
+        self.handle(Input::Disconnected { reason, jitter_permille: jitter() });
+    }
+
+    /// Off the hot path: the numbers go out with the next heartbeat.
+    fn measure_load(&mut self) {
+        if self.state.load_asked.is_some_and(|at| at.elapsed() < LOAD_EVERY) {
+            return;
+        }
+        self.state.load_asked = Some(Instant::now());
+        let (common, meter) = (self.common.clone(), self.state.meter.clone());
+        tokio::task::spawn_blocking(move || {
+            let load = meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(common.store.bytes());
+            let _ = common.edge.send(EdgeInput::Load(load));
+        });
+    }
+
+    async fn shut_down(mut self) {
+        if let Some(connection) = self.state.connection.take() {
+            connection.finish().await;
+        }
+        let ends = self.devices.values().map(|device| {
+            let (sender, done) = oneshot::channel();
+            device.send(DeviceEvent::Shutdown(sender));
+            done
+        });
+        for done in ends.collect::<Vec<_>>() {
+            let _ = done.await;
+        }
+    }
+}
+
+/// Spreads workers that lost the same leader; without a random source they merely come back together.
+fn jitter() -> u16 {
+    (getrandom::u32().unwrap_or_default() % 1001) as u16
+}

@@ -1,0 +1,103 @@
+//! Who this worker is: read from its data directory, or got from the cluster by a join token at the first start.
+use super::{data_dir::DataDir, shuffle::fetch::chain};
+use raftwerk_proto::{
+    PROTOCOL_VERSION,
+    v1::{JoinRequest, join_client::JoinClient},
+};
+use raftwerk_transport::{CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, connect_to_join};
+use std::{path::PathBuf, time::Duration};
+
+/// Between rounds over all addresses while no scheduler answers.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("{} holds no identity and no join token was given; pass the token that the cluster printed at its first start", .0.display())]
+    NoToken(PathBuf),
+    #[error("the identity in {} cannot be used", path.display())]
+    Identity { path: PathBuf, source: IdentityError },
+    #[error("{} holds the identity of a {kind}, not of a worker; use another data directory", path.display())]
+    NotAWorker { path: PathBuf, kind: PeerKind },
+    #[error("the join token is of another cluster than the schedulers at {addresses}; use the token of this cluster")]
+    OtherCluster { addresses: String },
+    #[error("the cluster does not accept the join token: {reason}; ask for the current one")]
+    Refused { reason: String },
+    #[error("the answer of the scheduler cannot be used")]
+    Answer { source: IdentityError },
+    #[error("{reason}")]
+    Address { reason: String },
+}
+
+/// Tries for ever while the cluster is away; every error is final.
+pub(crate) async fn load_or_join(dir: &DataDir, name: &str, schedulers: &[String], token: Option<&JoinToken>) -> Result<Identity, JoinError> {
+    let path = dir.identity();
+    if Identity::exists(&path) {
+        let identity = Identity::load(&path).map_err(|source| JoinError::Identity { path: path.clone(), source })?;
+        let kind = identity.peer().kind;
+        return if kind == PeerKind::Worker { Ok(identity) } else { Err(JoinError::NotAWorker { path, kind }) };
+    }
+    let token = token.ok_or_else(|| JoinError::NoToken(dir.path().to_owned()))?;
+    let (identity, known) = join(name, schedulers, token).await?;
+    if let Err(error) = dir.remember_schedulers(&known) {
+        tracing::warn!(%error, "cannot note the addresses of the schedulers");
+    }
+    identity.save(&path).map_err(|source| JoinError::Identity { path, source })?;
+    Ok(identity)
+}
+
+async fn join(name: &str, schedulers: &[String], token: &JoinToken) -> Result<(Identity, Vec<String>), JoinError> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let mut elsewhere = 0;
+        for address in schedulers {
+            match try_join(name, address, token).await {
+                Ok(joined) => return Ok(joined),
+                Err(Attempt::Final(error)) => return Err(error),
+                Err(Attempt::OtherCluster) => elsewhere += 1,
+                Err(Attempt::Later(reason)) => tracing::info!(address, reason, "cannot join yet, trying again"),
+            }
+        }
+        if elsewhere == schedulers.len() {
+            return Err(JoinError::OtherCluster { addresses: schedulers.join(", ") });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+enum Attempt {
+    Later(String),
+    OtherCluster,
+    Final(JoinError),
+}
+
+async fn try_join(name: &str, address: &str, token: &JoinToken) -> Result<(Identity, Vec<String>), Attempt> {
+    let channel = connect_to_join(address, token).await.map_err(|error| match error {
+        ConnectError::WrongAuthority { .. } => Attempt::OtherCluster,
+        ConnectError::BadAddress { .. } | ConnectError::WrongKind { .. } => Attempt::Final(JoinError::Address { reason: chain(&error) }),
+        error => Attempt::Later(chain(&error)),
+    })?;
+    let pending = PendingIdentity::new().map_err(|source| Attempt::Final(JoinError::Answer { source }))?;
+    let request = JoinRequest {
+        protocol_version: PROTOCOL_VERSION,
+        kind: PeerKind::Worker.as_str().into(),
+        name: name.into(),
+        address: String::new(),
+        token_secret: token.secret.clone(),
+        certificate_request_der: pending.request_der().into(),
+    };
+    let mut client = JoinClient::new(channel);
+    let call = tokio::time::timeout(CALL_DEADLINE, client.join(request));
+    let reply = call.await.map_err(|_| Attempt::Later("no answer in time".into()))?.map_err(|status| match status.code() {
+        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated | tonic::Code::InvalidArgument | tonic::Code::AlreadyExists => {
+            Attempt::Final(JoinError::Refused { reason: status.message().to_owned() })
+        }
+        _ => Attempt::Later(status.message().to_owned()),
+    })?;
+    let reply = reply.into_inner();
+    let identity = pending
+        .complete(&reply.cluster, &reply.certificate_der, &reply.ca_certificate_der)
+        .map_err(|source| Attempt::Final(JoinError::Answer { source }))?;
+    Ok((identity, reply.scheduler_addresses))
+}

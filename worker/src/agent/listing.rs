@@ -1,0 +1,203 @@
+//! Which files a job's patterns mean, as this worker sees them.
+use super::npy;
+use glob::MatchOptions;
+use raftwerk_proto::v1::{Files, InputFile, InputListing, ListInputs};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListingError {
+    #[error("no file matches '{pattern}' on worker {worker}")]
+    NothingMatches { pattern: String, worker: String },
+    #[error("'{pattern}' is not a pattern: {source}")]
+    Pattern { pattern: String, source: glob::PatternError },
+    #[error("cannot read {} on worker {worker}: {source}", path.display())]
+    Unreadable { path: PathBuf, worker: String, source: io::Error },
+    #[error("{} is neither a file nor a directory", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{}: its name is not valid UTF-8", path.display())]
+    Name { path: PathBuf },
+    #[error("{}: {source}", path.display())]
+    Npy { path: PathBuf, source: npy::NpyError },
+    #[error("unknown input format `{0}`: expected `text` or `npy`")]
+    Format(String),
+}
+
+/// Answers a planning request; never fails as a whole, the error travels in the answer.
+pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
+    let output_exists = output_path(&request.output_url).is_some_and(|path| path.symlink_metadata().is_ok());
+    let mut listing = InputListing { request: request.request, output_exists, ..InputListing::default() };
+    for input in request.inputs {
+        match list(input, worker) {
+            Ok(files) => listing.inputs.push(files),
+            Err(error) => {
+                listing.error = error.to_string();
+                break;
+            }
+        }
+    }
+    listing
+}
+
+/// The path behind a `file://` URL; the rest of the URL is the path as it is.
+pub(crate) fn output_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("file://")?;
+    path.starts_with('/').then(|| Path::new(path).components().collect())
+}
+
+/// Version of a file: its modification time in nanoseconds.
+pub(crate) fn version(metadata: &Metadata) -> u64 {
+    (metadata.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec() as u64)
+}
+
+fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
+    if !matches!(files.format.as_str(), "text" | "npy") {
+        return Err(ListingError::Format(files.format));
+    }
+    // By path, so that a file that two patterns match is read once.
+    let mut found: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
+    for pattern in &files.patterns {
+        let before = found.len();
+        let mut matched = false;
+        for path in expand(pattern, worker)? {
+            matched = true;
+            collect(path, worker, &mut found)?;
+        }
+        // A directory without files matches nothing too.
+        if !matched || (found.len() == before && !found.keys().any(|path| path.starts_with(pattern) || matches(pattern, path))) {
+            return Err(ListingError::NothingMatches { pattern: pattern.clone(), worker: worker.into() });
+        }
+    }
+    files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files.format, worker)).collect::<Result<_, _>>()?;
+    Ok(files)
+}
+
+fn matches(pattern: &str, path: &Path) -> bool {
+    glob::Pattern::new(pattern).is_ok_and(|pattern| path.ancestors().any(|path| pattern.matches_path(path)))
+}
+
+/// A name that exists is itself, whatever characters it has; otherwise it is a pattern.
+fn expand(pattern: &str, worker: &str) -> Result<Vec<PathBuf>, ListingError> {
+    let unreadable = |path: PathBuf, source: io::Error| ListingError::Unreadable { path, worker: worker.into(), source };
+    match fs::metadata(pattern) {
+        Ok(_) => return Ok(vec![PathBuf::from(pattern)]),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(unreadable(pattern.into(), error)),
+    }
+    // As in a shell: `*` does not cross directories and does not match hidden names.
+    let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let paths = glob::glob_with(pattern, options).map_err(|source| ListingError::Pattern { pattern: pattern.into(), source })?;
+    paths.map(|path| path.map_err(|error| unreadable(error.path().to_owned(), io::Error::from(error.error().kind())))).collect()
+}
+
+fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>) -> Result<(), ListingError> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ListingError::Unreadable { path, worker: worker.into(), source }
+    };
+    let metadata = fs::metadata(&path).map_err(unreadable(&path))?;
+    if metadata.is_file() {
+        found.insert(path, metadata);
+        return Ok(());
+    }
+    if !metadata.is_dir() {
+        return Err(ListingError::NotAFile { path });
+    }
+    for entry in fs::read_dir(&path).map_err(unreadable(&path))? {
+        let entry = entry.map_err(unreadable(&path))?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        // Links to directories are not followed: they may lead back up.
+        let kind = entry.file_type().map_err(unreadable(&entry.path()))?;
+        let target_is_file = kind.is_file() || (kind.is_symlink() && fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file()));
+        if !hidden && (kind.is_dir() || target_is_file) {
+            collect(entry.path(), worker, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> Result<InputFile, ListingError> {
+    // Opened here already: a file that may not be read is an error before the job starts, not an hour into it.
+    let mut file = File::open(&path).map_err(|source| ListingError::Unreadable { path: path.clone(), worker: worker.into(), source })?;
+    let text = path.to_str().ok_or_else(|| ListingError::Name { path: path.clone() })?.to_owned();
+    let mut input = InputFile { path: text, bytes: metadata.len(), version: version(metadata), ..InputFile::default() };
+    if format == "npy" {
+        let header = npy::read_header(&mut file, metadata.len()).map_err(|source| ListingError::Npy { path: path.clone(), source })?;
+        input.data_offset = header.data_offset;
+        input.record_bytes = header.record_bytes;
+        input.dtype = header.dtype.into();
+    }
+    Ok(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn listing(patterns: &[String], format: &str) -> Result<Vec<(String, u64)>, String> {
+        let files = Files { patterns: patterns.to_vec(), format: format.into(), ..Files::default() };
+        let answer = answer(ListInputs { request: 1, inputs: vec![files], output_url: String::new() }, "anna");
+        if !answer.error.is_empty() {
+            return Err(answer.error);
+        }
+        Ok(answer.inputs[0].listing.iter().map(|file| (file.path.clone(), file.bytes)).collect())
+    }
+
+    #[test]
+    fn directories_globs_and_names_are_listed_sorted_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        fs::create_dir_all(at("sub/.hidden")).unwrap();
+        for (name, text) in [("b.txt", "bb"), ("a.txt", ""), (".secret", "x"), ("sub/c.txt", "ccc"), ("sub/.hidden/d", "d"), ("w[1].txt", "odd")] {
+            fs::write(at(name), text).unwrap();
+        }
+        let all = [(at("a.txt"), 0), (at("b.txt"), 2), (at("sub/c.txt"), 3), (at("w[1].txt"), 3)];
+        assert_eq!(listing(&[at("")], "text").unwrap(), all);
+        assert_eq!(listing(&[at("*.txt"), at("a.txt")], "text").unwrap().len(), 3);
+        assert_eq!(listing(&[at("w[1].txt")], "text").unwrap(), [(at("w[1].txt"), 3)]);
+    }
+
+    #[test]
+    fn what_matches_nothing_is_named_with_the_worker() {
+        let dir = tempfile::tempdir().unwrap();
+        let pattern = dir.path().join("*.csv").to_str().unwrap().to_owned();
+        assert_eq!(listing(std::slice::from_ref(&pattern), "text").unwrap_err(), format!("no file matches '{pattern}' on worker anna"));
+        let empty = dir.path().to_str().unwrap().to_owned();
+        assert_eq!(listing(std::slice::from_ref(&empty), "text").unwrap_err(), format!("no file matches '{empty}' on worker anna"));
+    }
+
+    #[test]
+    fn an_unreadable_file_is_named_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("locked.txt");
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        if File::open(&path).is_ok() {
+            return eprintln!("skipped: root reads everything");
+        }
+        let error = listing(&[path.to_str().unwrap().to_owned()], "text").unwrap_err();
+        assert!(error.contains("locked.txt") && error.contains("ermission denied"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_array_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npy");
+        fs::write(&path, "hello").unwrap();
+        let error = listing(&[path.to_str().unwrap().to_owned()], "npy").unwrap_err();
+        assert!(error.contains("x.npy") && error.contains("not an .npy file"), "{error}");
+    }
+
+    #[test]
+    fn output_urls_are_absolute_file_urls() {
+        assert_eq!(output_path("file:///a/b/"), Some(PathBuf::from("/a/b")));
+        assert_eq!(output_path("file://a/b"), None);
+        assert_eq!(output_path("s3://a/b"), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! The agent: one per machine. Everything of a worker that touches files, network or processes.
+//!
+//! ```text
+//! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
+//! discovery, child        devices and their executors      device, socket     leases on their way to an executor and back
+//! prepare, listing, npy   input files                      shuffle/           data between stages
+//! staging, publish        output                           logs, load         what people and the scheduler want to know
+//! ```
+mod child;
+mod connection;
+mod data_dir;
+mod device;
+mod discovery;
+mod edge;
+mod identity;
+mod listing;
+mod load;
+mod logs;
+mod npy;
+mod prepare;
+mod publish;
+mod shuffle;
+mod socket;
+mod staging;
+
+pub use data_dir::DataDirError;
+pub use discovery::{DeviceSelection, ProbeOutcome, ProbedDevice, probe_devices};
+pub use identity::JoinError;
+
+use crate::session::{AgentSession, ExitReason};
+use anyhow::Context;
+use child::Launcher;
+use data_dir::DataDir;
+use device::Common;
+use edge::{Edge, EdgeInput, EdgeState};
+use load::Machine;
+use logs::Logs;
+use prepare::Preparer;
+use raftwerk_proto::{
+    DESCRIPTORS, PROTOCOL_VERSION,
+    v1::{Device, Hello, KernelKind, KernelRef, worker_data_server::WorkerDataServer},
+};
+use raftwerk_transport::{Identity, JoinToken, MAX_MESSAGE_BYTES, PeerKind, require};
+use shuffle::{fetch::Fetcher, service::DataService, store::ShuffleStore};
+use staging::Staging;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+use tonic::service::interceptor::InterceptedService;
+
+/// How to start a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// For people; need not be unique.
+    pub name: String,
+    /// Identity and shuffle data; of this worker alone.
+    pub data_dir: PathBuf,
+    /// Addresses ("host:port") of any schedulers of the cluster.
+    pub schedulers: Vec<String>,
+    /// Needed at the first start only.
+    pub token: Option<JoinToken>,
+    /// Where other workers fetch shuffle data.
+    pub listen: String,
+    /// The address others use, when it is not the one listened at.
+    pub advertise: Option<String>,
+    pub devices: DeviceSelection,
+    /// The program that runs as executor, and the arguments before `--device D --threads N`.
+    pub executor_program: PathBuf,
+    pub executor_args_prefix: Vec<String>,
+}
+
+/// Why a worker ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("the cluster refuses this worker: {0}")]
+    Refused(String),
+    #[error("the worker ended unexpectedly; its log says why")]
+    Died,
+}
+
+/// A worker that has joined, whose devices are ready and which keeps its session with the cluster until it is stopped. Dropping it stops
+/// it too, without waiting.
+#[derive(Debug)]
+pub struct RunningWorker {
+    id: u64,
+    address: String,
+    edge: Option<JoinHandle<()>>,
+    exited: Option<oneshot::Receiver<ExitReason>>,
+    shutdown: Shutdown,
+    data_service: JoinHandle<()>,
+}
+
+/// Asks for the end when it is dropped.
+#[derive(Debug)]
+struct Shutdown(mpsc::UnboundedSender<EdgeInput>);
+
+impl Drop for Shutdown {
+    fn drop(&mut self) {
+        let _ = self.0.send(EdgeInput::Shutdown);
+    }
+}
+
+impl RunningWorker {
+    /// Minted by the cluster when this worker joined; the same after every restart.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where other workers reach this one.
+    pub fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// Returns when the worker ends by itself: never while it keeps trying.
+    pub async fn wait(&mut self) -> Result<(), WorkerError> {
+        let Some(exited) = &mut self.exited else { return Ok(()) };
+        let reason = exited.await;
+        self.exited = None;
+        match reason {
+            Ok(ExitReason::Refused(reason)) => Err(WorkerError::Refused(reason)),
+            Ok(ExitReason::Stopped) => Ok(()),
+            Err(_) => Err(WorkerError::Died),
+        }
+    }
+
+    /// Says goodbye to the cluster, so that its leases end at once, and ends the executors.
+    pub async fn stop(mut self) {
+        let _ = self.shutdown.0.send(EdgeInput::Shutdown);
+        if let Some(edge) = self.edge.take() {
+            let _ = edge.await;
+        }
+    }
+}
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        self.data_service.abort();
+    }
+}
+
+/// Joins the cluster if need be, starts an executor per device, and keeps a session with the leader from then on. Returns when the
+/// devices are ready; that the cluster is away is no error, and is tried for ever.
+pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
+    raftwerk_transport::install_crypto();
+    crate::executor::raise_descriptor_limit();
+    anyhow::ensure!(!config.schedulers.is_empty(), "no scheduler address was given");
+    let dir = DataDir::open(&config.data_dir)?;
+    let identity = identity::load_or_join(&dir, &config.name, &config.schedulers, config.token.as_ref()).await?;
+    let id = identity.peer().id;
+    let mut addresses = config.schedulers.clone();
+    addresses.extend(dir.known_schedulers().into_iter().filter(|known| !config.schedulers.contains(known)));
+
+    let store = Arc::new(ShuffleStore::open(dir.path()).with_context(|| format!("cannot empty {}", dir.path().join("shuffle").display()))?);
+    let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
+    let local = listener.local_addr()?;
+    let machine = Machine::look();
+    let address = config.advertise.clone().unwrap_or_else(|| match local.ip().is_unspecified() {
+        // Nobody can connect to "any address"; the host's name is the best guess there is.
+        true => format!("{}:{}", machine.host.hostname, local.port()),
+        false => local.to_string(),
+    });
+
+    let launcher = Launcher::new(
+        config.executor_program.clone(),
+        config.executor_args_prefix.clone(),
+        config.devices.cpus.unwrap_or(machine.host.cores),
+    );
+    let logs: Arc<Logs> = Arc::default();
+    let found = discovery::discover(&launcher, &machine, &config.devices, &logs).await;
+
+    let (edge, inputs) = mpsc::unbounded_channel();
+    let preparer = Arc::new(Preparer {
+        data_dir: dir.path().to_owned(),
+        store: store.clone(),
+        fetcher: Fetcher::new(identity.clone(), store.clone(), dir.path()),
+        descriptors: Arc::new(Semaphore::new(prepare::DESCRIPTORS)),
+        fetches: Arc::new(Semaphore::new(prepare::FETCHES)),
+    });
+    let staging = Arc::new(Staging::new(identity.cluster()));
+    let common = Arc::new(Common { worker: id, launcher, preparer, store: store.clone(), staging, edge: edge.clone() });
+    let (devices, offered) = offer(&common, found)?;
+    let data_service = serve_data(listener, &identity, store);
+
+    let hello = Hello {
+        protocol_version: PROTOCOL_VERSION,
+        incarnation: getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?,
+        name: config.name.clone(),
+        data_address: address.clone(),
+        host: Some(machine.host),
+        devices: offered.clone(),
+        held: Vec::new(),
+        build: env!("CARGO_PKG_VERSION").into(),
+        kernels: known_kernels(),
+    };
+    let (exited_sender, exited) = oneshot::channel();
+    let edge_loop = Edge {
+        session: AgentSession::new(hello),
+        name: config.name,
+        identity,
+        addresses,
+        common,
+        logs,
+        offered,
+        devices,
+        inputs,
+        exited: Some(exited_sender),
+        state: EdgeState::new(),
+    };
+    let edge_task = tokio::spawn(async move {
+        edge_loop.run().await;
+        drop(dir); // the lock, last of all
+    });
+    Ok(RunningWorker { id, address, edge: Some(edge_task), exited: Some(exited), shutdown: Shutdown(edge), data_service })
+}
+
+type Offer = (BTreeMap<u32, device::DeviceHandle>, Vec<Device>);
+
+/// Numbers the devices that are ready; 0 is the CPU when it is offered.
+fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<Offer> {
+    let cpu_offered = matches!(found.first(), Some(discovery::Found { launched: Some(Ok(_)), .. }));
+    let mut next = if cpu_offered { 0 } else { 1 };
+    let (mut devices, mut offered, mut reasons) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for discovery::Found { kind, mut device, output, launched } in found {
+        match launched {
+            Some(Ok(launched)) => {
+                device.index = next;
+                next += 1;
+                tracing::info!(index = device.index, class = device.class, name = device.name, kernels = device.kernels.len(), "device is ready");
+                devices.insert(device.index, device::start(common.clone(), device.index, kind, launched, output));
+                offered.push(device);
+            }
+            Some(Err(error)) => {
+                let error = shuffle::fetch::chain(&error);
+                tracing::warn!(device = %kind, name = device.name, error, "device is not offered");
+                reasons.push(format!("{kind}: {error}"));
+            }
+            None => reasons.push(format!("{kind}: not selected")),
+        }
+    }
+    anyhow::ensure!(!offered.is_empty(), "this worker has no device to offer: {}", reasons.join("; "));
+    Ok((devices, offered))
+}
+
+fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStore>) -> JoinHandle<()> {
+    let incoming = raftwerk_transport::incoming(listener, identity);
+    let data = WorkerDataServer::new(DataService { store }).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    tokio::spawn(async move {
+        let (health_reporter, health) = tonic_health::server::health_reporter();
+        health_reporter.set_serving::<WorkerDataServer<DataService>>().await;
+        // Even that somebody is well, and what it speaks, is said to peers of the cluster only.
+        let peers_only = |request: tonic::Request<()>| {
+            require(&request, &[PeerKind::Scheduler, PeerKind::Worker, PeerKind::Client])?;
+            Ok(request)
+        };
+        let router = raftwerk_transport::server().add_service(data).add_service(InterceptedService::new(health, peers_only));
+        let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1();
+        let router = match reflection {
+            Ok(reflection) => router.add_service(InterceptedService::new(reflection, peers_only)),
+            Err(error) => {
+                tracing::warn!(%error, "gRPC reflection is off");
+                router
+            }
+        };
+        if let Err(error) = router.serve_with_incoming(incoming).await {
+            tracing::error!(%error, "the shuffle service ended");
+        }
+    })
+}
+
+/// What this build knows, for messages about kernels that it does not.
+fn known_kernels() -> Vec<KernelRef> {
+    let descriptors = raftwerk_kernels::registry().iter().map(|kernel| kernel.descriptor());
+    let reference = |descriptor: &raftwerk_kernels::Descriptor| KernelRef {
+        name: descriptor.name.into(),
+        version: descriptor.version,
+        kind: match descriptor.kind {
+            raftwerk_kernels::Kind::Map => KernelKind::Map.into(),
+            raftwerk_kernels::Kind::Reduce => KernelKind::Reduce.into(),
+        },
+        tallies: descriptor.tallies.iter().map(|&tally| tally.into()).collect(),
+    };
+    descriptors.map(reference).collect()
+}

@@ -1,0 +1,344 @@
+//! Everything a lease needs before its executor can run it: the agent opens, the executor computes.
+//!
+//! A lease goes to its executor in one or more messages, so that it starts before all of its input is open and so that a lease of
+//! thousands of small files needs few descriptors at once.
+use super::{
+    listing,
+    shuffle::{
+        fetch::{FetchError, Fetcher, Partition, Wanted, nameless_file},
+        store::ShuffleStore,
+    },
+};
+use crate::lease::LeaseKey;
+use futures::{StreamExt, stream};
+use raftwerk_proto::v1::{ExecutorInput, FailureClass, Grant, InputFile, RunLease, Split, StageInfo, TaskFailure, stage_input::Source};
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io,
+    os::fd::OwnedFd,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Distinct files per message; the system sends at most 253 descriptors at once, and the output file needs one.
+const FILES_PER_MESSAGE: usize = 200;
+/// Descriptors that may wait at executors. Each is also a mapping there, of which a process may have 65530.
+pub(crate) const DESCRIPTORS: usize = 4096;
+/// Partitions of one lease that are fetched at once, while others compute.
+const PARTITIONS_AT_ONCE: usize = 4;
+/// Partitions of all leases that are fetched at once.
+pub(crate) const FETCHES: usize = 16;
+
+/// The output file of a lease.
+#[derive(Clone, Debug)]
+pub(crate) struct OutputFile {
+    /// Where shuffle blocks can be found later; none for parts, which move on to the staging directory.
+    pub(crate) path: Option<Arc<PathBuf>>,
+    pub(crate) file: Arc<File>,
+}
+
+/// One step of a lease's preparation, in order.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// The lease will write; comes first.
+    Output(OutputFile),
+    /// Tasks that are ready to run.
+    Segment { first_task: u64, inputs: Inputs, permit: Option<OwnedSemaphorePermit> },
+    /// Tasks that cannot be run here.
+    Failed(Vec<TaskFailure>),
+    /// Nothing more will come.
+    End,
+}
+
+#[derive(Debug)]
+pub(crate) enum Inputs {
+    Index { tasks: u64 },
+    Descriptors { tasks: Vec<ExecutorInput>, descriptors: Vec<OwnedFd> },
+}
+
+impl Inputs {
+    pub(crate) fn task_count(&self) -> u64 {
+        match self {
+            Self::Index { tasks } => *tasks,
+            Self::Descriptors { tasks, .. } => tasks.len() as u64,
+        }
+    }
+
+    pub(crate) fn into_message(self, run: &mut RunLease) -> Vec<OwnedFd> {
+        run.task_count = self.task_count();
+        match self {
+            Self::Index { .. } => Vec::new(),
+            Self::Descriptors { tasks, descriptors } => {
+                run.inputs = tasks;
+                descriptors
+            }
+        }
+    }
+}
+
+pub(crate) struct Preparer {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) store: Arc<ShuffleStore>,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) descriptors: Arc<Semaphore>,
+    pub(crate) fetches: Arc<Semaphore>,
+}
+
+/// Whether the tasks of a stage write: shuffle blocks, or parts of the output.
+pub(crate) fn writes(stage: &StageInfo) -> bool {
+    stage.output.is_some() || stage.spec.as_ref().is_some_and(|spec| spec.partitions > 0)
+}
+
+pub(crate) fn source(stage: &StageInfo) -> Option<&Source> {
+    stage.spec.as_ref()?.inputs.first()?.source.as_ref()
+}
+
+impl Preparer {
+    /// Prepares one lease; `tell` gets the steps in order and says whether the lease is still wanted.
+    pub(crate) async fn prepare(self: Arc<Self>, grant: Grant, stage: Arc<StageInfo>, tell: impl Fn(Prepared) -> bool) {
+        if writes(&stage) {
+            match self.output_file(&grant, &stage).await {
+                Ok(output) => {
+                    if !tell(Prepared::Output(output)) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let message = format!("cannot create an output file in {}: {error}", self.data_dir.display());
+                    tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Worker, message)]));
+                    tell(Prepared::End);
+                    return;
+                }
+            }
+        }
+        match source(&stage) {
+            Some(Source::Files(_)) => self.open_files(&grant, &tell).await,
+            Some(Source::Stage(producer)) => self.fetch_partitions(&grant, &producer.stage, &tell).await,
+            _ => {
+                tell(Prepared::Segment { first_task: grant.first_task, inputs: Inputs::Index { tasks: grant.task_count }, permit: None });
+            }
+        }
+        tell(Prepared::End);
+    }
+
+    async fn output_file(&self, grant: &Grant, stage: &StageInfo) -> io::Result<OutputFile> {
+        let (store, data_dir) = (self.store.clone(), self.data_dir.clone());
+        let lease = LeaseKey::from(grant.lease.unwrap_or_default());
+        let (job, number, generation, parts) = (grant.job, grant.stage, grant.generation, stage.output.is_some());
+        let create = move || {
+            if parts {
+                return nameless_file(&data_dir).map(|file| OutputFile { path: None, file: Arc::new(file) });
+            }
+            store.create(job, number, generation, lease).map(|(path, file)| OutputFile { path: Some(path), file: Arc::new(file) })
+        };
+        tokio::task::spawn_blocking(create).await.map_err(io::Error::other)?
+    }
+
+    async fn open_files(&self, grant: &Grant, tell: &impl Fn(Prepared) -> bool) {
+        if grant.splits.len() as u64 != grant.task_count {
+            let message = format!("protocol error: {} splits for {} tasks", grant.splits.len(), grant.task_count);
+            tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Fatal, message)]));
+            return;
+        }
+        let mut first = 0;
+        while first < grant.splits.len() {
+            let (count, files) = group(&grant.splits[first..]);
+            let splits = grant.splits[first..first + count].to_vec();
+            let first_task = grant.first_task + first as u64;
+            first += count;
+            let Ok(permit) = self.descriptors.clone().acquire_many_owned(files as u32).await else { return };
+            let mut permit = Some(permit);
+            let opened = tokio::task::spawn_blocking(move || open_group(first_task, splits)).await;
+            let opened = opened.unwrap_or_else(|error| {
+                vec![Prepared::Failed(vec![failure(first_task, count as u64, FailureClass::Worker, error.to_string())])]
+            });
+            for step in opened {
+                let step = match step {
+                    // A group that breaks into several segments is rare; its permit goes with the first.
+                    Prepared::Segment { first_task, inputs, .. } => Prepared::Segment { first_task, inputs, permit: permit.take() },
+                    other => other,
+                };
+                if !tell(step) {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn fetch_partitions(&self, grant: &Grant, producer: &str, tell: &impl Fn(Prepared) -> bool) {
+        let sources = Arc::new(grant.sources.clone());
+        let tasks = grant.first_task..grant.first_task + grant.task_count;
+        let fetches = tasks.map(|task| {
+            let wanted = Wanted { job: grant.job, stage: producer.to_owned(), partition: task as u32, sources: sources.clone() };
+            async move {
+                // Both bounds outlive the call; a closed semaphore means that the agent ends.
+                let descriptor = self.descriptors.clone().acquire_owned().await.ok();
+                let fetch = self.fetches.acquire().await;
+                let partition = self.fetcher.partition(&wanted).await;
+                drop(fetch);
+                (task, descriptor, partition)
+            }
+        });
+        let mut fetched = stream::iter(fetches).buffer_unordered(PARTITIONS_AT_ONCE);
+        while let Some((task, permit, partition)) = fetched.next().await {
+            let step = match partition {
+                Ok(partition) => partition_segment(task, partition, permit),
+                Err(error @ FetchError::Source { worker, .. }) => {
+                    // The others need the same source; telling at once lets the scheduler have it made again at once.
+                    let first = failure(task, 1, FailureClass::Source, error.to_string());
+                    Prepared::Failed(vec![TaskFailure { source_worker: worker, ..first }])
+                }
+                Err(error) => Prepared::Failed(vec![failure(task, 1, FailureClass::Worker, error.to_string())]),
+            };
+            if !tell(step) {
+                return;
+            }
+        }
+    }
+}
+
+fn partition_segment(task: u64, partition: Partition, permit: Option<OwnedSemaphorePermit>) -> Prepared {
+    let input = ExecutorInput { descriptor: 0, offset: 0, bytes: partition.bytes, file: None, blocks: partition.blocks };
+    let descriptors = partition.file.into_iter().collect();
+    Prepared::Segment { first_task: task, inputs: Inputs::Descriptors { tasks: vec![input], descriptors }, permit }
+}
+
+fn failure(first_task: u64, task_count: u64, class: FailureClass, message: String) -> TaskFailure {
+    TaskFailure { first_task, task_count, class: class.into(), message, source_worker: 0 }
+}
+
+fn path_of(split: &Split) -> &str {
+    split.file.as_ref().map_or("", |file| &file.path)
+}
+
+/// How many of the first splits fit one message, and how many distinct files they have.
+fn group(splits: &[Split]) -> (usize, usize) {
+    let mut files = HashMap::new();
+    let mut count = 0;
+    for split in splits {
+        if files.len() == FILES_PER_MESSAGE && !files.contains_key(path_of(split)) {
+            break;
+        }
+        files.insert(path_of(split), ());
+        count += 1;
+    }
+    (count, files.len())
+}
+
+/// Opens the files of consecutive tasks. Tasks whose file cannot be opened are left out, which cuts the group there.
+fn open_group(first_task: u64, splits: Vec<Split>) -> Vec<Prepared> {
+    let mut steps = Vec::new();
+    let mut segment = Segment::default();
+    for (task, split) in (first_task..).zip(splits) {
+        let file = split.file.unwrap_or_default();
+        match segment.descriptor(&file) {
+            Ok(descriptor) => {
+                if segment.tasks.is_empty() {
+                    segment.first_task = task;
+                }
+                segment.tasks.push(ExecutorInput { descriptor, offset: split.offset, bytes: split.bytes, file: Some(file), blocks: Vec::new() });
+            }
+            Err((class, message)) => {
+                segment.close(&mut steps);
+                match steps.last_mut() {
+                    Some(Prepared::Failed(failures)) if failures.last().is_some_and(|last| last.message == message) => {
+                        failures.iter_mut().next_back().into_iter().for_each(|last| last.task_count += 1);
+                    }
+                    Some(Prepared::Failed(failures)) => failures.push(failure(task, 1, class, message)),
+                    _ => steps.push(Prepared::Failed(vec![failure(task, 1, class, message)])),
+                }
+            }
+        }
+    }
+    segment.close(&mut steps);
+    steps
+}
+
+#[derive(Default)]
+struct Segment {
+    first_task: u64,
+    tasks: Vec<ExecutorInput>,
+    descriptors: Vec<OwnedFd>,
+    by_path: HashMap<String, u32>,
+}
+
+impl Segment {
+    fn descriptor(&mut self, file: &InputFile) -> Result<u32, (FailureClass, String)> {
+        if let Some(&descriptor) = self.by_path.get(&file.path) {
+            return Ok(descriptor);
+        }
+        let opened = open_checked(file)?;
+        let descriptor = self.descriptors.len() as u32;
+        self.descriptors.push(opened.into());
+        self.by_path.insert(file.path.clone(), descriptor);
+        Ok(descriptor)
+    }
+
+    fn close(&mut self, steps: &mut Vec<Prepared>) {
+        let Self { first_task, tasks, descriptors, .. } = std::mem::take(self);
+        if !tasks.is_empty() {
+            steps.push(Prepared::Segment { first_task, inputs: Inputs::Descriptors { tasks, descriptors }, permit: None });
+        }
+    }
+}
+
+/// Opens an input file and makes sure that it is still the one that was listed.
+fn open_checked(file: &InputFile) -> Result<File, (FailureClass, String)> {
+    let path = Path::new(&file.path);
+    let elsewhere = |error: io::Error| (FailureClass::Worker, format!("cannot read {}: {error}", file.path));
+    // Without blocking: a pipe under the name of an input must not hold up the agent.
+    let opened = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path).map_err(elsewhere)?;
+    let metadata = opened.metadata().map_err(elsewhere)?;
+    if !metadata.is_file() || metadata.len() != file.bytes || listing::version(&metadata) != file.version {
+        return Err((FailureClass::Fatal, format!("input changed while the job runs: {}", file.path)));
+    }
+    Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(path: &Path) -> InputFile {
+        let metadata = path.metadata().unwrap();
+        InputFile { path: path.to_str().unwrap().into(), bytes: metadata.len(), version: listing::version(&metadata), ..InputFile::default() }
+    }
+
+    fn split(file: &InputFile) -> Split {
+        Split { file: Some(file.clone()), offset: 0, bytes: file.bytes }
+    }
+
+    #[test]
+    fn a_changed_input_fails_the_job_and_a_missing_one_only_this_worker() {
+        let dir = tempfile::tempdir().unwrap();
+        let [good, changed, missing] = ["a", "b", "c"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "text").unwrap();
+            (listed(&path), path)
+        });
+        std::fs::write(&changed.1, "longer text").unwrap();
+        std::fs::remove_file(&missing.1).unwrap();
+        let steps = open_group(5, vec![split(&good.0), split(&good.0), split(&changed.0), split(&missing.0), split(&good.0)]);
+        let [Prepared::Segment { first_task: 5, inputs: first, .. }, Prepared::Failed(failures), Prepared::Segment { first_task: 9, .. }] = &steps[..] else {
+            panic!("{steps:?}");
+        };
+        let Inputs::Descriptors { tasks, descriptors } = first else { panic!() };
+        assert_eq!((tasks.len(), descriptors.len()), (2, 1), "one descriptor per file");
+        assert_eq!(failures[0].class, i32::from(FailureClass::Fatal));
+        assert_eq!(failures[0].message, format!("input changed while the job runs: {}", changed.1.display()));
+        assert_eq!(failures[1].class, i32::from(FailureClass::Worker));
+        assert!(failures[1].message.contains(missing.1.to_str().unwrap()));
+    }
+
+    #[test]
+    fn a_message_has_a_bounded_number_of_files() {
+        let splits: Vec<Split> = (0..500)
+            .map(|i| Split { file: Some(InputFile { path: (i / 2).to_string(), ..InputFile::default() }), ..Split::default() })
+            .collect();
+        assert_eq!(group(&splits), (400, 200));
+        assert_eq!(group(&splits[400..]), (100, 50));
+    }
+}

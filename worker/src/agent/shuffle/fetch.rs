@@ -1,0 +1,282 @@
+//! Getting one partition together: from this worker's disk and from other workers, every block checked, into one file without a name.
+use super::{
+    service::BlockReader,
+    store::ShuffleStore,
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tonic::transport::Channel;
+
+/// Pauses before the second and third attempt: long enough for a dropped connection to be made again, short enough that the
+/// scheduler, which can have the data made again, hears of it soon.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// Bytes kept in memory before they are written. A partition smaller than this never touches a disk.
+const MEMORY_BYTES: usize = 1 << 20;
+/// Sources read at once for one partition.
+const SOURCES_AT_ONCE: usize = 4;
+/// A peer that sends nothing for this long is treated as gone.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What is wanted: one partition of one stage's output.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) job: u64,
+    /// Name of the producing stage.
+    pub(crate) stage: String,
+    pub(crate) partition: u32,
+    pub(crate) sources: Arc<Vec<ShuffleSource>>,
+}
+
+/// A partition in one file, its blocks by task.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// Absent when nobody wrote anything for it.
+    pub(crate) file: Option<OwnedFd>,
+    pub(crate) blocks: Vec<BlockRange>,
+    pub(crate) bytes: u64,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// Shuffle data of that worker could not be read.
+    #[error("shuffle data of worker {worker}: {reason}")]
+    Source { worker: u64, reason: String },
+    /// This worker could not store it.
+    #[error("cannot keep shuffle data: {reason}")]
+    Here { reason: String },
+}
+
+pub(crate) struct Fetcher {
+    worker: u64,
+    identity: Identity,
+    store: Arc<ShuffleStore>,
+    dir: PathBuf,
+    channels: tokio::sync::Mutex<HashMap<String, Channel>>,
+}
+
+impl Fetcher {
+    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>, data_dir: &Path) -> Self {
+        Self { worker: identity.peer().id, identity, store, dir: data_dir.to_owned(), channels: tokio::sync::Mutex::default() }
+    }
+
+    pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
+        // One request per worker and generation, however the leases were cut.
+        let mut by_source: BTreeMap<(u64, u32), (String, Vec<TaskRange>)> = BTreeMap::new();
+        for source in wanted.sources.iter() {
+            let entry = by_source.entry((source.worker, source.generation)).or_insert_with(|| (source.address.clone(), Vec::new()));
+            entry.1.push(TaskRange { first_task: source.first_task, task_count: source.task_count });
+        }
+        let sink = tokio::sync::Mutex::new(Sink::new(self.dir.clone()));
+        let fetches = by_source.into_iter().map(|((worker, generation), (address, mut ranges))| {
+            ranges.sort_by_key(|range| range.first_task);
+            let request =
+                FetchPartitionRequest { job: wanted.job, stage: wanted.stage.clone(), generation, partition: wanted.partition, tasks: ranges };
+            let sink = &sink;
+            async move { self.from_source(worker, &address, request, sink).await }
+        });
+        let fetched: Vec<Result<Vec<BlockRange>, FetchError>> = stream::iter(fetches).buffer_unordered(SOURCES_AT_ONCE).collect().await;
+        let mut blocks = Vec::new();
+        for result in fetched {
+            blocks.extend(result?);
+        }
+        blocks.sort_by_key(|block| block.task);
+        let bytes = blocks.iter().map(|block| block.bytes).sum();
+        let file = sink.into_inner().finish().await.map_err(|error| FetchError::Here { reason: error.to_string() })?;
+        Ok(Partition { file, blocks, bytes })
+    }
+
+    async fn from_source(
+        &self,
+        worker: u64,
+        address: &str,
+        request: FetchPartitionRequest,
+        sink: &tokio::sync::Mutex<Sink>,
+    ) -> Result<Vec<BlockRange>, FetchError> {
+        let mut pauses = RETRY_PAUSES.iter();
+        loop {
+            let result =
+                if worker == self.worker { self.from_disk(request.clone(), sink).await } else { self.from_peer(address, request.clone(), sink).await };
+            let failure = match result {
+                Ok(blocks) => return Ok(blocks),
+                Err(failure) => failure,
+            };
+            match (failure, pauses.next()) {
+                (Failure::Here(error), _) => return Err(FetchError::Here { reason: error.to_string() }),
+                // What is gone does not come back by asking again.
+                (Failure::Gone(reason), _) | (Failure::Source(reason), None) => return Err(FetchError::Source { worker, reason }),
+                (Failure::Source(reason), Some(pause)) => {
+                    tracing::debug!(worker, address, reason, "fetching shuffle data failed, trying again");
+                    tokio::time::sleep(*pause).await;
+                }
+            }
+        }
+    }
+
+    async fn from_disk(&self, request: FetchPartitionRequest, sink: &tokio::sync::Mutex<Sink>) -> Result<Vec<BlockRange>, Failure> {
+        let blocks = self.store.blocks(request.job, &request.stage, request.generation, request.partition, &request.tasks);
+        let blocks = blocks.map_err(|error| Failure::Gone(error.to_string()))?;
+        let mut ranges = Vec::with_capacity(blocks.len());
+        let mut reader = BlockReader::default();
+        let blocks = Arc::new(blocks);
+        while ranges.len() < blocks.len() {
+            let (from, shared) = (ranges.len(), blocks.clone());
+            let read = move || {
+                let data = reader.read(&shared[from..]);
+                (reader, data)
+            };
+            let (back, data) = tokio::task::spawn_blocking(read).await.map_err(|error| Failure::Source(error.to_string()))?;
+            reader = back;
+            let data = data.map_err(|error| Failure::Source(error.to_string()))?;
+            for ((task, place), block) in blocks[from..].iter().zip(data) {
+                check(*task, place.crc32c, crc32c::crc32c(&block))?;
+                ranges.push(sink.lock().await.append(*task, vec![block]).await.map_err(Failure::Here)?);
+            }
+        }
+        Ok(ranges)
+    }
+
+    async fn from_peer(&self, address: &str, request: FetchPartitionRequest, sink: &tokio::sync::Mutex<Sink>) -> Result<Vec<BlockRange>, Failure> {
+        let failed = |error: tonic::Status| match error.code() {
+            tonic::Code::NotFound | tonic::Code::DataLoss => Failure::Gone(error.message().to_owned()),
+            _ => Failure::Source(format!("{address}: {}", error.message())),
+        };
+        let channel = self.channel(address).await.map_err(|error| Failure::Source(chain(&error)))?;
+        let mut client = WorkerDataClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let silent = |_| Failure::Source(format!("{address}: nothing came for {} s", SILENCE.as_secs()));
+        let response = tokio::time::timeout(SILENCE, client.fetch_partition(request)).await.map_err(silent)?;
+        let mut messages = response.map_err(failed)?.into_inner();
+        let (mut pieces, mut crc) = (Vec::new(), 0);
+        let mut ranges = Vec::new();
+        while let Some(message) = tokio::time::timeout(SILENCE, messages.message()).await.map_err(silent)?.map_err(failed)? {
+            for block in message.blocks {
+                crc = crc32c::crc32c_append(crc, &block.data);
+                pieces.push(block.data);
+                if block.last {
+                    check(block.task, block.crc32c, crc)?;
+                    crc = 0;
+                    ranges.push(sink.lock().await.append(block.task, std::mem::take(&mut pieces)).await.map_err(Failure::Here)?);
+                }
+            }
+        }
+        if pieces.is_empty() { Ok(ranges) } else { Err(Failure::Source(format!("{address}: the stream ended within a block"))) }
+    }
+
+    /// One channel per worker; it reconnects by itself.
+    async fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
+        let mut channels = self.channels.lock().await;
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = raftwerk_transport::connect_lazy(address, &self.identity, PeerKind::Worker)?;
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+enum Failure {
+    Source(String),
+    Gone(String),
+    Here(io::Error),
+}
+
+fn check(task: u64, expected: u32, found: u32) -> Result<(), Failure> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Failure::Source(format!("the block of task {task} is damaged: its checksum is {found:08x}, not {expected:08x}")))
+}
+
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+/// Collects blocks: in memory while they are few, then in a file without a name.
+struct Sink {
+    dir: PathBuf,
+    file: Option<Arc<File>>,
+    buffer: Vec<Bytes>,
+    buffered: usize,
+    end: u64,
+}
+
+impl Sink {
+    fn new(dir: PathBuf) -> Self {
+        Self { dir, file: None, buffer: Vec::new(), buffered: 0, end: 0 }
+    }
+
+    async fn append(&mut self, task: u64, pieces: Vec<Bytes>) -> io::Result<BlockRange> {
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let range = BlockRange { task, offset: self.end, bytes: bytes as u64 };
+        self.end += range.bytes;
+        self.buffered += bytes;
+        self.buffer.extend(pieces);
+        if self.buffered >= MEMORY_BYTES {
+            self.write().await?;
+        }
+        Ok(range)
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        let (buffer, file, dir) = (std::mem::take(&mut self.buffer), self.file.take(), self.dir.clone());
+        self.buffered = 0;
+        let write = move || {
+            let file = file.map_or_else(|| nameless_file(&dir).map(Arc::new), Ok)?;
+            for bytes in buffer {
+                (&*file).write_all(&bytes)?;
+            }
+            Ok::<_, io::Error>(file)
+        };
+        self.file = Some(tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> io::Result<Option<OwnedFd>> {
+        if self.end == 0 {
+            return Ok(None);
+        }
+        if self.file.is_none() {
+            // Memory only: nothing here can block.
+            let memory = rustix::fs::memfd_create("raftwerk-partition", rustix::fs::MemfdFlags::CLOEXEC)?;
+            let mut file = File::from(memory);
+            for bytes in &self.buffer {
+                file.write_all(bytes)?;
+            }
+            return Ok(Some(file.into()));
+        }
+        if !self.buffer.is_empty() {
+            self.write().await?;
+        }
+        let file = self.file.and_then(Arc::into_inner);
+        Ok(file.map(OwnedFd::from))
+    }
+}
+
+/// A file that vanishes with its last descriptor, whatever happens to this process.
+pub(crate) fn nameless_file(dir: &Path) -> io::Result<File> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let path = dir.join(format!(".nameless-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}

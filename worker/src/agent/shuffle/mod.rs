@@ -1,0 +1,5 @@
+//! Data between stages: [`store`] keeps what this worker's map tasks wrote, [`service`] hands it to other workers, [`fetch`] gets a
+//! partition together for a reduce task.
+pub(crate) mod fetch;
+pub(crate) mod service;
+pub(crate) mod store;

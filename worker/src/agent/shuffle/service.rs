@@ -1,0 +1,121 @@
+//! `WorkerData`: other workers fetch partitions here, streamed from disk.
+use super::store::{BlockPlace, ShuffleStore};
+use bytes::{Bytes, BytesMut};
+use raftwerk_proto::v1::{FetchPartitionRequest, ShuffleBlock, ShuffleBlocks, worker_data_server::WorkerData};
+use raftwerk_transport::{PeerKind, require};
+use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Bytes of data in one message, and read from disk at once.
+const MESSAGE_BYTES: usize = 512 << 10;
+/// Messages made ahead of the network.
+const AHEAD: usize = 4;
+
+pub(crate) struct DataService {
+    pub(crate) store: Arc<ShuffleStore>,
+}
+
+#[tonic::async_trait]
+impl WorkerData for DataService {
+    type FetchPartitionStream = ReceiverStream<Result<ShuffleBlocks, Status>>;
+
+    async fn fetch_partition(&self, request: Request<FetchPartitionRequest>) -> Result<Response<Self::FetchPartitionStream>, Status> {
+        require(&request, &[PeerKind::Worker, PeerKind::Client])?;
+        let FetchPartitionRequest { job, stage, generation, partition, tasks } = request.into_inner();
+        let blocks = self.store.blocks(job, &stage, generation, partition, &tasks).map_err(|e| Status::not_found(e.to_string()))?;
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        tokio::task::spawn_blocking(move || {
+            if let Err(status) = stream(&blocks, &sender) {
+                let _ = sender.blocking_send(Err(status));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+fn stream(blocks: &[(u64, BlockPlace)], sender: &mpsc::Sender<Result<ShuffleBlocks, Status>>) -> Result<(), Status> {
+    let mut reader = BlockReader::default();
+    let (mut message, mut bytes) = (Vec::new(), 0);
+    let mut rest = blocks;
+    while !rest.is_empty() {
+        let data = reader.read(rest).map_err(|error| Status::data_loss(format!("cannot read shuffle data: {error}")))?;
+        let (now, later) = rest.split_at(data.len());
+        rest = later;
+        for ((task, place), block) in now.iter().zip(data) {
+            // A block longer than a message goes out in pieces of the size of one.
+            let pieces = block.len().div_ceil(MESSAGE_BYTES).max(1);
+            for piece in 0..pieces {
+                let from = piece * MESSAGE_BYTES;
+                let data = block.slice(from..block.len().min(from + MESSAGE_BYTES));
+                bytes += data.len();
+                message.push(ShuffleBlock { task: *task, crc32c: place.crc32c, data, last: piece + 1 == pieces });
+                if bytes >= MESSAGE_BYTES {
+                    bytes = 0;
+                    if sender.blocking_send(Ok(ShuffleBlocks { blocks: std::mem::take(&mut message) })).is_err() {
+                        return Ok(()); // the other side has gone
+                    }
+                }
+            }
+        }
+    }
+    if !message.is_empty() {
+        let _ = sender.blocking_send(Ok(ShuffleBlocks { blocks: message }));
+    }
+    Ok(())
+}
+
+/// Reads blocks that lie back to back with one system call; keeps the last file open, since neighbours share it.
+#[derive(Default)]
+pub(super) struct BlockReader {
+    open: Option<(Arc<PathBuf>, File)>,
+}
+
+impl BlockReader {
+    /// The first blocks, up to about one message of data and at least one block.
+    pub(super) fn read(&mut self, blocks: &[(u64, BlockPlace)]) -> io::Result<Vec<Bytes>> {
+        let (mut data, mut bytes) = (Vec::new(), 0);
+        while data.len() < blocks.len() && bytes < MESSAGE_BYTES {
+            let run = run_length(&blocks[data.len()..]);
+            let places = &blocks[data.len()..data.len() + run];
+            let whole = self.read_run(places)?;
+            bytes += whole.len();
+            let mut at = 0;
+            data.extend(places.iter().map(|(_, place)| {
+                at += place.bytes as usize;
+                whole.slice(at - place.bytes as usize..at)
+            }));
+        }
+        Ok(data)
+    }
+
+    fn read_run(&mut self, run: &[(u64, BlockPlace)]) -> io::Result<Bytes> {
+        let Some((_, first)) = run.first() else { return Ok(Bytes::new()) };
+        let total: u64 = run.iter().map(|(_, place)| place.bytes).sum();
+        let file = match &self.open {
+            Some((path, file)) if Arc::ptr_eq(path, &first.file) => file,
+            _ => &self.open.insert((first.file.clone(), File::open(&*first.file)?)).1,
+        };
+        let mut data = BytesMut::zeroed(total as usize);
+        file.read_exact_at(&mut data, first.offset)?;
+        Ok(data.freeze())
+    }
+}
+
+/// How many of the first blocks lie back to back, up to about one message. At least one.
+fn run_length(blocks: &[(u64, BlockPlace)]) -> usize {
+    let (mut bytes, mut run) = (0, 0);
+    for (at, (_, place)) in blocks.iter().enumerate() {
+        let follows = at == 0 || {
+            let before = &blocks[at - 1].1;
+            Arc::ptr_eq(&before.file, &place.file) && before.offset + before.bytes == place.offset
+        };
+        if !follows || (at > 0 && bytes + place.bytes as usize > MESSAGE_BYTES) {
+            break;
+        }
+        bytes += place.bytes as usize;
+        run += 1;
+    }
+    run
+}

@@ -1,0 +1,156 @@
+//! Shuffle blocks on this worker's disk, and the index that finds them.
+//!
+//! ```text
+//! <data dir>/shuffle/<job>/<stage>-<generation>-<lease>.blocks      blocks back to back, written by the executor
+//! ```
+//! The index lives in memory: an agent that restarts is a new incarnation, its shuffle data counts as lost and is made again. So the
+//! directory is emptied at start.
+use crate::{lease::LeaseKey, ranges::TaskRanges};
+use raftwerk_proto::v1::{BlockIndex, TaskRange, TaskResults};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+pub(crate) struct ShuffleStore {
+    dir: PathBuf,
+    jobs: Mutex<HashMap<u64, JobData>>,
+}
+
+#[derive(Default)]
+struct JobData {
+    stages: HashMap<(String, u32), StageData>,
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct StageData {
+    /// Tasks whose blocks are all here, tasks that wrote nothing included.
+    tasks: TaskRanges,
+    partitions: HashMap<u32, BTreeMap<u64, BlockPlace>>,
+}
+
+/// One block on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockPlace {
+    pub(crate) file: Arc<PathBuf>,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+    pub(crate) crc32c: u32,
+}
+
+/// A task was asked for that this worker does not hold.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shuffle data of task {task} of stage `{stage}` of job {job} is not on this worker")]
+pub(crate) struct NotHeld {
+    job: u64,
+    stage: String,
+    task: u64,
+}
+
+impl ShuffleStore {
+    pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
+        let dir = data_dir.join("shuffle");
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir, jobs: Mutex::default() })
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<u64, JobData>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The output file of a lease.
+    pub(crate) fn create(&self, job: u64, stage: u32, generation: u32, lease: LeaseKey) -> io::Result<(Arc<PathBuf>, File)> {
+        let dir = self.dir.join(job.to_string());
+        let path = dir.join(format!("{stage}-{generation}-{lease}.blocks"));
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&dir)?;
+                open()?
+            }
+            other => other?,
+        };
+        Ok((Arc::new(path), file))
+    }
+
+    /// Makes finished tasks findable; before they are reported, because a reduce task may ask for them right after.
+    pub(crate) fn add(&self, job: u64, stage: &str, generation: u32, file: &Arc<PathBuf>, results: &[TaskResults], blocks: &[BlockIndex]) {
+        let mut jobs = self.jobs();
+        let job = jobs.entry(job).or_default();
+        let stage = job.stages.entry((stage.to_owned(), generation)).or_default();
+        for block in blocks {
+            let place = BlockPlace { file: file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
+            job.bytes += block.bytes;
+            stage.partitions.entry(block.partition).or_default().insert(block.task, place);
+        }
+        for result in results {
+            stage.tasks.insert(result.first_task, result.task_count);
+        }
+    }
+
+    /// The blocks of one partition, by task; all tasks of the ranges must be held.
+    pub(crate) fn blocks(&self, job: u64, stage: &str, generation: u32, partition: u32, ranges: &[TaskRange]) -> Result<Vec<(u64, BlockPlace)>, NotHeld> {
+        let jobs = self.jobs();
+        let data = jobs.get(&job).and_then(|data| data.stages.get(&(stage.to_owned(), generation)));
+        let mut found = Vec::new();
+        for range in ranges.iter().filter(|range| range.task_count > 0) {
+            let missing = data.map_or(Some(range.first_task), |data| data.tasks.first_missing(range.first_task, range.task_count));
+            if let Some(task) = missing {
+                return Err(NotHeld { job, stage: stage.to_owned(), task });
+            }
+            let end = range.first_task.saturating_add(range.task_count);
+            let of_partition = data.and_then(|data| data.partitions.get(&partition));
+            found.extend(of_partition.into_iter().flat_map(|blocks| blocks.range(range.first_task..end)).map(|(&task, place)| (task, place.clone())));
+        }
+        Ok(found)
+    }
+
+    /// Forgets the job and deletes its files.
+    pub(crate) fn release(&self, job: u64) -> io::Result<()> {
+        self.jobs().remove(&job);
+        match fs::remove_dir_all(self.dir.join(job.to_string())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.jobs().values().map(|job| job.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(first_task: u64, task_count: u64) -> TaskResults {
+        TaskResults { first_task, task_count, tallies: Vec::new() }
+    }
+
+    #[test]
+    fn a_task_without_data_is_held_and_an_unknown_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ShuffleStore::open(dir.path()).unwrap();
+        let (path, _) = store.create(1, 0, 2, LeaseKey { epoch: 0, index: 5, position: 1 }).unwrap();
+        assert!(path.ends_with("shuffle/1/0-2-0-5-1.blocks"));
+        let block = BlockIndex { task: 3, partition: 1, offset: 0, bytes: 9, crc32c: 0 };
+        store.add(1, "map", 2, &path, &[results(3, 2)], &[block]);
+        let range = |first_task, task_count| [TaskRange { first_task, task_count }];
+        assert_eq!(store.blocks(1, "map", 2, 1, &range(3, 2)).unwrap().len(), 1);
+        assert_eq!(store.blocks(1, "map", 2, 0, &range(3, 2)).unwrap().len(), 0);
+        assert_eq!(store.blocks(1, "map", 2, 0, &range(3, 3)).unwrap_err().task, 5);
+        assert_eq!(store.blocks(1, "map", 1, 0, &range(3, 1)).unwrap_err().task, 3, "another generation is other data");
+        assert_eq!(store.bytes(), 9);
+        store.release(1).unwrap();
+        assert!(!path.exists() && store.blocks(1, "map", 2, 1, &range(3, 1)).is_err());
+    }
+}

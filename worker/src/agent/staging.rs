@@ -1,0 +1,100 @@
+//! Prepared parts: files in the staging directory beside the output, durable before they are reported.
+//!
+//! ```text
+//! /data/out                                       what readers see, after publishing
+//! /data/out.raftwerk-tmp-<cluster>-<job>/         staging, on the same file system so that one rename publishes it
+//!     part-00003.csv.<lease>                      one attempt's part; attempts of one task never share a name
+//!     part-00003.csv                              the accepted attempt's part, once publishing has begun
+//! ```
+use raftwerk_proto::v1::{BlockRange, OutputPart};
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::lease::LeaseKey;
+
+/// Letters of the cluster's name in a staging directory: two clusters that share a file system count their jobs from one, both.
+const CLUSTER_LETTERS: usize = 12;
+/// Bytes copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+pub(crate) struct Staging {
+    cluster: String,
+    /// Directories this agent has written to, by job.
+    dirs: Mutex<HashMap<u64, PathBuf>>,
+}
+
+impl Staging {
+    pub(crate) fn new(cluster: &str) -> Self {
+        let cluster = cluster.chars().filter(char::is_ascii_alphanumeric).take(CLUSTER_LETTERS).collect();
+        Self { cluster, dirs: Mutex::default() }
+    }
+
+    /// The staging directory of a job's output.
+    pub(crate) fn dir(&self, output: &Path, job: u64) -> PathBuf {
+        let mut name = output.file_name().map_or_else(OsString::new, OsString::from);
+        name.push(format!(".raftwerk-tmp-{}-{job}", self.cluster));
+        output.with_file_name(name)
+    }
+
+    /// Copies parts out of a lease's output file. When this returns they are on disk under the names it sets.
+    pub(crate) fn prepare(
+        &self,
+        output: &Path,
+        job: u64,
+        lease: LeaseKey,
+        source: &File,
+        parts: &mut [OutputPart],
+        ranges: &[BlockRange],
+    ) -> Result<(), (PathBuf, io::Error)> {
+        let dir = self.dir(output, job);
+        fs::create_dir_all(&dir).map_err(|error| (dir.clone(), error))?;
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, dir.clone());
+        for part in parts.iter_mut() {
+            let Some(range) = ranges.iter().find(|range| range.task == u64::from(part.partition)) else {
+                return Err((dir, io::Error::other(format!("the executor did not say where part {} is", part.partition))));
+            };
+            part.name = format!("{}.{lease}", part.name);
+            let path = dir.join(&part.name);
+            copy(source, range, part.crc32c, &path).map_err(|error| (path, error))?;
+        }
+        sync_dir(&dir).map_err(|error| (dir, error))
+    }
+
+    /// Removes what the job left behind; nothing when it was published.
+    pub(crate) fn release(&self, job: u64) -> io::Result<()> {
+        let dir = self.dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+        match dir.map(fs::remove_dir_all) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn copy(source: &File, range: &BlockRange, expected: u32, path: &Path) -> io::Result<()> {
+    let mut target = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    let mut buffer = vec![0; COPY_BYTES.min(range.bytes as usize)];
+    let (mut at, mut crc) = (0, 0);
+    while at < range.bytes {
+        let piece = &mut buffer[..COPY_BYTES.min((range.bytes - at) as usize)];
+        source.read_exact_at(piece, range.offset + at)?;
+        crc = crc32c::crc32c_append(crc, piece);
+        target.write_all(piece)?;
+        at += piece.len() as u64;
+    }
+    if crc != expected {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the part's checksum changed between executor and agent"));
+    }
+    target.sync_all()
+}
+
+/// Makes names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

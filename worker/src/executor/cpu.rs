@@ -1,0 +1,115 @@
+//! The CPU device: loops in the rayon pool that take chunks until nothing is queued.
+//!
+//! Not one rayon job per task: a tiny task costs less than a job does. A chunk is as many tasks as take [`CHUNK_NS`] by what the stage
+//! has shown so far, so cheap tasks come in thousands and a slow one comes alone. Because the loops are jobs of the global pool, a
+//! kernel that uses rayon inside a task gets help from threads that have no chunk.
+use super::{
+    Shared,
+    chunk::Collector,
+    queue::Chunk,
+    stage::{Fault, panic_message},
+};
+use raftwerk_kernels::{Prepared, Task, TaskOutput};
+use raftwerk_proto::v1::FailureClass;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+/// A claim, a delivery and two clock readings cost about a microsecond; a thousandth of this.
+const CHUNK_NS: u64 = 1_000_000;
+/// A chunk that takes longer than this shares its rest with other threads and lets its results be told.
+const CHUNK_LIMIT: Duration = Duration::from_millis(20);
+/// Longest chunk, for tasks that cost next to nothing.
+const CHUNK_TASKS_MAX: u64 = 16 << 10;
+/// The clock is read once in so many tasks.
+const CLOCK_EVERY: u64 = 16;
+
+/// Starts loops for what was queued.
+pub(super) fn wake(shared: &Arc<Shared>) {
+    for place in shared.queue.places(shared.threads) {
+        let shared = shared.clone();
+        rayon::spawn(move || {
+            while let Some(chunk) = shared.queue.claim(place, shared.threads) {
+                run(&shared, place, chunk);
+            }
+        });
+    }
+}
+
+fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
+    let stage = &chunk.lease.stage;
+    let slot = shared.recorder.slot(place);
+    let mut collector = Collector::new(&chunk.lease);
+    let (mut task, mut input_bytes) = (chunk.first, 0);
+    let started = Instant::now();
+    match &stage.prepared {
+        Err(fault) => {
+            collector.done.failed(task, chunk.end - task, fault.clone());
+            task = chunk.end;
+        }
+        Ok(prepared) => {
+            slot.start(chunk.lease.key, task, 1);
+            while task < chunk.end {
+                if chunk.lease.stopped.load(Ordering::Relaxed) {
+                    collector.done.stopped(task, chunk.end - task);
+                    task = chunk.end;
+                    break;
+                }
+                slot.task(task);
+                match run_task(prepared.as_ref(), &chunk, task, &mut input_bytes) {
+                    Ok(output) => collector.add(task, output),
+                    Err(fault) => collector.done.failed(task, 1, fault),
+                }
+                task += 1;
+                if (task - chunk.first).is_multiple_of(CLOCK_EVERY) && task < chunk.end && started.elapsed() > CHUNK_LIMIT {
+                    break;
+                }
+            }
+            slot.idle();
+        }
+    }
+    let elapsed = started.elapsed().as_nanos() as u64;
+    let mut done = collector.finish();
+    done.busy_ns = elapsed;
+    done.input_bytes = input_bytes;
+    learn(&chunk, task - chunk.first, elapsed);
+    if task < chunk.end {
+        shared.queue.give_back(Chunk { lease: chunk.lease.clone(), inputs: chunk.inputs.clone(), first: task, end: chunk.end });
+        wake(shared);
+    }
+    shared.deliver(&chunk.lease, done);
+}
+
+/// Grows or shrinks the chunk toward its target time, at most eightfold per step so that one lucky task does not mislead it.
+fn learn(chunk: &Chunk, tasks: u64, elapsed_ns: u64) {
+    let chunk_tasks = &chunk.lease.stage.chunk_tasks;
+    let now = chunk_tasks.load(Ordering::Relaxed);
+    let fitting = (CHUNK_NS.saturating_mul(tasks) / elapsed_ns.max(1)).clamp(1, CHUNK_TASKS_MAX);
+    let next = fitting.min(now.saturating_mul(8));
+    if next != now {
+        chunk_tasks.store(next, Ordering::Relaxed);
+    }
+}
+
+fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<TaskOutput, Fault> {
+    let (input, bytes) = chunk.inputs.of(&chunk.lease.stage.input, number)?;
+    *input_bytes += bytes;
+    let task = Task { number, input };
+    match catch_unwind(AssertUnwindSafe(|| prepared.run_cpu(&task))) {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(error)) => Err(with_place(chunk, number, error.into())),
+        Err(payload) => Err(with_place(chunk, number, Fault::new(FailureClass::Task, panic_message(payload.as_ref())))),
+    }
+}
+
+/// Bad input is named by its file, so that a person finds it.
+pub(super) fn with_place(chunk: &Chunk, number: u64, mut fault: Fault) -> Fault {
+    if fault.class == FailureClass::Task
+        && let Some(place) = chunk.inputs.place(number)
+    {
+        fault.message = format!("{} ({place})", fault.message);
+    }
+    fault
+}

@@ -1,0 +1,104 @@
+//! The input of a task as memory: descriptors mapped once per message, ranges aligned per task.
+use super::{
+    align,
+    stage::{Fault, InputKind},
+};
+use memmap2::{Advice, Mmap};
+use raftwerk_kernels::{Block, Input};
+use raftwerk_proto::v1::{ExecutorInput, FailureClass};
+use std::{fs::File, os::fd::OwnedFd};
+
+/// A file of one lease; the descriptor is closed as soon as it is mapped.
+pub(super) enum Mapped {
+    Empty,
+    Bytes(Mmap),
+    Failed(String),
+}
+
+impl Mapped {
+    pub(super) fn new(descriptor: OwnedFd) -> Self {
+        let file = File::from(descriptor);
+        let length = match file.metadata() {
+            Ok(metadata) => metadata.len(),
+            Err(error) => return Self::Failed(error.to_string()),
+        };
+        if length == 0 {
+            return Self::Empty; // a mapping of no bytes is an error of the system call
+        }
+        // SAFETY: nobody may write the file while it is mapped. The agent checked size and version, and a job's input must not change
+        // while it runs; a file cut short all the same raises SIGBUS, which ends this process alone and is reported as such.
+        match unsafe { Mmap::map(&file) } {
+            Ok(map) => {
+                // Advice only: a file system that does not know it still reads correctly.
+                let _ = map.advise(Advice::Sequential);
+                Self::Bytes(map)
+            }
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
+
+    fn bytes(&self) -> Result<&[u8], String> {
+        match self {
+            Self::Empty => Ok(&[]),
+            Self::Bytes(map) => Ok(map),
+            Self::Failed(reason) => Err(format!("cannot map the input: {reason}")),
+        }
+    }
+}
+
+/// The inputs that came with one message, one per task from `first_task` on.
+#[derive(Default)]
+pub(super) struct Inputs {
+    pub(super) first_task: u64,
+    pub(super) files: Vec<Mapped>,
+    pub(super) tasks: Vec<ExecutorInput>,
+}
+
+impl Inputs {
+    /// The task's input and its length in bytes.
+    pub(super) fn of(&self, kind: &InputKind, task: u64) -> Result<(Input<'_>, u64), Fault> {
+        if let InputKind::Index { start, count, tasks } = *kind {
+            let (start, count) = InputKind::index_range(start, count, tasks, task);
+            return Ok((Input::Index { start, count }, 0));
+        }
+        let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
+        let input = self.tasks.get((task - self.first_task) as usize).ok_or_else(missing)?;
+        let bytes = match self.files.get(input.descriptor as usize) {
+            Some(file) => file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?,
+            // A partition for which nobody wrote anything has no descriptor.
+            None if input.blocks.is_empty() && matches!(kind, InputKind::Blocks) => &[],
+            None => return Err(missing()),
+        };
+        match kind {
+            InputKind::Blocks => {
+                let blocks: Option<Vec<Block<'_>>> = (input.blocks.iter())
+                    .map(|block| Some(Block { task: block.task, bytes: slice(bytes, block.offset, block.bytes)? }))
+                    .collect();
+                let total = input.blocks.iter().map(|block| block.bytes).sum();
+                Ok((Input::Blocks(blocks.ok_or_else(missing)?), total))
+            }
+            InputKind::Elements => {
+                let file = input.file.as_ref().ok_or_else(missing)?;
+                let record = u64::from(file.record_bytes);
+                let range = align::records(bytes.len() as u64, file.data_offset, record, input.offset, input.bytes);
+                let elements = bytes.get(range).ok_or_else(missing)?;
+                Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, elements.len() as u64))
+            }
+            _ => {
+                let text = &bytes[align::lines(bytes, input.offset, input.bytes)];
+                Ok((Input::Text(text), text.len() as u64))
+            }
+        }
+    }
+
+    /// "in /data/a.txt at byte 4096", for messages about bad input.
+    pub(super) fn place(&self, task: u64) -> Option<String> {
+        let input = self.tasks.get(task.checked_sub(self.first_task)? as usize)?;
+        let file = input.file.as_ref().filter(|file| !file.path.is_empty())?;
+        Some(format!("in {} from byte {}", file.path, input.offset))
+    }
+}
+
+fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {
+    bytes.get(usize::try_from(offset).ok()?..usize::try_from(offset.checked_add(length)?).ok()?)
+}

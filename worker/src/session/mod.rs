@@ -1,0 +1,518 @@
+//! The agent's session with the cluster, as a state machine: inputs in, effects out.
+//!
+//! No runtime, clock, I/O or randomness reaches this module: time is the `now_ms` of the caller (monotonic milliseconds from any
+//! origin), jitter comes in with [`Input::Disconnected`]. The simulation runs this code as it ships.
+//!
+//! ```text
+//!            Connect                 Connected: Hello + unacknowledged reports        Welcome
+//!   Down ------------> Connecting ------------------------------------------> Greeting -------> Open
+//!                         ^  ^                                                   |                |
+//!                         |  +------------- Disconnected: back-off --------------+----------------+
+//!                         +---- Redirect: straight to the leader, no back-off ---+
+//! ```
+//! What must hold here:
+//! - A report gets its sequence number once and is kept until it is acknowledged; every connect offers all kept ones again.
+//! - A lease is started at most once: granted again while it is held, or while its final report is unacknowledged, it is ignored.
+//! - A worker that has heard nothing for the lease time stops its leases by itself; what they had produced is still offered.
+//! - A lease ends with exactly one final report in which every task has a result or a failure.
+
+mod outbox;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use crate::{lease::LeaseKey, ranges::TaskRanges};
+use outbox::Outbox;
+use raftwerk_proto::v1::{
+    self as pb, AttemptLogs, Device, FailureClass, Grant, Grants, Heartbeat, Hello, InputListing, LeaseId, LeaseProgress, Load,
+    PublishReport, SchedulerMessage, StageInfo, TaskFailure, WorkerMessage, scheduler_message, worker_message,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// First pause after a lost connection; doubled up to [`BACKOFF_MAX_MS`]. A failover takes a few hundred milliseconds, so the first
+/// attempts must come well within one.
+pub const BACKOFF_MIN_MS: u64 = 50;
+/// Ten thousand workers that come back at this pace are five thousand greetings a second, which one leader can answer.
+pub const BACKOFF_MAX_MS: u64 = 2_000;
+/// A peer that accepted the stream and does not answer `Hello` for this long is treated as gone.
+pub const GREETING_MS: u64 = 5_000;
+/// A stopped lease whose running tasks have not ended after this long is taken to hang (a shader, an endless loop): its executor
+/// is replaced. Tasks are meant to take seconds.
+pub const STOP_GRACE_MS: u64 = 60_000;
+/// Redirects in a row that are followed at once; after that two schedulers may be pointing at each other, so back off.
+const REDIRECTS_AT_ONCE: u32 = 3;
+
+/// What the session is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Begin; the first effect is a `Connect`.
+    Start,
+    /// A stream to this address is open.
+    Connected { address: String },
+    /// The stream ended, or could not be opened. `jitter_permille` (0..=1000) spreads the back-off of workers that lost the same leader.
+    Disconnected { reason: String, jitter_permille: u16 },
+    /// No address will ever accept this worker (wrong authority, revoked certificate).
+    Unreachable { reason: String },
+    FromScheduler(SchedulerMessage),
+    /// From executors, in order per lease; blocks are already indexed and parts already durable in the staging directory.
+    Progress(Vec<LeaseProgress>),
+    /// An executor ended. `running` are the tasks it was running, as (lease, first task, count); `charged` is false when the agent
+    /// ended it on purpose.
+    ExecutorLost { device: u32, message: String, running: Vec<(LeaseId, u64, u64)>, charged: bool },
+    /// The offer of this worker changed (a device was withdrawn or came back): register again.
+    DevicesChanged(Vec<Device>),
+    /// A new measurement; the session fills in the lease counts.
+    Load(Load),
+    Listing(InputListing),
+    Published(PublishReport),
+    Logs(AttemptLogs),
+    /// Time has passed; wanted at [`AgentSession::wake_at`].
+    Tick,
+    ShutdownRequested { reason: String },
+}
+
+/// What the edge must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Open a stream after this pause: to this address, or to the next known scheduler in turn. Answer with `Connected` or `Disconnected`.
+    Connect { address: Option<String>, after_ms: u64 },
+    /// Close the stream; answer with `Disconnected`.
+    Disconnect { reason: String },
+    Send(WorkerMessage),
+    StartLease { grant: Grant, stage: Arc<StageInfo> },
+    /// Drop what has not started and end with a final progress message.
+    StopLease { lease: LeaseId, device: u32, reason: StopReason },
+    /// The job ended: its shuffle data, prepared parts and prepared stages may go.
+    ReleaseJob(u64),
+    /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { charged: false, .. }`.
+    ReplaceExecutor { device: u32 },
+    ListInputs(pb::ListInputs),
+    Publish(pb::Publish),
+    FetchLogs(pb::FetchLogs),
+    /// The last effect ever.
+    Exit(ExitReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The scheduler took the lease back.
+    Revoked,
+    /// The lease had ended while this worker was away.
+    EndedMeanwhile,
+    /// Nothing was heard from a leader for the lease time.
+    Unheard,
+    JobEnded,
+    Shutdown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExitReason {
+    /// The cluster refuses this worker for good.
+    Refused(String),
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down,
+    Connecting,
+    Greeting { since_ms: u64 },
+    Open,
+    /// `Disconnect` was asked for; `Disconnected` has not come yet.
+    Closing,
+    Exited,
+}
+
+#[derive(Debug)]
+struct HeldLease {
+    job: u64,
+    stage: u32,
+    generation: u32,
+    device: u32,
+    /// Tasks without a result or failure so far.
+    remaining: TaskRanges,
+    stopping_since_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct AgentSession {
+    /// What this agent says of itself; `held` is filled in per connection.
+    hello: Hello,
+    link: Link,
+    address: Option<String>,
+    redirect: Option<String>,
+    redirects_in_a_row: u32,
+    failed_connects: u32,
+    worker: u64,
+    session: u64,
+    lease_ttl_ms: u64,
+    heartbeat_ms: u64,
+    last_heard_ms: u64,
+    next_heartbeat_ms: u64,
+    heartbeat_sequence: u64,
+    load: Load,
+    leases: BTreeMap<LeaseKey, HeldLease>,
+    stages: BTreeMap<(u64, u32), Arc<StageInfo>>,
+    outbox: Outbox,
+}
+
+impl AgentSession {
+    pub fn new(hello: Hello) -> Self {
+        Self {
+            hello,
+            link: Link::Down,
+            address: None,
+            redirect: None,
+            redirects_in_a_row: 0,
+            failed_connects: 0,
+            worker: 0,
+            session: 0,
+            lease_ttl_ms: 0,
+            heartbeat_ms: 0,
+            last_heard_ms: 0,
+            next_heartbeat_ms: 0,
+            heartbeat_sequence: 0,
+            load: Load::default(),
+            leases: BTreeMap::new(),
+            stages: BTreeMap::new(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// 0 before the first `Welcome`.
+    pub fn worker(&self) -> u64 {
+        self.worker
+    }
+
+    /// Log index of the current registration.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Whether a leader has welcomed this worker on the current connection.
+    pub fn is_open(&self) -> bool {
+        self.link == Link::Open
+    }
+
+    pub fn has_exited(&self) -> bool {
+        self.link == Link::Exited
+    }
+
+    /// Leases not ended yet, stopping ones included.
+    pub fn held(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.leases.keys().map(|&key| key.into())
+    }
+
+    /// Reports without acknowledgement.
+    pub fn unacknowledged(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// When the next [`Input::Tick`] is wanted at the latest.
+    pub fn wake_at(&self) -> Option<u64> {
+        let mut at = match self.link {
+            Link::Exited => return None,
+            Link::Greeting { since_ms } => Some(since_ms + GREETING_MS),
+            Link::Open => Some(self.next_heartbeat_ms.min(self.last_heard_ms + self.lease_ttl_ms)),
+            Link::Down | Link::Connecting | Link::Closing => None,
+        };
+        let mut by = |deadline: u64| at = Some(at.map_or(deadline, |a: u64| a.min(deadline)));
+        if self.leases.values().any(|held| held.stopping_since_ms.is_none()) {
+            by(self.last_heard_ms + self.lease_ttl_ms);
+        }
+        if let Some(since) = self.leases.values().filter_map(|held| held.stopping_since_ms).min() {
+            by(since + STOP_GRACE_MS);
+        }
+        at
+    }
+
+    pub fn handle(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
+        if self.link == Link::Exited {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        match input {
+            Input::Start => {
+                self.link = Link::Connecting;
+                effects.push(Effect::Connect { address: None, after_ms: 0 });
+            }
+            Input::Connected { address } => self.on_connected(now_ms, address, &mut effects),
+            Input::Disconnected { jitter_permille, .. } => self.on_disconnected(jitter_permille, &mut effects),
+            Input::Unreachable { reason } => self.exit(ExitReason::Refused(reason), &mut effects),
+            Input::FromScheduler(message) => self.on_message(now_ms, message, &mut effects),
+            Input::Progress(batch) => self.on_progress(batch, &mut effects),
+            Input::ExecutorLost { device, message, running, charged } => {
+                self.on_executor_lost(device, &message, &running, charged, &mut effects)
+            }
+            Input::DevicesChanged(devices) => {
+                self.hello.devices = devices;
+                if matches!(self.link, Link::Greeting { .. } | Link::Open) {
+                    self.redirect.clone_from(&self.address);
+                    self.close("the devices of this worker changed", &mut effects);
+                }
+            }
+            Input::Load(load) => self.load = load,
+            Input::Listing(listing) => self.send_if_connected(worker_message::Message::Listing(listing), &mut effects),
+            Input::Published(report) => self.send_if_connected(worker_message::Message::Published(report), &mut effects),
+            Input::Logs(logs) => self.send_if_connected(worker_message::Message::Logs(logs), &mut effects),
+            Input::Tick => self.on_tick(now_ms, &mut effects),
+            Input::ShutdownRequested { reason } => self.on_shutdown(reason, &mut effects),
+        }
+        effects
+    }
+
+    fn on_connected(&mut self, now_ms: u64, address: String, effects: &mut Vec<Effect>) {
+        self.link = Link::Greeting { since_ms: now_ms };
+        self.address = Some(address);
+        let held = self.leases.iter().filter(|(_, held)| held.stopping_since_ms.is_none()).map(|(&key, _)| key.into());
+        let hello = Hello { held: held.collect(), ..self.hello.clone() };
+        effects.push(send(worker_message::Message::Hello(hello)));
+        // Right behind `Hello`, so that the leader sees what a lease produced before it decides about the lease.
+        effects.extend(self.outbox.all().into_iter().map(|reports| send(worker_message::Message::Reports(reports))));
+    }
+
+    fn on_disconnected(&mut self, jitter_permille: u16, effects: &mut Vec<Effect>) {
+        self.link = Link::Connecting;
+        if let Some(address) = self.redirect.take() {
+            self.redirects_in_a_row += 1;
+            if self.redirects_in_a_row <= REDIRECTS_AT_ONCE {
+                effects.push(Effect::Connect { address: Some(address), after_ms: 0 });
+                return;
+            }
+        }
+        self.redirects_in_a_row = 0;
+        let full = (BACKOFF_MIN_MS << self.failed_connects.min(10)).min(BACKOFF_MAX_MS);
+        self.failed_connects += 1;
+        let after_ms = full / 2 + full / 2 * u64::from(jitter_permille.min(1000)) / 1000;
+        effects.push(Effect::Connect { address: None, after_ms });
+    }
+
+    fn on_message(&mut self, now_ms: u64, message: SchedulerMessage, effects: &mut Vec<Effect>) {
+        use scheduler_message::Message;
+        let Some(message) = message.message else {
+            return self.close("protocol error: a message of a kind this build does not know", effects);
+        };
+        let greeting = matches!(self.link, Link::Greeting { .. });
+        if !greeting && self.link != Link::Open {
+            return; // left over from a stream that is being closed
+        }
+        self.last_heard_ms = self.last_heard_ms.max(now_ms);
+        match message {
+            Message::Welcome(welcome) if greeting => self.on_welcome(now_ms, welcome, effects),
+            Message::Redirect(redirect) => {
+                self.redirect = Some(redirect.leader_address).filter(|address| !address.is_empty());
+                self.close("another scheduler leads", effects);
+            }
+            Message::Refused(refused) => self.exit(ExitReason::Refused(refused.reason), effects),
+            _ if greeting => self.close("protocol error: expected Welcome", effects),
+            Message::Welcome(_) => self.close("protocol error: Welcome came twice", effects),
+            Message::HeartbeatAck(_) => {}
+            Message::Grants(grants) => self.on_grants(grants, effects),
+            Message::Revoke(revoke) => {
+                for lease in revoke.leases {
+                    self.stop_lease(now_ms, lease.into(), StopReason::Revoked, effects);
+                }
+            }
+            Message::ReportAck(ack) => ack.sequences.iter().for_each(|&sequence| self.outbox.acknowledge(sequence)),
+            Message::ListInputs(request) => effects.push(Effect::ListInputs(request)),
+            Message::Publish(request) => effects.push(Effect::Publish(request)),
+            Message::FetchLogs(request) => effects.push(Effect::FetchLogs(request)),
+            Message::Release(release) => release.jobs.iter().for_each(|&job| self.on_release(now_ms, job, effects)),
+        }
+    }
+
+    fn on_welcome(&mut self, now_ms: u64, welcome: pb::Welcome, effects: &mut Vec<Effect>) {
+        self.link = Link::Open;
+        self.redirects_in_a_row = 0;
+        self.failed_connects = 0;
+        self.worker = welcome.worker;
+        self.session = welcome.session;
+        self.lease_ttl_ms = u64::from(welcome.lease_ttl_ms.max(1));
+        self.heartbeat_ms = u64::from(welcome.heartbeat_ms.max(1));
+        self.next_heartbeat_ms = now_ms + self.heartbeat_ms;
+        for lease in welcome.stop {
+            self.stop_lease(now_ms, lease.into(), StopReason::EndedMeanwhile, effects);
+        }
+    }
+
+    fn on_grants(&mut self, grants: Grants, effects: &mut Vec<Effect>) {
+        for stage in grants.stages {
+            self.stages.insert((stage.job, stage.stage), Arc::new(stage));
+        }
+        for grant in grants.grants {
+            let Some(key) = grant.lease.map(LeaseKey::from) else {
+                return self.close("protocol error: a grant without a lease id", effects);
+            };
+            if self.leases.contains_key(&key) || self.outbox.has_final(key) {
+                continue;
+            }
+            let Some(stage) = self.stages.get(&(grant.job, grant.stage)).cloned() else {
+                return self.close("protocol error: a grant of a stage that was not described", effects);
+            };
+            let held = HeldLease {
+                job: grant.job,
+                stage: grant.stage,
+                generation: grant.generation,
+                device: grant.device,
+                remaining: TaskRanges::new(grant.first_task, grant.task_count),
+                stopping_since_ms: None,
+            };
+            self.leases.insert(key, held);
+            if self.hello.devices.iter().any(|device| device.index == grant.device) {
+                effects.push(Effect::StartLease { grant, stage });
+            } else {
+                let message = format!("device {} is not offered by this worker any more", grant.device);
+                self.fail_lease(key, &[], FailureClass::Worker, &message, effects);
+            }
+        }
+    }
+
+    fn on_release(&mut self, now_ms: u64, job: u64, effects: &mut Vec<Effect>) {
+        let of_job: Vec<LeaseKey> = self.leases.iter().filter(|(_, held)| held.job == job).map(|(&key, _)| key).collect();
+        for key in of_job {
+            self.stop_lease(now_ms, key, StopReason::JobEnded, effects);
+        }
+        self.stages.retain(|&(of, _), _| of != job);
+        effects.push(Effect::ReleaseJob(job));
+    }
+
+    fn on_tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if !self.leases.is_empty() && now_ms >= self.last_heard_ms + self.lease_ttl_ms {
+            let keys: Vec<LeaseKey> = self.leases.keys().copied().collect();
+            for key in keys {
+                self.stop_lease(now_ms, key, StopReason::Unheard, effects);
+            }
+        }
+        let hung: BTreeSet<u32> = (self.leases.values_mut())
+            .filter(|held| held.stopping_since_ms.is_some_and(|since| now_ms >= since + STOP_GRACE_MS))
+            .map(|held| {
+                held.stopping_since_ms = Some(now_ms); // ask once per grace, not on every tick
+                held.device
+            })
+            .collect();
+        effects.extend(hung.into_iter().map(|device| Effect::ReplaceExecutor { device }));
+        match self.link {
+            Link::Open if now_ms >= self.last_heard_ms + self.lease_ttl_ms => {
+                self.close("nothing was heard from the leader for the lease time", effects)
+            }
+            Link::Open if now_ms >= self.next_heartbeat_ms => {
+                self.heartbeat_sequence += 1;
+                self.next_heartbeat_ms = now_ms + self.heartbeat_ms;
+                let heartbeat = Heartbeat { sequence: self.heartbeat_sequence, load: Some(self.current_load()) };
+                effects.push(send(worker_message::Message::Heartbeat(heartbeat)));
+            }
+            Link::Greeting { since_ms } if now_ms >= since_ms + GREETING_MS => self.close("Hello was not answered", effects),
+            _ => {}
+        }
+    }
+
+    /// A device runs as many leases at once as it has parallelism, in the order they came; the others wait behind them.
+    fn current_load(&self) -> Load {
+        let mut held: BTreeMap<u32, u32> = BTreeMap::new();
+        for lease in self.leases.values() {
+            *held.entry(lease.device).or_default() += 1;
+        }
+        let places = |device: u32| self.hello.devices.iter().find(|d| d.index == device).map_or(1, |d| d.parallelism.max(1));
+        let running: u32 = held.iter().map(|(&device, &leases)| leases.min(places(device))).sum();
+        Load { leases_running: running, leases_queued: held.values().sum::<u32>() - running, ..self.load }
+    }
+
+    fn on_progress(&mut self, batch: Vec<LeaseProgress>, effects: &mut Vec<Effect>) {
+        let mut reports = Vec::new();
+        for progress in batch {
+            let Some(key) = progress.lease.map(LeaseKey::from) else { continue };
+            // A lease that has ended here already (its executor was lost) has had its final report.
+            let Some(held) = self.leases.get_mut(&key) else { continue };
+            let ended = progress.final_report;
+            let bodies = report::bodies(progress, &mut held.remaining, held.stopping_since_ms.is_some());
+            for body in bodies {
+                reports.push(self.outbox.add(key, held.job, held.stage, held.generation, body));
+            }
+            if ended {
+                self.leases.remove(&key);
+            }
+        }
+        self.send_reports(reports, effects);
+    }
+
+    fn on_executor_lost(&mut self, device: u32, message: &str, running: &[(LeaseId, u64, u64)], charged: bool, effects: &mut Vec<Effect>) {
+        let lost: Vec<LeaseKey> = self.leases.iter().filter(|(_, held)| held.device == device).map(|(&key, _)| key).collect();
+        let class = if charged { FailureClass::Executor } else { FailureClass::Stopped };
+        for key in lost {
+            let tasks: Vec<(u64, u64)> =
+                running.iter().filter(|(lease, ..)| LeaseKey::from(*lease) == key).map(|&(_, first, count)| (first, count)).collect();
+            self.fail_lease(key, &tasks, class, message, effects);
+        }
+    }
+
+    /// Ends a lease from this side. With `tasks`, those fail with `class` and the rest was stopped; without, everything fails with it,
+    /// unless it is charged: tasks that had not started are never charged.
+    fn fail_lease(&mut self, key: LeaseKey, tasks: &[(u64, u64)], class: FailureClass, message: &str, effects: &mut Vec<Effect>) {
+        let Some(mut held) = self.leases.remove(&key) else { return };
+        let rest = if tasks.is_empty() && class != FailureClass::Executor { class } else { FailureClass::Stopped };
+        let failure = |first_task, task_count, class: FailureClass| TaskFailure {
+            first_task,
+            task_count,
+            class: class.into(),
+            message: message.to_owned(),
+            source_worker: 0,
+        };
+        let mut failures: Vec<TaskFailure> = tasks.iter().map(|&(first, count)| failure(first, count, class)).collect();
+        failures.extend(held.remaining.iter().map(|(first, count)| failure(first, count, rest)));
+        // Overlaps are harmless: each task leaves `remaining` with the first failure that names it.
+        let progress = LeaseProgress { failures, final_report: true, ..Default::default() };
+        let bodies = report::bodies(progress, &mut held.remaining, true);
+        let reports = bodies.into_iter().map(|body| self.outbox.add(key, held.job, held.stage, held.generation, body)).collect();
+        self.send_reports(reports, effects);
+    }
+
+    fn stop_lease(&mut self, now_ms: u64, key: LeaseKey, reason: StopReason, effects: &mut Vec<Effect>) {
+        if let Some(held) = self.leases.get_mut(&key)
+            && held.stopping_since_ms.is_none()
+        {
+            held.stopping_since_ms = Some(now_ms);
+            effects.push(Effect::StopLease { lease: key.into(), device: held.device, reason });
+        }
+    }
+
+    fn on_shutdown(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.send_if_connected(worker_message::Message::Goodbye(pb::Goodbye { reason }), effects);
+        self.exit(ExitReason::Stopped, effects);
+    }
+
+    fn exit(&mut self, reason: ExitReason, effects: &mut Vec<Effect>) {
+        for (&key, held) in &self.leases {
+            effects.push(Effect::StopLease { lease: key.into(), device: held.device, reason: StopReason::Shutdown });
+        }
+        self.leases.clear();
+        self.link = Link::Exited;
+        effects.push(Effect::Exit(reason));
+    }
+
+    fn close(&mut self, reason: &str, effects: &mut Vec<Effect>) {
+        if matches!(self.link, Link::Greeting { .. } | Link::Open) {
+            self.link = Link::Closing;
+            effects.push(Effect::Disconnect { reason: reason.into() });
+        }
+    }
+
+    fn send_reports(&self, reports: Vec<pb::Report>, effects: &mut Vec<Effect>) {
+        if matches!(self.link, Link::Greeting { .. } | Link::Open) {
+            effects.extend(outbox::batches(reports).into_iter().map(|reports| send(worker_message::Message::Reports(reports))));
+        }
+    }
+
+    /// Answers to a leader's request: a later leader asks again, so nothing is kept.
+    fn send_if_connected(&self, message: worker_message::Message, effects: &mut Vec<Effect>) {
+        if self.link == Link::Open {
+            effects.push(send(message));
+        }
+    }
+}
+
+fn send(message: worker_message::Message) -> Effect {
+    Effect::Send(WorkerMessage { message: Some(message) })
+}

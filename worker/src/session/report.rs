@@ -1,0 +1,129 @@
+//! From what an executor says to what the log stores: checked against the lease, and cut to a bounded size.
+use crate::ranges::TaskRanges;
+use prost::Message;
+use raftwerk_proto::v1::{FailureClass, LeaseProgress, OutputPart, TallyValues, TaskFailure, TaskResults};
+use std::collections::BTreeMap;
+
+/// Bytes of one report at most, by a bound that is cheap to compute: 64 Ki tally values of ten bytes each.
+const REPORT_BYTES: usize = 64 << 10 << 3;
+/// A tally value is a varint.
+const VALUE_BYTES: usize = 10;
+/// A failure's text goes into the log; more than this belongs into the attempt's log.
+const MESSAGE_BYTES: usize = 2 << 10;
+
+/// A report without its address.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Body {
+    pub(super) results: Vec<TaskResults>,
+    pub(super) failures: Vec<TaskFailure>,
+    pub(super) parts: Vec<OutputPart>,
+    pub(super) final_report: bool,
+    pub(super) busy_ns: u64,
+    pub(super) input_bytes: u64,
+}
+
+/// Takes the reported tasks out of `remaining`; what is not in there (reported twice, or not of this lease) is dropped, because an
+/// executor runs users' code and is not trusted. A final message is completed: tasks it says nothing about were not run.
+pub(super) fn bodies(progress: LeaseProgress, remaining: &mut TaskRanges, stopped: bool) -> Vec<Body> {
+    let mut cutter = Cutter { parts: progress.parts.into_iter().map(|part| (u64::from(part.partition), part)).collect(), ..Cutter::default() };
+    for results in progress.results {
+        if results.tallies.iter().all(|tally| tally.values.len() as u64 == results.task_count) {
+            for (first, count) in remaining.take(results.first_task, results.task_count) {
+                cutter.results(&results, first, count);
+            }
+        }
+    }
+    for failure in progress.failures {
+        for (first_task, task_count) in remaining.take(failure.first_task, failure.task_count) {
+            let mut message = failure.message.clone();
+            shorten(&mut message);
+            cutter.failure(TaskFailure { first_task, task_count, message, ..failure });
+        }
+    }
+    if progress.final_report {
+        let (class, message) =
+            if stopped { (FailureClass::Stopped, "stopped before it ran") } else { (FailureClass::Worker, "the executor did not report it") };
+        for (first_task, task_count) in std::mem::take(remaining).iter() {
+            cutter.failure(TaskFailure { first_task, task_count, class: class.into(), message: message.into(), source_worker: 0 });
+        }
+    }
+    let mut bodies = cutter.finish();
+    if bodies.is_empty() && !progress.final_report && progress.busy_ns == 0 {
+        return bodies;
+    }
+    if bodies.is_empty() {
+        bodies.push(Body::default());
+    }
+    bodies[0].busy_ns = progress.busy_ns;
+    bodies[0].input_bytes = progress.input_bytes;
+    if let Some(last) = bodies.last_mut() {
+        last.final_report = progress.final_report;
+    }
+    bodies
+}
+
+fn shorten(message: &mut String) {
+    if message.len() > MESSAGE_BYTES {
+        let end = (0..=MESSAGE_BYTES).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+        message.truncate(end);
+        message.push_str(" ..");
+    }
+}
+
+#[derive(Default)]
+struct Cutter {
+    bodies: Vec<Body>,
+    current: Body,
+    bytes: usize,
+    /// Parts by task; a part travels with the result of its task.
+    parts: BTreeMap<u64, OutputPart>,
+}
+
+impl Cutter {
+    fn room_for(&mut self, bytes: usize) {
+        if self.bytes > 0 && self.bytes + bytes > REPORT_BYTES {
+            self.bodies.push(std::mem::take(&mut self.current));
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+    }
+
+    fn results(&mut self, results: &TaskResults, first: u64, count: u64) {
+        let per_task = results.tallies.len() * VALUE_BYTES;
+        let (mut at, end) = (first, first + count);
+        while at < end {
+            let with_part = self.parts.range(at..end).next().map(|(&task, _)| task);
+            let n = match with_part {
+                Some(task) if task == at => 1,
+                Some(task) => task - at,
+                None => end - at,
+            };
+            let fits = ((REPORT_BYTES / 2) / per_task.max(1)).max(1) as u64;
+            let n = if per_task == 0 { n } else { n.min(fits) };
+            let part = if n == 1 { self.parts.remove(&at) } else { None };
+            self.room_for(32 + per_task * n as usize + part.as_ref().map_or(0, Message::encoded_len));
+            self.current.parts.extend(part);
+            self.current.results.push(slice(results, at, n));
+            at += n;
+        }
+    }
+
+    fn failure(&mut self, failure: TaskFailure) {
+        self.room_for(64 + failure.message.len());
+        self.current.failures.push(failure);
+    }
+
+    fn finish(mut self) -> Vec<Body> {
+        if self.bytes > 0 {
+            self.bodies.push(self.current);
+        }
+        self.bodies
+    }
+}
+
+fn slice(results: &TaskResults, first_task: u64, task_count: u64) -> TaskResults {
+    let from = (first_task - results.first_task) as usize;
+    let to = from + task_count as usize;
+    let tallies = results.tallies.iter().map(|tally| TallyValues { values: tally.values[from..to].to_vec() }).collect();
+    TaskResults { first_task, task_count, tallies }
+}

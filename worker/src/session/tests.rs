@@ -1,0 +1,361 @@
+//! The promises of the session, one per test; a small driver gives the words.
+use super::*;
+use pb::{Redirect, Refused, ReleaseJobs, ReportAck, Revoke, TallyValues, TaskResults, Welcome};
+
+const TTL: u64 = 1_000;
+const HEARTBEAT: u64 = 200;
+
+/// A session, its clock, and what it did last.
+struct Bench {
+    session: AgentSession,
+    now: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let device = Device { index: 0, class: "cpu".into(), parallelism: 2, ..Device::default() };
+        Self { session: AgentSession::new(Hello { incarnation: 7, devices: vec![device], ..Hello::default() }), now: 5_000 }
+    }
+
+    /// Registered with a leader at "a:1".
+    fn open() -> Self {
+        let mut bench = Self::new();
+        assert_eq!(bench.tell(Input::Start), [Effect::Connect { address: None, after_ms: 0 }]);
+        bench.connect();
+        bench
+    }
+
+    /// Connects and is welcomed; returns what it sent in between.
+    fn connect(&mut self) -> Vec<worker_message::Message> {
+        let sent = sent(self.tell(Input::Connected { address: "a:1".into() }));
+        assert_eq!(self.hear(welcome(&[])), []);
+        sent
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<Effect> {
+        self.session.handle(self.now, input)
+    }
+
+    fn hear(&mut self, message: scheduler_message::Message) -> Vec<Effect> {
+        self.tell(Input::FromScheduler(SchedulerMessage { message: Some(message) }))
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Effect> {
+        self.now += ms;
+        self.tell(Input::Tick)
+    }
+
+    fn disconnect(&mut self) -> Vec<Effect> {
+        self.tell(Input::Disconnected { reason: "cut".into(), jitter_permille: 1000 })
+    }
+
+    /// Grants tasks [0, tasks) of job 1 under this lease.
+    fn grant(&mut self, index: u64, tasks: u64) -> Vec<Effect> {
+        self.hear(grants(true, vec![grant(index, tasks)]))
+    }
+
+    fn report(&mut self, index: u64, first: u64, count: u64, ends: bool) -> Vec<Report> {
+        let results = vec![TaskResults { first_task: first, task_count: count, tallies: vec![TallyValues { values: (first..first + count).collect() }] }];
+        let effects = self.tell(Input::Progress(vec![LeaseProgress { lease: Some(lease(index)), results, final_report: ends, ..LeaseProgress::default() }]));
+        reports(sent(effects))
+    }
+
+    fn held(&self) -> Vec<u64> {
+        self.session.held().map(|lease| lease.index).collect()
+    }
+}
+
+use pb::Report;
+use scheduler_message::Message as Down;
+use worker_message::Message as Up;
+
+fn lease(index: u64) -> LeaseId {
+    LeaseId { epoch: 0, index, position: 0 }
+}
+
+fn grant(index: u64, tasks: u64) -> Grant {
+    Grant { lease: Some(lease(index)), job: 1, task_count: tasks, ..Grant::default() }
+}
+
+fn grants(described: bool, grants: Vec<Grant>) -> Down {
+    let stages = if described { vec![StageInfo { job: 1, ..StageInfo::default() }] } else { Vec::new() };
+    Down::Grants(Grants { stages, grants })
+}
+
+fn welcome(stop: &[u64]) -> Down {
+    let stop = stop.iter().map(|&index| lease(index)).collect();
+    Down::Welcome(Welcome { worker: 3, session: 9, lease_ttl_ms: TTL as u32, heartbeat_ms: HEARTBEAT as u32, stop, ..Welcome::default() })
+}
+
+fn ack(sequences: &[u64]) -> Down {
+    Down::ReportAck(ReportAck { sequences: sequences.to_vec() })
+}
+
+fn sent(effects: Vec<Effect>) -> Vec<Up> {
+    effects.into_iter().filter_map(|effect| if let Effect::Send(message) = effect { message.message } else { None }).collect()
+}
+
+fn reports(sent: Vec<Up>) -> Vec<Report> {
+    sent.into_iter().flat_map(|message| if let Up::Reports(reports) = message { reports.reports } else { Vec::new() }).collect()
+}
+
+fn failures(report: &Report) -> Vec<(u64, u64, FailureClass)> {
+    report.failures.iter().map(|failure| (failure.first_task, failure.task_count, failure.class())).collect()
+}
+
+fn stopped(index: u64, reason: StopReason) -> Effect {
+    Effect::StopLease { lease: lease(index), device: 0, reason }
+}
+
+#[test]
+fn hello_comes_first_and_names_the_leases_still_worked_on() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    bench.grant(2, 4);
+    bench.hear(Down::Revoke(Revoke { leases: vec![lease(2)] }));
+    bench.disconnect();
+    let first = bench.connect().remove(0);
+    let Up::Hello(hello) = first else { panic!("{first:?}") };
+    assert_eq!((hello.incarnation, hello.held), (7, vec![lease(1)]), "a lease that is being stopped is not offered as held");
+}
+
+#[test]
+fn an_unacknowledged_report_is_offered_after_every_connect_until_it_is_acknowledged() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    let first = bench.report(1, 0, 2, false);
+    bench.disconnect();
+    let while_away = bench.report(1, 2, 2, true);
+    assert_eq!(while_away, [], "nothing can be sent now");
+    let offered = reports(bench.connect());
+    assert_eq!(offered.iter().map(|report| report.sequence).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(offered[0], first[0], "the same report, the same number");
+    bench.hear(ack(&[1]));
+    bench.disconnect();
+    assert_eq!(reports(bench.connect()).len(), 1);
+    bench.hear(ack(&[2, 99]));
+    assert_eq!(bench.session.unacknowledged(), 0);
+}
+
+#[test]
+fn a_grant_of_a_held_lease_changes_nothing() {
+    let mut bench = Bench::open();
+    assert!(matches!(bench.grant(1, 4)[..], [Effect::StartLease { .. }]));
+    assert_eq!(bench.grant(1, 4), []);
+    bench.report(1, 0, 4, true);
+    assert_eq!(bench.grant(1, 4), [], "its final report is on the way");
+    bench.hear(ack(&[1]));
+    assert_eq!(bench.held(), [] as [u64; 0]);
+}
+
+#[test]
+fn a_grant_of_an_undescribed_stage_ends_the_connection() {
+    let mut bench = Bench::open();
+    assert!(matches!(bench.hear(grants(false, vec![grant(1, 4)]))[..], [Effect::Disconnect { .. }]));
+    assert!(matches!(bench.disconnect()[..], [Effect::Connect { address: None, after_ms: 50 }]));
+}
+
+#[test]
+fn a_grant_for_a_device_that_is_not_offered_goes_back_uncharged() {
+    let mut bench = Bench::open();
+    let effects = bench.hear(grants(true, vec![Grant { device: 5, ..grant(1, 4) }]));
+    let report = &reports(sent(effects))[0];
+    assert_eq!((failures(report), report.final_report), (vec![(0, 4, FailureClass::Worker)], true));
+}
+
+#[test]
+fn a_worker_that_hears_nothing_for_the_lease_time_stops_and_keeps_what_it_has() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    bench.disconnect();
+    bench.report(1, 0, 1, false);
+    assert_eq!(bench.wait(TTL - 1), []);
+    assert_eq!(bench.session.wake_at(), Some(bench.now + 1));
+    assert_eq!(bench.wait(1), [stopped(1, StopReason::Unheard)]);
+    assert_eq!(bench.wait(1), [], "once");
+    let rest = bench.tell(Input::Progress(vec![LeaseProgress { lease: Some(lease(1)), final_report: true, ..LeaseProgress::default() }]));
+    assert_eq!(rest, []);
+    let offered = reports(bench.connect());
+    assert_eq!(offered[0].results[0].task_count, 1);
+    assert_eq!((failures(&offered[1]), offered[1].final_report), (vec![(1, 3, FailureClass::Stopped)], true));
+}
+
+#[test]
+fn a_leader_that_falls_silent_is_left() {
+    let mut bench = Bench::open();
+    for _ in 0..TTL / HEARTBEAT - 1 {
+        assert!(matches!(sent(bench.wait(HEARTBEAT))[..], [Up::Heartbeat(_)]));
+    }
+    assert!(matches!(bench.wait(HEARTBEAT)[..], [Effect::Disconnect { .. }]));
+}
+
+#[test]
+fn heartbeats_carry_the_load_and_count_leases() {
+    let mut bench = Bench::open();
+    bench.tell(Input::Load(Load { cpu_permille: 500, ..Load::default() }));
+    (1..=3).for_each(|index| drop(bench.grant(index, 1)));
+    assert_eq!(bench.session.wake_at(), Some(bench.now + HEARTBEAT));
+    let [Up::Heartbeat(heartbeat)] = &sent(bench.wait(HEARTBEAT))[..] else { panic!() };
+    let load = heartbeat.load.unwrap();
+    assert_eq!((heartbeat.sequence, load.cpu_permille, load.leases_running, load.leases_queued), (1, 500, 2, 1));
+}
+
+#[test]
+fn leases_that_ended_meanwhile_are_stopped_and_others_go_on() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    bench.grant(2, 4);
+    bench.disconnect();
+    bench.tell(Input::Connected { address: "b:1".into() });
+    assert_eq!(bench.hear(welcome(&[1, 77])), [stopped(1, StopReason::EndedMeanwhile)]);
+}
+
+#[test]
+fn a_redirect_is_followed_at_once_but_not_for_ever() {
+    let mut bench = Bench::new();
+    bench.tell(Input::Start);
+    for _ in 0..3 {
+        bench.tell(Input::Connected { address: "a:1".into() });
+        let effects = bench.hear(Down::Redirect(Redirect { leader_address: "b:1".into() }));
+        assert!(matches!(effects[..], [Effect::Disconnect { .. }]));
+        assert_eq!(bench.disconnect(), [Effect::Connect { address: Some("b:1".into()), after_ms: 0 }]);
+    }
+    bench.tell(Input::Connected { address: "b:1".into() });
+    bench.hear(Down::Redirect(Redirect { leader_address: "a:1".into() }));
+    assert_eq!(bench.disconnect(), [Effect::Connect { address: None, after_ms: 50 }]);
+}
+
+#[test]
+fn back_off_doubles_to_its_limit_and_starts_over_after_a_welcome() {
+    let mut bench = Bench::open();
+    let pauses: Vec<u64> = (0..8)
+        .map(|_| match bench.disconnect()[..] {
+            [Effect::Connect { after_ms, .. }] => after_ms,
+            ref other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+    let calm = bench.tell(Input::Disconnected { reason: String::new(), jitter_permille: 0 });
+    assert_eq!(calm, [Effect::Connect { address: None, after_ms: 1000 }], "jitter takes away up to half");
+    bench.connect();
+    assert_eq!(bench.disconnect(), [Effect::Connect { address: None, after_ms: 50 }]);
+}
+
+#[test]
+fn a_hello_without_an_answer_is_given_up() {
+    let mut bench = Bench::new();
+    bench.tell(Input::Start);
+    bench.tell(Input::Connected { address: "a:1".into() });
+    assert_eq!(bench.session.wake_at(), Some(bench.now + GREETING_MS));
+    assert!(matches!(bench.wait(GREETING_MS)[..], [Effect::Disconnect { .. }]));
+}
+
+#[test]
+fn a_refusal_is_final() {
+    let mut bench = Bench::open();
+    bench.grant(1, 1);
+    let effects = bench.hear(Down::Refused(Refused { reason: "unknown worker".into() }));
+    assert_eq!(effects, [stopped(1, StopReason::Shutdown), Effect::Exit(ExitReason::Refused("unknown worker".into()))]);
+    assert_eq!(bench.tell(Input::Start), []);
+}
+
+#[test]
+fn a_clean_shutdown_says_goodbye() {
+    let mut bench = Bench::open();
+    let effects = bench.tell(Input::ShutdownRequested { reason: "asked".into() });
+    assert!(matches!(&effects[..], [Effect::Send(_), Effect::Exit(ExitReason::Stopped)]));
+}
+
+#[test]
+fn only_tasks_that_were_running_are_charged_when_an_executor_dies() {
+    let mut bench = Bench::open();
+    bench.grant(1, 10);
+    bench.report(1, 0, 2, false);
+    // Task 1 had finished and was told already; the recorder may still name it.
+    let running = vec![(lease(1), 1, 1), (lease(1), 4, 1), (lease(8), 0, 1)];
+    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "died".into(), running, charged: true });
+    let report = &reports(sent(effects))[0];
+    let expected = [(4, 1, FailureClass::Executor), (2, 2, FailureClass::Stopped), (5, 5, FailureClass::Stopped)];
+    assert_eq!((failures(report), report.final_report), (expected.to_vec(), true));
+    assert_eq!(bench.report(1, 5, 1, false), [], "what comes later is of no lease");
+}
+
+#[test]
+fn nothing_is_charged_when_the_agent_ended_the_executor() {
+    let mut bench = Bench::open();
+    bench.grant(1, 2);
+    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "replaced".into(), running: vec![(lease(1), 0, 1)], charged: false });
+    assert!(failures(&reports(sent(effects))[0]).iter().all(|&(.., class)| class == FailureClass::Stopped));
+}
+
+#[test]
+fn a_stopped_lease_that_does_not_end_costs_its_executor() {
+    let mut bench = Bench::open();
+    bench.grant(1, 1);
+    bench.hear(Down::Revoke(Revoke { leases: vec![lease(1)] }));
+    bench.disconnect();
+    assert_eq!(bench.session.wake_at(), Some(bench.now + STOP_GRACE_MS));
+    assert_eq!(bench.wait(STOP_GRACE_MS), [Effect::ReplaceExecutor { device: 0 }]);
+}
+
+#[test]
+fn the_end_of_a_job_stops_its_leases_and_releases_it() {
+    let mut bench = Bench::open();
+    bench.grant(1, 1);
+    let effects = bench.hear(Down::Release(ReleaseJobs { jobs: vec![1] }));
+    assert_eq!(effects, [stopped(1, StopReason::JobEnded), Effect::ReleaseJob(1)]);
+    assert!(matches!(bench.hear(grants(false, vec![grant(2, 1)]))[..], [Effect::Disconnect { .. }]), "its stages are forgotten");
+}
+
+#[test]
+fn what_an_executor_says_twice_or_about_foreign_tasks_is_dropped() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    assert_eq!(bench.report(1, 0, 2, false).len(), 1);
+    assert_eq!(bench.report(1, 0, 2, false), []);
+    let report = bench.report(1, 1, 9, true).remove(0);
+    assert_eq!((report.results[0].first_task, report.results[0].task_count), (2, 2));
+    assert_eq!(report.results[0].tallies[0].values, [2, 3]);
+}
+
+#[test]
+fn a_long_report_is_cut_and_no_message_is_longer_than_a_mebibyte() {
+    let mut bench = Bench::open();
+    bench.grant(1, 1_000_000);
+    let results = TaskResults { first_task: 0, task_count: 1_000_000, tallies: vec![TallyValues { values: vec![u64::MAX; 1_000_000] }] };
+    let progress = LeaseProgress { lease: Some(lease(1)), results: vec![results], final_report: true, busy_ns: 5, ..LeaseProgress::default() };
+    let messages = sent(bench.tell(Input::Progress(vec![progress])));
+    assert!(messages.iter().all(|message| WorkerMessage { message: Some(message.clone()) }.encoded_len() < 1 << 20));
+    let reports = reports(messages);
+    assert!(reports.iter().all(|report| report.results.iter().map(|r| r.task_count).sum::<u64>() <= 64 << 10));
+    assert_eq!(reports.iter().flat_map(|report| &report.results).map(|r| r.task_count).sum::<u64>(), 1_000_000);
+    assert_eq!(reports.iter().filter(|report| report.final_report).count(), 1);
+    assert!(reports.last().unwrap().final_report);
+    assert_eq!(reports.iter().map(|report| report.busy_ns).sum::<u64>(), 5, "time is told once");
+}
+
+#[test]
+fn a_part_travels_with_the_result_of_its_task() {
+    let mut bench = Bench::open();
+    bench.grant(1, 40);
+    let preview = vec![pb::PreviewRow { cells: vec!["x".repeat(60_000)], weight: 1 }];
+    let parts = (0..40).map(|partition| pb::OutputPart { partition, preview: preview.clone(), ..pb::OutputPart::default() }).collect();
+    let results = vec![TaskResults { first_task: 0, task_count: 40, tallies: Vec::new() }];
+    let progress = LeaseProgress { lease: Some(lease(1)), results, parts, final_report: true, ..LeaseProgress::default() };
+    let messages = sent(bench.tell(Input::Progress(vec![progress])));
+    assert!(messages.iter().all(|message| WorkerMessage { message: Some(message.clone()) }.encoded_len() < 1 << 20));
+    for report in reports(messages) {
+        let tasks: Vec<u64> = report.results.iter().flat_map(|r| r.first_task..r.first_task + r.task_count).collect();
+        let parts: Vec<u64> = report.parts.iter().map(|part| part.partition.into()).collect();
+        assert_eq!(tasks, parts);
+    }
+}
+
+#[test]
+fn a_changed_offer_registers_anew_with_the_same_leader() {
+    let mut bench = Bench::open();
+    assert!(matches!(bench.tell(Input::DevicesChanged(Vec::new()))[..], [Effect::Disconnect { .. }]));
+    assert_eq!(bench.disconnect(), [Effect::Connect { address: Some("a:1".into()), after_ms: 0 }]);
+}
+
+use prost::Message as _;

@@ -1,0 +1,382 @@
+//! What an executor promises its agent.
+use crate::{
+    Named,
+    driver::{Driver, index_stage, lease, run_index, stage},
+    named,
+};
+use raftwerk_proto::v1::{
+    BlockRange, ExecutorInput, FailureClass, Files, InputFile, LeaseProgress, RunLease, StageOutput, StopLease, from_executor, stage_input::Source,
+    to_executor,
+};
+use std::{
+    fs,
+    io::Write,
+    os::unix::{fs::FileExt, process::ExitStatusExt},
+    time::{Duration, Instant},
+};
+
+pub const TESTS: &[Named] = named![
+    every_task_of_a_range_gets_its_own_result,
+    a_panic_costs_one_task,
+    a_parameter_that_is_refused_fails_the_tasks_and_not_the_process,
+    an_unknown_kernel_is_this_workers_trouble,
+    a_device_failure_is_not_the_tasks_fault,
+    a_kernel_that_breaks_its_promise_fails_the_task,
+    the_recorder_names_what_was_running_when_the_process_died,
+    a_stopped_lease_ends_without_running_the_rest,
+    leases_run_in_the_order_they_came,
+    a_lease_may_come_in_several_messages,
+    lines_become_blocks_with_checksums_in_the_output_file,
+    bad_input_is_named_by_file_and_place,
+    blocks_become_a_part_in_the_output_file,
+    hundreds_of_files_travel_with_one_lease,
+    progress_is_told_while_a_long_lease_runs,
+    an_executor_holds_no_path_and_no_other_socket,
+    a_file_cut_short_kills_the_executor_only,
+    the_executor_ends_with_its_socket,
+    a_failed_self_test_says_why,
+];
+
+pub const MEASURES: &[Named] = named![measure_tasks_in_one_lease, measure_one_task_leases];
+
+fn failures(progress: &LeaseProgress) -> Vec<(u64, u64, FailureClass)> {
+    let mut failures: Vec<_> = progress.failures.iter().map(|f| (f.first_task, f.task_count, f.class())).collect();
+    failures.sort_by_key(|failure| failure.0);
+    failures
+}
+
+fn succeeded(progress: &LeaseProgress) -> u64 {
+    progress.results.iter().map(|results| results.task_count).sum()
+}
+
+fn trouble(what: &str, tasks: u64) -> LeaseProgress {
+    let mut driver = Driver::new(2);
+    driver.define(index_stage("t-trouble", &[], tasks, tasks, &[("do", what)]));
+    driver.run(run_index(1, 0, tasks), &[]);
+    driver.finish(lease(1))
+}
+
+fn every_task_of_a_range_gets_its_own_result() {
+    let mut driver = Driver::new(2);
+    driver.define(index_stage("t-sums", &["start"], 1_000_000, 100_000, &[]));
+    driver.run(run_index(1, 500, 99_000), &[]);
+    let progress = driver.finish(lease(1));
+    let mut next = 500;
+    for results in &progress.results {
+        assert_eq!(results.first_task, next);
+        let expected: Vec<u64> = (next..next + results.task_count).map(|task| task * 10).collect();
+        assert_eq!(results.tallies[0].values, expected);
+        next += results.task_count;
+    }
+    assert_eq!(next, 99_500);
+    assert!(progress.busy_ns > 0 && progress.failures.is_empty());
+    assert!(driver.end().0.success());
+}
+
+fn a_panic_costs_one_task() {
+    let progress = trouble("panic", 6);
+    assert_eq!(failures(&progress), [(3, 1, FailureClass::Task)]);
+    assert_eq!(progress.failures[0].message, "the kernel panicked: task three is unlucky");
+    assert_eq!(succeeded(&progress), 5);
+}
+
+fn a_parameter_that_is_refused_fails_the_tasks_and_not_the_process() {
+    let progress = trouble("refuse", 6);
+    assert_eq!(failures(&progress), [(0, 6, FailureClass::Task)]);
+    assert!(progress.failures[0].message.contains("`do` must not be `refuse`"));
+}
+
+fn an_unknown_kernel_is_this_workers_trouble() {
+    let mut driver = Driver::new(1);
+    driver.define(index_stage("t-unknown", &[], 2, 2, &[]));
+    driver.run(run_index(1, 0, 2), &[]);
+    let progress = driver.finish(lease(1));
+    assert_eq!(failures(&progress), [(0, 2, FailureClass::Worker)]);
+    assert!(progress.failures[0].message.contains("`t-unknown` version 1"));
+}
+
+fn a_device_failure_is_not_the_tasks_fault() {
+    assert_eq!(failures(&trouble("device", 6)), [(3, 1, FailureClass::Device)]);
+}
+
+fn a_kernel_that_breaks_its_promise_fails_the_task() {
+    let progress = trouble("lie", 6);
+    assert_eq!(failures(&progress), [(3, 1, FailureClass::Task)]);
+    assert!(progress.failures[0].message.contains("1 tallies"));
+}
+
+fn the_recorder_names_what_was_running_when_the_process_died() {
+    let mut driver = Driver::new(1);
+    driver.define(index_stage("t-trouble", &[], 6, 6, &[("do", "abort")]));
+    driver.run(run_index(1, 0, 6), &[]);
+    while driver.receive().is_some() {}
+    assert_eq!(driver.recorder.running(), [(lease(1).into(), 3, 1)]);
+    let (status, output) = driver.end();
+    assert_eq!(status.signal(), Some(6));
+    assert!(output.contains("about to abort"));
+}
+
+fn a_stopped_lease_ends_without_running_the_rest() {
+    let mut driver = Driver::new(2);
+    driver.define(index_stage("t-trouble", &[], 1000, 1000, &[("do", "sleep")]));
+    driver.run(run_index(1, 0, 1000), &[]);
+    std::thread::sleep(Duration::from_millis(100));
+    let asked = Instant::now();
+    driver.send(to_executor::Message::Stop(StopLease { lease: Some(lease(1)) }));
+    let progress = driver.finish(lease(1));
+    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+    let dropped: u64 = progress.failures.iter().map(|f| f.task_count).sum();
+    assert!(progress.failures.iter().all(|f| f.class() == FailureClass::Stopped));
+    assert!(succeeded(&progress) > 0 && dropped > 900);
+    assert_eq!(succeeded(&progress) + dropped, 1000, "every task is told once");
+    // An executor that was told to stop a lease it does not know goes on.
+    driver.send(to_executor::Message::Stop(StopLease { lease: Some(lease(9)) }));
+    driver.run(run_index(2, 0, 1), &[]);
+    assert_eq!(succeeded(&driver.finish(lease(2))), 1);
+}
+
+fn leases_run_in_the_order_they_came() {
+    let mut driver = Driver::new(1);
+    driver.define(index_stage("t-trouble", &[], 10, 10, &[("do", "sleep")]));
+    for index in 1..=3 {
+        driver.run(run_index(index, 0, 3), &[]);
+    }
+    let mut ends = Vec::new();
+    while ends.len() < 3 {
+        if let Some(from_executor::Message::Progress(progress)) = driver.receive().unwrap().message
+            && progress.final_report
+        {
+            ends.push(progress.lease.unwrap().index);
+        }
+    }
+    assert_eq!(ends, [1, 2, 3]);
+}
+
+fn a_lease_may_come_in_several_messages() {
+    let mut driver = Driver::new(2);
+    driver.define(index_stage("t-sums", &["start"], 100, 100, &[]));
+    driver.run(RunLease { more: true, ..run_index(1, 0, 10) }, &[]);
+    std::thread::sleep(Duration::from_millis(30)); // long done, and still not the end
+    driver.run(RunLease { more: true, ..run_index(1, 10, 10) }, &[]);
+    driver.run(run_index(1, 0, 0), &[]);
+    assert_eq!(succeeded(&driver.finish(lease(1))), 20);
+    // Stopped while more was promised: what came is told, and the lease ends.
+    driver.run(RunLease { more: true, ..run_index(2, 0, 10) }, &[]);
+    std::thread::sleep(Duration::from_millis(30));
+    driver.send(to_executor::Message::Stop(StopLease { lease: Some(lease(2)) }));
+    assert_eq!(succeeded(&driver.finish(lease(2))), 10);
+}
+
+/// Splits of one text file, two bytes each at most.
+fn text_inputs(text: &str, split: u64) -> Vec<ExecutorInput> {
+    let bytes = text.len() as u64;
+    let file = InputFile { path: "/data/input.txt".into(), bytes, ..InputFile::default() };
+    let input = |at| ExecutorInput { descriptor: 0, offset: at, bytes: split.min(bytes - at), file: Some(file.clone()), blocks: Vec::new() };
+    (0..bytes).step_by(split as usize).map(input).collect()
+}
+
+fn with_text(text: &str) -> fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn lines_become_blocks_with_checksums_in_the_output_file() {
+    let text = "one\ntwo\nthree\r\nfour\nfive five\nsix";
+    let inputs = text_inputs(text, 5);
+    let tasks = inputs.len() as u64;
+    let output = tempfile::tempfile().unwrap();
+    let mut driver = Driver::new(2);
+    driver.define(stage("t-lines", &["lines"], Source::Files(Files { format: "text".into(), ..Files::default() }), tasks, 3, &[]));
+    driver.run(RunLease { inputs, has_output: true, ..run_index(1, 0, tasks) }, &[&with_text(text), &output]);
+    let progress = driver.finish(lease(1));
+    assert!(progress.failures.is_empty(), "{:?}", progress.failures);
+    assert_eq!(progress.results.iter().flat_map(|r| &r.tallies[0].values).sum::<u64>(), 6);
+    assert_eq!(progress.input_bytes, text.len() as u64);
+    let mut blocks = progress.blocks;
+    blocks.sort_by_key(|block| (block.partition, block.task));
+    let mut lines = Vec::new();
+    for block in &blocks {
+        let mut bytes = vec![0; block.bytes as usize];
+        output.read_exact_at(&mut bytes, block.offset).unwrap();
+        assert_eq!(crc32c::crc32c(&bytes), block.crc32c);
+        lines.extend(String::from_utf8(bytes).unwrap().lines().map(|line| (block.partition, line.to_owned())));
+    }
+    lines.sort();
+    let expected = [(0, "three"), (1, "five five"), (1, "one"), (1, "two")].map(|(p, line)| (p, line.to_owned()));
+    let others = [(0, "six".to_owned()), (2, "four".to_owned())];
+    let mut all: Vec<_> = expected.into_iter().chain(others).map(|(_, line)| ((line.len() + usize::from(line != "six") + usize::from(line == "three")) as u32 % 3, line)).collect();
+    all.sort();
+    assert_eq!(lines, all);
+}
+
+fn bad_input_is_named_by_file_and_place() {
+    let text = "good\nbad\n";
+    let inputs = text_inputs(text, 5);
+    let output = tempfile::tempfile().unwrap();
+    let mut driver = Driver::new(1);
+    driver.define(stage("t-lines", &["lines"], Source::Files(Files { format: "text".into(), ..Files::default() }), 2, 1, &[]));
+    driver.run(RunLease { inputs, has_output: true, ..run_index(1, 0, 2) }, &[&with_text(text), &output]);
+    let progress = driver.finish(lease(1));
+    assert_eq!(failures(&progress), [(1, 1, FailureClass::Task)]);
+    assert_eq!(progress.failures[0].message, "a bad line (in /data/input.txt from byte 5)");
+}
+
+fn blocks_become_a_part_in_the_output_file() {
+    let blocks = vec![BlockRange { task: 2, offset: 2, bytes: 4 }, BlockRange { task: 7, offset: 0, bytes: 2 }];
+    let inputs = vec![
+        ExecutorInput { descriptor: 0, bytes: 6, blocks, ..ExecutorInput::default() },
+        ExecutorInput { descriptor: 1, ..ExecutorInput::default() }, // nobody wrote anything: no descriptor behind it
+    ];
+    let output = tempfile::tempfile().unwrap();
+    let mut driver = Driver::new(1);
+    driver.define(stage("t-gather", &["rows"], Source::Stage(StageOutput { stage: "map".into() }), 2, 0, &[]));
+    driver.run(RunLease { inputs, has_output: true, ..run_index(1, 0, 2) }, &[&with_text("z\na\nb\n"), &output]);
+    let progress = driver.finish(lease(1));
+    assert!(progress.failures.is_empty(), "{:?}", progress.failures);
+    let part = &progress.parts[0];
+    assert_eq!((part.name.as_str(), part.bytes, part.rows, progress.parts[1].bytes), ("part-00000.csv", 6, 3, 0));
+    let range = progress.part_ranges.iter().find(|range| range.task == 0).unwrap();
+    let mut bytes = vec![0; range.bytes as usize];
+    output.read_exact_at(&mut bytes, range.offset).unwrap();
+    assert_eq!((bytes.as_slice(), crc32c::crc32c(&bytes)), (&b"a\nb\nz\n"[..], part.crc32c));
+}
+
+fn hundreds_of_files_travel_with_one_lease() {
+    let files: Vec<fs::File> = (0..250).map(|i| with_text(&"x\n".repeat(i % 3))).collect();
+    let input = |i: usize| ExecutorInput {
+        descriptor: i as u32,
+        offset: 0,
+        bytes: 2 * (i as u64 % 3),
+        file: Some(InputFile::default()),
+        blocks: Vec::new(),
+    };
+    let mut driver = Driver::new(2);
+    driver.define(stage("t-lines", &["lines"], Source::Files(Files { format: "text".into(), ..Files::default() }), 1000, 1, &[]));
+    let output = tempfile::tempfile().unwrap();
+    for message in 0..4 {
+        let first = message == 0;
+        let mut descriptors: Vec<&fs::File> = files.iter().collect();
+        descriptors.extend(first.then_some(&output));
+        let inputs = (0..250).map(input).collect();
+        driver.run(RunLease { inputs, has_output: first, more: message < 3, ..run_index(1, message * 250, 250) }, &descriptors);
+    }
+    let progress = driver.finish(lease(1));
+    assert!(progress.failures.is_empty(), "{:?}", progress.failures);
+    assert_eq!(progress.results.iter().flat_map(|r| &r.tallies[0].values).sum::<u64>(), 4 * (0..250).map(|i| i % 3).sum::<u64>());
+}
+
+fn progress_is_told_while_a_long_lease_runs() {
+    let mut driver = Driver::new(1);
+    driver.define(index_stage("t-trouble", &[], 25, 25, &[("do", "sleep")]));
+    driver.run(run_index(1, 0, 25), &[]);
+    let mut messages = 0;
+    let mut ended = false;
+    while !ended {
+        let Some(from_executor::Message::Progress(progress)) = driver.receive().unwrap().message else { panic!() };
+        messages += 1;
+        ended = progress.final_report;
+    }
+    assert!((3..=8).contains(&messages), "{messages} messages in half a second");
+}
+
+fn an_executor_holds_no_path_and_no_other_socket() {
+    let mut driver = Driver::new(2);
+    driver.define(index_stage("t-trouble", &[], 100, 100, &[("do", "sleep")]));
+    driver.run(run_index(1, 0, 100), &[]);
+    std::thread::sleep(Duration::from_millis(100));
+    let (mut sockets, mut others) = (0, Vec::new());
+    for entry in fs::read_dir(format!("/proc/{}/fd", driver.child.id())).unwrap() {
+        let path = entry.unwrap().path();
+        let number: u32 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let target = fs::read_link(&path).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default();
+        match target.as_str() {
+            _ if number <= 2 => {}
+            socket if socket.starts_with("socket:") => sockets += 1,
+            _ => others.push(target),
+        }
+    }
+    // The socket pair, once for reading and once for writing; the mapping of the recorder needs no descriptor.
+    assert_eq!(sockets, 2);
+    assert_eq!(others, [] as [String; 0]);
+    let networked = fs::read_to_string(format!("/proc/{}/net/tcp", driver.child.id())).unwrap_or_default();
+    drop(networked);
+}
+
+fn a_file_cut_short_kills_the_executor_only() {
+    let text = "line\n".repeat(100_000);
+    let file = with_text(&text);
+    let inputs = text_inputs(&text, text.len() as u64);
+    let output = tempfile::tempfile().unwrap();
+    let mut driver = Driver::new(1);
+    driver.define(stage("t-trouble", &[], Source::Files(Files { format: "text".into(), ..Files::default() }), 100, 1, &[("do", "sleep")]));
+    // The first lease keeps the only thread busy while the file of the second is cut.
+    driver.define(index_stage("t-trouble", &[], 20, 20, &[("do", "sleep")]));
+    driver.run(run_index(1, 0, 10), &[]);
+    driver.define(stage("t-lines", &["lines"], Source::Files(Files { format: "text".into(), ..Files::default() }), 1, 1, &[]));
+    driver.run(RunLease { inputs, has_output: true, ..run_index(2, 0, 1) }, &[&file, &output]);
+    std::thread::sleep(Duration::from_millis(50));
+    file.set_len(10).unwrap();
+    while driver.receive().is_some() {}
+    assert_eq!(driver.recorder.running(), [(lease(2).into(), 0, 1)]);
+    assert_eq!(driver.end().0.signal(), Some(7), "SIGBUS");
+}
+
+fn the_executor_ends_with_its_socket() {
+    let mut driver = Driver::new(1);
+    driver.define(index_stage("t-trouble", &[], 6, 6, &[("do", "hang")]));
+    driver.run(run_index(1, 0, 6), &[]);
+    std::thread::sleep(Duration::from_millis(50));
+    let asked = Instant::now();
+    assert!(driver.end().0.success(), "a hanging kernel does not keep it");
+    assert!(asked.elapsed() < Duration::from_secs(1));
+}
+
+fn a_failed_self_test_says_why() {
+    let mut driver = Driver::spawn(1, &[("TEST_SELF_TEST_FAILS", "two and two were five")]);
+    assert!(driver.receive().is_none());
+    let (status, output) = driver.end();
+    assert_eq!(status.code(), Some(raftwerk_worker::executor::EXIT_SELF_TEST));
+    assert!(output.contains("self test: two and two were five"), "{output}");
+}
+
+fn measure_tasks_in_one_lease() {
+    let mut driver = Driver::new(1);
+    let tasks = 20_000_000;
+    driver.define(index_stage("t-sums", &["start"], tasks, tasks, &[]));
+    driver.run(run_index(1, 0, 1000), &[]);
+    driver.finish(lease(1));
+    let started = Instant::now();
+    driver.run(run_index(2, 0, tasks), &[]);
+    let progress = driver.finish(lease(2));
+    let elapsed = started.elapsed();
+    assert_eq!(succeeded(&progress), tasks);
+    println!("{:.2} M tasks/s in one lease on one thread ({tasks} in {elapsed:?})", tasks as f64 / elapsed.as_secs_f64() / 1e6);
+}
+
+fn measure_one_task_leases() {
+    let mut driver = Driver::new(1);
+    driver.define(index_stage("t-sums", &["start"], 1, 1, &[]));
+    let leases = 500_000u64;
+    // As the agent does it: what is pending goes out in one write; 256 leases are under way at most.
+    let (mut sent, mut ended) = (0u64, 0);
+    let started = Instant::now();
+    while ended < leases {
+        let mut bytes = Vec::new();
+        while sent < leases && sent - ended < 256 {
+            let message = to_executor::Message::Run(run_index(sent, 0, 1));
+            raftwerk_worker::frame::push(&mut bytes, &raftwerk_proto::v1::ToExecutor { message: Some(message) });
+            sent += 1;
+        }
+        driver.socket.write_all(&bytes).unwrap();
+        let before = ended;
+        while ended == before || sent - ended > 128 {
+            let Some(from_executor::Message::Progress(progress)) = driver.receive().unwrap().message else { panic!() };
+            ended += u64::from(progress.final_report);
+            if sent == leases && ended == leases {
+                break;
+            }
+        }
+    }
+    println!("{:.0} one-task leases/s through the socket", leases as f64 / started.elapsed().as_secs_f64());
+}

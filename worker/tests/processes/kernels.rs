@@ -1,0 +1,170 @@
+//! Kernels made for these tests.
+use raftwerk_kernels::{
+    Accepts, Agreement, Descriptor, Input, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, StageContext, Task, TaskOutput,
+    gpu::Gpu,
+};
+use raftwerk_proto::v1::Device;
+use raftwerk_worker::executor::Kernels;
+
+pub struct TestKernels;
+
+impl Kernels for TestKernels {
+    fn all(&self) -> Vec<&'static dyn Kernel> {
+        vec![&Sums, &Lines, &Gather, &Trouble]
+    }
+
+    fn adapters(&self) -> Vec<Device> {
+        Vec::new()
+    }
+
+    fn open_gpu(&self, _index: usize) -> Result<(Device, Gpu), String> {
+        Err("these tests have no GPU".into())
+    }
+
+    fn self_test(&self, _gpu: Option<&Gpu>) -> Result<(), String> {
+        match std::env::var("TEST_SELF_TEST_FAILS") {
+            Ok(reason) => Err(reason),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+const fn map(name: &'static str, accepts: Accepts, tallies: &'static [&'static str], shuffles: bool, params: &'static [ParamSpec]) -> Descriptor {
+    Descriptor {
+        name,
+        version: 1,
+        kind: Kind::Map,
+        summary: "",
+        accepts,
+        params,
+        tallies,
+        shuffles,
+        formats: &[],
+        reduces_with: &[],
+        reduce_defaults: &[],
+        gpu: false,
+        agreement: Agreement::Exact,
+    }
+}
+
+/// Index range -> its start.
+struct Sums;
+static SUMS: Descriptor = map("t-sums", Accepts::Index, &["start"], false, &[]);
+
+impl Kernel for Sums {
+    fn descriptor(&self) -> &'static Descriptor {
+        &SUMS
+    }
+    fn prepare(&self, _stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        Ok(Box::new(Sums))
+    }
+}
+
+impl Prepared for Sums {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let Input::Index { start, .. } = task.input else { return Err(KernelError::Input("no range".into())) };
+        Ok(TaskOutput { tallies: vec![start], ..TaskOutput::default() })
+    }
+}
+
+/// Lines of text -> lines by partition of their length; tally: lines.
+struct Lines;
+static LINES: Descriptor = map("t-lines", Accepts::Text, &["lines"], true, &[]);
+
+impl Kernel for Lines {
+    fn descriptor(&self) -> &'static Descriptor {
+        &LINES
+    }
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        Ok(Box::new(PreparedLines { partitions: stage.partitions as usize }))
+    }
+}
+
+struct PreparedLines {
+    partitions: usize,
+}
+
+impl Prepared for PreparedLines {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let Input::Text(text) = task.input else { return Err(KernelError::Input("no text".into())) };
+        let mut blocks = vec![Vec::new(); self.partitions];
+        let mut lines = 0;
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            if line.starts_with(b"bad") {
+                return Err(KernelError::Input("a bad line".into()));
+            }
+            lines += 1;
+            let block = &mut blocks[line.len() % self.partitions];
+            block.extend_from_slice(line.trim_ascii_end());
+            block.push(b'\n');
+        }
+        Ok(TaskOutput { tallies: vec![lines], blocks, part: None })
+    }
+}
+
+/// Blocks -> one part with all of them in task order; tally: rows.
+struct Gather;
+static GATHER: Descriptor = Descriptor { kind: Kind::Reduce, formats: &["csv"], ..map("t-gather", Accepts::Shuffle, &["rows"], false, &[]) };
+
+impl Kernel for Gather {
+    fn descriptor(&self) -> &'static Descriptor {
+        &GATHER
+    }
+    fn prepare(&self, _stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        Ok(Box::new(Gather))
+    }
+}
+
+impl Prepared for Gather {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let Input::Blocks(blocks) = &task.input else { return Err(KernelError::Input("no blocks".into())) };
+        assert!(blocks.is_sorted_by(|a, b| a.task < b.task), "blocks come in task order");
+        let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.bytes).copied().collect();
+        let rows = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let part = Part { extension: "csv", bytes, rows, columns: vec!["line".into()], preview: Vec::new() };
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+    }
+}
+
+/// Does what its parameter says at the task whose number is its start.
+struct Trouble;
+static TROUBLE_PARAMS: [ParamSpec; 1] = [ParamSpec { name: "do", kind: ParamType::Text, default: None, doc: "" }];
+static TROUBLE: Descriptor = map("t-trouble", Accepts::Index, &[], false, &TROUBLE_PARAMS);
+
+impl Kernel for Trouble {
+    fn descriptor(&self) -> &'static Descriptor {
+        &TROUBLE
+    }
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        match stage.params.get("do") {
+            Some(what) if what == "refuse" => Err(KernelError::Param("`do` must not be `refuse`".into())),
+            Some(what) => Ok(Box::new(PreparedTrouble { what: what.clone() })),
+            None => Err(KernelError::Param("`do` is missing".into())),
+        }
+    }
+}
+
+struct PreparedTrouble {
+    what: String,
+}
+
+impl Prepared for PreparedTrouble {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        match (self.what.as_str(), task.number) {
+            ("panic", 3) => panic!("task three is unlucky"),
+            ("abort", 3) => {
+                println!("about to abort");
+                std::process::abort()
+            }
+            ("device", 3) => return Err(KernelError::Device("out of memory".into())),
+            ("sleep", _) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            ("hang", 3) => loop {
+                std::thread::park();
+            },
+            ("print", number) => println!("task {number} says hello"),
+            ("lie", 3) => return Ok(TaskOutput { tallies: vec![1], ..TaskOutput::default() }),
+            _ => {}
+        }
+        Ok(TaskOutput::default())
+    }
+}

@@ -1,0 +1,57 @@
+//! Running other programs, and saying which one failed.
+
+use std::process::{Command, Stdio};
+
+pub struct Step {
+    program: String,
+    args: Vec<String>,
+    command: Command,
+}
+
+/// The cargo that runs this, in the repository's root.
+pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Step {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut step = Step::new(&program).args(args);
+    "cargo".clone_into(&mut step.program);
+    step.command.current_dir(crate::root());
+    step
+}
+
+impl Step {
+    pub fn new(program: &str) -> Self {
+        Self { program: program.to_owned(), args: Vec::new(), command: Command::new(program) }
+    }
+
+    pub fn args<T: AsRef<str>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        for arg in args {
+            self.command.arg(arg.as_ref());
+            self.args.push(arg.as_ref().to_owned());
+        }
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}", self.program, self.args.join(" ")).trim_end().to_owned()
+    }
+
+    /// Runs it with its output on ours.
+    pub fn run(mut self) -> Result<(), String> {
+        println!("$ {}", self.text());
+        match self.command.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("error: `{}` failed ({status})", self.text())),
+            Err(error) => Err(format!("error: cannot start `{}`: {error}", self.text())),
+        }
+    }
+
+    /// Whether it runs and succeeds, in silence.
+    pub fn succeeds(mut self) -> bool {
+        let quiet = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    }
+}

@@ -1,0 +1,65 @@
+//! The sample column for `examples/histogram.toml`: air temperatures in kelvin, made up, the same on every machine.
+
+use std::path::Path;
+
+const FILE: &str = "examples/data/temperatures.npy";
+const VALUES: usize = 65_536;
+
+pub fn write(root: &Path) -> Result<(), String> {
+    let file = root.join(FILE);
+    std::fs::write(&file, npy()).map_err(|error| format!("error: cannot write {}: {error}", file.display()))?;
+    println!("{} is written", file.display());
+    Ok(())
+}
+
+/// NumPy's format, version 1.0: magic, version, length of the header, the header as Python text padded to 64 bytes, the elements.
+fn npy() -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({VALUES},), }}");
+    let before = 10; // magic (6), version (2), header length (2)
+    let padding = 64 - (before + header.len() + 1) % 64;
+    header.push_str(&" ".repeat(padding % 64));
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(temperatures().flat_map(f32::to_le_bytes));
+    bytes
+}
+
+/// A day's curve with noise around it: twelve uniform numbers add up to nearly a normal one. Every 16,384th reading is missing (NaN),
+/// so that the example shows where such values go. Only additions, multiplications and divisions, which IEEE 754 defines to the bit.
+fn temperatures() -> impl Iterator<Item = f32> {
+    let mut state = 2026_u64;
+    (0..VALUES).map(move |number| {
+        let noise: u64 = (0..12).map(|_| splitmix64(&mut state) >> 48).sum();
+        let noise = noise as f32 / 65_536.0 - 6.0;
+        // Two parabolas make a wave without a sine, whose last bit differs between libraries.
+        let phase = (number % 4_096) as f32 / 2_048.0 - 1.0;
+        let wave = 4.0 * phase * (1.0 - phase.abs());
+        if number % 16_384 == 16_383 { f32::NAN } else { 288.0 + 9.0 * wave + 2.5 * noise }
+    })
+}
+
+/// Guy Steele, Doug Lea, Christine Flood: Fast splittable pseudorandom number generators (OOPSLA 2014).
+fn splitmix64(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_sample_is_what_the_generator_makes() {
+        let committed = std::fs::read(crate::root().join(super::FILE)).unwrap();
+        assert!(committed == super::npy(), "run `cargo xtask sample-data`");
+    }
+
+    #[test]
+    fn the_elements_start_at_a_multiple_of_64() {
+        let bytes = super::npy();
+        assert_eq!((bytes.len() - super::VALUES * 4) % 64, 0);
+    }
+}
