@@ -109,7 +109,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let console = Console::new(cli.global.format, cli.global.quiet);
     logging::start(match (cli.command.is_server(), cli.global.verbose) {
         (false, 0) => "error",
-        (true, 0) => "info",
+        // Raft says at `info` what only its developers want to know.
+        (true, 0) => "info,openraft=warn",
         (_, 1) => "info,raftwerk=debug,raftwerk_scheduler=debug,raftwerk_worker=debug",
         _ => "debug",
     });

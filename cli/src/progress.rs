@@ -53,8 +53,8 @@ impl Progress {
         let (accepted, tasks) = job::tasks_of(view);
         let left = self.pace.time_left(accepted, tasks);
         let eta = match left {
-            Some(left) => format!("about {} left", format_duration(left)),
-            None => String::new(),
+            Some(left) if !left.is_zero() => format!("about {} left", format_duration(left)),
+            _ => String::new(),
         };
         match &mut self.shown {
             Shown::Nothing => {}

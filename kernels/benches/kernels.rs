@@ -191,7 +191,7 @@ fn zipf(distinct: u64, bytes: usize) -> Vec<u8> {
             letters = letters.rotate_left(11).wrapping_mul(0xd6e8_feb8_6659_fd93);
             text.push(b'a' + (letters >> 59) as u8 % 26);
         }
-        text.push(if letters % 11 == 0 { b'\n' } else { b' ' });
+        text.push(if letters.is_multiple_of(11) { b'\n' } else { b' ' });
     }
     text
 }

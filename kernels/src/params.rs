@@ -78,7 +78,7 @@ fn parse_u64(text: &str) -> Option<u64> {
     }
     let value = text.parse::<f64>().ok()?;
     // Above 2^53 a float no longer names one whole number.
-    (value >= 0.0 && value <= 9_007_199_254_740_992.0 && value.fract() == 0.0).then_some(value as u64)
+    ((0.0..=9_007_199_254_740_992.0).contains(&value) && value.fract() == 0.0).then_some(value as u64)
 }
 
 /// The shortest text that reads back as the same number; plain digits where a person would write them. Minus zero is zero.

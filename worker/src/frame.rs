@@ -49,7 +49,7 @@ impl Frames {
         self.buffer.truncate(length - space + read);
     }
 
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn decode<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
         let bytes = &self.buffer[self.start..];
         let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
@@ -78,7 +78,7 @@ mod tests {
             for chunk in bytes.chunks(piece) {
                 frames.space(64)[..chunk.len()].copy_from_slice(chunk);
                 frames.filled(64, chunk.len());
-                while let Some(id) = frames.next::<LeaseId>().unwrap() {
+                while let Some(id) = frames.decode::<LeaseId>().unwrap() {
                     got.push(id);
                 }
             }

@@ -21,7 +21,11 @@ pub enum CallError {
 }
 
 fn list(tried: &[(String, String)]) -> String {
-    tried.iter().map(|(address, reason)| format!("\n    {address}: {reason}")).collect()
+    // A reason that names the address itself needs no heading.
+    let line = |(address, reason): &(String, String)| {
+        if reason.contains(address) { format!("\n    {reason}") } else { format!("\n    {address}: {reason}") }
+    };
+    tried.iter().map(line).collect()
 }
 
 impl From<CallError> for Failure {

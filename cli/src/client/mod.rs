@@ -10,6 +10,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::client_client::ClientClient;
@@ -238,10 +239,22 @@ impl Cluster {
     }
 }
 
+/// Why an attempt failed, short enough for a progress line.
 fn one_line(status: &Status) -> String {
-    let reason = match std::error::Error::source(status) {
-        Some(source) => chain(source),
-        None => status.message().to_owned(),
+    let Some(source) = std::error::Error::source(status) else {
+        return if status.message().is_empty() { format!("{:?}", status.code()) } else { status.message().to_owned() };
     };
-    if reason.is_empty() { format!("{:?}", status.code()) } else { reason }
+    let mut cause = Some(source);
+    while let Some(error) = cause {
+        // What TLS and HTTP/2 have to say about a peer that died mid-sentence helps nobody.
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(
+            kind,
+            Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+        ) {
+            return "the connection broke".to_owned();
+        }
+        cause = error.source();
+    }
+    chain(source)
 }

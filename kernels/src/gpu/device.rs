@@ -37,8 +37,8 @@ pub struct GpuMemory {
     pub total_bytes: Option<u64>,
     /// Held now by this process's buffers, where the backend counts them.
     pub allocated_bytes: Option<u64>,
-    /// A kernel keeps at most this many bytes of one lease on the device at a time (input, output and staging together), however
-    /// long the lease is.
+    /// A kernel keeps at most about this many bytes of one lease on the device at a time, however long the lease is: three
+    /// dispatches, each with its input, its output and their staging copies.
     pub per_lease_bytes: u64,
 }
 
@@ -105,7 +105,7 @@ impl Gpu {
         GpuMemory {
             total_bytes: self.report.memory_bytes,
             allocated_bytes: self.device.generate_allocator_report().map(|report| report.total_allocated_bytes),
-            per_lease_bytes: 6 * self.batch_bytes(),
+            per_lease_bytes: 8 * self.batch_bytes(),
         }
     }
 

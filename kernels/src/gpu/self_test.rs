@@ -52,7 +52,7 @@ pub fn cpu_self_test() -> Result<(), KernelError> {
     let sum = expected(LENGTH.div_ceil(GROUP_SIZE))[0];
     let halves = |index: u32| {
         let (a, b) = (value(index), value(index) ^ 0xffff_0000);
-        let cross = u64::from(a >> 16) * u64::from(b & 0xffff) + u64::from((a & 0xffff) * (b & 0xffff) >> 16);
+        let cross = u64::from(a >> 16) * u64::from(b & 0xffff) + u64::from(((a & 0xffff) * (b & 0xffff)) >> 16);
         let other = u64::from(a & 0xffff) * u64::from(b >> 16) + (cross & 0xffff);
         (u64::from(a >> 16) * u64::from(b >> 16) + (cross >> 16) + (other >> 16)) as u32
     };

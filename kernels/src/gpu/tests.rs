@@ -79,3 +79,13 @@ fn more_groups_than_one_dimension_holds_are_folded_into_two() {
         assert!(output[1..].iter().enumerate().all(|(index, value)| *value == high(index as u32)));
     });
 }
+
+#[test]
+fn a_device_that_is_gone_is_an_error_and_not_a_panic() {
+    with_gpus(|gpu| {
+        gpu.self_test().unwrap();
+        gpu.device.destroy();
+        assert!(matches!(gpu.self_test(), Err(KernelError::Device(_))));
+        assert!(matches!(gpu.self_test(), Err(KernelError::Device(_))));
+    });
+}

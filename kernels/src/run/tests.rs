@@ -1,11 +1,14 @@
 use super::*;
 use crate::testing::{Random, random};
 
-fn records(run: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// Key and value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn records(run: &[u8]) -> Vec<Pair> {
     Reader::new(run).map(|record| record.unwrap()).map(|record| (record.key.to_vec(), record.value.to_vec())).collect()
 }
 
-fn merged(runs: &[Vec<u8>]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+fn merged(runs: &[Vec<u8>]) -> Result<Vec<Pair>, KernelError> {
     let mut merge = Merge::new(runs.iter().map(Vec::as_slice))?;
     let mut all = Vec::new();
     while let Some(record) = merge.next_record()? {
@@ -15,7 +18,7 @@ fn merged(runs: &[Vec<u8>]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
 }
 
 /// Short keys over few letters, so that runs share keys, prefixes and trailing zeros.
-fn sorted_records(random: &mut Random) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn sorted_records(random: &mut Random) -> Vec<Pair> {
     let mut keys: Vec<Vec<u8>> = (0..random.below(60))
         .map(|_| {
             let mut key = vec![b'x'; if random.below(2) == 0 { 0 } else { 15 }];
@@ -33,7 +36,7 @@ fn sorted_records(random: &mut Random) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
-fn run_of(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+fn run_of(records: &[Pair]) -> Vec<u8> {
     let mut run = Vec::new();
     records.iter().for_each(|(key, value)| push_record(&mut run, key, value));
     run

@@ -63,6 +63,18 @@ fn counts_are_those_of_a_plain_map() {
 }
 
 #[test]
+fn memory_left_by_one_task_does_not_change_the_next() {
+    let mut random = random("memory_left_by_one_task_does_not_change_the_next");
+    let kernel = prepare("word_count", &[], 5).unwrap();
+    for words in [3_000, 40_000, 10, 200_000, 0, 40_000] {
+        let text = some_text(&mut random, words, 1_000_000);
+        let output = kernel.run_cpu(&Task { number: 0, input: Input::Text(&text) }).unwrap();
+        assert_eq!(output, count(&text, 5));
+        assert_eq!(counts(&output), naive(&text));
+    }
+}
+
+#[test]
 fn words_may_end_anywhere_relative_to_the_blocks_of_64_bytes() {
     for length in [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1009] {
         let word = vec![b'w'; length];

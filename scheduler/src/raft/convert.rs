@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use openraft::type_config::AsyncRuntime;
 use raftwerk_proto::v1 as pb;
@@ -215,9 +216,8 @@ pub fn transferred_from_pb<S: StateMachine, Rt: AsyncRuntime>(
         Some(R::VoteChanged(actual)) => {
             Err(TransferLeaderError::VoteChanged { expected: *asked.from_leader(), actual: vote_from_pb(actual) })
         }
-        Some(R::LogNotFlushed(l)) => Err(TransferLeaderError::LogNotFlushed {
-            expected: asked.last_log_id().copied(),
-            actual: some_log_id_from_pb(&l.actual),
-        }),
+        Some(R::LogNotFlushed(l)) => {
+            Err(TransferLeaderError::LogNotFlushed { expected: asked.last_log_id().copied(), actual: some_log_id_from_pb(&l.actual) })
+        }
     }
 }

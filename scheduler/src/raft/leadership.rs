@@ -92,10 +92,7 @@ pub(super) async fn follow<S: StateMachine, Rt: AsyncRuntime>(
             (None, _) => None,
             (Some(term), Some(held)) if held.term == term => Some(held),
             // The first entry of a leader's own term stands after everything acknowledged before it. Once that is applied, so is the rest.
-            (Some(term), _) => applied
-                .get()
-                .filter(|id| id.leader_id.term == term)
-                .map(|id| LeaderTenure { term, complete_at: id.index }),
+            (Some(term), _) => applied.get().filter(|id| id.leader_id.term == term).map(|id| LeaderTenure { term, complete_at: id.index }),
         };
         publish(Leadership { leader, leading: tenure.clone() });
 

@@ -24,7 +24,7 @@ mod store;
 mod types;
 
 pub use config::RaftConfig;
-pub use leadership::{Leadership, LeaderTenure, LeadershipWatch};
+pub use leadership::{LeaderTenure, Leadership, LeadershipWatch};
 pub use network::Network;
 pub use replica::{MAX_PAYLOAD_BYTES, OpenError, ProposeError, Replica, Storage};
 pub use server::RaftService;

@@ -195,9 +195,8 @@ impl<S: StateMachine> RaftNetworkV2<C<S>> for Connection {
 
     async fn vote(&mut self, rpc: VoteRequest<C<S>>, option: RPCOption) -> Result<VoteResponse<C<S>>, RPCError<C<S>>> {
         let message = ask_vote_to_pb(self.target, &rpc);
-        let reply = self
-            .call(RPCTypes::Vote, option.soft_ttl(), message, |mut client, request| async move { client.vote(request).await })
-            .await?;
+        let reply =
+            self.call(RPCTypes::Vote, option.soft_ttl(), message, |mut client, request| async move { client.vote(request).await }).await?;
         voted_from_pb(&reply).map_err(|e| self.unreachable(&e))
     }
 

@@ -124,9 +124,7 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
 
     /// What other replicas call.
     pub fn service(&self) -> RaftServer<RaftService<S>> {
-        RaftServer::new(RaftService(self.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        RaftServer::new(RaftService(self.clone())).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 }
 

@@ -31,10 +31,7 @@ impl From<Refused> for Status {
 
 #[tonic::async_trait]
 impl<S: StateMachine> Raft for RaftService<S> {
-    async fn append_entries(
-        &self,
-        request: Request<pb::AppendEntriesRequest>,
-    ) -> Result<Response<pb::AppendEntriesReply>, Status> {
+    async fn append_entries(&self, request: Request<pb::AppendEntriesRequest>) -> Result<Response<pb::AppendEntriesReply>, Status> {
         let sender = sender(&request)?;
         Ok(Response::new(self.0.handler().append(sender, request.into_inner()).await?))
     }
@@ -60,10 +57,7 @@ impl<S: StateMachine> Raft for RaftService<S> {
         Ok(Response::new(self.0.handler().install(incoming).await?))
     }
 
-    async fn transfer_leader(
-        &self,
-        request: Request<pb::TransferLeaderRequest>,
-    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+    async fn transfer_leader(&self, request: Request<pb::TransferLeaderRequest>) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let sender = sender(&request)?;
         Ok(Response::new(self.0.handler().transfer(sender, request.into_inner()).await?))
     }

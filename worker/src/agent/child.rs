@@ -207,7 +207,9 @@ fn spawn(mut command: Command, inherited: Vec<OwnedFd>) -> Spawned {
         *pid.lock().unwrap_or_else(PoisonError::into_inner) = Some(child_pid);
         let _ = started_tx.send(Ok(()));
         // Wait without reaping, so that the number stays ours until `kill` can no longer use it.
-        while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(child_pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
+        while let Err(rustix::io::Errno::INTR) =
+            rustix::process::waitid(WaitId::Pid(child_pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        {}
         *pid.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         let _ = exited_tx.send(status);
@@ -219,7 +221,7 @@ fn spawn(mut command: Command, inherited: Vec<OwnedFd>) -> Spawned {
 
 async fn read_ready(reader: &mut unix::OwnedReadHalf, frames: &mut Frames) -> Result<Device, String> {
     loop {
-        match frames.next::<FromExecutor>().map_err(|e| e.to_string())? {
+        match frames.decode::<FromExecutor>().map_err(|e| e.to_string())? {
             Some(FromExecutor { message: Some(from_executor::Message::Ready(ready)) }) => return Ok(ready.device.unwrap_or_default()),
             Some(_) => return Err("it spoke before it was ready".into()),
             None => {

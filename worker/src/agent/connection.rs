@@ -60,7 +60,8 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
     let (sender, receiver) = mpsc::unbounded_channel();
     // Before the call: a scheduler may wait for `Hello` before it answers anything.
     let _ = edge.send(EdgeInput::ConnectionOpen(number, sender));
-    let mut client = WorkerSessionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client =
+        WorkerSessionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let ended = |reason: String| Ended { reason, hopeless: false };
     let mut messages = match client.session(UnboundedReceiverStream::new(receiver)).await {
         Ok(response) => response.into_inner(),

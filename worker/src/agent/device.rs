@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::AbortHandle,
 };
 
@@ -50,6 +50,7 @@ pub(crate) struct Common {
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) staging: Arc<Staging>,
+    pub(crate) parts: Semaphore,
     pub(crate) edge: mpsc::UnboundedSender<EdgeInput>,
 }
 
@@ -300,8 +301,14 @@ impl Device {
     fn send_segment(&mut self, key: LeaseKey, first_task: u64, inputs: Option<Inputs>, permit: Option<OwnedSemaphorePermit>) {
         let Some(lease) = self.leases.get_mut(&key) else { return };
         let first_message = !std::mem::replace(&mut lease.sent, true);
-        let mut run =
-            RunLease { lease: Some(key.into()), job: lease.stage.job, stage: lease.stage.stage, first_task, more: !lease.complete, ..RunLease::default() };
+        let mut run = RunLease {
+            lease: Some(key.into()),
+            job: lease.stage.job,
+            stage: lease.stage.stage,
+            first_task,
+            more: !lease.complete,
+            ..RunLease::default()
+        };
         let mut descriptors = inputs.map_or_else(Vec::new, |inputs| inputs.into_message(&mut run));
         if first_message && let Some(output) = &lease.output {
             match output.file.try_clone() {
@@ -441,7 +448,11 @@ impl Device {
             tracing::warn!(device = self.index, error, again_in = ?pause, "the executor does not start");
             return self.relaunch(pause);
         }
-        tracing::error!(device = self.index, error, "the executor does not start; the device is withdrawn until the worker is started again");
+        tracing::error!(
+            device = self.index,
+            error,
+            "the executor does not start; the device is withdrawn until the worker is started again"
+        );
         self.withdrawn = true;
         for (grant, _) in std::mem::take(&mut self.waiting) {
             self.fail_whole(&grant, format!("the executor of device {} does not start: {error}", self.index));
@@ -510,11 +521,17 @@ impl Device {
 }
 
 /// Prepares the parts of one lease, message by message, and passes the progress on behind each.
-fn start_parts(common: &Arc<Common>, key: LeaseKey, stage: &Arc<StageInfo>, output: Option<OutputFile>) -> mpsc::UnboundedSender<LeaseProgress> {
+fn start_parts(
+    common: &Arc<Common>,
+    key: LeaseKey,
+    stage: &Arc<StageInfo>,
+    output: Option<OutputFile>,
+) -> mpsc::UnboundedSender<LeaseProgress> {
     let (sender, mut receiver) = mpsc::unbounded_channel::<LeaseProgress>();
     let (common, stage) = (common.clone(), stage.clone());
     tokio::spawn(async move {
         while let Some(progress) = receiver.recv().await {
+            let _turn = common.parts.acquire().await;
             let (shared, stage, output) = (common.clone(), stage.clone(), output.clone());
             let prepared = tokio::task::spawn_blocking(move || prepare_parts(&shared, key, &stage, output.as_ref(), progress)).await;
             match prepared {
@@ -528,7 +545,13 @@ fn start_parts(common: &Arc<Common>, key: LeaseKey, stage: &Arc<StageInfo>, outp
     sender
 }
 
-fn prepare_parts(common: &Common, key: LeaseKey, stage: &StageInfo, output: Option<&OutputFile>, mut progress: LeaseProgress) -> LeaseProgress {
+fn prepare_parts(
+    common: &Common,
+    key: LeaseKey,
+    stage: &StageInfo,
+    output: Option<&OutputFile>,
+    mut progress: LeaseProgress,
+) -> LeaseProgress {
     let ranges = std::mem::take(&mut progress.part_ranges);
     progress.parts.iter_mut().for_each(|part| part.worker = common.worker);
     if progress.parts.is_empty() {

@@ -170,7 +170,12 @@ impl Edge {
         self.start(&mut starts);
         if self.session.is_open() && !self.state.was_open {
             let address = self.state.connection.as_ref().map_or("", |connection| &connection.address);
-            tracing::info!(worker = self.session.worker(), session = self.session.session(), leader = address, "registered with the cluster");
+            tracing::info!(
+                worker = self.session.worker(),
+                session = self.session.session(),
+                leader = address,
+                "registered with the cluster"
+            );
             self.state.hopeless.clear();
             self.state.mentioned = None;
         }

@@ -30,7 +30,12 @@ pub enum JoinError {
 }
 
 /// Tries for ever while the cluster is away; every error is final.
-pub(crate) async fn load_or_join(dir: &DataDir, name: &str, schedulers: &[String], token: Option<&JoinToken>) -> Result<Identity, JoinError> {
+pub(crate) async fn load_or_join(
+    dir: &DataDir,
+    name: &str,
+    schedulers: &[String],
+    token: Option<&JoinToken>,
+) -> Result<Identity, JoinError> {
     let path = dir.identity();
     if Identity::exists(&path) {
         let identity = Identity::load(&path).map_err(|source| JoinError::Identity { path: path.clone(), source })?;

@@ -1,6 +1,7 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::npy;
 use glob::MatchOptions;
+use prost::Message;
 use raftwerk_proto::v1::{Files, InputFile, InputListing, ListInputs};
 use std::{
     collections::BTreeMap,
@@ -9,6 +10,9 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+/// A longer answer than this does not fit a message between agent and scheduler: some 50,000 files.
+const ANSWER_BYTES: usize = raftwerk_transport::MAX_MESSAGE_BYTES - (64 << 10);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListingError {
@@ -40,6 +44,11 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
                 break;
             }
         }
+    }
+    if listing.encoded_len() > ANSWER_BYTES {
+        let files: usize = listing.inputs.iter().map(|files| files.listing.len()).sum();
+        let error = format!("the patterns match {files} files, more than one job can list; put small files together");
+        return InputListing { request: request.request, error, output_exists, ..InputListing::default() };
     }
     listing
 }
@@ -154,7 +163,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         fs::create_dir_all(at("sub/.hidden")).unwrap();
-        for (name, text) in [("b.txt", "bb"), ("a.txt", ""), (".secret", "x"), ("sub/c.txt", "ccc"), ("sub/.hidden/d", "d"), ("w[1].txt", "odd")] {
+        for (name, text) in
+            [("b.txt", "bb"), ("a.txt", ""), (".secret", "x"), ("sub/c.txt", "ccc"), ("sub/.hidden/d", "d"), ("w[1].txt", "odd")]
+        {
             fs::write(at(name), text).unwrap();
         }
         let all = [(at("a.txt"), 0), (at("b.txt"), 2), (at("sub/c.txt"), 3), (at("w[1].txt"), 3)];
@@ -177,7 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("locked.txt");
         fs::write(&path, "x").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         if File::open(&path).is_ok() {
             return eprintln!("skipped: root reads everything");
         }

@@ -11,6 +11,8 @@ use std::{
 const LEASE_BYTES: usize = 64 << 10;
 /// Leases whose text is kept, newest first to stay: 64 MiB at most.
 const LEASES: usize = 1000;
+/// Text in one answer: half of what a message may have.
+const ANSWER_BYTES: u64 = 4 << 20;
 /// Last lines of an executor, for the message when it dies.
 const TAIL_BYTES: usize = 2 << 10;
 
@@ -59,22 +61,24 @@ impl Logs {
         }
         if let Some((_, log)) = state.entries.get_mut(&facts.key) {
             let room = LEASE_BYTES - log.text.len();
-            let end = (0..=room.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            let end = prefix(text, room);
             log.text.push_str(&text[..end]);
             log.truncated |= end < text.len();
         }
     }
 
-    /// Logs of a job, oldest lease first, up to about `max_bytes` of text.
+    /// Logs of a job, oldest lease first, up to `max_bytes` of text; 0 means as much as one message takes.
     pub(crate) fn of_job(&self, job: u64, max_bytes: u64) -> Vec<AttemptLog> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = if max_bytes == 0 { u64::MAX } else { max_bytes };
+        let mut left = if max_bytes == 0 { ANSWER_BYTES } else { max_bytes.min(ANSWER_BYTES) } as usize;
         let mut logs: Vec<AttemptLog> = Vec::new();
-        for (of, log) in state.order.iter().filter_map(|key| state.entries.get(key)) {
-            if *of == job && left > 0 {
-                left = left.saturating_sub(log.text.len() as u64);
-                logs.push(log.clone());
+        for (_, log) in state.order.iter().filter_map(|key| state.entries.get(key)).filter(|(of, _)| *of == job) {
+            let end = prefix(&log.text, left);
+            if end == 0 {
+                break;
             }
+            left -= end;
+            logs.push(AttemptLog { text: log.text[..end].to_owned(), truncated: log.truncated || end < log.text.len(), ..log.clone() });
         }
         logs
     }
@@ -132,7 +136,8 @@ impl OutputSink for DeviceOutput {
             [only] => vec![*only],
             several => {
                 let running = state.recorder.as_ref().map(|recorder| recorder.running()).unwrap_or_default();
-                let now: Vec<LeaseFacts> = several.iter().filter(|facts| running.iter().any(|(key, ..)| *key == facts.key)).copied().collect();
+                let now: Vec<LeaseFacts> =
+                    several.iter().filter(|facts| running.iter().any(|(key, ..)| *key == facts.key)).copied().collect();
                 if now.is_empty() { several.to_vec() } else { now }
             }
         };
@@ -149,6 +154,11 @@ impl OutputSink for DeviceOutput {
         state.recorder = Some(recorder);
         state.tail.clear();
     }
+}
+
+/// Length of the longest prefix of whole characters within `bytes`.
+fn prefix(text: &str, bytes: usize) -> usize {
+    (0..=bytes.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -181,6 +191,7 @@ mod tests {
         logs.append(&facts(1099), &"ä".repeat(LEASE_BYTES));
         let kept = logs.of_job(7, 0);
         assert_eq!(kept.len(), LEASES);
+        assert_eq!(logs.of_job(7, 12).into_iter().map(|log| log.text).collect::<String>(), "line\nline\nli");
         assert!(kept[999].truncated && kept[999].text.len() <= LEASE_BYTES);
         assert!(!kept[0].truncated);
     }

@@ -43,7 +43,7 @@ use raftwerk_proto::{
 use raftwerk_transport::{Identity, JoinToken, MAX_MESSAGE_BYTES, PeerKind, require};
 use shuffle::{fetch::Fetcher, service::DataService, store::ShuffleStore};
 use staging::Staging;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, oneshot},
@@ -90,8 +90,18 @@ pub struct RunningWorker {
     edge: Option<JoinHandle<()>>,
     exited: Option<oneshot::Receiver<ExitReason>>,
     shutdown: Shutdown,
-    data_service: JoinHandle<()>,
+    data_service: DataServer,
 }
+
+/// The shuffle service; it ends, its connections included, when this is dropped.
+#[derive(Debug)]
+struct DataServer {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Fetches under way at the end may take this long to finish.
+const LAST_FETCHES: Duration = Duration::from_millis(500);
 
 /// Asks for the end when it is dropped.
 #[derive(Debug)]
@@ -132,12 +142,10 @@ impl RunningWorker {
         if let Some(edge) = self.edge.take() {
             let _ = edge.await;
         }
-    }
-}
-
-impl Drop for RunningWorker {
-    fn drop(&mut self) {
-        self.data_service.abort();
+        drop(self.data_service.stop);
+        if tokio::time::timeout(LAST_FETCHES, &mut self.data_service.task).await.is_err() {
+            self.data_service.task.abort();
+        }
     }
 }
 
@@ -173,14 +181,15 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
 
     let (edge, inputs) = mpsc::unbounded_channel();
     let preparer = Arc::new(Preparer {
-        data_dir: dir.path().to_owned(),
         store: store.clone(),
-        fetcher: Fetcher::new(identity.clone(), store.clone(), dir.path()),
+        fetcher: Fetcher::new(identity.clone(), store.clone()),
         descriptors: Arc::new(Semaphore::new(prepare::DESCRIPTORS)),
         fetches: Arc::new(Semaphore::new(prepare::FETCHES)),
+        opens: Semaphore::new(prepare::OPENS),
     });
     let staging = Arc::new(Staging::new(identity.cluster()));
-    let common = Arc::new(Common { worker: id, launcher, preparer, store: store.clone(), staging, edge: edge.clone() });
+    let parts = Semaphore::new(staging::PARTS_AT_ONCE);
+    let common = Arc::new(Common { worker: id, launcher, preparer, store: store.clone(), staging, parts, edge: edge.clone() });
     let (devices, offered) = offer(&common, found)?;
     let data_service = serve_data(listener, &identity, store);
 
@@ -228,7 +237,13 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
             Some(Ok(launched)) => {
                 device.index = next;
                 next += 1;
-                tracing::info!(index = device.index, class = device.class, name = device.name, kernels = device.kernels.len(), "device is ready");
+                tracing::info!(
+                    index = device.index,
+                    class = device.class,
+                    name = device.name,
+                    kernels = device.kernels.len(),
+                    "device is ready"
+                );
                 devices.insert(device.index, device::start(common.clone(), device.index, kind, launched, output));
                 offered.push(device);
             }
@@ -244,10 +259,11 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
     Ok((devices, offered))
 }
 
-fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStore>) -> JoinHandle<()> {
+fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStore>) -> DataServer {
     let incoming = raftwerk_transport::incoming(listener, identity);
     let data = WorkerDataServer::new(DataService { store }).max_encoding_message_size(MAX_MESSAGE_BYTES);
-    tokio::spawn(async move {
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         health_reporter.set_serving::<WorkerDataServer<DataService>>().await;
         // Even that somebody is well, and what it speaks, is said to peers of the cluster only.
@@ -264,10 +280,14 @@ fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStor
                 router
             }
         };
-        if let Err(error) = router.serve_with_incoming(incoming).await {
+        let stopped = async {
+            let _: Result<(), _> = stopped.await;
+        };
+        if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
             tracing::error!(%error, "the shuffle service ended");
         }
-    })
+    });
+    DataServer { stop, task }
 }
 
 /// What this build knows, for messages about kernels that it does not.

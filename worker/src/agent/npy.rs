@@ -71,9 +71,11 @@ pub(crate) fn read_header(file: &mut impl Read, file_bytes: u64) -> Result<NpyHe
     if !value(&text, "fortran_order").ok_or(NpyError::Header("`fortran_order` is missing"))?.starts_with("False") {
         return Err(NpyError::FortranOrder);
     }
-    let shape = value(&text, "shape").and_then(|shape| shape.strip_prefix('(')?.split(')').next()).ok_or(NpyError::Header("`shape` is missing"))?;
+    let shape =
+        value(&text, "shape").and_then(|shape| shape.strip_prefix('(')?.split(')').next()).ok_or(NpyError::Header("`shape` is missing"))?;
     let elements = shape.split(',').map(str::trim).filter(|n| !n.is_empty()).try_fold(1u64, |all, n| all.checked_mul(n.parse().ok()?));
-    let expected = elements.and_then(|n| n.checked_mul(u64::from(record_bytes))).ok_or(NpyError::Header("`shape` is not a list of lengths"))?;
+    let expected =
+        elements.and_then(|n| n.checked_mul(u64::from(record_bytes))).ok_or(NpyError::Header("`shape` is not a list of lengths"))?;
     let data_offset = prefix + length as u64;
     let found = file_bytes.saturating_sub(data_offset);
     if found != expected {

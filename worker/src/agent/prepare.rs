@@ -32,6 +32,10 @@ const PARTITIONS_AT_ONCE: usize = 4;
 /// Partitions of all leases that are fetched at once.
 pub(crate) const FETCHES: usize = 16;
 
+/// Leases whose files are opened at once. The blocking pool would take hundreds, which only makes a disk seek; in turn they also keep
+/// the order of their grants.
+pub(crate) const OPENS: usize = 8;
+
 /// The output file of a lease.
 #[derive(Clone, Debug)]
 pub(crate) struct OutputFile {
@@ -80,11 +84,11 @@ impl Inputs {
 }
 
 pub(crate) struct Preparer {
-    pub(crate) data_dir: PathBuf,
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) fetcher: Fetcher,
     pub(crate) descriptors: Arc<Semaphore>,
     pub(crate) fetches: Arc<Semaphore>,
+    pub(crate) opens: Semaphore,
 }
 
 /// Whether the tasks of a stage write: shuffle blocks, or parts of the output.
@@ -107,7 +111,7 @@ impl Preparer {
                     }
                 }
                 Err(error) => {
-                    let message = format!("cannot create an output file in {}: {error}", self.data_dir.display());
+                    let message = format!("cannot create an output file in {}: {error}", self.store.dir().display());
                     tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Worker, message)]));
                     tell(Prepared::End);
                     return;
@@ -125,16 +129,22 @@ impl Preparer {
     }
 
     async fn output_file(&self, grant: &Grant, stage: &StageInfo) -> io::Result<OutputFile> {
-        let (store, data_dir) = (self.store.clone(), self.data_dir.clone());
+        let store = self.store.clone();
         let lease = LeaseKey::from(grant.lease.unwrap_or_default());
         let (job, number, generation, parts) = (grant.job, grant.stage, grant.generation, stage.output.is_some());
         let create = move || {
             if parts {
-                return nameless_file(&data_dir).map(|file| OutputFile { path: None, file: Arc::new(file) });
+                return nameless_file(store.dir()).map(|file| OutputFile { path: None, file: Arc::new(file) });
             }
             store.create(job, number, generation, lease).map(|(path, file)| OutputFile { path: Some(path), file: Arc::new(file) })
         };
-        tokio::task::spawn_blocking(create).await.map_err(io::Error::other)?
+        self.on_disk(create).await?
+    }
+
+    /// File work, off the runtime's threads and in turn.
+    async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let _turn = self.opens.acquire().await.map_err(io::Error::other)?;
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 
     async fn open_files(&self, grant: &Grant, tell: &impl Fn(Prepared) -> bool) {
@@ -151,7 +161,7 @@ impl Preparer {
             first += count;
             let Ok(permit) = self.descriptors.clone().acquire_many_owned(files as u32).await else { return };
             let mut permit = Some(permit);
-            let opened = tokio::task::spawn_blocking(move || open_group(first_task, splits)).await;
+            let opened = self.on_disk(move || open_group(first_task, splits)).await;
             let opened = opened.unwrap_or_else(|error| {
                 vec![Prepared::Failed(vec![failure(first_task, count as u64, FailureClass::Worker, error.to_string())])]
             });
@@ -239,7 +249,13 @@ fn open_group(first_task: u64, splits: Vec<Split>) -> Vec<Prepared> {
                 if segment.tasks.is_empty() {
                     segment.first_task = task;
                 }
-                segment.tasks.push(ExecutorInput { descriptor, offset: split.offset, bytes: split.bytes, file: Some(file), blocks: Vec::new() });
+                segment.tasks.push(ExecutorInput {
+                    descriptor,
+                    offset: split.offset,
+                    bytes: split.bytes,
+                    file: Some(file),
+                    blocks: Vec::new(),
+                });
             }
             Err((class, message)) => {
                 segment.close(&mut steps);
@@ -304,7 +320,12 @@ mod tests {
 
     fn listed(path: &Path) -> InputFile {
         let metadata = path.metadata().unwrap();
-        InputFile { path: path.to_str().unwrap().into(), bytes: metadata.len(), version: listing::version(&metadata), ..InputFile::default() }
+        InputFile {
+            path: path.to_str().unwrap().into(),
+            bytes: metadata.len(),
+            version: listing::version(&metadata),
+            ..InputFile::default()
+        }
     }
 
     fn split(file: &InputFile) -> Split {
@@ -322,7 +343,9 @@ mod tests {
         std::fs::write(&changed.1, "longer text").unwrap();
         std::fs::remove_file(&missing.1).unwrap();
         let steps = open_group(5, vec![split(&good.0), split(&good.0), split(&changed.0), split(&missing.0), split(&good.0)]);
-        let [Prepared::Segment { first_task: 5, inputs: first, .. }, Prepared::Failed(failures), Prepared::Segment { first_task: 9, .. }] = &steps[..] else {
+        let [Prepared::Segment { first_task: 5, inputs: first, .. }, Prepared::Failed(failures), Prepared::Segment { first_task: 9, .. }] =
+            &steps[..]
+        else {
             panic!("{steps:?}");
         };
         let Inputs::Descriptors { tasks, descriptors } = first else { panic!() };

@@ -212,7 +212,8 @@ mod tests {
             let lease = LeaseKey { epoch: 0, index, position: 0 };
             let range = BlockRange { task: 0, offset: 0, bytes };
             self.staging.prepare(&self.output(), job, lease, &source, &mut parts, &[range]).unwrap();
-            let output = OutputSpec { url: format!("file://{}", self.output().display()), format: "csv".into(), if_exists: if_exists.into() };
+            let output =
+                OutputSpec { url: format!("file://{}", self.output().display()), format: "csv".into(), if_exists: if_exists.into() };
             Publish { job, output: Some(output), parts, manifest_json: format!("{{\"job\":{job},\"cluster\":\"c-1\"}}") }
         }
 

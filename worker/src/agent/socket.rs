@@ -74,11 +74,15 @@ async fn send_with(writer: &OwnedWriteHalf, bytes: &[u8], descriptors: &[OwnedFd
 }
 
 /// Reads until the socket closes; returns what broke it, if anything did.
-pub(crate) async fn read_all(mut reader: OwnedReadHalf, mut frames: Frames, mut forward: impl FnMut(Vec<FromExecutor>)) -> Option<FrameError> {
+pub(crate) async fn read_all(
+    mut reader: OwnedReadHalf,
+    mut frames: Frames,
+    mut forward: impl FnMut(Vec<FromExecutor>),
+) -> Option<FrameError> {
     loop {
         let mut batch = Vec::new();
         loop {
-            match frames.next() {
+            match frames.decode() {
                 Ok(Some(message)) => batch.push(message),
                 Ok(None) => break,
                 Err(error) => return Some(error),

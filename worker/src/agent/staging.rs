@@ -24,6 +24,9 @@ const CLUSTER_LETTERS: usize = 12;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
+/// Leases whose parts are written at once: several keep a disk's flushes going, many only compete.
+pub(crate) const PARTS_AT_ONCE: usize = 16;
+
 pub(crate) struct Staging {
     cluster: String,
     /// Directories this agent has written to, by job.

@@ -102,7 +102,8 @@ impl<'a> Collector<'a> {
         if outputs.is_empty() {
             return;
         }
-        let mut group = Group { bytes: Vec::with_capacity(self.unwritten_bytes), blocks: Vec::new(), parts: Vec::new(), ranges: Vec::new() };
+        let mut group =
+            Group { bytes: Vec::with_capacity(self.unwritten_bytes), blocks: Vec::new(), parts: Vec::new(), ranges: Vec::new() };
         self.unwritten_bytes = 0;
         // Partition by partition, so that whoever fetches one reads long runs.
         for partition in 0..self.stage.partitions {

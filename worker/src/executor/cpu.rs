@@ -12,6 +12,7 @@ use super::{
 use raftwerk_kernels::{Prepared, Task, TaskOutput};
 use raftwerk_proto::v1::FailureClass;
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -26,13 +27,25 @@ const CHUNK_TASKS_MAX: u64 = 16 << 10;
 /// The clock is read once in so many tasks.
 const CLOCK_EVERY: u64 = 16;
 
+thread_local! {
+    /// Whether this thread is running tasks further up its stack.
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Starts loops for what was queued.
 pub(super) fn wake(shared: &Arc<Shared>) {
     for place in shared.queue.places(shared.threads) {
         let shared = shared.clone();
         rayon::spawn(move || {
+            let nested = IN_TASK.get();
             while let Some(chunk) = shared.queue.claim(place, shared.threads) {
                 run(&shared, place, chunk);
+                if nested {
+                    // This thread waits inside a kernel's own rayon call. Between two jobs rayon looks whether the wait is over, so that
+                    // task is held up by one chunk and not by the whole queue.
+                    shared.queue.leave(place);
+                    return wake(&shared);
+                }
             }
         });
     }
@@ -42,6 +55,7 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
     let stage = &chunk.lease.stage;
     let slot = shared.recorder.slot(place);
     let mut collector = Collector::new(&chunk.lease);
+    let outer = IN_TASK.replace(true);
     let (mut task, mut input_bytes) = (chunk.first, 0);
     let started = Instant::now();
     match &stage.prepared {
@@ -70,6 +84,7 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
             slot.idle();
         }
     }
+    IN_TASK.set(outer);
     let elapsed = started.elapsed().as_nanos() as u64;
     let mut done = collector.finish();
     done.busy_ns = elapsed;

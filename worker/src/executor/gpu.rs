@@ -106,7 +106,9 @@ fn run_tasks(prepared: &dyn Prepared, gpu: &Gpu, tasks: &[Task<'_>]) -> Vec<Resu
     }
     let fault = match catch_unwind(AssertUnwindSafe(|| prepared.run_gpu(gpu, tasks))) {
         Ok(Ok(outputs)) if outputs.len() == tasks.len() => return outputs.into_iter().map(Ok).collect(),
-        Ok(Ok(outputs)) => Fault::new(FailureClass::Task, format!("the kernel returned {} outputs for {} tasks", outputs.len(), tasks.len())),
+        Ok(Ok(outputs)) => {
+            Fault::new(FailureClass::Task, format!("the kernel returned {} outputs for {} tasks", outputs.len(), tasks.len()))
+        }
         Ok(Err(error @ KernelError::Param(_))) => {
             let fault = Fault::from(error);
             return tasks.iter().map(|_| Err(fault.clone())).collect();

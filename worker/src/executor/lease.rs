@@ -1,5 +1,12 @@
 //! A lease inside the executor: what is still to do, and what was done and not yet told.
-use super::{Shared, chunk::Done, input::Inputs, input::Mapped, queue::Segment, stage::Stage};
+use super::{
+    Shared,
+    chunk::Done,
+    input::Inputs,
+    input::Mapped,
+    queue::{Dropped, Segment},
+    stage::Stage,
+};
 use crate::lease::LeaseKey;
 use raftwerk_proto::v1::{FailureClass, LeaseProgress, RunLease, TaskFailure, TaskResults};
 use std::{
@@ -70,7 +77,9 @@ impl Lease {
         for results in done.results {
             append(&mut pending.results, results);
         }
-        pending.failures.extend(done.failures);
+        for failure in done.failures {
+            append_failure(&mut pending.failures, failure);
+        }
         pending.blocks.extend(done.blocks);
         pending.parts.extend(done.parts);
         pending.part_ranges.extend(done.part_ranges);
@@ -117,6 +126,19 @@ fn append(all: &mut Vec<TaskResults>, results: TaskResults) {
     }
 }
 
+fn append_failure(all: &mut Vec<TaskFailure>, failure: TaskFailure) {
+    match all.last_mut() {
+        Some(last)
+            if last.first_task + last.task_count == failure.first_task
+                && last.class == failure.class
+                && last.message == failure.message =>
+        {
+            last.task_count += failure.task_count;
+        }
+        _ => all.push(failure),
+    }
+}
+
 impl Shared {
     /// Starts a lease, or adds to one whose first message came earlier.
     pub(super) fn enqueue(&self, run: RunLease, mut descriptors: Vec<OwnedFd>, stage: &Arc<Stage>) -> Result<(), String> {
@@ -144,10 +166,10 @@ impl Shared {
 
     /// Drops what has not started; what runs ends with its task. A lease that is not known has ended already.
     pub(super) fn stop(&self, key: LeaseKey) {
-        let Some((lease, dropped)) = self.queue.stop(key) else { return };
+        let Some(Dropped { lease, ranges }) = self.queue.stop(key) else { return };
         lease.state().more = false;
         let mut done = Done::default();
-        for (first_task, end) in dropped {
+        for (first_task, end) in ranges {
             done.stopped(first_task, end - first_task);
         }
         self.deliver(&lease, done);
@@ -167,11 +189,5 @@ impl Shared {
 }
 
 pub(super) fn stopped_failure(first_task: u64, task_count: u64) -> TaskFailure {
-    TaskFailure {
-        first_task,
-        task_count,
-        class: FailureClass::Stopped.into(),
-        message: "stopped before it ran".into(),
-        source_worker: 0,
-    }
+    TaskFailure { first_task, task_count, class: FailureClass::Stopped.into(), message: "stopped before it ran".into(), source_worker: 0 }
 }

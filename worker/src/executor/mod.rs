@@ -28,7 +28,7 @@ use raftwerk_proto::v1::{Device, FromExecutor, Ready, from_executor, to_executor
 use std::{
     collections::HashMap,
     fs::File,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
     os::unix::net::UnixStream,
     str::FromStr,
     sync::Arc,
@@ -132,7 +132,10 @@ fn run(args: ExecutorArgs, kernels: &'static dyn Kernels) -> Result<(), Failure>
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| protocol(e.to_string()))?;
     let (socket, recorder) = inherited().map_err(protocol)?;
     raise_descriptor_limit();
-    let recorder = Recorder::open(&recorder).map_err(|e| protocol(format!("recorder: {e}")))?;
+    let recorder = {
+        let file = recorder; // closed once it is mapped
+        Recorder::open(&file).map_err(|e| protocol(format!("recorder: {e}")))?
+    };
     let threads = args.threads.clamp(1, recorder.slots().max(1));
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -172,9 +175,11 @@ fn ready(device: Device) -> FromExecutor {
 }
 
 fn inherited() -> Result<(UnixStream, File), String> {
-    let text = std::env::var(DESCRIPTORS_ENV).map_err(|_| format!("{DESCRIPTORS_ENV} is not set: an agent starts executors, not a person"))?;
+    let text =
+        std::env::var(DESCRIPTORS_ENV).map_err(|_| format!("{DESCRIPTORS_ENV} is not set: an agent starts executors, not a person"))?;
     let numbers: Vec<RawFd> = text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|e| format!("{DESCRIPTORS_ENV}: {e}"))?;
     let &[socket, recorder] = &numbers[..] else { return Err(format!("{DESCRIPTORS_ENV}: expected two numbers")) };
+    close_all_but(&numbers);
     let own = |number: RawFd| {
         if number < 3 {
             return Err(format!("{DESCRIPTORS_ENV}: descriptor {number} is a standard stream"));
@@ -186,6 +191,21 @@ fn inherited() -> Result<(UnixStream, File), String> {
         Ok(fd)
     };
     Ok((UnixStream::from(own(socket)?), File::from(own(recorder)?)))
+}
+
+/// Descriptors that leaked into the agent from whoever started it must not reach a kernel.
+fn close_all_but(keep: &[RawFd]) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<RawFd> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
+        // SAFETY: at the start of the process, with one thread, nobody in it owns a descriptor above the standard streams. The listing's
+        // own one was in the list and is closed by now, hence the question first.
+        unsafe {
+            if rustix::io::fcntl_getfd(BorrowedFd::borrow_raw(number)).is_ok() {
+                rustix::io::close(number);
+            }
+        }
+    }
 }
 
 /// A lease may bring thousands of small files; the usual soft limit is 1024. Not being allowed to raise it is found out later, by name.

@@ -22,6 +22,12 @@ pub(super) struct Chunk {
     pub(super) end: u64,
 }
 
+/// What a stopped lease will not run, as ranges `[first, end)`.
+pub(super) struct Dropped {
+    pub(super) lease: Arc<Lease>,
+    pub(super) ranges: Vec<(u64, u64)>,
+}
+
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -61,7 +67,7 @@ impl Queue {
     }
 
     /// Takes the lease's segments out and marks it; the ranges are the tasks that will not run.
-    pub(super) fn stop(&self, key: LeaseKey) -> Option<(Arc<Lease>, Vec<(u64, u64)>)> {
+    pub(super) fn stop(&self, key: LeaseKey) -> Option<Dropped> {
         let mut state = self.state();
         let lease = state.leases.get(&key)?.clone();
         lease.stopped.store(true, Ordering::Relaxed);
@@ -73,7 +79,7 @@ impl Queue {
             }
             !of_lease
         });
-        Some((lease, dropped))
+        Some(Dropped { lease, ranges: dropped })
     }
 
     /// Places for as many more loops as the queued tasks can feed.
@@ -106,6 +112,11 @@ impl Queue {
             state.busy_places[place] = false;
         }
         chunk
+    }
+
+    /// Gives a place back without having found the queue empty; the caller starts loops anew.
+    pub(super) fn leave(&self, place: usize) {
+        self.state().busy_places[place] = false;
     }
 
     /// Waits for work and takes up to `tasks(stage)` tasks of one stage, from as many leases as that spans.

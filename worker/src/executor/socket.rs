@@ -30,7 +30,7 @@ impl Receiver {
     }
 
     pub(super) fn next_decoded(&mut self) -> Result<Option<ToExecutor>, FrameError> {
-        self.frames.next()
+        self.frames.decode()
     }
 
     /// Waits for more bytes; false when the agent has closed its end.

@@ -1,5 +1,8 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
-use raftwerk_kernels::{Kernel, KernelError, Kind, Prepared, StageContext, gpu::{AdapterReport, DeviceClass, Gpu}};
+use raftwerk_kernels::{
+    Kernel, KernelError, Kind, Prepared, StageContext,
+    gpu::{AdapterReport, DeviceClass, Gpu},
+};
 use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, StageInfo, stage_input::Source};
 use std::sync::atomic::AtomicU64;
 

@@ -51,17 +51,29 @@ pub enum Input {
     /// Begin; the first effect is a `Connect`.
     Start,
     /// A stream to this address is open.
-    Connected { address: String },
+    Connected {
+        address: String,
+    },
     /// The stream ended, or could not be opened. `jitter_permille` (0..=1000) spreads the back-off of workers that lost the same leader.
-    Disconnected { reason: String, jitter_permille: u16 },
+    Disconnected {
+        reason: String,
+        jitter_permille: u16,
+    },
     /// No address will ever accept this worker (wrong authority, revoked certificate).
-    Unreachable { reason: String },
+    Unreachable {
+        reason: String,
+    },
     FromScheduler(SchedulerMessage),
     /// From executors, in order per lease; blocks are already indexed and parts already durable in the staging directory.
     Progress(Vec<LeaseProgress>),
     /// An executor ended. `running` are the tasks it was running, as (lease, first task, count); `charged` is false when the agent
     /// ended it on purpose.
-    ExecutorLost { device: u32, message: String, running: Vec<(LeaseId, u64, u64)>, charged: bool },
+    ExecutorLost {
+        device: u32,
+        message: String,
+        running: Vec<(LeaseId, u64, u64)>,
+        charged: bool,
+    },
     /// The offer of this worker changed (a device was withdrawn or came back): register again.
     DevicesChanged(Vec<Device>),
     /// A new measurement; the session fills in the lease counts.
@@ -71,24 +83,40 @@ pub enum Input {
     Logs(AttemptLogs),
     /// Time has passed; wanted at [`AgentSession::wake_at`].
     Tick,
-    ShutdownRequested { reason: String },
+    ShutdownRequested {
+        reason: String,
+    },
 }
 
 /// What the edge must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Open a stream after this pause: to this address, or to the next known scheduler in turn. Answer with `Connected` or `Disconnected`.
-    Connect { address: Option<String>, after_ms: u64 },
+    Connect {
+        address: Option<String>,
+        after_ms: u64,
+    },
     /// Close the stream; answer with `Disconnected`.
-    Disconnect { reason: String },
+    Disconnect {
+        reason: String,
+    },
     Send(WorkerMessage),
-    StartLease { grant: Grant, stage: Arc<StageInfo> },
+    StartLease {
+        grant: Grant,
+        stage: Arc<StageInfo>,
+    },
     /// Drop what has not started and end with a final progress message.
-    StopLease { lease: LeaseId, device: u32, reason: StopReason },
+    StopLease {
+        lease: LeaseId,
+        device: u32,
+        reason: StopReason,
+    },
     /// The job ended: its shuffle data, prepared parts and prepared stages may go.
     ReleaseJob(u64),
     /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { charged: false, .. }`.
-    ReplaceExecutor { device: u32 },
+    ReplaceExecutor {
+        device: u32,
+    },
     ListInputs(pb::ListInputs),
     Publish(pb::Publish),
     FetchLogs(pb::FetchLogs),
@@ -119,7 +147,9 @@ pub enum ExitReason {
 enum Link {
     Down,
     Connecting,
-    Greeting { since_ms: u64 },
+    Greeting {
+        since_ms: u64,
+    },
     Open,
     /// `Disconnect` was asked for; `Disconnected` has not come yet.
     Closing,

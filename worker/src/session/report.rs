@@ -25,7 +25,8 @@ pub(super) struct Body {
 /// Takes the reported tasks out of `remaining`; what is not in there (reported twice, or not of this lease) is dropped, because an
 /// executor runs users' code and is not trusted. A final message is completed: tasks it says nothing about were not run.
 pub(super) fn bodies(progress: LeaseProgress, remaining: &mut TaskRanges, stopped: bool) -> Vec<Body> {
-    let mut cutter = Cutter { parts: progress.parts.into_iter().map(|part| (u64::from(part.partition), part)).collect(), ..Cutter::default() };
+    let mut cutter =
+        Cutter { parts: progress.parts.into_iter().map(|part| (u64::from(part.partition), part)).collect(), ..Cutter::default() };
     for results in progress.results {
         if results.tallies.iter().all(|tally| tally.values.len() as u64 == results.task_count) {
             for (first, count) in remaining.take(results.first_task, results.task_count) {
@@ -41,8 +42,11 @@ pub(super) fn bodies(progress: LeaseProgress, remaining: &mut TaskRanges, stoppe
         }
     }
     if progress.final_report {
-        let (class, message) =
-            if stopped { (FailureClass::Stopped, "stopped before it ran") } else { (FailureClass::Worker, "the executor did not report it") };
+        let (class, message) = if stopped {
+            (FailureClass::Stopped, "stopped before it ran")
+        } else {
+            (FailureClass::Worker, "the executor did not report it")
+        };
         for (first_task, task_count) in std::mem::take(remaining).iter() {
             cutter.failure(TaskFailure { first_task, task_count, class: class.into(), message: message.into(), source_worker: 0 });
         }

@@ -55,8 +55,17 @@ impl Bench {
     }
 
     fn report(&mut self, index: u64, first: u64, count: u64, ends: bool) -> Vec<Report> {
-        let results = vec![TaskResults { first_task: first, task_count: count, tallies: vec![TallyValues { values: (first..first + count).collect() }] }];
-        let effects = self.tell(Input::Progress(vec![LeaseProgress { lease: Some(lease(index)), results, final_report: ends, ..LeaseProgress::default() }]));
+        let results = vec![TaskResults {
+            first_task: first,
+            task_count: count,
+            tallies: vec![TallyValues { values: (first..first + count).collect() }],
+        }];
+        let effects = self.tell(Input::Progress(vec![LeaseProgress {
+            lease: Some(lease(index)),
+            results,
+            final_report: ends,
+            ..LeaseProgress::default()
+        }]));
         reports(sent(effects))
     }
 
@@ -284,7 +293,8 @@ fn only_tasks_that_were_running_are_charged_when_an_executor_dies() {
 fn nothing_is_charged_when_the_agent_ended_the_executor() {
     let mut bench = Bench::open();
     bench.grant(1, 2);
-    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "replaced".into(), running: vec![(lease(1), 0, 1)], charged: false });
+    let effects =
+        bench.tell(Input::ExecutorLost { device: 0, message: "replaced".into(), running: vec![(lease(1), 0, 1)], charged: false });
     assert!(failures(&reports(sent(effects))[0]).iter().all(|&(.., class)| class == FailureClass::Stopped));
 }
 
@@ -323,7 +333,8 @@ fn a_long_report_is_cut_and_no_message_is_longer_than_a_mebibyte() {
     let mut bench = Bench::open();
     bench.grant(1, 1_000_000);
     let results = TaskResults { first_task: 0, task_count: 1_000_000, tallies: vec![TallyValues { values: vec![u64::MAX; 1_000_000] }] };
-    let progress = LeaseProgress { lease: Some(lease(1)), results: vec![results], final_report: true, busy_ns: 5, ..LeaseProgress::default() };
+    let progress =
+        LeaseProgress { lease: Some(lease(1)), results: vec![results], final_report: true, busy_ns: 5, ..LeaseProgress::default() };
     let messages = sent(bench.tell(Input::Progress(vec![progress])));
     assert!(messages.iter().all(|message| WorkerMessage { message: Some(message.clone()) }.encoded_len() < 1 << 20));
     let reports = reports(messages);

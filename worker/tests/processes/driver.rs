@@ -1,7 +1,7 @@
 //! Plays the agent for one executor: blocking, message by message.
 use raftwerk_proto::v1::{
-    DefineStage, FromExecutor, IndexRange, KernelRef, LeaseId, LeaseProgress, Param, RunLease, StageInfo, StageInput, StageSpec, ToExecutor,
-    from_executor, stage_input::Source, to_executor,
+    DefineStage, FromExecutor, IndexRange, KernelRef, LeaseId, LeaseProgress, Param, RunLease, StageInfo, StageInput, StageSpec,
+    ToExecutor, from_executor, stage_input::Source, to_executor,
 };
 use raftwerk_worker::{executor::DESCRIPTORS_ENV, frame, recorder::Recorder};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -26,18 +26,27 @@ pub struct Driver {
 impl Driver {
     /// An executor of the CPU that is ready.
     pub fn new(threads: usize) -> Self {
-        let mut driver = Self::spawn(threads, &[]);
-        let ready = driver.receive().expect("ready");
-        assert!(matches!(ready.message, Some(from_executor::Message::Ready(_))), "{ready:?}");
-        driver
+        Self::spawn("cpu", threads, &[], &[]).until_ready()
     }
 
-    pub fn spawn(threads: usize, environment: &[(&str, &str)]) -> Self {
+    /// An executor of some device that is ready.
+    pub fn of_device(device: &str, arguments: &[&str]) -> Self {
+        Self::spawn(device, 2, arguments, &[]).until_ready()
+    }
+
+    fn until_ready(mut self) -> Self {
+        let driver = &mut self;
+        let ready = driver.receive().expect("ready");
+        assert!(matches!(ready.message, Some(from_executor::Message::Ready(_))), "{ready:?}");
+        self
+    }
+
+    pub fn spawn(device: &str, threads: usize, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (recorder, recorder_fd) = Recorder::create(threads).unwrap();
         let numbers = [theirs.as_raw_fd(), recorder_fd.as_raw_fd()];
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--device", "cpu", "--threads", &threads.to_string()]);
+        command.args(arguments).args(["--device", device, "--threads", &threads.to_string()]);
         command.env(DESCRIPTORS_ENV, format!("{},{}", numbers[0], numbers[1])).envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: only one async-signal-safe system call per descriptor, and both are open.
@@ -77,7 +86,7 @@ impl Driver {
     /// The next message; `None` when the executor is gone.
     pub fn receive(&mut self) -> Option<FromExecutor> {
         loop {
-            if let Some(message) = self.frames.next().unwrap() {
+            if let Some(message) = self.frames.decode().unwrap() {
                 return Some(message);
             }
             const SPACE: usize = 64 << 10;

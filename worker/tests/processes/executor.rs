@@ -5,8 +5,8 @@ use crate::{
     named,
 };
 use raftwerk_proto::v1::{
-    BlockRange, ExecutorInput, FailureClass, Files, InputFile, LeaseProgress, RunLease, StageOutput, StopLease, from_executor, stage_input::Source,
-    to_executor,
+    BlockRange, ExecutorInput, FailureClass, Files, InputFile, LeaseProgress, RunLease, StageOutput, StopLease, from_executor,
+    stage_input::Source, to_executor,
 };
 use std::{
     fs,
@@ -171,7 +171,8 @@ fn a_lease_may_come_in_several_messages() {
 fn text_inputs(text: &str, split: u64) -> Vec<ExecutorInput> {
     let bytes = text.len() as u64;
     let file = InputFile { path: "/data/input.txt".into(), bytes, ..InputFile::default() };
-    let input = |at| ExecutorInput { descriptor: 0, offset: at, bytes: split.min(bytes - at), file: Some(file.clone()), blocks: Vec::new() };
+    let input =
+        |at| ExecutorInput { descriptor: 0, offset: at, bytes: split.min(bytes - at), file: Some(file.clone()), blocks: Vec::new() };
     (0..bytes).step_by(split as usize).map(input).collect()
 }
 
@@ -205,7 +206,11 @@ fn lines_become_blocks_with_checksums_in_the_output_file() {
     lines.sort();
     let expected = [(0, "three"), (1, "five five"), (1, "one"), (1, "two")].map(|(p, line)| (p, line.to_owned()));
     let others = [(0, "six".to_owned()), (2, "four".to_owned())];
-    let mut all: Vec<_> = expected.into_iter().chain(others).map(|(_, line)| ((line.len() + usize::from(line != "six") + usize::from(line == "three")) as u32 % 3, line)).collect();
+    let mut all: Vec<_> = expected
+        .into_iter()
+        .chain(others)
+        .map(|(_, line)| ((line.len() + usize::from(line != "six") + usize::from(line == "three")) as u32 % 3, line))
+        .collect();
     all.sort();
     assert_eq!(lines, all);
 }
@@ -277,7 +282,7 @@ fn progress_is_told_while_a_long_lease_runs() {
         messages += 1;
         ended = progress.final_report;
     }
-    assert!((3..=8).contains(&messages), "{messages} messages in half a second");
+    assert!((3..=12).contains(&messages), "{messages} messages in half a second");
 }
 
 fn an_executor_holds_no_path_and_no_other_socket() {
@@ -299,8 +304,6 @@ fn an_executor_holds_no_path_and_no_other_socket() {
     // The socket pair, once for reading and once for writing; the mapping of the recorder needs no descriptor.
     assert_eq!(sockets, 2);
     assert_eq!(others, [] as [String; 0]);
-    let networked = fs::read_to_string(format!("/proc/{}/net/tcp", driver.child.id())).unwrap_or_default();
-    drop(networked);
 }
 
 fn a_file_cut_short_kills_the_executor_only() {
@@ -333,7 +336,7 @@ fn the_executor_ends_with_its_socket() {
 }
 
 fn a_failed_self_test_says_why() {
-    let mut driver = Driver::spawn(1, &[("TEST_SELF_TEST_FAILS", "two and two were five")]);
+    let mut driver = Driver::spawn("cpu", 1, &[], &[("TEST_SELF_TEST_FAILS", "two and two were five")]);
     assert!(driver.receive().is_none());
     let (status, output) = driver.end();
     assert_eq!(status.code(), Some(raftwerk_worker::executor::EXIT_SELF_TEST));

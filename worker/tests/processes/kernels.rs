@@ -17,8 +17,9 @@ impl Kernels for TestKernels {
         Vec::new()
     }
 
-    fn open_gpu(&self, _index: usize) -> Result<(Device, Gpu), String> {
-        Err("these tests have no GPU".into())
+    fn open_gpu(&self, index: usize) -> Result<(Device, Gpu), String> {
+        let gpu = Gpu::open(index).map_err(|error| error.to_string())?;
+        Ok((Device { class: "software".into(), ..Device::default() }, gpu))
     }
 
     fn self_test(&self, _gpu: Option<&Gpu>) -> Result<(), String> {
@@ -29,7 +30,13 @@ impl Kernels for TestKernels {
     }
 }
 
-const fn map(name: &'static str, accepts: Accepts, tallies: &'static [&'static str], shuffles: bool, params: &'static [ParamSpec]) -> Descriptor {
+const fn map(
+    name: &'static str,
+    accepts: Accepts,
+    tallies: &'static [&'static str],
+    shuffles: bool,
+    params: &'static [ParamSpec],
+) -> Descriptor {
     Descriptor {
         name,
         version: 1,
@@ -104,7 +111,8 @@ impl Prepared for PreparedLines {
 
 /// Blocks -> one part with all of them in task order; tally: rows.
 struct Gather;
-static GATHER: Descriptor = Descriptor { kind: Kind::Reduce, formats: &["csv"], ..map("t-gather", Accepts::Shuffle, &["rows"], false, &[]) };
+static GATHER: Descriptor =
+    Descriptor { kind: Kind::Reduce, formats: &["csv"], ..map("t-gather", Accepts::Shuffle, &["rows"], false, &[]) };
 
 impl Kernel for Gather {
     fn descriptor(&self) -> &'static Descriptor {
@@ -166,5 +174,10 @@ impl Prepared for PreparedTrouble {
             _ => {}
         }
         Ok(TaskOutput::default())
+    }
+
+    /// Fails as a whole, as a dispatch does.
+    fn run_gpu(&self, _gpu: &Gpu, tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
+        tasks.iter().map(|task| self.run_cpu(task)).collect()
     }
 }

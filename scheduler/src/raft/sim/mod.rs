@@ -16,7 +16,7 @@ mod network;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use network::{SimNetwork, Trace};
@@ -24,7 +24,9 @@ pub use openraft_rt_sim::SimRuntime;
 
 use openraft::type_config::AsyncRuntime;
 
-use super::store::{MemoryDisk, SnapshotStore};
+pub use super::store::MemoryDisk;
+
+use super::store::SnapshotStore;
 use super::{OpenError, ProposeError, RaftConfig, Replica, StateMachine, Storage};
 
 /// How long a wait for the cluster may take, on the simulated clock, before the simulation fails.
@@ -58,11 +60,41 @@ impl Dice {
     }
 }
 
+/// The running replicas; clones see them come and go.
+pub struct Directory<S: StateMachine>(Arc<Mutex<BTreeMap<u64, Replica<S, SimRuntime>>>>);
+
+impl<S: StateMachine> Clone for Directory<S> {
+    fn clone(&self) -> Self {
+        Directory(self.0.clone())
+    }
+}
+
+impl<S: StateMachine> Directory<S> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Replica<S, SimRuntime>>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub fn get(&self, id: u64) -> Option<Replica<S, SimRuntime>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// In order of id.
+    pub fn all(&self) -> Vec<Replica<S, SimRuntime>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Those that believe they lead; the one of the latest term may be right.
+    pub fn leading(&self) -> Option<Replica<S, SimRuntime>> {
+        let tenures = self.all().into_iter().filter_map(|r| Some((r.leadership_watch().current().leading?.term, r)));
+        tenures.max_by_key(|(term, _)| *term).map(|(_, replica)| replica)
+    }
+}
+
 /// Replicas with the ids 1 to n. Each has a disk that outlives it.
 pub struct SimCluster<S: StateMachine> {
     network: SimNetwork<S>,
     disks: BTreeMap<u64, MemoryDisk>,
-    running: BTreeMap<u64, Replica<S, SimRuntime>>,
+    running: Directory<S>,
     configure: Arc<dyn Fn(&mut RaftConfig) + Send + Sync>,
 }
 
@@ -77,13 +109,13 @@ impl<S: StateMachine> SimCluster<S> {
         let mut cluster = SimCluster {
             network: SimNetwork::new(seed),
             disks: BTreeMap::new(),
-            running: BTreeMap::new(),
+            running: Directory(Arc::default()),
             configure: Arc::new(configure),
         };
         for id in 1..=n {
             cluster.add(id).await.expect("an empty disk opens");
         }
-        cluster.running[&1].bootstrap().await.expect("an empty replica can begin a cluster");
+        cluster.replica(1).expect("it was just started").bootstrap().await.expect("an empty replica can begin a cluster");
         let leader = cluster.leader().await;
         for id in 2..=n {
             cluster.join(&leader, id).await.expect("a replica on a whole network can join");
@@ -103,7 +135,7 @@ impl<S: StateMachine> SimCluster<S> {
 
     /// Stops a replica as a power cut does: what it had not flushed is lost, and nothing it was about to say is heard.
     pub async fn kill(&mut self, id: u64) {
-        let Some(replica) = self.running.remove(&id) else { return };
+        let Some(replica) = self.running.lock().remove(&id) else { return };
         self.network.disconnect(id);
         self.disks[&id].cut_power();
         replica.shutdown().await;
@@ -111,7 +143,7 @@ impl<S: StateMachine> SimCluster<S> {
 
     /// Starts a killed replica on its disk.
     pub async fn restart(&mut self, id: u64) -> Result<(), OpenError> {
-        assert!(!self.running.contains_key(&id), "replica {id} is running");
+        assert!(self.replica(id).is_none(), "replica {id} is running");
         let mut config = RaftConfig::new("simulated", id, &format!("replica-{id}"), &address(id), "");
         (self.configure)(&mut config);
         let medium = self.disks[&id].medium();
@@ -120,16 +152,21 @@ impl<S: StateMachine> SimCluster<S> {
         let link = self.network.link(id);
         let replica = Replica::start(config, storage, link.clone()).await?;
         link.serve(replica.handler());
-        self.running.insert(id, replica);
+        self.running.lock().insert(id, replica);
         Ok(())
     }
 
-    pub fn replica(&self, id: u64) -> Option<&Replica<S, SimRuntime>> {
-        self.running.get(&id)
+    pub fn replica(&self, id: u64) -> Option<Replica<S, SimRuntime>> {
+        self.running.get(id)
     }
 
-    pub fn running(&self) -> impl Iterator<Item = &Replica<S, SimRuntime>> {
-        self.running.values()
+    /// For tasks that run beside the one that kills and restarts.
+    pub fn directory(&self) -> Directory<S> {
+        self.running.clone()
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = Replica<S, SimRuntime>> + use<S> {
+        self.running.all().into_iter()
     }
 
     pub fn disk(&self, id: u64) -> &MemoryDisk {
@@ -149,10 +186,10 @@ impl<S: StateMachine> SimCluster<S> {
     pub async fn leader(&self) -> Replica<S, SimRuntime> {
         let found = async {
             loop {
-                for replica in self.running.values() {
+                for replica in self.running() {
                     // Asking the majority tells the leader from one that has not noticed its end.
                     if replica.leadership_watch().current().leading.is_some() && replica.read_barrier().await.is_ok() {
-                        return replica.clone();
+                        return replica;
                     }
                 }
                 SimRuntime::sleep(Duration::from_millis(10)).await;
@@ -160,19 +197,19 @@ impl<S: StateMachine> SimCluster<S> {
         };
         match SimRuntime::timeout(PATIENCE, found).await {
             Ok(replica) => replica,
-            Err(_) => panic!("no leader within {PATIENCE:?}: {:#?}", self.running.values().map(|r| r.status()).collect::<Vec<_>>()),
+            Err(_) => panic!("no leader within {PATIENCE:?}: {:#?}", self.running().map(|r| r.status()).collect::<Vec<_>>()),
         }
     }
 
     /// Waits until all running replicas have applied what `index` says.
     pub async fn applied_everywhere(&self, index: u64) {
         let applied = async {
-            while self.running.values().any(|r| r.status().applied < index) {
+            while self.running().any(|r| r.status().applied < index) {
                 SimRuntime::sleep(Duration::from_millis(10)).await;
             }
         };
         if SimRuntime::timeout(PATIENCE, applied).await.is_err() {
-            panic!("not applied up to {index} within {PATIENCE:?}: {:#?}", self.running.values().map(|r| r.status()).collect::<Vec<_>>());
+            panic!("not applied up to {index} within {PATIENCE:?}: {:#?}", self.running().map(|r| r.status()).collect::<Vec<_>>());
         }
     }
 }

@@ -17,7 +17,9 @@ use openraft_rt_sim::{SimInstant, SimRuntime};
 use prost::Message;
 
 use super::Dice;
-use crate::raft::convert::{append_to_pb, appended_from_pb, ask_vote_to_pb, transfer_to_pb, transferred_from_pb, vote_from_pb, voted_from_pb};
+use crate::raft::convert::{
+    append_to_pb, appended_from_pb, ask_vote_to_pb, transfer_to_pb, transferred_from_pb, vote_from_pb, voted_from_pb,
+};
 use crate::raft::handle::{Handler, Refused};
 use crate::raft::network::{LEAST_APPEND_TIME, chunks};
 use crate::raft::state_machine::StateMachine;
@@ -289,7 +291,8 @@ impl<S: StateMachine> RaftNetworkV2<C<S>> for Wire<S> {
     ) -> Result<TransferLeaderResponse<C<S>>, RPCError<C<S>>> {
         let from = self.link.id;
         let message = transfer_to_pb(&req);
-        let reply = self.call(RPCTypes::TransferLeader, option.soft_ttl(), message, |h, m| async move { h.transfer(from, m).await }).await?;
+        let reply =
+            self.call(RPCTypes::TransferLeader, option.soft_ttl(), message, |h, m| async move { h.transfer(from, m).await }).await?;
         Ok(transferred_from_pb(&req, &reply))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use super::StoreError;
-use super::medium::{Medium, Write};
+use super::medium::{Medium, Visit, Write};
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -28,13 +28,8 @@ impl RedbMedium {
         if !create && std::fs::metadata(file).map(|m| m.len()).unwrap_or(0) == 0 {
             return Err(StoreError::damaged(file, "the file is missing or empty, although this replica has run before"));
         }
-        let handle = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .open(file)
-            .map_err(StoreError::io("open", file))?;
+        let handle =
+            OpenOptions::new().read(true).write(true).create(create).truncate(false).open(file).map_err(StoreError::io("open", file))?;
         let medium = RedbMedium { file: file.to_owned(), database: RwLock::new(None) };
         let database = medium.guarded("open", || build(handle))?;
         *medium.database.write().unwrap_or_else(|e| e.into_inner()) = Some(Arc::new(database));
@@ -84,7 +79,7 @@ impl Medium for RedbMedium {
         })
     }
 
-    fn scan(&self, range: Range<u64>, visit: &mut dyn FnMut(u64, &[u8]) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    fn scan(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         let database = self.database()?;
         self.guarded("read", || {
             let read = database.begin_read()?;

@@ -22,14 +22,17 @@ pub enum Write {
     Meta { name: &'static str, record: Vec<u8> },
 }
 
+/// Takes an index and its record; false ends the scan.
+pub type Visit<'a> = dyn FnMut(u64, &[u8]) -> Result<bool, StoreError> + 'a;
+
 pub trait Medium: Send + Sync + 'static {
     /// The file to name in an error.
     fn file(&self) -> &Path;
 
     fn meta(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Visits the records of `range` in order of index until `visit` answers false.
-    fn scan(&self, range: Range<u64>, visit: &mut dyn FnMut(u64, &[u8]) -> Result<bool, StoreError>) -> Result<(), StoreError>;
+    /// Visits the records of `range` in order of index.
+    fn scan(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Durable when it returns.
     fn commit(&self, writes: &[Write]) -> Result<(), StoreError>;

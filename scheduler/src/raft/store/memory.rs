@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::StoreError;
-use super::medium::{Medium, Write};
+use super::medium::{Medium, Visit, Write};
 
 #[derive(Default)]
 struct Contents {
@@ -106,7 +106,7 @@ impl Medium for MemoryMedium {
         Ok(self.contents()?.meta.get(name).cloned())
     }
 
-    fn scan(&self, range: Range<u64>, visit: &mut dyn FnMut(u64, &[u8]) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    fn scan(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         for (index, record) in self.contents()?.log.range(range) {
             if !visit(*index, record)? {
                 break;

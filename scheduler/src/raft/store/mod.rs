@@ -9,26 +9,26 @@
 //! Everything durable is a [`record`]. A record that cannot be read stops the replica: it is never skipped and never taken for absence,
 //! because a replica that forgets a vote or an entry it acknowledged can undo a decision of the majority.
 
+mod database;
 mod dir;
 mod error;
 mod log;
 mod medium;
 mod queue;
 mod record;
-mod database;
 mod snapshots;
 mod view;
 
 #[cfg(any(test, feature = "sim"))]
 mod memory;
 
+pub use database::RedbMedium;
 pub use dir::DataDir;
 pub use error::StoreError;
 pub use log::{LogStats, LogStore, REPLICATION_BYTES};
+pub use medium::Medium;
 #[cfg(any(test, feature = "sim"))]
 pub use memory::{MemoryDisk, MemoryMedium};
-pub use medium::Medium;
-pub use database::RedbMedium;
 pub use snapshots::SnapshotStore;
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ use crate::raft::types::{Entry, LogId, Types, Vote};
 const ROWS_PER_REMOVAL: u64 = 4096;
 
 pub(super) enum Request {
-    Append { entries: Vec<Entry>, epoch: u64 },
+    Append {
+        entries: Vec<Entry>,
+        epoch: u64,
+    },
     TruncateFrom(u64),
     Purge(LogId),
     Vote(Vote),
@@ -60,13 +63,7 @@ pub(super) struct Queue<S: StateMachine, Rt: AsyncRuntime> {
 impl<S: StateMachine, Rt: AsyncRuntime> Queue<S, Rt> {
     pub fn start(writer: Writer) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Queue {
-            pending: Mutex::new(Pending {
-                requests: VecDeque::new(),
-                committed: None,
-                failed: None,
-                draining: false,
-                abandoned: false,
-            }),
+            pending: Mutex::new(Pending { requests: VecDeque::new(), committed: None, failed: None, draining: false, abandoned: false }),
             wake: Condvar::new(),
             medium: writer.medium.clone(),
             writer: Mutex::new(writer),

@@ -81,7 +81,12 @@ impl Seal {
 }
 
 /// Reads a record of any cluster: only the identity is read so, to be able to name the other cluster.
-pub fn read_of_any_cluster<M: Message + Default>(kind: Kind, record: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
+pub fn read_of_any_cluster<M: Message + Default>(
+    kind: Kind,
+    record: &[u8],
+    file: &Path,
+    what: &dyn Fn() -> String,
+) -> Result<M, StoreError> {
     decode(body(kind, record, file, what)?, file, what)
 }
 

@@ -17,6 +17,8 @@ pub(super) struct View {
     pub last: Option<LogId>,
     /// As it was when the store was opened.
     pub committed: Option<LogId>,
+    /// The index of the first entry of the log, or the one the first entry gets.
+    first: u64,
     tail: VecDeque<Entry>,
     /// The index of the first entry in `tail`, or the one the next entry gets.
     tail_first: u64,
@@ -36,6 +38,7 @@ impl View {
             purged,
             last: purged,
             committed,
+            first: next,
             tail: VecDeque::new(),
             tail_first: next,
             tail_bytes: 0,
@@ -46,13 +49,18 @@ impl View {
 
     /// Takes in an entry that was read from the disk, in order.
     pub fn remember(&mut self, entry: Entry) {
-        self.flushed_next = entry.log_id.index + 1;
+        let next = entry.log_id.index + 1;
         self.push(entry);
+        self.flushed_next = next;
         self.evict();
     }
 
     pub fn push(&mut self, entry: Entry) {
-        debug_assert_eq!(entry.log_id.index, next_index(&self.last), "the log must have no hole");
+        if self.last.is_none() {
+            // openraft's own logs begin with entry 0, those of its store tests with entry 1.
+            (self.first, self.tail_first, self.flushed_next) = (entry.log_id.index, entry.log_id.index, entry.log_id.index);
+        }
+        debug_assert!(self.last.is_none_or(|last| last.index + 1 == entry.log_id.index), "the log must have no hole");
         self.last = Some(entry.log_id);
         self.tail_bytes += size(&entry);
         self.tail.push_back(entry);
@@ -61,6 +69,9 @@ impl View {
     /// Drops everything after `last` and returns the first index dropped.
     pub fn truncate_after(&mut self, last: Option<LogId>) -> u64 {
         let from = next_index(&last);
+        if from >= next_index(&self.last) {
+            return from; // there is nothing after it
+        }
         while self.tail.back().is_some_and(|e| e.log_id.index >= from) {
             self.tail_bytes -= self.tail.pop_back().map_or(0, |e| size(&e));
         }
@@ -79,6 +90,7 @@ impl View {
         self.tail_first = self.tail_first.max(upto.index + 1);
         self.flushed_next = self.flushed_next.max(upto.index + 1);
         self.purged = self.purged.max(Some(upto));
+        self.first = self.first.max(upto.index + 1);
         self.last = self.last.max(self.purged);
     }
 
@@ -92,7 +104,7 @@ impl View {
 
     /// The indexes of `start..end` that the log holds.
     pub fn clamp(&self, start: u64, end: u64) -> (u64, u64) {
-        (start.max(next_index(&self.purged)), end.min(next_index(&self.last)))
+        (start.max(self.first), end.min(next_index(&self.last)))
     }
 
     /// The entries of `start..end` that are in memory, oldest first, until `limit` bytes are passed; and the index they start at.

@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use openraft::impls::TokioRuntime;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
 };
 use prost::Message;
 use raftwerk_proto::v1 as pb;

@@ -40,8 +40,7 @@ impl House {
             listeners.push(listener);
         }
         drop(listeners);
-        let mut house =
-            House { authority, dirs: tempfile::tempdir().unwrap(), addresses, running: BTreeMap::new(), snapshot_every };
+        let mut house = House { authority, dirs: tempfile::tempdir().unwrap(), addresses, running: BTreeMap::new(), snapshot_every };
         for id in 1..=3 {
             house.start(id).await;
         }

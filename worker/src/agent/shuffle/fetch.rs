@@ -1,8 +1,5 @@
 //! Getting one partition together: from this worker's disk and from other workers, every block checked, into one file without a name.
-use super::{
-    service::BlockReader,
-    store::ShuffleStore,
-};
+use super::{service::BlockReader, store::ShuffleStore};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
@@ -69,8 +66,8 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>, data_dir: &Path) -> Self {
-        Self { worker: identity.peer().id, identity, store, dir: data_dir.to_owned(), channels: tokio::sync::Mutex::default() }
+    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>) -> Self {
+        Self { worker: identity.peer().id, identity, dir: store.dir().to_owned(), store, channels: tokio::sync::Mutex::default() }
     }
 
     pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
@@ -83,10 +80,15 @@ impl Fetcher {
         let sink = tokio::sync::Mutex::new(Sink::new(self.dir.clone()));
         let fetches = by_source.into_iter().map(|((worker, generation), (address, mut ranges))| {
             ranges.sort_by_key(|range| range.first_task);
-            let request =
-                FetchPartitionRequest { job: wanted.job, stage: wanted.stage.clone(), generation, partition: wanted.partition, tasks: ranges };
+            let request = FetchPartitionRequest {
+                job: wanted.job,
+                stage: wanted.stage.clone(),
+                generation,
+                partition: wanted.partition,
+                tasks: ranges,
+            };
             let sink = &sink;
-            async move { self.from_source(worker, &address, request, sink).await }
+            async move { self.read_source(worker, &address, request, sink).await }
         });
         let fetched: Vec<Result<Vec<BlockRange>, FetchError>> = stream::iter(fetches).buffer_unordered(SOURCES_AT_ONCE).collect().await;
         let mut blocks = Vec::new();
@@ -99,7 +101,7 @@ impl Fetcher {
         Ok(Partition { file, blocks, bytes })
     }
 
-    async fn from_source(
+    async fn read_source(
         &self,
         worker: u64,
         address: &str,
@@ -108,8 +110,11 @@ impl Fetcher {
     ) -> Result<Vec<BlockRange>, FetchError> {
         let mut pauses = RETRY_PAUSES.iter();
         loop {
-            let result =
-                if worker == self.worker { self.from_disk(request.clone(), sink).await } else { self.from_peer(address, request.clone(), sink).await };
+            let result = if worker == self.worker {
+                self.read_disk(request.clone(), sink).await
+            } else {
+                self.read_peer(address, request.clone(), sink).await
+            };
             let failure = match result {
                 Ok(blocks) => return Ok(blocks),
                 Err(failure) => failure,
@@ -126,7 +131,7 @@ impl Fetcher {
         }
     }
 
-    async fn from_disk(&self, request: FetchPartitionRequest, sink: &tokio::sync::Mutex<Sink>) -> Result<Vec<BlockRange>, Failure> {
+    async fn read_disk(&self, request: FetchPartitionRequest, sink: &tokio::sync::Mutex<Sink>) -> Result<Vec<BlockRange>, Failure> {
         let blocks = self.store.blocks(request.job, &request.stage, request.generation, request.partition, &request.tasks);
         let blocks = blocks.map_err(|error| Failure::Gone(error.to_string()))?;
         let mut ranges = Vec::with_capacity(blocks.len());
@@ -149,7 +154,12 @@ impl Fetcher {
         Ok(ranges)
     }
 
-    async fn from_peer(&self, address: &str, request: FetchPartitionRequest, sink: &tokio::sync::Mutex<Sink>) -> Result<Vec<BlockRange>, Failure> {
+    async fn read_peer(
+        &self,
+        address: &str,
+        request: FetchPartitionRequest,
+        sink: &tokio::sync::Mutex<Sink>,
+    ) -> Result<Vec<BlockRange>, Failure> {
         let failed = |error: tonic::Status| match error.code() {
             tonic::Code::NotFound | tonic::Code::DataLoss => Failure::Gone(error.message().to_owned()),
             _ => Failure::Source(format!("{address}: {}", error.message())),

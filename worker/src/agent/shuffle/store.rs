@@ -63,6 +63,11 @@ impl ShuffleStore {
         Ok(Self { dir, jobs: Mutex::default() })
     }
 
+    /// Where nameless files may be made; emptied at every start.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn jobs(&self) -> MutexGuard<'_, HashMap<u64, JobData>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +103,14 @@ impl ShuffleStore {
     }
 
     /// The blocks of one partition, by task; all tasks of the ranges must be held.
-    pub(crate) fn blocks(&self, job: u64, stage: &str, generation: u32, partition: u32, ranges: &[TaskRange]) -> Result<Vec<(u64, BlockPlace)>, NotHeld> {
+    pub(crate) fn blocks(
+        &self,
+        job: u64,
+        stage: &str,
+        generation: u32,
+        partition: u32,
+        ranges: &[TaskRange],
+    ) -> Result<Vec<(u64, BlockPlace)>, NotHeld> {
         let jobs = self.jobs();
         let data = jobs.get(&job).and_then(|data| data.stages.get(&(stage.to_owned(), generation)));
         let mut found = Vec::new();
@@ -109,7 +121,9 @@ impl ShuffleStore {
             }
             let end = range.first_task.saturating_add(range.task_count);
             let of_partition = data.and_then(|data| data.partitions.get(&partition));
-            found.extend(of_partition.into_iter().flat_map(|blocks| blocks.range(range.first_task..end)).map(|(&task, place)| (task, place.clone())));
+            found.extend(
+                of_partition.into_iter().flat_map(|blocks| blocks.range(range.first_task..end)).map(|(&task, place)| (task, place.clone())),
+            );
         }
         Ok(found)
     }

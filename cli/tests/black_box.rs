@@ -1,0 +1,286 @@
+//! The `raftwerk` binary as a script sees it: streams, exit codes, JSON. No network beyond loopback.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// The binary with nothing of the caller's environment that could point it at a cluster.
+    fn command(&self, line: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raftwerk"));
+        for variable in ["RAFTWERK_ADDRESS", "RAFTWERK_CREDENTIAL", "RAFTWERK_CONTEXT", "RAFTWERK_JOIN_TOKEN", "RAFTWERK_LOG"] {
+            command.env_remove(variable);
+        }
+        command.env("RAFTWERK_CONFIG", self.path().join("contexts.toml")).env("TMPDIR", self.path());
+        command.current_dir(self.path()).args(line).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, line: &[&str]) -> Output {
+        self.command(line).output().unwrap()
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert_eq!(document["schema"], 1, "{document}");
+    document
+}
+
+#[track_caller]
+fn assert_exit(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "stdout: {}\nstderr: {}", stdout(output), stderr(output));
+}
+
+const NOOP: &str = "[input]\nrange = { count = 1000, tasks = 100 }\n\n[map]\nkernel = \"noop\"\n";
+
+mod without_a_cluster {
+    use super::*;
+
+    #[test]
+    fn bad_usage_is_2_and_help_is_0() {
+        let home = Home::new();
+        assert_exit(&home.run(&["--help"]), 0);
+        assert_exit(&home.run(&["frobnicate"]), 2);
+        assert_exit(&home.run(&["job", "show", "seven"]), 2);
+        assert_exit(&home.run(&["dev", "--schedulers", "2"]), 2);
+        assert_exit(&home.run(&["executor"]), 2);
+    }
+
+    #[test]
+    fn a_bad_job_file_is_2_with_its_line_and_starts_nothing() {
+        let home = Home::new();
+        home.write("job.toml", &NOOP.replace("noop", "nop"));
+        let output = home.run(&["run", "job.toml"]);
+        assert_exit(&output, 2);
+        assert_eq!(
+            stderr(&output),
+            "error: job.toml:5: [map] kernel `nop` is unknown\nfix: did you mean `noop`? `raftwerk kernels list` shows all\n"
+        );
+        assert_eq!(stdout(&output), "");
+    }
+
+    #[test]
+    fn no_cluster_chosen_is_bad_usage_and_an_absent_one_is_contact_lost() {
+        let home = Home::new();
+        let output = home.run(&["job", "list"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).starts_with("error: no cluster is chosen\nfix: "), "{}", stderr(&output));
+
+        let (authority, _) = raftwerk_transport::Authority::create("gone").unwrap();
+        let admin = authority.issue(raftwerk_transport::PeerKind::Client, 0, "admin").unwrap();
+        let credential = home.write("admin.pem", &admin.to_pem_bundle());
+        // Bound and dropped: nobody listens there.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let credential = credential.to_str().unwrap();
+        let output = home.run(&["job", "list", "--address", &address, "--credential", credential, "--timeout", "300ms"]);
+        assert_exit(&output, 5);
+        home.write("job.toml", NOOP);
+        assert_exit(
+            &home.run(&["submit", "job.toml", "--wait", "--address", &address, "--credential", credential, "--timeout", "300ms"]),
+            5,
+        );
+    }
+
+    #[test]
+    fn a_credential_that_is_none_is_bad_usage() {
+        let home = Home::new();
+        home.write("admin.pem", "not a key");
+        let output = home.run(&["job", "list", "--address", "127.0.0.1:1", "--credential", "admin.pem"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).contains("admin.pem is not a credential"), "{}", stderr(&output));
+    }
+
+    #[test]
+    fn contexts_are_added_chosen_and_removed() {
+        let home = Home::new();
+        let (authority, _) = raftwerk_transport::Authority::create("c").unwrap();
+        let admin = authority.issue(raftwerk_transport::PeerKind::Client, 0, "admin").unwrap();
+        home.write("admin.pem", &admin.to_pem_bundle());
+        for (name, address) in [("a", "127.0.0.1:1"), ("b", "127.0.0.1:2,127.0.0.1:3")] {
+            assert_exit(&home.run(&["context", "add", name, "--address", address, "--credential", "admin.pem"]), 0);
+        }
+        assert_eq!(json(&home.run(&["context", "list", "-o", "json"]))["current"], "b");
+        assert_exit(&home.run(&["context", "use", "a", "-q"]), 0);
+        let shown = json(&home.run(&["context", "show", "-o", "json"]));
+        assert_eq!((shown["context"].as_str(), shown["addresses"][0].as_str()), (Some("a"), Some("127.0.0.1:1")));
+        assert_eq!(json(&home.run(&["context", "show", "-o", "json", "--context", "b"]))["addresses"][1], "127.0.0.1:3");
+        assert_exit(&home.run(&["context", "use", "c"]), 7);
+        assert_exit(&home.run(&["context", "remove", "a"]), 0);
+        assert_eq!(json(&home.run(&["context", "list", "-o", "json"]))["current"], Value::Null);
+    }
+
+    #[test]
+    fn kernels_are_listed_and_an_unknown_one_is_7() {
+        let home = Home::new();
+        let names = json(&home.run(&["kernels", "list", "-o", "json"]));
+        assert!(names["kernels"].as_array().unwrap().iter().any(|kernel| kernel["name"] == "noop"), "{names}");
+        let output = home.run(&["kernels", "describe", "nop"]);
+        assert_exit(&output, 7);
+        assert!(stderr(&output).contains("did you mean `noop`?"), "{}", stderr(&output));
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_error() {
+        let home = Home::new();
+        let mut child = home.command(&["kernels", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+    }
+
+    #[test]
+    fn a_full_disk_behind_stdout_is_not_success() {
+        let home = Home::new();
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = home.command(&["kernels", "list"]).stdout(full).output().unwrap();
+        assert_exit(&output, 1);
+        assert!(stderr(&output).contains("cannot write to standard output"), "{}", stderr(&output));
+    }
+}
+
+mod on_an_embedded_cluster {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_and_the_sum_shows_it() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        let output = home.run(&["run", "job.toml", "--no-gpu", "--cpus", "1", "-o", "json"]);
+        assert_exit(&output, 0);
+        let job = json(&output);
+        assert_eq!((job["state"].as_str(), job["name"].as_str()), (Some("done"), Some("job")));
+        assert_eq!(job["tallies"][0]["total"], "499500");
+        let stage = &job["stages"][0];
+        assert_eq!((stage["tasks"].as_u64(), stage["accepted"].as_u64()), (Some(100), Some(100)));
+    }
+
+    #[test]
+    fn words_are_counted_into_a_table_and_files() {
+        let home = Home::new();
+        home.write("a.txt", "the cat and the dog\n");
+        home.write("b.txt", "the \x1b[31mend");
+        home.write("job.toml", "[input]\nfiles = \"nothing\"\n[map]\nkernel = \"word_count\"\n[reduce]\npartitions = 3\n");
+        let output = home.run(&["run", "job.toml", "--no-gpu", "--input", "*.txt", "--output", "out"]);
+        assert_exit(&output, 0);
+        let text = stdout(&output);
+        assert!(text.starts_with("WORD           COUNT\nthe                3\n"), "{text}");
+        assert!(text.contains("\\u{1b}[31mend"), "what was counted must not reach the terminal raw: {text}");
+        assert!(text.contains(&format!("full result: {}/out", home.path().canonicalize().unwrap().display())), "{text}");
+        let parts = std::fs::read_dir(home.path().join("out")).unwrap().count();
+        assert_eq!(parts, 4, "three parts and the manifest");
+        // The second time, the output is in the way.
+        assert_exit(&home.run(&["run", "job.toml", "--no-gpu", "--input", "*.txt", "--output", "out"]), 6);
+        assert_exit(
+            &home.run(&["run", "job.toml", "--no-gpu", "--input", "*.txt", "--output", "out", "--set", "output.if_exists=replace"]),
+            0,
+        );
+    }
+
+    #[test]
+    fn a_job_that_fails_is_3_and_says_why() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        let output = home.run(&["run", "job.toml", "--no-gpu", "--set", "map.params.fail_task=7"]);
+        assert_exit(&output, 3);
+        assert!(stderr(&output).contains("task 7"), "{}", stderr(&output));
+    }
+
+    #[test]
+    fn input_that_is_not_there_is_refused() {
+        let home = Home::new();
+        home.write("job.toml", "[input]\nfiles = \"missing-*.txt\"\n[map]\nkernel = \"word_count\"\n");
+        let output = home.run(&["run", "job.toml", "--no-gpu"]);
+        assert_exit(&output, 6);
+        assert!(stderr(&output).contains("missing-*.txt"), "{}", stderr(&output));
+    }
+
+    #[test]
+    fn nothing_is_left_behind() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        assert_exit(&home.run(&["run", "job.toml", "--no-gpu", "-q"]), 0);
+        let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["job.toml"]);
+        let output = home.run(&["run", "job.toml", "--no-gpu", "--keep"]);
+        assert!(stderr(&output).contains("is kept in"), "{}", stderr(&output));
+    }
+}
+
+#[cfg(unix)]
+mod on_a_dev_cluster {
+    use super::*;
+
+    /// SIGTERM to one process; `kill` is a shell's, so no crate is needed for it.
+    fn terminate(pid: u32) {
+        assert!(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().unwrap().success());
+    }
+
+    #[test]
+    fn submit_needs_no_address_and_sigterm_stops_everything() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        let line = ["dev", "--schedulers", "1", "--workers", "1", "--no-gpu", "--cpus-per-worker", "1", "-o", "json"];
+        let mut dev = home.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(dev.stdout.as_mut().unwrap()), &mut ready).unwrap();
+        let ready: Value = serde_json::from_str(&ready).unwrap();
+        assert_eq!((ready["ready"].as_str(), ready["context"].as_str()), (Some("dev"), Some("dev")));
+        let data_dir = PathBuf::from(ready["data_dir"].as_str().unwrap());
+
+        let submitted = json(&home.run(&["submit", "job.toml", "--idempotency-key", "k", "-o", "json"]));
+        assert_eq!(submitted["existing"], false);
+        let job = submitted["job"].to_string();
+        let again = json(&home.run(&["submit", "job.toml", "--idempotency-key", "k", "-o", "json"]));
+        assert_eq!((&again["job"], again["existing"].as_bool()), (&submitted["job"], Some(true)));
+        assert_exit(&home.run(&["submit", "job.toml", "--idempotency-key", "k", "--set", "map.params.sleep_us=1"]), 6);
+        let waited = home.run(&["job", "wait", &job, "-o", "json"]);
+        assert_exit(&waited, 0);
+        assert_eq!(json(&waited)["tallies"][0]["total"], "499500");
+        assert_exit(&home.run(&["job", "show", "999999"]), 7);
+        assert_eq!(json(&home.run(&["worker", "list", "-o", "json"]))["workers"][0]["liveness"], "alive");
+        assert_eq!(json(&home.run(&["cluster", "show", "-o", "json"]))["replicas"].as_array().unwrap().len(), 1);
+
+        let slow = ["submit", "job.toml", "-q", "--set", "map.params.sleep_us=1000000"];
+        let slow = stdout(&home.run(&slow)).trim().to_owned();
+        assert_exit(&home.run(&["job", "result", &slow]), 6);
+        assert_exit(&home.run(&["job", "cancel", &slow]), 0);
+        assert_exit(&home.run(&["job", "wait", &slow]), 4);
+
+        let stopped = Instant::now();
+        terminate(dev.id());
+        assert_eq!(dev.wait().unwrap().code(), Some(0));
+        assert!(stopped.elapsed() < Duration::from_secs(15));
+        assert!(!data_dir.exists(), "a temporary cluster leaves nothing");
+        assert_exit(&home.run(&["job", "list"]), 2);
+    }
+}
