@@ -11,6 +11,12 @@ fn noop(tasks: u64, sleep_us: u64) -> String {
     )
 }
 
+fn pi(device: &str) -> String {
+    format!(
+        "[job]\nname = \"pi\"\n[input]\nrange = {{ start = 0, count = 200003, tasks = 17 }}\n[map]\nkernel = \"monte_carlo_pi\"\ndevice = \"{device}\"\n"
+    )
+}
+
 fn tally(job: &serde_json::Value, name: &str) -> u128 {
     let tallies = job["tallies"].as_array().expect("tallies");
     let total = tallies.iter().find(|t| t["name"] == name).unwrap_or_else(|| panic!("no tally {name}: {job:#}"));
@@ -166,7 +172,8 @@ fn bad_submissions_are_refused_with_their_reason_and_leave_nothing() {
     let missing = cluster.path("nowhere");
     let cases = [
         (word_count(&missing, &cluster.path("o"), 1), 6, vec!["worker-1", "worker-2", "nowhere"]),
-        (noop(10, 0).replace("[map]", "[map]\ndevice = \"discrete\""), 6, vec!["discrete", "present"]),
+        (pi("discrete"), 6, vec!["discrete", "worker-1", "worker-2"]),
+        (noop(10, 0).replace("[map]", "[map]\ndevice = \"discrete\""), 2, vec!["discrete", "no GPU twin"]),
         (noop(10, 0).replace("\"noop\"\nparams", "\"noob\"\nparams"), 2, vec!["noob", "noop"]),
         (word_count(&missing, &cluster.path("o"), 0), 2, vec!["partitions"]),
     ];

@@ -21,7 +21,8 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 fn holds_word(text: &str, word: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {
-        let before = text[..at].chars().next_back().is_some_and(part_of_word);
+        // A path segment (`IOFlushed::noop`) is a library's word.
+        let before = text[..at].chars().next_back().is_some_and(|c| part_of_word(c) || c == ':');
         let after = text[at + word.len()..].chars().next().is_some_and(part_of_word);
         !before && !after
     })

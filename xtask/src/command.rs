@@ -14,7 +14,16 @@ pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Step {
     let mut step = Step::new(&program).args(args);
     "cargo".clone_into(&mut step.program);
     step.command.current_dir(crate::root());
+    // `cargo xtask` has set these for us. Build scripts that watch them (ring's does) would take a cargo started from here for another
+    // one than the user's own, and both would build everything again in turns.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_this_package(&name.to_string_lossy())) {
+        step.command.env_remove(name);
+    }
     step
+}
+
+fn is_of_this_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_") || variable == "CARGO_PRIMARY_PACKAGE"
 }
 
 impl Step {

@@ -114,6 +114,7 @@ impl Pixels {
         let mut encoder = png::Encoder::new(&mut file, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        // Over twenty times the speed of the default, for files a third larger: the whole job waits for this one task.
         encoder.set_compression(png::Compression::Fast);
         encoder.set_source_srgb(png::SrgbRenderingIntent::Perceptual);
         let write = |encoder: png::Encoder<'_, &mut Vec<u8>>| {

@@ -78,7 +78,7 @@ impl RaftConfig {
             // the leader alone knew about its workers is gone, so a term must not outlive a process.
             enable_leader_restore: Some(false),
             // The followers write an entry while the leader does.
-            broadcast_submitted_on_append: Some(std::env::var_os("RW_NOBC").is_none()),
+            broadcast_submitted_on_append: Some(true),
             // A restarted follower is found again quickly.
             backoff: "50ms 100ms 200ms ..500ms".into(),
             ..Config::default()

@@ -105,7 +105,8 @@ fn cpu(machine: &Machine, selection: &DeviceSelection) -> Device {
 
 /// What the executor says of its device, with what the agent knows.
 fn complete(ready: &Device, known: Device) -> Device {
-    let capacity = known.capacity.or_else(|| {
+    // A GPU is listed before its executor runs, with its memory at most: leases need slots to sit in.
+    let capacity = known.capacity.filter(|capacity| capacity.slots > 0).or_else(|| {
         let memory_bytes = ready.capacity.as_ref().map_or(0, |capacity| capacity.memory_bytes);
         Some(Capacity { milli_cpu: 1000, memory_bytes, slots: SLOTS })
     });

@@ -2,6 +2,7 @@
 //! and executors are other tasks that answer through the same queue.
 use super::{
     connection::{Connection, Ended},
+    data_dir::DataDir,
     device::{Common, DeviceEvent, DeviceHandle},
     listing,
     load::LoadMeter,
@@ -40,6 +41,7 @@ pub(crate) struct Edge {
     pub(crate) identity: Identity,
     /// Where schedulers may be, in the order to try.
     pub(crate) addresses: Vec<String>,
+    pub(crate) dir: Arc<DataDir>,
     pub(crate) common: Arc<Common>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) offered: Vec<Device>,
@@ -169,13 +171,9 @@ impl Edge {
         }
         self.start(&mut starts);
         if self.session.is_open() && !self.state.was_open {
-            let address = self.state.connection.as_ref().map_or("", |connection| &connection.address);
-            tracing::info!(
-                worker = self.session.worker(),
-                session = self.session.session(),
-                leader = address,
-                "registered with the cluster"
-            );
+            let leader = self.state.connection.as_ref().map_or_else(String::new, |connection| connection.address.clone());
+            tracing::info!(worker = self.session.worker(), session = self.session.session(), leader, "registered with the cluster");
+            self.remember(leader);
             self.state.hopeless.clear();
             self.state.mentioned = None;
         }
@@ -245,6 +243,20 @@ impl Edge {
                 }
             }
         }
+    }
+
+    /// A leader found by redirect may be the only scheduler left when those of the configuration are gone.
+    fn remember(&mut self, address: String) {
+        if address.is_empty() || self.addresses.contains(&address) {
+            return;
+        }
+        self.addresses.push(address);
+        let (dir, addresses) = (self.dir.clone(), self.addresses.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = dir.remember_schedulers(&addresses) {
+                tracing::warn!(%error, "cannot note the addresses of the schedulers");
+            }
+        });
     }
 
     /// Runs file work elsewhere and feeds its answer back.

@@ -155,7 +155,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     raftwerk_transport::install_crypto();
     crate::executor::raise_descriptor_limit();
     anyhow::ensure!(!config.schedulers.is_empty(), "no scheduler address was given");
-    let dir = DataDir::open(&config.data_dir)?;
+    let dir = Arc::new(DataDir::open(&config.data_dir)?);
     let identity = identity::load_or_join(&dir, &config.name, &config.schedulers, config.token.as_ref()).await?;
     let id = identity.peer().id;
     let mut addresses = config.schedulers.clone();
@@ -210,6 +210,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         name: config.name,
         identity,
         addresses,
+        dir,
         common,
         logs,
         offered,
@@ -218,10 +219,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         exited: Some(exited_sender),
         state: EdgeState::new(),
     };
-    let edge_task = tokio::spawn(async move {
-        edge_loop.run().await;
-        drop(dir); // the lock, last of all
-    });
+    let edge_task = tokio::spawn(edge_loop.run());
     Ok(RunningWorker { id, address, edge: Some(edge_task), exited: Some(exited), shutdown: Shutdown(edge), data_service })
 }
 
