@@ -15,11 +15,10 @@ pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("RAFTWERK_PROGRAM") {
         return path.into();
     }
-    let tests = std::env::current_exe().expect("the path of this test");
-    let target = tests.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    let program = target.join("raftwerk");
-    assert!(program.exists(), "{} is missing; build it with `cargo build -p raftwerk`", program.display());
-    program
+    // Tests lie in target/<profile>/deps, other programs beside `raftwerk`.
+    let own = std::env::current_exe().expect("the path of this program");
+    let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join("raftwerk")).find(|program| program.exists());
+    beside.unwrap_or_else(|| panic!("no `raftwerk` beside {}; build it with `cargo build -p raftwerk` in the same profile", own.display()))
 }
 
 /// A child process that dies with this value.

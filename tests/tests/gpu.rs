@@ -12,7 +12,11 @@ fn cluster_with_gpu(test: &str) -> Option<(Cluster, String)> {
     let devices: Vec<Value> = workers["workers"][0]["devices"].as_array().cloned().unwrap_or_default();
     let gpu = devices.iter().find_map(|d| d["class"].as_str().filter(|c| *c != "cpu"));
     let Some(class) = gpu else {
-        assert!(std::env::var("RAFTWERK_REQUIRE_GPU").as_deref() != Ok("1"), "no GPU adapter, and RAFTWERK_REQUIRE_GPU=1\n{}", cluster.logs());
+        assert!(
+            std::env::var("RAFTWERK_REQUIRE_GPU").as_deref() != Ok("1"),
+            "no GPU adapter, and RAFTWERK_REQUIRE_GPU=1\n{}",
+            cluster.logs()
+        );
         println!("skipped: {test}: no GPU adapter");
         return None;
     };

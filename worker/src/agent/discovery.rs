@@ -119,13 +119,13 @@ pub async fn probe_devices(selection: &DeviceSelection, executor_program: PathBu
     let machine = Machine::look();
     let launcher = Launcher::new(executor_program, executor_args_prefix, selection.cpus.unwrap_or(machine.host.cores));
     let found = discover(&launcher, &machine, selection, &Arc::default()).await;
-    let rows = found.into_iter().map(|found| ProbedDevice {
+    let rows = (0..).zip(found).map(|(index, found)| ProbedDevice {
         outcome: match &found.launched {
             None => ProbeOutcome::NotSelected,
             Some(Ok(_)) => ProbeOutcome::Ready,
             Some(Err(error)) => ProbeOutcome::Failed(super::shuffle::fetch::chain(error)),
         },
-        device: found.device,
+        device: Device { index, ..found.device },
     });
     rows.collect()
 }

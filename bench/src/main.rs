@@ -1,0 +1,60 @@
+//! Measures a whole cluster of real processes on this machine: three durable replicas, two workers with one core each.
+//!
+//! `cargo build --release -p raftwerk -p raftwerk-bench && target/release/raftwerk-bench all`
+//! prints every figure with what it means. Nothing is asserted: see `bench/README.md` for goals and past runs.
+
+mod failover;
+mod footprint;
+mod latency;
+mod sample;
+mod throughput;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// No-op tasks per second: long leases, 16-task leases, one-task leases
+    Throughput {
+        /// Runs of each; the median is printed with its range
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// One-task jobs: submit to done, over one open connection and through the command line
+    Latency {
+        #[arg(long, default_value_t = 500)]
+        tries: usize,
+    },
+    /// kill -9 of the leader and of a worker during a job
+    Failover {
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// Memory of idle processes, and the time from start to the first task
+    Footprint,
+    /// Everything above
+    All,
+}
+
+fn main() -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        eprintln!("note: a debug build; its figures say nothing");
+    }
+    match Cli::parse().what {
+        What::Throughput { runs } => throughput::run(runs),
+        What::Latency { tries } => latency::run(tries),
+        What::Failover { runs } => failover::run(runs),
+        What::Footprint => footprint::run(),
+        What::All => {
+            footprint::run()?;
+            throughput::run(5)?;
+            latency::run(500)?;
+            failover::run(5)
+        }
+    }
+}
