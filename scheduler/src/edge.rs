@@ -194,7 +194,10 @@ impl Outlets {
         for effect in effects {
             match effect {
                 Effect::Send { conn, message } => {
-                    let full = self.conns.get(&conn).is_some_and(|outbox| outbox.try_send(Ok(SchedulerMessage { message: Some(message) })).is_err());
+                    let full = self
+                        .conns
+                        .get(&conn)
+                        .is_some_and(|outbox| outbox.try_send(Ok(SchedulerMessage { message: Some(message) })).is_err());
                     if full {
                         tracing::warn!(conn = conn.0, "a worker does not read its session; closing it");
                         self.conns.remove(&conn);

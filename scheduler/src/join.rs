@@ -5,7 +5,9 @@ use crate::services::LEADER_KEY;
 use raftwerk_proto::v1::join_client::JoinClient;
 use raftwerk_proto::v1::raft_client::RaftClient;
 use raftwerk_proto::v1::{AddReplicaRequest, JoinReply, JoinRequest, RaftNode};
-use raftwerk_transport::{Authority, CALL_DEADLINE, ConnectError, Identity, JoinToken, PeerKind, PendingIdentity, connect, connect_to_join};
+use raftwerk_transport::{
+    Authority, CALL_DEADLINE, ConnectError, Identity, JoinToken, PeerKind, PendingIdentity, connect, connect_to_join,
+};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tonic::{Code, Request, Status};
@@ -18,7 +20,8 @@ const ADD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Whether another try, perhaps elsewhere, can help.
 fn passing(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::FailedPrecondition | Code::DeadlineExceeded | Code::Cancelled) && (status.code() != Code::FailedPrecondition || leader_of(status).is_some())
+    matches!(status.code(), Code::Unavailable | Code::FailedPrecondition | Code::DeadlineExceeded | Code::Cancelled)
+        && (status.code() != Code::FailedPrecondition || leader_of(status).is_some())
 }
 
 fn leader_of(status: &Status) -> Option<String> {

@@ -84,8 +84,11 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     let shared = Shared::new(replica.clone());
     let (stop, stopping) = watch::channel(false);
     let server = serve(listener, &identity, authority, &shared, stopping).await;
-    let timing =
-        Timing { lease_ttl_ms: config.lease_ttl.as_millis() as u64, heartbeat_ms: config.heartbeat.as_millis() as u64, ..Timing::default() };
+    let timing = Timing {
+        lease_ttl_ms: config.lease_ttl.as_millis() as u64,
+        heartbeat_ms: config.heartbeat.as_millis() as u64,
+        ..Timing::default()
+    };
     let edge = tokio::spawn(edge::run(shared, timing));
 
     if replica_id == FIRST_REPLICA {
@@ -178,7 +181,8 @@ async fn serve(
 ) -> JoinHandle<Result<(), tonic::transport::Error>> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ClientServer<ClientService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(raftwerk_proto::DESCRIPTORS).build_v1();
+    let reflection =
+        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(raftwerk_proto::DESCRIPTORS).build_v1();
     let client = ClientService { shared: shared.clone(), cluster: identity.cluster().to_string(), replica_id: identity.peer().id };
     let joining = JoinService { shared: shared.clone(), authority: Arc::new(authority) };
     let mut router = raftwerk_transport::server()

@@ -3,6 +3,8 @@
 //! A change that breaks this test breaks every running cluster. A new format gets new files; these stay.
 //! `RAFTWERK_WRITE_GOLDEN=1 cargo test -p raftwerk-core --test golden` writes them anew (for a new format only).
 
+#![allow(clippy::disallowed_methods)] // fixtures are files; the ban is for the core itself
+
 mod support;
 
 use prost::Message;
@@ -35,7 +37,8 @@ fn history() -> Replica {
     let failed = r.submit(map_only(5));
     r.apply(Command::FailJob(FailJob { job: failed.0, cause: "asked to".into() }));
     let lease = *r.state.leases.keys().next().unwrap();
-    let failure = TaskFailure { first_task: 0, task_count: 2, class: FailureClass::Task.into(), message: "boom".into(), ..Default::default() };
+    let failure =
+        TaskFailure { first_task: 0, task_count: 2, class: FailureClass::Task.into(), message: "boom".into(), ..Default::default() };
     let report = Report { results: vec![], failures: vec![failure], final_report: false, ..r.full_report(lease) };
     r.report(7, report);
     r.apply(Command::EndLeases(EndLeases { leases: vec![lease.into()], reason: "test".into() }));

@@ -19,7 +19,10 @@ pub(super) enum Waiter {
     Mint(RequestId),
     Register(ConnId),
     /// Sequences of the reports, to be acknowledged.
-    Reports { conn: ConnId, sequences: Vec<u64> },
+    Reports {
+        conn: ConnId,
+        sequences: Vec<u64>,
+    },
     Grants,
     Published(JobId),
 }

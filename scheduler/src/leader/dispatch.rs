@@ -119,4 +119,3 @@ fn shuffle_sources(state: &State, job: &Job, stage: usize) -> Vec<wire::ShuffleS
     }
     sources
 }
-

@@ -31,13 +31,36 @@ pub struct RequestId(pub u64);
 
 #[derive(Debug)]
 pub enum Input {
-    WorkerConnected { conn: ConnId, worker: WorkerId, hello: Hello },
-    FromWorker { conn: ConnId, message: worker_message::Message },
-    WorkerDisconnected { conn: ConnId },
-    Submit { request: RequestId, spec: JobSpec, idempotency_key: String },
-    Cancel { request: RequestId, job: JobId },
-    Mint { request: RequestId, kind: String, name: String },
-    Logs { request: RequestId, job: JobId },
+    WorkerConnected {
+        conn: ConnId,
+        worker: WorkerId,
+        hello: Hello,
+    },
+    FromWorker {
+        conn: ConnId,
+        message: worker_message::Message,
+    },
+    WorkerDisconnected {
+        conn: ConnId,
+    },
+    Submit {
+        request: RequestId,
+        spec: JobSpec,
+        idempotency_key: String,
+    },
+    Cancel {
+        request: RequestId,
+        job: JobId,
+    },
+    Mint {
+        request: RequestId,
+        kind: String,
+        name: String,
+    },
+    Logs {
+        request: RequestId,
+        job: JobId,
+    },
     /// The entry in flight is committed and applied here.
     Applied(Arc<Applied>),
     Tick,
@@ -53,9 +76,14 @@ pub enum Effect {
 /// What a client's call is answered. Everything that says yes is durable on a majority.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    Submitted { job: JobId, existing: bool },
+    Submitted {
+        job: JobId,
+        existing: bool,
+    },
     /// The key belongs to that job, submitted with another payload.
-    IdempotencyConflict { job: JobId },
+    IdempotencyConflict {
+        job: JobId,
+    },
     /// The request is wrong as it stands; the text says how to mend it.
     Refused(String),
     /// The cluster as it stands cannot do it (no device, no worker that sees the input, output exists).

@@ -57,7 +57,9 @@ impl Leader {
         effects: &mut Vec<Effect>,
     ) {
         let payload_sha256 = Sha256::digest(spec.encode_to_vec()).to_vec();
-        if let Some(earlier) = state.idempotency.get(&(spec.namespace.clone(), idempotency_key.clone())).filter(|_| !idempotency_key.is_empty()) {
+        if let Some(earlier) =
+            state.idempotency.get(&(spec.namespace.clone(), idempotency_key.clone())).filter(|_| !idempotency_key.is_empty())
+        {
             let answer = if earlier.payload_sha256 == payload_sha256 {
                 Answer::Submitted { job: earlier.job, existing: true }
             } else {
@@ -134,7 +136,9 @@ impl Leader {
             self.settle_submissions(effects);
             return;
         }
-        if listing.output_exists && let Some(url) = must_not_exist(&submission.spec) {
+        if listing.output_exists
+            && let Some(url) = must_not_exist(&submission.spec)
+        {
             let text = format!("the output {url} exists already; choose another, remove it, or set [output] if_exists = \"replace\"");
             effects.push(Effect::Answer { request, answer: Answer::Precondition(text) });
             self.submissions.waiting.remove(&request);

@@ -27,7 +27,9 @@ impl Leader {
             devices: record.hello.devices.clone(),
             load: conn.and_then(|c| c.load),
             last_heard_ms: silence.unwrap_or_default(),
-            device_loads: uses.map(|((_, device), u)| DeviceLoad { device: *device, leases: u.leases, tasks: u.tasks, held: Some(u.held) }).collect(),
+            device_loads: uses
+                .map(|((_, device), u)| DeviceLoad { device: *device, leases: u.leases, tasks: u.tasks, held: Some(u.held) })
+                .collect(),
             build: record.hello.build.clone(),
         }
     }

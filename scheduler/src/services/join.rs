@@ -22,7 +22,9 @@ impl Join for JoinService {
         let join = request.into_inner();
         if !self.authority.token_matches(&join.token_secret) {
             tracing::warn!(kind = join.kind, name = join.name, "a join with a wrong token was refused");
-            return Err(Status::permission_denied("the join token is wrong; use the one in the file join-token of the first scheduler's data directory"));
+            return Err(Status::permission_denied(
+                "the join token is wrong; use the one in the file join-token of the first scheduler's data directory",
+            ));
         }
         if join.protocol_version != raftwerk_proto::PROTOCOL_VERSION {
             return Err(Status::failed_precondition(format!(
