@@ -68,6 +68,15 @@ mod tests {
     use super::*;
     use raftwerk_proto::v1::LeaseId;
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let mut frames = Frames::default();
+            frames.space(bytes.len()).copy_from_slice(&bytes);
+            while let Ok(Some(_)) = frames.decode::<raftwerk_proto::v1::FromExecutor>() {}
+        }
+    }
+
     #[test]
     fn frames_survive_any_cut() {
         let sent: Vec<LeaseId> = (0..20).map(|i| LeaseId { epoch: i, index: u64::from(i) << 40, position: 7 }).collect();
