@@ -12,7 +12,9 @@ pub fn run() -> anyhow::Result<()> {
         println!("idle {}: {:.1} MiB resident", process.name, mib(resident(process.child.id()).0));
     }
     let worker = cluster.workers[0].child.id();
-    let children = std::fs::read_to_string(format!("/proc/{worker}/task/{worker}/children")).unwrap_or_default();
+    // Children are listed under the thread that made them.
+    let threads = std::fs::read_dir(format!("/proc/{worker}/task"))?.filter_map(Result::ok);
+    let children: String = threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok()).collect();
     for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
         println!("idle executor of worker-1: {:.1} MiB resident", mib(resident(child).0));
     }

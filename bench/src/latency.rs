@@ -10,14 +10,15 @@ use raftwerk_tests::cluster::Cluster;
 use raftwerk_transport::{Identity, PeerKind, connect};
 use std::time::Instant;
 
-pub fn run(tries: usize) -> anyhow::Result<()> {
-    println!("## one-task job, submit to done: 3 durable replicas, 2 workers, warm");
-    let cluster = Cluster::start(3, 2);
+pub fn run(tries: usize, replicas: usize) -> anyhow::Result<()> {
+    println!("## one-task job, submit to done: {replicas} durable replicas, 2 workers, warm");
+    let cluster = Cluster::start(replicas, 2);
     let address = cluster.addresses[cluster.leader()].clone();
     let identity = Identity::load_pem_bundle(&cluster.path("scheduler-1/admin.pem"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let open = runtime.block_on(over_one_connection(&address, &identity, tries))?;
-    print("over one open connection", &open, tries);
+    let (acknowledged, done) = runtime.block_on(over_one_connection(&address, &identity, tries))?;
+    print("over one open connection, acknowledged", &acknowledged, tries);
+    print("over one open connection, done", &done, tries);
 
     let file = cluster.job_file("one.toml", &noop(1, 0, 0));
     let mut command_line = Vec::new();
@@ -36,13 +37,14 @@ fn print(what: &str, sample: &Sample, tries: usize) {
     println!("{what}: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms ({tries} tries)", sample.median(), sample.percentile(99.0), sample.max());
 }
 
-async fn over_one_connection(address: &str, identity: &Identity, tries: usize) -> anyhow::Result<Sample> {
+async fn over_one_connection(address: &str, identity: &Identity, tries: usize) -> anyhow::Result<(Sample, Sample)> {
     let channel = connect(address, identity, PeerKind::Scheduler).await?;
     let mut client = ClientClient::new(channel);
-    let mut times = Vec::with_capacity(tries);
+    let (mut acknowledged, mut done) = (Vec::with_capacity(tries), Vec::with_capacity(tries));
     for n in 0..tries + 20 {
         let started = Instant::now();
         let job = client.submit(SubmitRequest { spec: Some(one_task()), idempotency_key: format!("bench-{n}") }).await?.into_inner().job;
+        let durable = started.elapsed();
         let mut views = client.watch_job(GetJobRequest { job }).await?.into_inner();
         let mut last = None;
         while let Some(view) = views.message().await? {
@@ -51,10 +53,11 @@ async fn over_one_connection(address: &str, identity: &Identity, tries: usize) -
         anyhow::ensure!(last.is_some_and(|v| v.state() == JobState::Done), "job {job} did not end well");
         // The first ones warm caches and connections.
         if n >= 20 {
-            times.push(started.elapsed().as_secs_f64() * 1000.0);
+            acknowledged.push(durable.as_secs_f64() * 1000.0);
+            done.push(started.elapsed().as_secs_f64() * 1000.0);
         }
     }
-    Ok(Sample::new(times))
+    Ok((Sample::new(acknowledged), Sample::new(done)))
 }
 
 fn one_task() -> JobSpec {

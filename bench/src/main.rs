@@ -29,6 +29,8 @@ enum What {
     Latency {
         #[arg(long, default_value_t = 500)]
         tries: usize,
+        #[arg(long, default_value_t = 3)]
+        replicas: usize,
     },
     /// kill -9 of the leader and of a worker during a job
     Failover {
@@ -47,13 +49,13 @@ fn main() -> anyhow::Result<()> {
     }
     match Cli::parse().what {
         What::Throughput { runs } => throughput::run(runs),
-        What::Latency { tries } => latency::run(tries),
+        What::Latency { tries, replicas } => latency::run(tries, replicas),
         What::Failover { runs } => failover::run(runs),
         What::Footprint => footprint::run(),
         What::All => {
             footprint::run()?;
             throughput::run(5)?;
-            latency::run(500)?;
+            latency::run(500, 3)?;
             failover::run(5)
         }
     }

@@ -101,7 +101,12 @@ impl Client for ClientService {
         // Subscribe before the first view: a change in between must wake the watcher.
         let mut changed = self.shared.changed.subscribe();
         changed.mark_unchanged();
-        let first = self.fresh_view(job).await?;
+        // Every view is of committed state and final states are final, so a watcher may begin behind; only "there is no such job" has to be
+        // asked of a majority. That spares the watched job a round of messages at the moment it is busiest.
+        let first = match self.view(job).filter(|_| self.shared.inbox().is_some()) {
+            Some(view) => view,
+            None => self.fresh_view(job).await?,
+        };
         let mut leadership = self.shared.replica.leadership();
         leadership.mark_unchanged();
         let (sender, views) = mpsc::channel(4);
