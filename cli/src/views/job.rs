@@ -171,16 +171,6 @@ pub fn tally(total: &TallyTotal) -> u128 {
     (u128::from(total.high) << 64) | u128::from(total.low)
 }
 
-/// The part's file in the published directory. While a job runs, attempts keep their parts apart by a suffix that names the lease
-/// (`part-00003.csv.0-17-2`); publishing drops it.
-pub fn file_name(part: &OutputPart) -> &str {
-    let is_lease = |suffix: &str| suffix.split('-').count() == 3 && suffix.split('-').all(|number| number.parse::<u64>().is_ok());
-    match part.name.rsplit_once('.') {
-        Some((name, suffix)) if is_lease(suffix) => name,
-        _ => &part.name,
-    }
-}
-
 pub fn to_json(view: &JobView) -> Value {
     let spec = view.spec.as_ref();
     let stage = |(place, stage): (usize, &StageView)| {
@@ -214,7 +204,7 @@ pub fn to_json(view: &JobView) -> Value {
         "tallies": view.tallies.iter().map(|total| json!({"stage": total.stage, "name": total.name, "total": tally(total).to_string()})).collect::<Vec<_>>(),
         "output": spec.and_then(|spec| spec.output.as_ref()).map(|output| json!({"url": output.url, "format": output.format})),
         "parts": view.parts.iter().map(|part| json!({
-            "partition": part.partition, "name": file_name(part), "bytes": part.bytes, "rows": part.rows, "crc32c": format!("{:08x}", part.crc32c),
+            "partition": part.partition, "name": part.name, "bytes": part.bytes, "rows": part.rows, "crc32c": format!("{:08x}", part.crc32c),
         })).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
     })
@@ -223,14 +213,6 @@ pub fn to_json(view: &JobView) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_part_is_called_as_it_is_published() {
-        let named = |name: &str| file_name(&OutputPart { name: name.into(), ..OutputPart::default() }).to_owned();
-        assert_eq!(named("part-00003.csv.0-17-2"), "part-00003.csv");
-        assert_eq!(named("part-00003.csv"), "part-00003.csv");
-        assert_eq!(named("image.2024-01-png"), "image.2024-01-png");
-    }
 
     #[test]
     fn tallies_are_128_bits_wide() {

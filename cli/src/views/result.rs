@@ -73,7 +73,7 @@ fn place(view: &JobView) -> Option<String> {
     let bytes: u64 = view.parts.iter().map(|part| part.bytes).sum();
     let text = match view.parts.as_slice() {
         [] => format!("full result: {dir} (no parts)"),
-        [part] => format!("full result: {dir}/{} ({} rows, {})", job::file_name(part), group_digits(rows), format_bytes(bytes)),
+        [part] => format!("full result: {dir}/{} ({} rows, {})", part.name, group_digits(rows), format_bytes(bytes)),
         parts => {
             format!("full result: {dir} ({} rows in {} {} parts, {})", group_digits(rows), parts.len(), output.format, format_bytes(bytes))
         }

@@ -102,7 +102,7 @@ fn manifest(state: &State, job: &Job) -> String {
     let parts: Vec<_> = job
         .parts
         .values()
-        .map(|p| serde_json::json!({"partition": p.partition, "bytes": p.bytes, "rows": p.rows, "crc32c": format!("{:08x}", p.crc32c), "worker": p.worker}))
+        .map(|p| serde_json::json!({"partition": p.partition, "bytes": p.bytes, "rows": p.rows, "name": p.name, "crc32c": format!("{:08x}", p.crc32c), "worker": p.worker}))
         .collect();
     let stages: Vec<_> = job
         .spec

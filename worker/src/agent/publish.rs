@@ -90,12 +90,6 @@ fn is_of(output: &Path, manifest: &Value) -> Result<bool, PublishError> {
     Ok(there.as_ref().and_then(id) == Some(ours))
 }
 
-/// `part-00003.csv.0-17-2` -> `part-00003.csv`
-fn final_name(name: &str) -> &str {
-    let stem_end = name.find('.').map_or(name.len(), |at| at + 1);
-    name[stem_end..].find('.').map_or(name, |at| &name[..stem_end + at])
-}
-
 fn settle_parts(dir: &Path, parts: &[OutputPart]) -> Result<(), PublishError> {
     let io_error = |path: &Path| {
         let path = path.to_owned();
@@ -103,8 +97,8 @@ fn settle_parts(dir: &Path, parts: &[OutputPart]) -> Result<(), PublishError> {
     };
     let mut keep: HashSet<&str> = HashSet::from([MANIFEST]);
     for part in parts {
-        let name = final_name(&part.name);
-        let (prepared, settled) = (dir.join(&part.name), dir.join(name));
+        let name = part.name.as_str();
+        let (prepared, settled) = (dir.join(&part.staged_name), dir.join(name));
         match fs::rename(&prepared, &settled) {
             // A repeat after a crash finds the part under its final name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -297,15 +291,10 @@ mod tests {
     fn a_part_on_another_machine_is_worth_asking_elsewhere() {
         let bench = Bench::new();
         let mut request = bench.prepared(1, 10, "text", IfExists::Error);
-        request.parts[0].name = "part-00001.csv.0-9-9".into();
+        request.parts[0].name = "part-00001.csv".into();
+        request.parts[0].staged_name = "part-00001.csv.0-9-9".into();
         request.parts[0].worker = 4;
         let report = answer(&bench.staging, &request);
         assert!(report.retryable && report.error.contains("prepared by worker 4"), "{report:?}");
-    }
-
-    #[test]
-    fn final_names_drop_the_lease() {
-        assert_eq!(final_name("part-00003.csv.0-17-2"), "part-00003.csv");
-        assert_eq!(final_name("part-00003.csv"), "part-00003.csv");
     }
 }

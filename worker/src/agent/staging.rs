@@ -63,8 +63,8 @@ impl Staging {
             let Some(range) = ranges.iter().find(|range| range.task == u64::from(part.partition)) else {
                 return Err((dir, io::Error::other(format!("the executor did not say where part {} is", part.partition))));
             };
-            part.name = format!("{}.{lease}", part.name);
-            let path = dir.join(&part.name);
+            part.staged_name = format!("{}.{lease}", part.name);
+            let path = dir.join(&part.staged_name);
             copy(source, range, part.crc32c, &path).map_err(|error| (path, error))?;
         }
         sync_dir(&dir).map_err(|error| (dir, error))

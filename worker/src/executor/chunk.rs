@@ -179,7 +179,8 @@ impl Group {
             crc32c: crc32c::crc32c(&part.bytes),
             preview: part.preview.into_iter().map(|row| PreviewRow { cells: row.cells, weight: row.weight }).collect(),
             columns: part.columns,
-            worker: 0,
+            // Who prepares it, and under which name until it is published, is the agent's to say.
+            ..OutputPart::default()
         });
     }
 }
