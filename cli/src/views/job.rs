@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{DeviceShare, JobState, JobView, OutputPart, Param, StageSpec, StageView, TallyTotal};
+use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, StageSpec, StageView, TallyTotal};
 use serde_json::{Value, json};
 
 use crate::calendar::utc;

@@ -252,7 +252,7 @@ mod tests {
         let bench = Bench::new();
         let request = bench.prepared(1, 10, "text", IfExists::Error);
         let dir = bench.staging.dir(&bench.output(), 1);
-        fs::rename(dir.join(&request.parts[0].name), dir.join("part-00000.csv")).unwrap();
+        fs::rename(dir.join(&request.parts[0].staged_name), dir.join("part-00000.csv")).unwrap();
         fs::write(dir.join(MANIFEST), "half").unwrap();
         assert_eq!(answer(&bench.staging, &request).error, "");
         assert_eq!(bench.files()[1].1, "text");
