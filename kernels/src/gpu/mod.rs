@@ -6,7 +6,7 @@
 //! pieces.rs    many tasks cut into even work for groups     self_test.rs   does this device compute rightly?
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL
 //! ```
-//! Every failure of the device is [`KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
+//! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
 
 mod adapter;

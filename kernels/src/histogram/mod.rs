@@ -1,6 +1,6 @@
 //! Counts values into bins of equal width.
 //!
-//! Shapes    values: u1, u4 or f4 [n] -> runs of (bin, count); tallies values, below, above, invalid (they sum to n with the bins'
+//! Shapes    values: u1, u4 or f4 \[n\] -> runs of (bin, count); tallies values, below, above, invalid (they sum to n with the bins'
 //!           counts: values counts those that fell into a bin). Bin i holds low + i * w <= value < low + (i + 1) * w with
 //!           w = (high - low) / bins; the range is half open, so `high` itself is above. Task 0 writes a record for every bin, the
 //!           others for bins with values, so that the summed table has all bins

@@ -1,6 +1,6 @@
 //! Counts how often each word occurs.
 //!
-//! Shapes    text: u8[n], whole lines -> runs of (word, count), one per partition; tallies lines, words, bytes.
+//! Shapes    text: u8\[n\], whole lines -> runs of (word, count), one per partition; tallies lines, words, bytes.
 //!           A word is a maximal run of bytes that are not ASCII white space (space, \t, \n, \x0b, \x0c, \r). Bytes need not be UTF-8;
 //!           nothing is folded or stripped. The last line counts also without its newline
 //! Limits    a split is smaller than 4 GiB; at most some 130 bytes of memory per distinct word of a split,
