@@ -1,0 +1,325 @@
+//! The leader loop by itself: inputs in, effects out. Entries are applied as soon as the test says that they are committed.
+
+use raftwerk_core::{JobId, State, WorkerId};
+use raftwerk_proto::v1::scheduler_message::Message as Down;
+use raftwerk_proto::v1::stage_input::Source;
+use raftwerk_proto::v1::worker_message::Message as Up;
+use raftwerk_proto::v1::*;
+use raftwerk_scheduler::leader::{Answer, ConnId, Effect, Input, Leader, RequestId, Timing};
+use std::sync::Arc;
+
+const TIMING: Timing = Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000 };
+
+struct Host {
+    now: u64,
+    state: State,
+    index: u64,
+    leader: Leader,
+    /// Proposed and not yet committed.
+    proposed: Option<EntryBody>,
+}
+
+impl Host {
+    fn new() -> Host {
+        let state = State::new("test");
+        Host { now: 0, leader: Leader::new(TIMING, &state, 0), state, index: 0, proposed: None }
+    }
+
+    /// Another replica takes over with the same state.
+    fn change_leader(&mut self) {
+        self.proposed = None;
+        self.leader = Leader::new(TIMING, &self.state, self.now);
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Effect> {
+        let effects = self.leader.handle(self.now, &self.state, input);
+        if let Some(body) = self.leader.flush(&self.state, 1_000 + self.now) {
+            assert!(self.proposed.is_none(), "two entries in flight");
+            self.proposed = Some(body);
+        }
+        effects
+    }
+
+    /// The entry in flight reaches a majority and is applied; so do those that follow from it.
+    fn commit(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(body) = self.proposed.take() {
+            self.index += 1;
+            let applied = self.state.apply(self.index, body).expect("a known command");
+            effects.extend(self.input(Input::Applied(Arc::new(applied))));
+        }
+        effects
+    }
+
+    fn wait(&mut self, ms: u64) -> Vec<Effect> {
+        self.now += ms;
+        let mut effects = self.input(Input::Tick);
+        effects.extend(self.commit());
+        effects
+    }
+
+    fn connect(&mut self, conn: u64, worker: u64) -> Vec<Effect> {
+        let mut effects = self.input(Input::WorkerConnected { conn: ConnId(conn), worker: WorkerId(worker), hello: hello(worker) });
+        effects.extend(self.commit());
+        effects
+    }
+
+    fn up(&mut self, conn: u64, message: Up) -> Vec<Effect> {
+        self.input(Input::FromWorker { conn: ConnId(conn), message })
+    }
+
+    fn submit(&mut self, request: u64, spec: JobSpec) -> Vec<Effect> {
+        self.input(Input::Submit { request: RequestId(request), spec, idempotency_key: String::new() })
+    }
+}
+
+fn hello(worker: u64) -> Hello {
+    let device = Device {
+        class: "cpu".into(),
+        capacity: Some(Capacity { milli_cpu: 1000, memory_bytes: 1 << 30, slots: 8 }),
+        kernels: vec!["count@1".into()],
+        parallelism: 1,
+        ..Device::default()
+    };
+    Hello {
+        protocol_version: raftwerk_proto::PROTOCOL_VERSION,
+        incarnation: worker,
+        name: format!("w{worker}"),
+        data_address: format!("w{worker}:1"),
+        devices: vec![device],
+        ..Hello::default()
+    }
+}
+
+fn spec(source: Source) -> JobSpec {
+    JobSpec {
+        name: "j".into(),
+        namespace: "default".into(),
+        stages: vec![StageSpec {
+            name: "map".into(),
+            kernel: Some(KernelRef { name: "count".into(), version: 1, kind: KernelKind::Map.into(), tallies: vec!["value".into()] }),
+            inputs: vec![StageInput { name: "input".into(), source: Some(source) }],
+            ..StageSpec::default()
+        }],
+        ..JobSpec::default()
+    }
+}
+
+fn numbers(tasks: u64) -> JobSpec {
+    spec(Source::Range(IndexRange { start: 0, count: tasks, tasks }))
+}
+
+fn files() -> JobSpec {
+    spec(Source::Files(Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![] }))
+}
+
+fn sent(effects: &[Effect]) -> impl Iterator<Item = (u64, &Down)> {
+    effects.iter().filter_map(|e| match e {
+        Effect::Send { conn, message } => Some((conn.0, message)),
+        _ => None,
+    })
+}
+
+fn grants(effects: &[Effect]) -> Vec<Grants> {
+    sent(effects).filter_map(|(_, m)| if let Down::Grants(grants) = m { Some(grants.clone()) } else { None }).collect()
+}
+
+fn welcome(effects: &[Effect]) -> Option<Welcome> {
+    sent(effects).find_map(|(_, m)| if let Down::Welcome(welcome) = m { Some(welcome.clone()) } else { None })
+}
+
+fn publisher(effects: &[Effect]) -> Option<u64> {
+    sent(effects).find_map(|(conn, m)| matches!(m, Down::Publish(_)).then_some(conn))
+}
+
+fn answers(effects: &[Effect]) -> Vec<Answer> {
+    effects.iter().filter_map(|e| if let Effect::Answer { answer, .. } = e { Some(answer.clone()) } else { None }).collect()
+}
+
+fn result(grant: &Grant, sequence: u64) -> Report {
+    let values = (grant.first_task..grant.first_task + grant.task_count).collect();
+    Report {
+        sequence,
+        lease: grant.lease,
+        job: grant.job,
+        results: vec![TaskResults { first_task: grant.first_task, task_count: grant.task_count, tallies: vec![TallyValues { values }] }],
+        final_report: true,
+        busy_ns: 1,
+        ..Report::default()
+    }
+}
+
+fn reports(report: Report) -> Up {
+    Up::Reports(Reports { reports: vec![report] })
+}
+
+#[test]
+fn a_worker_of_another_protocol_version_is_refused_with_both_numbers() {
+    let mut host = Host::new();
+    let old = Hello { protocol_version: 99, ..hello(7) };
+    let effects = host.input(Input::WorkerConnected { conn: ConnId(1), worker: WorkerId(7), hello: old });
+    let Some((1, Down::Refused(refused))) = sent(&effects).next() else { panic!("{effects:?}") };
+    assert!(refused.reason.contains("99") && refused.reason.contains(&raftwerk_proto::PROTOCOL_VERSION.to_string()), "{}", refused.reason);
+    assert!(host.commit().is_empty() && host.state.workers.is_empty());
+}
+
+#[test]
+fn nothing_is_acknowledged_or_dispatched_before_it_is_committed() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    let before = host.submit(1, numbers(1));
+    assert!(answers(&before).is_empty() && grants(&before).is_empty());
+    let after = host.commit();
+    assert_eq!(answers(&after), [Answer::Submitted { job: JobId(1), existing: false }]);
+    assert_eq!(grants(&after).len(), 1);
+    assert_eq!(host.index, 2, "the registration, then submit and first grant in one entry");
+
+    let grant = grants(&after)[0].grants[0].clone();
+    let acknowledged = |effects: &[Effect]| sent(effects).any(|(_, m)| matches!(m, Down::ReportAck(ack) if ack.sequences == [5]));
+    assert!(!acknowledged(&host.up(1, reports(result(&grant, 5)))));
+    assert!(acknowledged(&host.commit()));
+}
+
+#[test]
+fn a_stage_is_described_once_a_session() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    let mut spec = numbers(40);
+    spec.stages[0].max_lease_tasks = 1;
+    host.submit(1, spec);
+    let first = grants(&host.commit());
+    assert_eq!(first[0].stages.len(), 1);
+    host.up(1, reports(result(&first[0].grants[0], 1)));
+    let later = grants(&host.commit());
+    assert!(!later.is_empty() && later.iter().all(|g| g.stages.is_empty()), "{later:?}");
+}
+
+#[test]
+fn silence_for_the_lease_time_is_the_end_of_a_worker_and_not_a_moment_less() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.wait(TIMING.lease_ttl_ms);
+    assert!(!host.state.workers[&WorkerId(7)].lost);
+    let effects = host.wait(1);
+    assert!(host.state.workers[&WorkerId(7)].lost);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Close { conn: ConnId(1) })));
+}
+
+#[test]
+fn a_broken_connection_is_forgiven_within_the_grace_and_its_leases_go_on() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, numbers(1));
+    let grant = grants(&host.commit())[0].grants[0].clone();
+    host.input(Input::WorkerDisconnected { conn: ConnId(1) });
+    host.wait(TIMING.reconnect_grace_ms - 1);
+    let held = Hello { held: grant.lease.into_iter().collect(), ..hello(7) };
+    let effects = host.input(Input::WorkerConnected { conn: ConnId(2), worker: WorkerId(7), hello: held });
+    assert_eq!(welcome(&effects).expect("a welcome without a new registration").stop, []);
+    assert!(grants(&effects).is_empty(), "it holds the lease already");
+    host.wait(TIMING.reconnect_grace_ms);
+    assert!(!host.state.workers[&WorkerId(7)].lost);
+}
+
+#[test]
+fn a_grant_that_never_arrived_is_sent_again_at_hand_over_and_an_ended_one_is_stopped() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, numbers(1));
+    let grant = grants(&host.commit())[0].grants[0].clone();
+    host.change_leader();
+    let ended = LeaseId { epoch: 0, index: 1, position: 9 };
+    let stale = Hello { held: vec![ended], ..hello(7) };
+    let effects = host.input(Input::WorkerConnected { conn: ConnId(2), worker: WorkerId(7), hello: stale });
+    assert_eq!(welcome(&effects).expect("a welcome").stop, [ended]);
+    assert_eq!(grants(&effects)[0].grants, [grant]);
+}
+
+#[test]
+fn a_new_leader_declares_nobody_lost_before_one_full_grace() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.wait(5_000);
+    host.change_leader();
+    host.wait(TIMING.lease_ttl_ms - 1);
+    assert!(!host.state.workers[&WorkerId(7)].lost);
+    host.wait(2);
+    assert!(host.state.workers[&WorkerId(7)].lost);
+}
+
+#[test]
+fn an_input_that_no_worker_sees_is_refused_with_what_each_one_said() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let asked = host.submit(3, files());
+    assert_eq!(sent(&asked).filter(|(_, m)| matches!(m, Down::ListInputs(_))).count(), 2);
+    let listing = |error: &str| Up::Listing(InputListing { request: 3, error: error.into(), ..InputListing::default() });
+    assert!(answers(&host.up(1, listing("no mount"))).is_empty(), "the other one may see it");
+    let said = answers(&host.up(2, listing("no such file")));
+    let [Answer::Precondition(text)] = said.as_slice() else { panic!("{said:?}") };
+    for word in ["w7", "no mount", "w8", "no such file"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(host.proposed.is_none() && host.state.jobs.is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn the_first_worker_that_sees_the_input_decides_the_splits() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(3, files());
+    let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
+    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file] };
+    host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed], ..InputListing::default() }));
+    let effects = host.commit();
+    assert_eq!(host.state.jobs[&JobId(1)].stages[0].tasks().len(), 3);
+    let split = &grants(&effects)[0].grants[0].splits[0];
+    assert_eq!(split.file.as_ref().map(|f| f.path.as_str()), Some("/data/a.txt"));
+}
+
+#[test]
+fn without_any_worker_a_submit_waits_a_little_and_then_says_so() {
+    let mut host = Host::new();
+    assert!(answers(&host.submit(1, numbers(1))).is_empty());
+    assert!(answers(&host.wait(TIMING.listing_ms - 1)).is_empty());
+    let said = answers(&host.wait(1));
+    assert!(matches!(said.as_slice(), [Answer::Unavailable(text)] if text.contains("worker start")), "{said:?}");
+
+    host.submit(2, numbers(1));
+    host.connect(1, 7);
+    let effects = host.wait(50);
+    assert!(answers(&effects).iter().any(|a| matches!(a, Answer::Submitted { .. })), "a worker that comes in time is enough: {effects:?}");
+}
+
+#[test]
+fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let mut spec = numbers(0);
+    spec.stages[0].partitions = 1;
+    spec.stages.push(StageSpec {
+        name: "reduce".into(),
+        kernel: Some(KernelRef { name: "count".into(), version: 1, kind: KernelKind::Reduce.into(), tallies: vec![] }),
+        inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
+        ..StageSpec::default()
+    });
+    spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), if_exists: IfExists::Replace.into() });
+    host.submit(1, spec);
+    let effects = host.commit();
+    let granted = sent(&effects).find_map(|(conn, m)| if let Down::Grants(g) = m { Some((conn, g.grants[0].clone())) } else { None });
+    let (conn, grant) = granted.expect("the reduce task is granted");
+    let part = OutputPart { partition: 0, name: "part-00000.csv".into(), ..OutputPart::default() };
+    let mut report = Report { stage: 1, parts: vec![part], ..result(&grant, 1) };
+    report.results[0].tallies.clear();
+    host.up(conn, reports(report));
+    let first = publisher(&host.commit()).expect("somebody publishes");
+    assert_eq!(first, conn, "the one that prepared it");
+    host.input(Input::WorkerDisconnected { conn: ConnId(first) });
+    let second = publisher(&host.wait(50)).expect("somebody else publishes");
+    assert_ne!(second, first);
+    host.up(second, Up::Published(PublishReport { job: 1, ..PublishReport::default() }));
+    host.commit();
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
+}
