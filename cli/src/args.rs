@@ -111,7 +111,7 @@ pub fn run(cli: Cli) -> ExitCode {
         (false, 0) => "error",
         // Raft says at `info` what only its developers want to know.
         (true, 0) => "info,openraft=warn",
-        (_, 1) => "info,raftwerk=debug,raftwerk_scheduler=debug,raftwerk_worker=debug",
+        (_, 1) => "info,openraft=info,raftwerk=debug,raftwerk_scheduler=debug,raftwerk_worker=debug",
         _ => "debug",
     });
     let outcome = start(&console, cli.command);
