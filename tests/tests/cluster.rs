@@ -200,9 +200,13 @@ fn an_output_that_exists_is_never_touched_unless_asked() {
     assert_eq!(output.status.code(), Some(6), "{}", text(&output.stderr));
     assert!(out.join("precious").exists());
     let replace = toml.replace("format = \"csv\"", "format = \"csv\"\nif_exists = \"replace\"");
+    let output = cluster.run(&["submit", &cluster.job_file("words.toml", &replace)]);
+    assert_eq!(output.status.code(), Some(6), "a stranger's directory is never replaced: {}", text(&output.stderr));
+    assert!(out.join("precious").exists() && text(&output.stderr).contains("not replaced"));
+    std::fs::remove_file(out.join("precious")).expect("the file can go");
+    cluster.wait_done(cluster.submit(&cluster.job_file("words.toml", &replace), &[]));
     cluster.wait_done(cluster.submit(&cluster.job_file("words.toml", &replace), &[]));
     assert_eq!(merged_rows(&out), expected);
-    assert!(!out.join("precious").exists());
     let left: Vec<_> = std::fs::read_dir(cluster.home.path()).expect("home").filter_map(|e| e.ok()).map(|e| e.file_name()).collect();
     assert!(!left.iter().any(|n| n.to_string_lossy().contains("raftwerk-tmp")), "left over: {left:?}");
 }

@@ -4,7 +4,7 @@ use super::batch::Waiter;
 use super::{Answer, ConnId, Effect, Leader, RequestId};
 use prost::Message;
 use raftwerk_core::{State, matching, spec};
-use raftwerk_proto::v1::{self as wire, Files, IfExists, JobSpec, command::Command, scheduler_message as down, stage_input::Source};
+use raftwerk_proto::v1::{self as wire, Files, JobSpec, command::Command, scheduler_message as down, stage_input::Source};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,8 +42,9 @@ fn files_of(spec: &JobSpec) -> Vec<Files> {
         .collect()
 }
 
-fn must_not_exist(spec: &JobSpec) -> Option<&str> {
-    spec.output.as_ref().filter(|o| o.if_exists() == IfExists::Error).map(|o| o.url.as_str())
+/// Where the output will go, for workers to look at before anything runs; empty without one.
+fn destination(spec: &JobSpec) -> (String, i32) {
+    spec.output.as_ref().map(|o| (o.url.clone(), o.if_exists)).unwrap_or_default()
 }
 
 impl Leader {
@@ -98,7 +99,7 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
             return;
         }
-        let needs_eyes = !files_of(&submission.spec).is_empty() || must_not_exist(&submission.spec).is_some();
+        let needs_eyes = !files_of(&submission.spec).is_empty() || submission.spec.output.is_some();
         if anybody && !needs_eyes {
             self.submit_now(request);
         }
@@ -115,12 +116,12 @@ impl Leader {
     fn ask(&mut self, request: RequestId, conn: ConnId, effects: &mut Vec<Effect>) {
         let Some(submission) = self.submissions.waiting.get_mut(&request) else { return };
         let inputs = files_of(&submission.spec);
-        let output_url = must_not_exist(&submission.spec).unwrap_or_default().to_string();
+        let (output_url, if_exists) = destination(&submission.spec);
         if (inputs.is_empty() && output_url.is_empty()) || !submission.asked.insert(conn) {
             return;
         }
         submission.waiting_for.insert(conn);
-        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url });
+        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url, if_exists });
         effects.push(Effect::Send { conn, message });
     }
 
@@ -136,11 +137,8 @@ impl Leader {
             self.settle_submissions(effects);
             return;
         }
-        if listing.output_exists
-            && let Some(url) = must_not_exist(&submission.spec)
-        {
-            let text = format!("the output {url} exists already; choose another, remove it, or set [output] if_exists = \"replace\"");
-            effects.push(Effect::Answer { request, answer: Answer::Precondition(text) });
+        if !listing.output_problem.is_empty() {
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(listing.output_problem) });
             self.submissions.waiting.remove(&request);
             return;
         }
@@ -209,7 +207,7 @@ impl Leader {
 fn nobody_sees(submission: &Submission) -> Answer {
     let said: Vec<String> = submission.errors.iter().map(|(worker, error)| format!("worker {worker}: {error}")).collect();
     let silent = submission.waiting_for.len();
-    let mut text = format!("no worker sees the input; asked {}: {}", submission.asked.len(), said.join("; "));
+    let mut text = format!("no worker sees the input and can write the output; asked {}: {}", submission.asked.len(), said.join("; "));
     if silent > 0 {
         text.push_str(&format!("; {silent} did not answer in time"));
     }

@@ -1,8 +1,8 @@
 //! Which files a job's patterns mean, as this worker sees them.
-use super::npy;
+use super::{destination, npy};
 use glob::MatchOptions;
 use prost::Message;
-use raftwerk_proto::v1::{Files, InputFile, InputListing, ListInputs};
+use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs};
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
@@ -34,8 +34,13 @@ pub(crate) enum ListingError {
 
 /// Answers a planning request; never fails as a whole, the error travels in the answer.
 pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
-    let output_exists = output_path(&request.output_url).is_some_and(|path| path.symlink_metadata().is_ok());
-    let mut listing = InputListing { request: request.request, output_exists, ..InputListing::default() };
+    let replace = request.if_exists() == IfExists::Replace;
+    let output_problem = output_path(&request.output_url).and_then(|path| destination::problem(&path, replace)).unwrap_or_default();
+    let mut listing = InputListing { request: request.request, output_problem, ..InputListing::default() };
+    if let Some(error) = output_path(&request.output_url).and_then(|path| destination::unwritable(&path, worker)) {
+        listing.error = error;
+        return listing;
+    }
     for input in request.inputs {
         match list(input, worker) {
             Ok(files) => listing.inputs.push(files),
@@ -48,7 +53,7 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     if listing.encoded_len() > ANSWER_BYTES {
         let files: usize = listing.inputs.iter().map(|files| files.listing.len()).sum();
         let error = format!("the patterns match {files} files, more than one job can list; put small files together");
-        return InputListing { request: request.request, error, output_exists, ..InputListing::default() };
+        return InputListing { request: request.request, error, ..InputListing::default() };
     }
     listing
 }
@@ -71,23 +76,18 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
     // By path, so that a file that two patterns match is read once.
     let mut found: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
     for pattern in &files.patterns {
-        let before = found.len();
-        let mut matched = false;
+        let mut matched: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
         for path in expand(pattern, worker)? {
-            matched = true;
-            collect(path, worker, &mut found)?;
+            collect(path, worker, &mut matched)?;
         }
         // A directory without files matches nothing too.
-        if !matched || (found.len() == before && !found.keys().any(|path| path.starts_with(pattern) || matches(pattern, path))) {
+        if matched.is_empty() {
             return Err(ListingError::NothingMatches { pattern: pattern.clone(), worker: worker.into() });
         }
+        found.append(&mut matched);
     }
     files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files.format, worker)).collect::<Result<_, _>>()?;
     Ok(files)
-}
-
-fn matches(pattern: &str, path: &Path) -> bool {
-    glob::Pattern::new(pattern).is_ok_and(|pattern| path.ancestors().any(|path| pattern.matches_path(path)))
 }
 
 /// A name that exists is itself, whatever characters it has; otherwise it is a pattern.
@@ -100,8 +100,18 @@ fn expand(pattern: &str, worker: &str) -> Result<Vec<PathBuf>, ListingError> {
     }
     // As in a shell: `*` does not cross directories and does not match hidden names.
     let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
-    let paths = glob::glob_with(pattern, options).map_err(|source| ListingError::Pattern { pattern: pattern.into(), source })?;
-    paths.map(|path| path.map_err(|error| unreadable(error.path().to_owned(), io::Error::from(error.error().kind())))).collect()
+    // A trailing `**` matches directories alone; whoever writes it means the files in them.
+    let files = if pattern.ends_with("**") { format!("{pattern}/*") } else { pattern.to_owned() };
+    let paths = glob::glob_with(&files, options).map_err(|source| ListingError::Pattern { pattern: pattern.into(), source })?;
+    let mut found = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| unreadable(error.path().to_owned(), io::Error::from(error.error().kind())))?;
+        // `*` stays within its directory; a directory is read whole only when it is named itself.
+        if !path.is_dir() {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>) -> Result<(), ListingError> {
@@ -151,7 +161,7 @@ mod tests {
 
     fn listing(patterns: &[String], format: &str) -> Result<Vec<(String, u64)>, String> {
         let files = Files { patterns: patterns.to_vec(), format: format.into(), ..Files::default() };
-        let answer = answer(ListInputs { request: 1, inputs: vec![files], output_url: String::new() }, "anna");
+        let answer = answer(ListInputs { request: 1, inputs: vec![files], output_url: String::new(), if_exists: 0 }, "anna");
         if !answer.error.is_empty() {
             return Err(answer.error);
         }
@@ -171,6 +181,8 @@ mod tests {
         let all = [(at("a.txt"), 0), (at("b.txt"), 2), (at("sub/c.txt"), 3), (at("w[1].txt"), 3)];
         assert_eq!(listing(&[at("")], "text").unwrap(), all);
         assert_eq!(listing(&[at("*.txt"), at("a.txt")], "text").unwrap().len(), 3);
+        assert_eq!(listing(&[at("**")], "text").unwrap(), all, "a trailing `**` means the files below");
+        assert_eq!(listing(&[at("*")], "text").unwrap().len(), 3, "`*` stays within its directory");
         assert_eq!(listing(&[at("w[1].txt")], "text").unwrap(), [(at("w[1].txt"), 3)]);
     }
 

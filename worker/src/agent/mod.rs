@@ -4,11 +4,12 @@
 //! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
 //! discovery, child        devices and their executors      device, socket     leases on their way to an executor and back
 //! prepare, listing, npy   input files                      shuffle/           data between stages
-//! staging, publish        output                           logs, load         what people and the scheduler want to know
+//! destination, staging, publish   output                         logs, load         what people and the scheduler want to know
 //! ```
 mod child;
 mod connection;
 mod data_dir;
+mod destination;
 mod device;
 mod discovery;
 mod edge;

@@ -6,6 +6,7 @@
 //! ```
 //! Readers see the old output or the new one, never a mixture. Asked again, a step that is done is recognised by what it left.
 use super::{
+    destination,
     listing::output_path,
     staging::{Staging, sync_dir},
 };
@@ -19,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
@@ -27,8 +28,8 @@ pub(crate) enum PublishError {
     Url(String),
     #[error("the manifest is not JSON with `job` and `cluster`")]
     Manifest,
-    #[error("the output {} exists already and is not of this job; remove it or submit with --replace", .0.display())]
-    Exists(PathBuf),
+    #[error("{0}")]
+    InTheWay(String),
     /// Another worker may see it: the output must be on a file system that all workers share.
     #[error("part {name}, prepared by worker {worker}, is not in {}; an output must lie on a file system that all workers share", dir.display())]
     PartMissing { name: String, worker: u64, dir: PathBuf },
@@ -40,7 +41,7 @@ impl PublishError {
     /// Whether asking again, here or elsewhere, can help.
     fn retryable(&self) -> bool {
         match self {
-            Self::Url(_) | Self::Manifest | Self::Exists(_) => false,
+            Self::Url(_) | Self::Manifest | Self::InTheWay(_) => false,
             Self::PartMissing { .. } | Self::Io { .. } => true,
         }
     }
@@ -64,12 +65,11 @@ fn publish(staging: &Staging, request: &Publish) -> Result<(), PublishError> {
     };
     if is_of(&output, &manifest)? {
         // Published before; what an exchange left behind is the replaced output.
-        remove(&dir).map_err(io_error(&dir))?;
-        return Ok(());
+        return destination::remove_replaced(&dir).map_err(io_error(&dir));
     }
     let replace = spec.if_exists() == IfExists::Replace;
-    if !replace && output.symlink_metadata().is_ok() {
-        return Err(PublishError::Exists(output));
+    if let Some(problem) = destination::problem(&output, replace) {
+        return Err(PublishError::InTheWay(problem));
     }
     fs::create_dir_all(&dir).map_err(io_error(&dir))?;
     settle_parts(&dir, &request.parts)?;
@@ -79,7 +79,7 @@ fn publish(staging: &Staging, request: &Publish) -> Result<(), PublishError> {
     if let Some(parent) = output.parent() {
         sync_dir(parent).map_err(io_error(parent))?;
     }
-    remove(&dir).map_err(io_error(&dir))
+    destination::remove_replaced(&dir).map_err(io_error(&dir))
 }
 
 /// Whether the output there is this job's: same job, same cluster.
@@ -134,19 +134,24 @@ fn swap(staged: &Path, output: &Path, replace: bool) -> Result<(), PublishError>
     match rename(RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) if replace => rename(RenameFlags::EXCHANGE).map_err(failed),
-        Err(Errno::EXIST) => Err(PublishError::Exists(output.to_owned())),
+        Err(Errno::EXIST) => Err(in_the_way(output)),
         // A file system without the flags (some network ones). A plain rename refuses to replace a directory that has files.
         Err(Errno::INVAL | Errno::NOSYS) => {
             if replace && output.exists() {
                 return replace_in_two_steps(staged, output);
             }
             match rename(RenameFlags::empty()) {
-                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Err(PublishError::Exists(output.to_owned())),
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => Err(in_the_way(output)),
                 other => other.map_err(failed),
             }
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+fn in_the_way(output: &Path) -> PublishError {
+    let problem = destination::problem(output, false);
+    PublishError::InTheWay(problem.unwrap_or_else(|| format!("the output {} came and went meanwhile", output.display())))
 }
 
 /// Without an exchange there is a moment with no output at all; never one with a mixture.
@@ -156,10 +161,10 @@ fn replace_in_two_steps(staged: &Path, output: &Path) -> Result<(), PublishError
     let mut name = staged.file_name().unwrap_or_default().to_owned();
     name.push("-old");
     let old = staged.with_file_name(name);
-    remove(&old).map_err(failed)?;
+    destination::remove_replaced(&old).map_err(failed)?;
     fs::rename(output, &old).map_err(failed)?;
     fs::rename(staged, output).map_err(failed)?;
-    remove(&old).map_err(failed)
+    destination::remove_replaced(&old).map_err(failed)
 }
 
 /// Removes a file or directory; nothing there is fine.
@@ -208,7 +213,7 @@ mod tests {
             self.staging.prepare(&self.output(), job, lease, &source, &mut parts, &[range]).unwrap();
             let output =
                 OutputSpec { url: format!("file://{}", self.output().display()), format: "csv".into(), if_exists: if_exists.into() };
-            Publish { job, output: Some(output), parts, manifest_json: format!("{{\"job\":{job},\"cluster\":\"c-1\"}}") }
+            Publish { job, output: Some(output), parts, manifest_json: format!("{{\"job\":{job},\"cluster\":\"c-1\",\"parts\":[{{\"name\":\"part-00000.csv\"}}]}}") }
         }
 
         fn files(&self) -> Vec<(String, String)> {

@@ -6,17 +6,23 @@ pub(super) fn lines(file: &[u8], offset: u64, bytes: u64) -> std::ops::Range<usi
     let length = file.len() as u64;
     let nominal_end = offset.saturating_add(bytes).min(length);
     // A line starts right behind a newline, so looking from the byte before finds a line that starts exactly at the boundary.
-    let start = if offset == 0 { 0 } else { next_line(file, offset - 1) };
+    // The search ends with the split: a line of gigabytes in small splits must not be read once for each of them.
+    let start = match offset {
+        0 => 0,
+        _ => match find_newline(&file[(offset as usize - 1).min(file.len())..nominal_end as usize]) {
+            Some(found) => offset + found as u64,
+            None => return 0..0,
+        },
+    };
     if start >= nominal_end {
         return 0..0;
     }
-    start as usize..next_line(file, nominal_end - 1) as usize
+    let last = nominal_end as usize - 1;
+    start as usize..find_newline(&file[last..]).map_or(file.len(), |found| last + found + 1)
 }
 
-/// First byte behind the first newline at or after `at`; the end of the file without one.
-fn next_line(file: &[u8], at: u64) -> u64 {
-    let from = (at as usize).min(file.len());
-    file[from..].iter().position(|&byte| byte == b'\n').map_or(file.len(), |found| from + found + 1) as u64
+fn find_newline(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', bytes)
 }
 
 /// The whole records that start in the nominal range, which is counted from the start of the file; records begin at `data_offset`.

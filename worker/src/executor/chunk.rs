@@ -177,10 +177,25 @@ impl Group {
             bytes,
             rows: part.rows,
             crc32c: crc32c::crc32c(&part.bytes),
-            preview: part.preview.into_iter().map(|row| PreviewRow { cells: row.cells, weight: row.weight }).collect(),
+            preview: part
+                .preview
+                .into_iter()
+                .map(|row| PreviewRow { cells: row.cells.into_iter().map(shorten).collect(), weight: row.weight })
+                .collect(),
             columns: part.columns,
             // Who prepares it, and under which name until it is published, is the agent's to say.
             ..OutputPart::default()
         });
     }
+}
+
+/// A cell of a preview is for a person's eyes and travels in the report and the log; a key of megabytes stays in the part.
+fn shorten(mut cell: String) -> String {
+    const LONGEST: usize = 256;
+    if cell.len() > LONGEST {
+        let cut = (0..=LONGEST).rev().find(|at| cell.is_char_boundary(*at)).unwrap_or(0);
+        cell.truncate(cut);
+        cell.push('…');
+    }
+    cell
 }
