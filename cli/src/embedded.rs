@@ -8,6 +8,7 @@ use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartMode};
 use raftwerk_worker::{DeviceSelection, RunningWorker, WorkerConfig};
 
 use crate::client::Cluster;
+use crate::commands::worker::exit_of;
 use crate::commands::{executor, join};
 use crate::failure::{Exit, Failure};
 use crate::target::load_credential;
@@ -45,9 +46,14 @@ impl Embedded {
             Ok(worker) => Ok(Self { scheduler, worker, dir: dir.to_owned() }),
             Err(error) => {
                 scheduler.stop().await;
-                Err(Failure::from(error).context("the embedded worker cannot start"))
+                Err(Failure::new(exit_of(&error), error).context("the embedded worker cannot start"))
             }
         }
+    }
+
+    /// The cluster's name, which no other cluster has.
+    pub fn name(&self) -> &str {
+        self.scheduler.cluster()
     }
 
     pub fn client(&self) -> Result<Cluster, Failure> {

@@ -93,7 +93,7 @@ fn no_context(wanted: Option<&str>, known: &Contexts, file: &Path, has_address: 
     match wanted.or(known.current.as_deref()) {
         Some(name) => {
             let fix = if names.is_empty() { "add one with `raftwerk context add`".to_owned() } else { hint(name, &names) };
-            Failure::say(Exit::BadUsage, format!("there is no context `{name}` in {}", file.display())).fix(fix)
+            Failure::say(Exit::NotFound, format!("there is no context `{name}` in {}", file.display())).fix(fix)
         }
         None if has_address => Failure::say(Exit::BadUsage, "an address without a credential")
             .fix("add --credential FILE (the admin.pem in a scheduler's data directory) or set RAFTWERK_CREDENTIAL"),

@@ -76,6 +76,17 @@ mod without_a_cluster {
     }
 
     #[test]
+    fn a_slip_of_the_finger_starts_no_hundred_thousand_threads() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        for line in [&["run", "job.toml", "--cpus", "100000"][..], &["doctor", "--cpus", "1025"], &["dev", "--cpus-per-worker", "0"]] {
+            let output = home.run(line);
+            assert_exit(&output, 2);
+            assert!(stderr(&output).contains("1024"), "{}", stderr(&output));
+        }
+    }
+
+    #[test]
     fn a_bad_job_file_is_2_with_its_line_and_starts_nothing() {
         let home = Home::new();
         home.write("job.toml", &NOOP.replace("noop", "nop"));
@@ -134,6 +145,7 @@ mod without_a_cluster {
         assert_eq!((shown["context"].as_str(), shown["addresses"][0].as_str()), (Some("a"), Some("127.0.0.1:1")));
         assert_eq!(json(&home.run(&["context", "show", "-o", "json", "--context", "b"]))["addresses"][1], "127.0.0.1:3");
         assert_exit(&home.run(&["context", "use", "c"]), 7);
+        assert_exit(&home.run(&["job", "list", "--context", "c"]), 7);
         assert_exit(&home.run(&["context", "remove", "a"]), 0);
         assert_eq!(json(&home.run(&["context", "list", "-o", "json"]))["current"], Value::Null);
     }
@@ -216,6 +228,32 @@ mod on_an_embedded_cluster {
     }
 
     #[test]
+    fn no_device_is_6() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        assert_exit(&home.run(&["run", "job.toml", "--no-gpu", "--cpus", "0"]), 6);
+        assert_exit(&home.run(&["run", "job.toml", "--no-gpu", "--device", "no such card"]), 6);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_signal_leaves_nothing_behind() {
+        for signal in ["TERM", "HUP"] {
+            let home = Home::new();
+            home.write("job.toml", NOOP);
+            let line = ["run", "job.toml", "--no-gpu", "--cpus", "1", "--set", "map.params.sleep_us=1000000"];
+            let run = home.command(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(1500));
+            assert!(Command::new("sh").args(["-c", &format!("kill -{signal} {}", run.id())]).status().unwrap().success());
+            let output = run.wait_with_output().unwrap();
+            assert_exit(&output, 4);
+            assert!(stderr(&output).contains(&format!("SIG{signal}")), "{}", stderr(&output));
+            let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(left, ["job.toml"]);
+        }
+    }
+
+    #[test]
     fn input_that_is_not_there_is_refused() {
         let home = Home::new();
         home.write("job.toml", "[input]\nfiles = \"missing-*.txt\"\n[map]\nkernel = \"word_count\"\n");
@@ -269,6 +307,18 @@ mod on_a_dev_cluster {
         assert_exit(&home.run(&["job", "show", "999999"]), 7);
         assert_eq!(json(&home.run(&["worker", "list", "-o", "json"]))["workers"][0]["liveness"], "alive");
         assert_eq!(json(&home.run(&["cluster", "show", "-o", "json"]))["replicas"].as_array().unwrap().len(), 1);
+
+        // Its context must not go with another cluster of that name, and its directories are nobody else's.
+        let second = home.run(&["dev", "--no-gpu", "--cpus-per-worker", "1"]);
+        assert_exit(&second, 2);
+        assert!(stderr(&second).contains("--context-name"), "{}", stderr(&second));
+        let worker = data_dir.join("worker-1");
+        let start = |dir: &Path| {
+            home.run(&["scheduler", "start", "--name", "x", "--data-dir", dir.to_str().unwrap(), "--listen", "127.0.0.1:0", "--bootstrap"])
+        };
+        let output = start(&worker);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).contains("belongs to worker"), "{}", stderr(&output));
 
         let slow = ["submit", "job.toml", "-q", "--set", "map.params.sleep_us=1000000"];
         let slow = stdout(&home.run(&slow)).trim().to_owned();

@@ -68,6 +68,9 @@ pub enum StartError {
     OtherCluster { path: PathBuf },
     #[error("joining the cluster: {0}")]
     Join(String),
+    /// Nobody answered, or everybody said to come back later, for as long as it makes sense to knock.
+    #[error("joining the cluster: {0}")]
+    Unreachable(String),
     #[error(transparent)]
     Raft(#[from] crate::raft::OpenError),
     #[error("{0}")]

@@ -77,7 +77,7 @@ pub(crate) async fn obtain_identity(
             Err(status) => return Err(StartError::Join(status.message().to_string())),
         }
     }
-    Err(StartError::Join(format!("no scheduler let this replica in within {} s; the last answer: {last}", PATIENCE.as_secs())))
+    Err(StartError::Unreachable(format!("no scheduler let this replica in within {} s; the last answer: {last}", PATIENCE.as_secs())))
 }
 
 fn complete(pending: PendingIdentity, reply: JoinReply) -> Result<(Identity, Authority, Vec<String>), StartError> {

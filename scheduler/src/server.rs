@@ -51,6 +51,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     }
 
     let listener = listen(&config).await?;
+    let bound = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
     let address = advertised(&config, &listener)?;
 
     let mut peers = Vec::new();
@@ -81,6 +82,9 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     raft_config.election_max = config.election.1;
     raft_config.snapshot_every_entries = config.snapshot_every_entries;
     let replica: Replica<Replicated> = Replica::open(raft_config, identity.clone()).await?;
+    // Only now is the directory ours: a start that is refused must not change what another process keeps there.
+    let saved = config.data_dir.join(ADDRESS_FILE);
+    std::fs::write(&saved, format!("{bound}\n")).map_err(file_error(&saved))?;
     let shared = Shared::new(replica.clone());
     let (stop, stopping) = watch::channel(false);
     let server = serve(listener, &identity, authority, &shared, stopping).await;
@@ -107,10 +111,7 @@ async fn listen(config: &SchedulerConfig) -> Result<TcpListener, StartError> {
         Ok(earlier) if any_port => earlier.trim().to_string(),
         _ => config.listen.clone(),
     };
-    let listener = TcpListener::bind(&address).await.map_err(|source| StartError::Listen { address: address.clone(), source })?;
-    let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-    std::fs::write(&saved, format!("{bound}\n")).map_err(file_error(&saved))?;
-    Ok(listener)
+    TcpListener::bind(&address).await.map_err(|source| StartError::Listen { address, source })
 }
 
 fn advertised(config: &SchedulerConfig, listener: &TcpListener) -> Result<String, StartError> {
@@ -128,10 +129,11 @@ fn advertised(config: &SchedulerConfig, listener: &TcpListener) -> Result<String
 fn load(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), StartError> {
     let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
     let identity = Identity::load(dir).map_err(wrong)?;
-    let authority = Authority::load(dir).map_err(wrong)?;
+    // First: another kind's directory has no authority, and the person should hear whose it is.
     if identity.peer().kind != PeerKind::Scheduler {
-        return Err(StartError::WrongKind { path: dir.to_path_buf(), found: identity.peer().to_string() });
+        return Err(StartError::WrongKind { path: config.data_dir.clone(), found: identity.peer().to_string() });
     }
+    let authority = Authority::load(dir).map_err(wrong)?;
     if let StartMode::Join { token, .. } = &config.start
         && !authority.token_matches(&token.secret)
     {

@@ -307,7 +307,10 @@ fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
     });
     spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), if_exists: IfExists::Replace.into() });
     let asked = host.submit(1, spec);
-    assert!(sent(&asked).any(|(_, m)| matches!(m, Down::ListInputs(l) if l.output_url == "file:///out")), "somebody looks at the destination");
+    assert!(
+        sent(&asked).any(|(_, m)| matches!(m, Down::ListInputs(l) if l.output_url == "file:///out")),
+        "somebody looks at the destination"
+    );
     host.up(1, Up::Listing(InputListing { request: 1, ..InputListing::default() }));
     let effects = host.commit();
     let granted = sent(&effects).find_map(|(conn, m)| if let Down::Grants(g) = m { Some((conn, g.grants[0].clone())) } else { None });

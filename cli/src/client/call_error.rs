@@ -44,6 +44,9 @@ impl From<CallError> for Failure {
                     Code::PermissionDenied | Code::Unauthenticated => {
                         (Exit::Refused, Some("use the credential of a client of this cluster, for example admin.pem"))
                     }
+                    Code::FailedPrecondition if status.message().starts_with("no worker sees the input") => {
+                        (Exit::Refused, Some("give a path that exists on a worker's machine"))
+                    }
                     Code::AlreadyExists | Code::FailedPrecondition | Code::ResourceExhausted | Code::Aborted => (Exit::Refused, None),
                     Code::Unimplemented => {
                         (Exit::Refused, Some("the cluster runs another version: compare `raftwerk --version` on both sides"))

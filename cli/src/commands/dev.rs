@@ -12,6 +12,7 @@ use serde_json::json;
 use self::child::{Child, Children};
 use self::layout::Layout;
 use super::signals;
+use super::worker::MAX_CPUS;
 use crate::client::Cluster;
 use crate::console::Console;
 use crate::contexts::{self, Context, Contexts};
@@ -20,6 +21,12 @@ use crate::target::load_credential;
 
 /// For the workers' sessions to begin, after their devices are ready.
 const REGISTRATION: Duration = Duration::from_secs(20);
+
+/// For a connection to a cluster whose context would be replaced.
+const ANSWER: Duration = Duration::from_millis(200);
+
+/// How often a new scheduler gets another port.
+const MAX_MOVES: u32 = 5;
 
 #[derive(Args, Debug)]
 pub struct Dev {
@@ -33,7 +40,7 @@ pub struct Dev {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// CPU cores that each worker offers; this machine's cores shared out evenly when not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS))]
     cpus_per_worker: Option<u32>,
     /// Offer no GPU
     #[arg(long)]
@@ -79,9 +86,16 @@ pub async fn dev(console: &Console, args: Dev) -> Outcome {
 
 /// Starts the cluster and watches over it until the caller drops this.
 async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children, temporary: bool) -> Outcome {
-    let layout = Layout::open(dir, args.schedulers, args.workers)?;
-    start_schedulers(console, args, &layout, children).await?;
+    if temporary {
+        name_is_free(&args.context_name).await?;
+    }
+    let mut layout = Layout::open(dir, args.schedulers, args.workers, temporary)?;
+    start_schedulers(console, args, &mut layout, children).await?;
     let context = Context { addresses: layout.addresses(), credential: layout.scheduler_dir(1).join(raftwerk_scheduler::ADMIN_FILE) };
+    if temporary {
+        // Somebody else may have been faster meanwhile.
+        name_is_free(&args.context_name).await?;
+    }
     let _written = WrittenContext::write(&args.context_name, context.clone(), temporary)?;
     start_workers(console, args, &layout, children).await?;
     let mut cluster = Cluster::new(layout.addresses(), load_credential(&context.credential)?, REGISTRATION);
@@ -95,15 +109,40 @@ async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children
 
 /// Replicas that continue come first and together, since they have no leader before most of them run. New ones follow one by one: the
 /// first makes the cluster, and each of the others joins a cluster that works.
-async fn start_schedulers(console: &Console, args: &Dev, layout: &Layout, children: &mut Children) -> Outcome {
+async fn start_schedulers(console: &Console, args: &Dev, layout: &mut Layout, children: &mut Children) -> Outcome {
     let (new, continuing): (Vec<u32>, Vec<u32>) = (1..=args.schedulers).partition(|number| layout.is_new(*number));
     for number in continuing {
         children.starting(start_scheduler(number, layout)?);
     }
     children.all_ready(console).await?;
     for number in new {
-        children.starting(start_scheduler(number, layout)?);
-        children.all_ready(console).await?;
+        let mut moves = 0;
+        loop {
+            layout.release(number);
+            children.starting(start_scheduler(number, layout)?);
+            match children.all_ready(console).await {
+                Ok(()) => break,
+                // Between the release and the start, somebody else took it.
+                Err(_) if moves < MAX_MOVES && layout.lost_port(number) => {
+                    layout.move_port(number)?;
+                    moves += 1;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A temporary cluster takes its context away with it, and must not do that to a cluster that still runs.
+async fn name_is_free(name: &str) -> Outcome {
+    let contexts = Contexts::load(&contexts::file()?).map_err(|error| Failure::new(Exit::BadUsage, error))?;
+    let Some(context) = contexts.contexts.get(name) else { return Ok(()) };
+    for address in &context.addresses {
+        if let Ok(Ok(_)) = tokio::time::timeout(ANSWER, tokio::net::TcpStream::connect(address)).await {
+            return Err(Failure::say(Exit::BadUsage, format!("the context `{name}` belongs to a cluster that runs, at {address}"))
+                .fix("give --context-name OTHER"));
+        }
     }
     Ok(())
 }
@@ -124,7 +163,7 @@ fn start_scheduler(number: u32, layout: &Layout) -> Result<Child, Failure> {
 
 async fn start_workers(console: &Console, args: &Dev, layout: &Layout, children: &mut Children) -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    let cpus = args.cpus_per_worker.unwrap_or((cores / args.workers).max(1)).to_string();
+    let cpus = args.cpus_per_worker.unwrap_or((cores / args.workers).clamp(1, MAX_CPUS as u32)).to_string();
     let join = layout.addresses().join(",");
     let token_file = layout.token_file().display().to_string();
     for number in 1..=args.workers {

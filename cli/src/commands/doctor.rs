@@ -22,7 +22,7 @@ pub async fn doctor(console: &Console, args: Doctor) -> Outcome {
     if console.is_json() {
         console.json(json!({"devices": probed.iter().map(to_json).collect::<Vec<_>>()}));
     } else {
-        print(console, &probed);
+        print(console, &probed, args.devices.no_gpu);
     }
     if probed.iter().any(|probed| probed.outcome == ProbeOutcome::Ready) {
         return Ok(());
@@ -31,7 +31,7 @@ pub async fn doctor(console: &Console, args: Doctor) -> Outcome {
         .fix("see why above; --cpus, --no-gpu and --device may leave out too much"))
 }
 
-fn print(console: &Console, probed: &[ProbedDevice]) {
+fn print(console: &Console, probed: &[ProbedDevice], no_gpu: bool) {
     for (number, probed) in probed.iter().enumerate() {
         if number > 0 {
             console.line("");
@@ -43,7 +43,9 @@ fn print(console: &Console, probed: &[ProbedDevice]) {
             ProbeOutcome::Failed(reason) => format!("  not offered: {}", printable_lines(reason)),
         });
     }
-    if probed.iter().all(|probed| probed.device.class == "cpu") {
+    if no_gpu {
+        console.note("\nGPUs were not looked for (--no-gpu)");
+    } else if probed.iter().all(|probed| probed.device.class == "cpu") {
         console.note(
             "\nno GPU found. For one, install its Vulkan driver; Mesa's software driver (Debian: mesa-vulkan-drivers) works everywhere",
         );

@@ -1,5 +1,6 @@
 //! `raftwerk run`: one job on a cluster that lives as long as the job.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use raftwerk_proto::v1::{JobSpec, JobView};
 use super::submit::{self, JobFlags};
 use super::worker::DeviceFlags;
 use super::{signals, wait};
-use crate::client::{Cluster, Standstill};
+use crate::client::{CallError, Cluster, Standstill, ended};
 use crate::console::Console;
 use crate::embedded::Embedded;
 use crate::failure::{Exit, Failure, Outcome};
@@ -19,6 +20,10 @@ const CONTACT: Duration = Duration::from_secs(60);
 
 /// Its devices are ready when this begins; what is left is one handshake on loopback.
 const REGISTRATION: Duration = Duration::from_secs(20);
+
+/// For the cancellation of a job that a signal stops, and for the worker to remove what it had written of the output.
+const CANCEL: Duration = Duration::from_secs(3);
+const RELEASE: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
 pub struct Run {
@@ -43,10 +48,13 @@ pub async fn run(console: &Console, args: Run) -> Outcome {
     } else if let Err(error) = dir.close() {
         console.note(format!("the temporary directory could not be removed: {error}"));
     }
-    wait::report(console, &view?)
+    let view = view?;
+    wait::show(console, &view);
+    // No hint at `job logs`: the cluster that had them is gone.
+    wait::ending(&view)
 }
 
-async fn on_embedded_cluster(console: &Console, dir: &std::path::Path, devices: &DeviceFlags, spec: JobSpec) -> Result<JobView, Failure> {
+async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlags, spec: JobSpec) -> Result<JobView, Failure> {
     let mut cluster = tokio::select! {
         started = Embedded::start(dir, devices.selection()) => started?,
         _ = signals::stop() => return Err(Failure::say(Exit::JobCancelled, "stopped before the job began")),
@@ -59,14 +67,59 @@ async fn on_embedded_cluster(console: &Console, dir: &std::path::Path, devices: 
         }
     };
     let mut progress = Progress::new(console);
+    let output = spec.output.as_ref().and_then(|output| output.url.strip_prefix("file://")).map(PathBuf::from);
+    let mut stopped = false;
     let outcome = tokio::select! {
         outcome = to_the_end(&mut client, spec, &mut progress) => outcome,
         failure = cluster.broke() => Err(failure),
-        signal = signals::stop() => Err(Failure::say(Exit::JobCancelled, format!("{signal}: the job was stopped with its cluster"))),
+        signal = signals::stop() => {
+            stopped = true;
+            Err(Failure::say(Exit::JobCancelled, format!("{signal}: the job was stopped with its cluster")))
+        }
     };
     progress.finish();
+    if stopped {
+        cancel(&mut client, output.is_some()).await;
+    }
+    let name = cluster.name().to_owned();
     cluster.stop().await;
+    if let (true, Some(output)) = (stopped, output) {
+        sweep(&output, &name);
+    }
     outcome
+}
+
+/// Removes staging directories of this very cluster, which nobody else will do now: a part that was being written when the worker removed
+/// the directory may have brought it back.
+fn sweep(output: &Path, cluster: &str) {
+    let letters: String = cluster.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else { return };
+    let prefix = format!("{}.raftwerk-tmp-{letters}-", name.to_string_lossy());
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Ends the job before its cluster ends, so that nothing half-written stays beside the output. Whatever goes wrong here is no reason to
+/// keep somebody waiting who has asked for the end.
+async fn cancel(client: &mut Cluster, writes: bool) {
+    let cancelled = async {
+        // There is one job at most. The list knows it also when the signal came before the answer to the submission.
+        for job in client.jobs(String::new(), 1).await?.iter().map(|view| view.job) {
+            let mut view = client.cancel(job).await?;
+            while !ended(&view) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                view = client.job(job).await?;
+            }
+        }
+        Ok::<_, CallError>(())
+    };
+    let in_time = tokio::time::timeout(CANCEL, cancelled).await;
+    if writes && matches!(in_time, Ok(Ok(()))) {
+        tokio::time::sleep(RELEASE).await;
+    }
 }
 
 async fn to_the_end(client: &mut Cluster, spec: JobSpec, progress: &mut Progress) -> Result<JobView, Failure> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use raftwerk_scheduler::raft::{OpenError, StoreError};
 use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode};
 
 use super::join::TokenFlags;
@@ -100,7 +101,9 @@ fn config(args: Start) -> Result<SchedulerConfig, Failure> {
 fn exit_of(error: &StartError) -> Exit {
     match error {
         StartError::Empty(_) | StartError::WrongKind { .. } | StartError::OtherCluster { .. } | StartError::Listen { .. } => Exit::BadUsage,
+        StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
         StartError::Join(_) => Exit::Refused,
+        StartError::Unreachable(_) => Exit::ContactLost,
         _ => Exit::Internal,
     }
 }

@@ -1,17 +1,37 @@
 //! The signals that ask a process to end.
 
-/// Returns when SIGINT or SIGTERM arrives, with its name.
+/// Returns when SIGINT, SIGTERM or SIGHUP arrives, with its name.
 #[cfg(unix)]
 pub async fn stop() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
+    let hangup = async {
+        // Asked before a handler is set, which would take the place of `nohup`'s wish.
+        if hangup_is_ignored() {
+            return std::future::pending().await;
+        }
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangup) => hangup.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
     match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(mut interrupt), Ok(mut terminate)) => tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
+            _ = hangup => "SIGHUP",
         },
         // Without handlers the default action ends the process, which is what is asked for.
         _ => std::future::pending().await,
     }
+}
+
+/// Whether this process was started with SIGHUP ignored, as `nohup` does: it shall outlive its terminal.
+#[cfg(unix)]
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signal 1 is the lowest bit.
+    ignored.is_some_and(|mask| mask & 1 != 0)
 }
 
 #[cfg(not(unix))]

@@ -40,20 +40,32 @@ pub async fn until_end(console: &Console, cluster: &mut Cluster, job: u64, patie
 
 /// Prints what became of the job; the exit code says it too.
 pub fn report(console: &Console, view: &JobView) -> Outcome {
+    show(console, view);
+    verdict(view)
+}
+
+/// Prints what the job made: nothing, for people, when it made nothing.
+pub fn show(console: &Console, view: &JobView) {
     if console.is_json() {
         console.json(result::to_json(view));
     } else if view.state() == JobState::Done {
         result::print(console, view);
     }
-    verdict(view)
 }
 
-/// The end of a job as an outcome of this command.
+/// The end of a job as an outcome of this command, on a cluster that can be asked for more.
 pub fn verdict(view: &JobView) -> Outcome {
+    ending(view).map_err(|failure| match view.state() {
+        JobState::Failed => failure.fix(format!("raftwerk job logs {} shows what its kernels printed", view.job)),
+        _ => failure,
+    })
+}
+
+/// The same without a word about what to do next.
+pub fn ending(view: &JobView) -> Outcome {
     let job = view.job;
     match view.state() {
-        JobState::Failed => Err(Failure::say(Exit::JobFailed, format!("job {job} failed: {}", view.cause))
-            .fix(format!("raftwerk job logs {job} shows what its kernels printed"))),
+        JobState::Failed => Err(Failure::say(Exit::JobFailed, format!("job {job} failed: {}", view.cause))),
         JobState::Cancelled => Err(Failure::say(Exit::JobCancelled, format!("job {job} was cancelled"))),
         _ => Ok(()),
     }

@@ -17,6 +17,9 @@ use crate::target::Target;
 use crate::units::parse_bytes;
 use crate::views;
 
+/// More threads than any machine has cores; a slip of the finger should not start a hundred thousand.
+pub const MAX_CPUS: i64 = 1024;
+
 #[derive(Subcommand, Debug)]
 pub enum Worker {
     /// Start a worker with this machine's devices and run it until SIGTERM or Ctrl-C
@@ -32,7 +35,7 @@ pub enum Worker {
 #[command(next_help_heading = "Devices")]
 pub struct DeviceFlags {
     /// Offer so many CPU cores; 0 offers no CPU device
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MAX_CPUS))]
     pub cpus: Option<u32>,
     /// Offer no GPU
     #[arg(long)]
@@ -118,7 +121,11 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
 }
 
 /// Who has to do something about it: the person who typed the command, or the one who runs the cluster.
-fn exit_of(error: &anyhow::Error) -> Exit {
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    // The worker crate has no type for it.
+    if error.chain().any(|cause| cause.to_string().contains("no device to offer")) {
+        return Exit::Refused;
+    }
     match error.downcast_ref::<JoinError>() {
         Some(JoinError::Refused { .. } | JoinError::OtherCluster { .. }) => Exit::Refused,
         Some(JoinError::Answer { .. }) => Exit::Internal,

@@ -1,11 +1,29 @@
 //! Parameters of a kernel: every one present, as text, inside its limits.
 
+use std::collections::BTreeMap;
+
 use raftwerk_kernels::{Descriptor, ParamSpec, ParamType, Params};
 
-use super::problem::Problem;
+use super::problem::{Origin, Problem};
 use super::section::Section;
 use super::suggest;
 use super::tree::{Node, Value};
+
+/// Which parameters a flag has set, and which flag.
+pub type Flags = BTreeMap<String, Origin>;
+
+/// Of the flags that set a parameter which the text names, the first: whoever typed it should not look for it in the file.
+pub fn blamed(flags: &Flags, text: &str) -> Option<Origin> {
+    let named = |name: &str| text.contains(&format!("'{name}'")) || text.contains(&format!(" {name} = "));
+    flags.iter().find(|(name, _)| named(name)).map(|(_, origin)| origin.clone())
+}
+
+/// The parameters of this section that flags have set.
+pub fn flags(section: &Section<'_>) -> Result<Flags, Problem> {
+    let entries = section.table("params")?.into_iter().flat_map(|table| table.iter());
+    let from_flag = entries.filter(|(_, entry)| matches!(entry.node.origin, Origin::Flag(_)));
+    Ok(from_flag.map(|(name, entry)| (name.to_owned(), entry.node.origin.clone())).collect())
+}
 
 /// Reads `params` of a stage. What the user leaves out comes from `inherited` (the map stage's parameter of the same name), then from
 /// the kernel's default.

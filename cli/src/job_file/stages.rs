@@ -24,6 +24,8 @@ const REDUCE_KEYS: [&str; 5] = ["kernel", "params", "partitions", "device", "max
 /// A stage as far as its own section tells.
 pub struct Stage {
     origin: Origin,
+    /// What of this stage comes from a flag, also by way of the stage before.
+    flags: params::Flags,
     pub kernel: &'static Descriptor,
     pub params: Params,
     pub partitions: u32,
@@ -37,7 +39,7 @@ pub fn read_map(root: &Table, catalogue: &Catalogue) -> Result<Stage, Problem> {
         Section::open(root, "map", &MAP_KEYS)?.ok_or_else(|| Problem::new(Origin::File, "the section [map] is missing").fix(fix()))?;
     let name = section.text("kernel")?.ok_or_else(|| section.problem("needs `kernel`").fix(fix()))?;
     let kernel = catalogue.find(&section, &name, Kind::Map)?;
-    finish(&section, kernel, 0, &Params::new())
+    finish(&section, kernel, 0, &Params::new(), params::Flags::new())
 }
 
 /// The reduce stage; `None` when the map kernel has nothing to reduce.
@@ -70,10 +72,16 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
             .problem_at("kernel", &name.origin, format!("`{}` cannot read what map kernel `{}` writes", kernel.name, map.kernel.name))
             .fix(format!("use {}", map.kernel.reduces_with.join(" or "))));
     }
-    let partitions = section.integer("partitions", 1, MAX_PARTITIONS)?.map_or(1, |partitions| partitions.value as u32);
+    let partitions = section.integer("partitions", 1, MAX_PARTITIONS)?;
+    let mut flags = map.flags.clone();
+    flags.retain(|name, _| map.kernel.reduce_defaults.iter().all(|(default, _)| default != name));
+    if let Some(At { origin: origin @ Origin::Flag(_), .. }) = &partitions {
+        flags.insert("partitions".to_owned(), origin.clone());
+    }
+    let partitions = partitions.map_or(1, |partitions| partitions.value as u32);
     let mut inherited = map.params.clone();
     inherited.extend(map.kernel.reduce_defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    finish(&section, kernel, partitions, &inherited).map(Some)
+    finish(&section, kernel, partitions, &inherited, flags).map(Some)
 }
 
 fn empty_root(section: &str) -> Table {
@@ -82,7 +90,16 @@ fn empty_root(section: &str) -> Table {
     root
 }
 
-fn finish(section: &Section<'_>, kernel: &'static Descriptor, partitions: u32, inherited: &Params) -> Result<Stage, Problem> {
+fn finish(
+    section: &Section<'_>,
+    kernel: &'static Descriptor,
+    partitions: u32,
+    inherited: &Params,
+    mut flags: params::Flags,
+) -> Result<Stage, Problem> {
+    // What the section itself says takes the place of what it would inherit, whether a flag or the file says it.
+    flags.retain(|name, _| name == "partitions" || section.table("params").ok().flatten().is_none_or(|table| table.get(name).is_none()));
+    flags.extend(params::flags(section)?);
     let device = section.choice("device", &DEVICE_CLASSES)?;
     if let Some(device) = device.as_ref().filter(|device| !kernel.gpu && !matches!(device.value.as_str(), "any" | "cpu")) {
         return Err(section
@@ -91,6 +108,7 @@ fn finish(section: &Section<'_>, kernel: &'static Descriptor, partitions: u32, i
     }
     Ok(Stage {
         origin: section.origin.clone(),
+        flags,
         kernel,
         params: params::read(section, kernel, inherited)?,
         partitions,
@@ -107,7 +125,11 @@ impl Stage {
         let context = StageContext { params: self.params.clone(), tasks, partitions, format: format.to_owned() };
         match kernel.prepare(&context) {
             Ok(_) => Ok(()),
-            Err(error) => Err(Problem::new(self.origin.clone(), format!("[{label}] {error}"))),
+            Err(error) => {
+                let text = error.to_string();
+                let origin = params::blamed(&self.flags, &text).unwrap_or_else(|| self.origin.clone());
+                Err(Problem::new(origin, format!("[{label}] {text}")))
+            }
         }
     }
 

@@ -485,3 +485,12 @@ fn a_kernels_own_rule_is_told_with_the_section() {
         "job.toml:4: [map] kernel 'histogram': parameter 'low' = 5 must be less than 'high' = 5"
     );
 }
+
+#[test]
+fn what_a_flag_set_is_blamed_on_the_flag() {
+    let text = "[input]\nfiles = \"x.npy\"\n\n[map]\nkernel = \"histogram\"\nparams = { low = 0, high = 5 }\n";
+    let patches = Patches { set: vec!["map.params.low=5".into()], ..Patches::default() };
+    let problem =
+        parse(text, "stem", Path::new("/jobs"), Path::new("/here"), &patches, &Catalogue::of_this_build()).unwrap_err().in_file("job.toml");
+    assert_eq!(problem.to_string(), "--set map.params.low=5: [map] kernel 'histogram': parameter 'low' = 5 must be less than 'high' = 5");
+}

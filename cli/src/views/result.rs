@@ -93,9 +93,15 @@ fn tally_lines(view: &JobView) -> Vec<(String, String)> {
             let name = if taken { format!("{} {}", spec.name, total.name) } else { total.name.clone() };
             lines.push((name, group_digits(job::tally(total))));
         }
-        lines.extend(presented);
+        lines.extend(presented.into_iter().map(|(name, value)| (name, grouped(value))));
     }
     lines
+}
+
+/// A whole number as the other tallies are written; anything else as the kernel wrote it.
+fn grouped(value: String) -> String {
+    let whole = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    if whole { group_digits(value) } else { value }
 }
 
 /// What the kernel says about its totals; nothing when this build does not know the kernel that the cluster ran.
@@ -137,6 +143,13 @@ mod tests {
     fn rows_of_all_parts_merge_by_weight_then_text() {
         let view = JobView { parts: vec![part(&[("b", 5), ("z", 1)]), part(&[("c", 9), ("a", 5)])], ..JobView::default() };
         assert_eq!(top_table(&view).render(false), "WORD  COUNT\nc         9\na         5\nb         5\nz         1\n");
+    }
+
+    #[test]
+    fn whole_numbers_are_grouped_whoever_wrote_them() {
+        assert_eq!(grouped("1000000000".into()), "1,000,000,000");
+        assert_eq!(grouped("3.14159265".into()), "3.14159265");
+        assert_eq!(grouped("10000 x 20000".into()), "10000 x 20000");
     }
 
     #[test]

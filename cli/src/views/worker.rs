@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::devices;
 use crate::console::Console;
-use crate::table::{Cell, Colour, Table};
+use crate::table::{Cell, Colour, Table, printable};
 use crate::units::{format_bytes, format_duration};
 
 fn liveness(view: &WorkerView) -> Cell {
@@ -18,6 +18,11 @@ fn liveness(view: &WorkerView) -> Cell {
         _ => Colour::None,
     };
     Cell::coloured(view.liveness.as_str(), colour)
+}
+
+/// How long ago the leader heard from it; of a lost worker it has forgotten that.
+fn heard_ms(view: &WorkerView) -> Option<u64> {
+    (view.liveness != "lost").then_some(view.last_heard_ms)
 }
 
 fn cpu(view: &WorkerView) -> String {
@@ -43,7 +48,7 @@ pub fn list(workers: &[WorkerView]) -> Table {
             view.name.as_str().into(),
             view.address.as_str().into(),
             liveness(view),
-            format!("{} ago", format_duration(Duration::from_millis(view.last_heard_ms))).into(),
+            heard_ms(view).map_or_else(|| "-".to_owned(), |ms| format!("{} ago", format_duration(Duration::from_millis(ms)))).into(),
             devices.join(", ").into(),
             cpu(view).into(),
             memory(view).into(),
@@ -57,8 +62,8 @@ pub fn list(workers: &[WorkerView]) -> Table {
 pub fn print(console: &Console, view: &WorkerView) {
     console.table(&list(std::slice::from_ref(view)));
     if let Some(host) = &view.host {
-        console
-            .line(crate::table::printable(&format!("\nhost: {}, {}, {} cores; build {}", host.hostname, host.os, host.cores, view.build)));
+        console.line("");
+        console.line(printable(&format!("host: {}, {}, {} cores; build {}", host.hostname, host.os, host.cores, view.build)));
     }
     for device in &view.devices {
         console.line("");
@@ -78,7 +83,7 @@ fn load_text(load: &DeviceLoad) -> String {
 pub fn to_json(view: &WorkerView) -> Value {
     let load = |load: &DeviceLoad| json!({"device": load.device, "leases": load.leases, "tasks": load.tasks, "held": load.held.as_ref().map(devices::capacity_json)});
     json!({
-        "worker": view.worker, "name": view.name, "address": view.address, "liveness": view.liveness, "last_heard_ms": view.last_heard_ms,
+        "worker": view.worker, "name": view.name, "address": view.address, "liveness": view.liveness, "last_heard_ms": heard_ms(view),
         "build": view.build,
         "host": view.host.as_ref().map(|host| json!({
             "hostname": host.hostname, "os": host.os, "memory_bytes": host.memory_bytes, "cores": host.cores,
@@ -90,4 +95,22 @@ pub fn to_json(view: &WorkerView) -> Value {
         "devices": view.devices.iter().map(devices::to_json).collect::<Vec<_>>(),
         "device_loads": view.device_loads.iter().map(load).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(liveness: &str) -> WorkerView {
+        WorkerView { worker: 1, liveness: liveness.into(), last_heard_ms: 40, ..WorkerView::default() }
+    }
+
+    #[test]
+    fn a_lost_worker_was_heard_at_no_known_time() {
+        let table = list(&[seen("alive"), seen("lost")]).render(false);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[1].contains(" 40 ms ago"), "{table}");
+        assert!(!lines[2].contains("ago") && lines[2].contains(" -"), "{table}");
+        assert_eq!((to_json(&seen("alive"))["last_heard_ms"].as_u64(), &to_json(&seen("lost"))["last_heard_ms"]), (Some(40), &Value::Null));
+    }
 }

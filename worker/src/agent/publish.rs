@@ -213,7 +213,12 @@ mod tests {
             self.staging.prepare(&self.output(), job, lease, &source, &mut parts, &[range]).unwrap();
             let output =
                 OutputSpec { url: format!("file://{}", self.output().display()), format: "csv".into(), if_exists: if_exists.into() };
-            Publish { job, output: Some(output), parts, manifest_json: format!("{{\"job\":{job},\"cluster\":\"c-1\",\"parts\":[{{\"name\":\"part-00000.csv\"}}]}}") }
+            Publish {
+                job,
+                output: Some(output),
+                parts,
+                manifest_json: format!("{{\"job\":{job},\"cluster\":\"c-1\",\"parts\":[{{\"name\":\"part-00000.csv\"}}]}}"),
+            }
         }
 
         fn files(&self) -> Vec<(String, String)> {

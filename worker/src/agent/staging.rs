@@ -8,7 +8,7 @@
 //! ```
 use raftwerk_proto::v1::{BlockRange, OutputPart};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -24,6 +24,9 @@ const CLUSTER_LETTERS: usize = 12;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
+/// Ended jobs that are remembered.
+const RELEASED_JOBS: usize = 4096;
+
 /// Leases whose parts are written at once: several keep a disk's flushes going, many only compete.
 pub(crate) const PARTS_AT_ONCE: usize = 16;
 
@@ -31,12 +34,14 @@ pub(crate) struct Staging {
     cluster: String,
     /// Directories this agent has written to, by job.
     dirs: Mutex<HashMap<u64, PathBuf>>,
+    /// Jobs that have ended: a part that is still being written for one must not bring its directory back.
+    released: Mutex<BTreeSet<u64>>,
 }
 
 impl Staging {
     pub(crate) fn new(cluster: &str) -> Self {
         let cluster = cluster.chars().filter(char::is_ascii_alphanumeric).take(CLUSTER_LETTERS).collect();
-        Self { cluster, dirs: Mutex::default() }
+        Self { cluster, dirs: Mutex::default(), released: Mutex::default() }
     }
 
     /// The staging directory of a job's output.
@@ -57,6 +62,9 @@ impl Staging {
         ranges: &[BlockRange],
     ) -> Result<(), (PathBuf, io::Error)> {
         let dir = self.dir(output, job);
+        if self.is_released(job) {
+            return Err((dir, io::Error::other("the job has ended")));
+        }
         fs::create_dir_all(&dir).map_err(|error| (dir.clone(), error))?;
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, dir.clone());
         for part in parts.iter_mut() {
@@ -65,13 +73,31 @@ impl Staging {
             };
             part.staged_name = format!("{}.{lease}", part.name);
             let path = dir.join(&part.staged_name);
-            copy(source, range, part.crc32c, &path).map_err(|error| (path, error))?;
+            let copied = copy(source, range, part.crc32c, &path).map_err(|error| (path, error));
+            if self.is_released(job) {
+                // Whoever released it may have removed the directory before this part came into it.
+                let _ = fs::remove_dir_all(&dir);
+                return Err((dir, io::Error::other("the job has ended")));
+            }
+            copied?;
         }
         sync_dir(&dir).map_err(|error| (dir, error))
     }
 
+    fn is_released(&self, job: u64) -> bool {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
+    }
+
     /// Removes what the job left behind; nothing when it was published.
     pub(crate) fn release(&self, job: u64) -> io::Result<()> {
+        {
+            // Job numbers only grow, so the oldest can go: nothing is written for them any more.
+            let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.insert(job);
+            while released.len() > RELEASED_JOBS {
+                released.pop_first();
+            }
+        }
         let dir = self.dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
         match dir.map(fs::remove_dir_all) {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Lines of a dead process's log that are shown.
-const LAST_LINES: usize = 15;
+const LAST_LINES: usize = 10;
 
 pub struct Child {
     name: String,
@@ -30,11 +30,13 @@ pub struct Child {
     stdin: Option<ChildStdin>,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
     log: PathBuf,
+    /// Whether the log goes when `dev` ends.
+    temporary: bool,
 }
 
 impl Child {
     pub fn start(name: &str, line: &[&str], layout: &Layout) -> Result<Self, Failure> {
-        let log = layout.log_dir().join(format!("{name}.log"));
+        let log = layout.log_of(name);
         let fail = |error: std::io::Error| Failure::new(Exit::Internal, error).context(format!("cannot start {name}"));
         let file = File::options().create(true).append(true).open(&log).map_err(fail)?;
         let mut command = Command::new(executor::program()?);
@@ -46,7 +48,7 @@ impl Child {
         let mut process = command.spawn().map_err(fail)?;
         let stdin = process.stdin.take();
         let stdout = process.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-        Ok(Self { name: name.to_owned(), process, stdin, stdout, log })
+        Ok(Self { name: name.to_owned(), process, stdin, stdout, log, temporary: layout.is_temporary() })
     }
 
     /// Waits for the line that says the process is ready.
@@ -59,21 +61,27 @@ impl Child {
             Ok(Ok(Some(_))) => Ok(self),
             Ok(_) => {
                 let ended = self.process.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(Failure::say(Exit::Internal, format!("{} ended before it was ready ({ended})", self.name)).fix(self.last_words()))
+                Err(self.failure(format!("{} ended before it was ready ({ended})", self.name)))
             }
-            Err(_) => {
-                let message = format!("{} was not ready within {} s", self.name, READY_WITHIN.as_secs());
-                Err(Failure::say(Exit::Internal, message).fix(self.last_words()))
-            }
+            Err(_) => Err(self.failure(format!("{} was not ready within {} s", self.name, READY_WITHIN.as_secs()))),
         }
     }
 
-    /// The end of its log.
+    /// With the end of its log, and with the log's name when it is still there to be read.
+    fn failure(&self, message: String) -> Failure {
+        let failure = Failure::say(Exit::Internal, format!("{message}; the last lines of its log:\n    {}", self.last_lines()));
+        if self.temporary { failure } else { failure.fix(format!("the whole log is {}", self.log.display())) }
+    }
+
     fn last_words(&self) -> String {
+        format!("its log is {}; the last lines:\n    {}", self.log.display(), self.last_lines())
+    }
+
+    fn last_lines(&self) -> String {
         let text = std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        format!("its log is {}; the last lines:\n    {}", self.log.display(), last.join("\n    "))
+        last.join("\n    ")
     }
 }
 
