@@ -232,6 +232,17 @@ fn software_adapters_work_only_when_asked_for_or_alone() {
 }
 
 #[test]
+fn a_cpu_and_a_gpu_share_one_stage() {
+    let mut r = Replica::new();
+    r.register(7, vec![device(0, "cpu", 4), device(1, "discrete", 1)]);
+    let job = r.submit(map_only(20_000));
+    r.run();
+    assert_eq!(r.tally(job), sum_to(20_000));
+    let tasks = |class: &str| r.state.jobs[&job].shares.values().filter(|s| s.class == class).map(|s| s.tasks).sum::<u64>();
+    assert!(tasks("cpu") > 2_000 && tasks("discrete") > 2_000, "cpu {} gpu {}", tasks("cpu"), tasks("discrete"));
+}
+
+#[test]
 fn ending_a_job_ends_its_leases_and_says_so() {
     let mut r = Replica::new();
     r.register(7, vec![device(0, "cpu", 1)]);
