@@ -99,9 +99,9 @@ impl Command {
         matches!(self, Self::Scheduler { .. } | Self::Worker { command: worker::Worker::Start(_) })
     }
 
-    /// Whether the command does more than to wait for answers, and so wants more than one thread.
+    /// Whether the command moves so much data that it wants more than one thread. A scheduler does not: see decision 0007.
     fn is_busy(&self) -> bool {
-        self.is_server() || matches!(self, Self::Run(_) | Self::Dev(_))
+        matches!(self, Self::Run(_) | Self::Dev(_) | Self::Worker { command: worker::Worker::Start(_) })
     }
 }
 

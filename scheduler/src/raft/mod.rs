@@ -8,6 +8,7 @@
 //! The replica holds the state behind a lock that the services read. [`LeadershipWatch`] says when this replica leads **and** its state is
 //! complete. Everything is generic over the async runtime, so that `sim` runs the same code under a seeded clock.
 
+mod coalesce;
 mod config;
 mod convert;
 mod fault;

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{Stream, stream};
+use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::impls::TokioRuntime;
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
@@ -18,6 +19,7 @@ use raftwerk_transport::{Identity, MAX_MESSAGE_BYTES, PeerKind, connect_lazy};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use super::coalesce::{Appending, coalesce};
 use super::convert::{
     append_to_pb, appended_from_pb, ask_vote_to_pb, snapshot_meta_to_pb, transfer_to_pb, transferred_from_pb, vote_from_pb, vote_to_pb,
     voted_from_pb,
@@ -191,6 +193,13 @@ impl<S: StateMachine> RaftNetworkV2<C<S>> for Connection {
             .call(RPCTypes::AppendEntries, limit, message, |mut client, request| async move { client.append_entries(request).await })
             .await?;
         appended_from_pb(&reply).map_err(|e| self.unreachable(&e))
+    }
+
+    fn stream_append<'s, I>(&'s mut self, requests: I, option: RPCOption) -> Appending<'s, C<S>>
+    where
+        I: Stream<Item = AppendEntriesRequest<C<S>>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, coalesce(requests), option)
     }
 
     async fn vote(&mut self, rpc: VoteRequest<C<S>>, option: RPCOption) -> Result<VoteResponse<C<S>>, RPCError<C<S>>> {

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::Stream;
+use openraft::OptionalSend;
 use openraft::async_runtime::Instant;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
@@ -17,6 +19,7 @@ use openraft_rt_sim::{SimInstant, SimRuntime};
 use prost::Message;
 
 use super::Dice;
+use crate::raft::coalesce::{Appending, coalesce};
 use crate::raft::convert::{
     append_to_pb, appended_from_pb, ask_vote_to_pb, transfer_to_pb, transferred_from_pb, vote_from_pb, voted_from_pb,
 };
@@ -247,6 +250,13 @@ impl<S: StateMachine> RaftNetworkV2<C<S>> for Wire<S> {
         let message = append_to_pb(self.target, &rpc);
         let reply = self.call(RPCTypes::AppendEntries, limit, message, |h, m| async move { h.append(from, m).await }).await?;
         appended_from_pb(&reply).map_err(|e| self.broken(e))
+    }
+
+    fn stream_append<'s, I>(&'s mut self, requests: I, option: RPCOption) -> Appending<'s, C<S>>
+    where
+        I: Stream<Item = AppendEntriesRequest<C<S>>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, coalesce(requests), option)
     }
 
     async fn vote(&mut self, rpc: VoteRequest<C<S>>, option: RPCOption) -> Result<VoteResponse<C<S>>, RPCError<C<S>>> {
