@@ -45,7 +45,7 @@ impl SchedulerConfig {
             lease_ttl: Duration::from_secs(10),
             heartbeat: Duration::from_millis(500),
             raft_heartbeat: Duration::from_millis(50),
-            election: (Duration::from_millis(300), Duration::from_millis(600)),
+            election: (Duration::from_millis(250), Duration::from_millis(400)),
             snapshot_every_entries: 20_000,
         }
     }

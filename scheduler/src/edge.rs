@@ -7,8 +7,8 @@ use prost::Message;
 use raftwerk_core::Applied;
 use raftwerk_proto::v1::{SchedulerMessage, WorkerView};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,7 +32,7 @@ pub(crate) enum Arrival {
 pub(crate) struct Shared {
     pub(crate) replica: Replica<Replicated>,
     /// Set while this process leads.
-    inbox: Mutex<Option<mpsc::Sender<Arrival>>>,
+    inbox: watch::Sender<Option<mpsc::Sender<Arrival>>>,
     next_number: AtomicU64,
     /// Grows with every applied entry while leading; job watchers wait on it.
     pub(crate) changed: watch::Sender<u64>,
@@ -40,11 +40,39 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(replica: Replica<Replicated>) -> Arc<Shared> {
-        Arc::new(Shared { replica, inbox: Mutex::new(None), next_number: AtomicU64::new(1), changed: watch::Sender::new(0) })
+        Arc::new(Shared { replica, inbox: watch::Sender::new(None), next_number: AtomicU64::new(1), changed: watch::Sender::new(0) })
     }
 
     pub(crate) fn inbox(&self) -> Option<mpsc::Sender<Arrival>> {
-        self.inbox.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.inbox.borrow().clone()
+    }
+
+    /// The loop of this replica once it leads; or the leader's address, empty when none is known, once that is another than `left` or
+    /// `patience` is over. Whoever has just lost a leader hears of the next one as soon as there is one, without asking again.
+    pub(crate) async fn inbox_or_leader(&self, left: &str, patience: Duration) -> Result<mpsc::Sender<Arrival>, String> {
+        let (mut inbox, mut leadership) = (self.inbox.subscribe(), self.replica.leadership());
+        let own = self.replica.id();
+        // In one loop: two watches that are awaited one after the other would miss the one that comes first.
+        let known = async {
+            loop {
+                if let Some(inbox) = inbox.borrow_and_update().clone() {
+                    return Some(inbox);
+                }
+                let other = leadership.borrow_and_update().leader.as_ref().is_some_and(|(id, address)| *id != own && address != left);
+                if other {
+                    return None;
+                }
+                tokio::select! {
+                    alive = inbox.changed() => alive.ok()?,
+                    alive = leadership.changed() => alive.ok()?,
+                }
+            }
+        };
+        if let Ok(Some(inbox)) = tokio::time::timeout(patience, known).await {
+            return Ok(inbox);
+        }
+        let leader = self.replica.leadership().borrow().leader.clone();
+        Err(leader.filter(|(id, _)| *id != own).map(|(_, address)| address).unwrap_or_default())
     }
 
     /// Numbers for connections and requests.
@@ -62,7 +90,7 @@ impl Shared {
     }
 
     fn set_inbox(&self, inbox: Option<mpsc::Sender<Arrival>>) {
-        *self.inbox.lock().unwrap_or_else(|e| e.into_inner()) = inbox;
+        self.inbox.send_replace(inbox);
     }
 }
 

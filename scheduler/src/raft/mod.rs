@@ -15,6 +15,7 @@ mod fault;
 mod handle;
 mod leadership;
 mod network;
+mod presence;
 mod replica;
 mod server;
 #[cfg(any(test, feature = "sim"))]

@@ -23,6 +23,7 @@ use super::fault::Fault;
 use super::handle::Handler;
 use super::leadership::{Leadership, LeadershipWatch, follow};
 use super::network::Network;
+use super::presence;
 use super::server::RaftService;
 use super::state_machine::{Machine, StateMachine};
 use super::status::{Member, Status};
@@ -113,8 +114,16 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
             Ok::<_, StoreError>((dir, Arc::new(medium), snapshots))
         });
         let (dir, medium, snapshots) = opened.await.map_err(|e| OpenError::Recover(e.to_string()))??;
-        let network = Network::new(id, identity);
-        Self::start(config, Storage { medium, snapshots, dir: Some(dir) }, network).await
+        let network = Network::new(id, identity.clone());
+        let replica = Self::start(config, Storage { medium, snapshots, dir: Some(dir) }, network).await?;
+        tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), id, identity));
+        Ok(replica)
+    }
+
+    /// A handle that does not keep the replica running.
+    fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + 'static {
+        let weak = Arc::downgrade(&self.0);
+        move || weak.upgrade().map(Replica)
     }
 
     /// Changes when this replica starts or stops to lead, and when it hears of another leader. Closes when the replica stops.
@@ -317,6 +326,24 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
     /// Drops the log up to `index`, as far as a snapshot covers it, however much the settings would keep.
     pub async fn trigger_purge(&self, index: u64) -> Result<(), ProposeError> {
         self.0.raft.trigger().purge_log(index).await.map_err(|e| self.stopped(&e))
+    }
+
+    /// Calls an election as soon as the leader's lease is over, if it is; otherwise does nothing. Harmless while a leader is alive: its
+    /// heartbeats keep the lease, and a pre-vote changes nothing anywhere.
+    pub(super) async fn call_election(&self) {
+        // A stopped replica has nothing to elect; its end is reported elsewhere.
+        let _ = self.0.raft.trigger().elect(true).await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn disable_election_timeout(&self) {
+        self.0.raft.runtime_config().elect(false);
+    }
+
+    /// Place of this replica among the voters that are left without `leader`.
+    pub(super) fn rank_without(&self, leader: u64) -> Option<usize> {
+        let voters: BTreeSet<u64> = self.metrics().membership_config.voter_ids().collect();
+        voters.into_iter().filter(|id| *id != leader).position(|id| id == self.id())
     }
 
     /// Hands leadership to the follower that has most of the log. True if this replica no longer leads; the cluster then has a new leader

@@ -1,11 +1,15 @@
 //! The gRPC server side: what other replicas may ask of this one. Schedulers only.
 
+use std::pin::Pin;
+
+use futures::Stream;
 use openraft::impls::TokioRuntime;
 use raftwerk_proto::v1::{self as pb, raft_server::Raft};
 use raftwerk_transport::{PeerKind, require};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::handle::Refused;
+use super::presence;
 use super::replica::{ProposeError, Replica};
 use super::state_machine::StateMachine;
 use super::types::Node;
@@ -60,6 +64,17 @@ impl<S: StateMachine> Raft for RaftService<S> {
     async fn transfer_leader(&self, request: Request<pb::TransferLeaderRequest>) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let sender = sender(&request)?;
         Ok(Response::new(self.0.handler().transfer(sender, request.into_inner()).await?))
+    }
+
+    type PresenceStream = Pin<Box<dyn Stream<Item = Result<pb::PresenceReply, Status>> + Send>>;
+
+    async fn presence(&self, request: Request<pb::PresenceRequest>) -> Result<Response<Self::PresenceStream>, Status> {
+        sender(&request)?;
+        let (id, to) = (self.0.id(), request.into_inner().to);
+        if to != id {
+            return Err(Refused::NotHere { to, here: id }.into());
+        }
+        Ok(Response::new(Box::pin(presence::shown(self.0.leadership(), id))))
     }
 
     async fn add_replica(&self, request: Request<pb::AddReplicaRequest>) -> Result<Response<pb::AddReplicaReply>, Status> {

@@ -14,6 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 const HELLO_WAIT: Duration = Duration::from_secs(10);
+/// A worker that has lost its leader waits here for the next one. Well below the time that it waits for an answer.
+const ELECTION_WAIT: Duration = Duration::from_secs(2);
 /// Messages waiting for one worker. A worker that lets more than this pile up does not read; its session is closed.
 const OUTBOX: usize = 4096;
 
@@ -35,11 +37,13 @@ impl WorkerSession for WorkerSessionService {
                 let _ = outbox.send(Err(Status::invalid_argument("the first message of a session must be a hello"))).await;
                 return;
             };
-            let Some(inbox) = shared.inbox() else {
-                let leader_address = shared.replica.leadership().borrow().leader.clone().map(|(_, a)| a).unwrap_or_default();
-                let message = Some(scheduler_message::Message::Redirect(Redirect { leader_address }));
-                let _ = outbox.send(Ok(SchedulerMessage { message })).await;
-                return;
+            let inbox = match shared.inbox_or_leader(&hello.left_leader, ELECTION_WAIT).await {
+                Ok(inbox) => inbox,
+                Err(leader_address) => {
+                    let message = Some(scheduler_message::Message::Redirect(Redirect { leader_address }));
+                    let _ = outbox.send(Ok(SchedulerMessage { message })).await;
+                    return;
+                }
             };
             let conn = ConnId(shared.number());
             let input = Input::WorkerConnected { conn, worker: WorkerId(peer.id), hello };

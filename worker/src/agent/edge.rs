@@ -282,9 +282,13 @@ impl Edge {
 
     fn connect(&mut self, address: Option<String>, after: Duration) {
         let address = address.unwrap_or_else(|| {
-            let address = self.addresses[self.state.next_address % self.addresses.len()].clone();
-            self.state.next_address += 1;
-            address
+            let mut next = || {
+                self.state.next_address += 1;
+                self.addresses[(self.state.next_address - 1) % self.addresses.len()].clone()
+            };
+            let first = next();
+            // The leader that has just gone answers last, if at all.
+            if self.session.left_leader() == Some(first.as_str()) { next() } else { first }
         });
         self.state.connections += 1;
         let connection = Connection::open(self.state.connections, address, after, self.identity.clone(), self.common.edge.clone());

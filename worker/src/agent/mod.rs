@@ -204,6 +204,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         held: Vec::new(),
         build: env!("CARGO_PKG_VERSION").into(),
         kernels: known_kernels(),
+        left_leader: String::new(),
     };
     let (exited_sender, exited) = oneshot::channel();
     let edge_loop = Edge {

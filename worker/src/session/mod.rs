@@ -176,6 +176,8 @@ pub struct AgentSession {
     redirect: Option<String>,
     redirects_in_a_row: u32,
     failed_connects: u32,
+    /// The leader whose connection broke, until another has welcomed this worker.
+    left_leader: Option<String>,
     worker: u64,
     session: u64,
     lease_ttl_ms: u64,
@@ -198,6 +200,7 @@ impl AgentSession {
             redirect: None,
             redirects_in_a_row: 0,
             failed_connects: 0,
+            left_leader: None,
             worker: 0,
             session: 0,
             lease_ttl_ms: 0,
@@ -225,6 +228,11 @@ impl AgentSession {
     /// Whether a leader has welcomed this worker on the current connection.
     pub fn is_open(&self) -> bool {
         self.link == Link::Open
+    }
+
+    /// The leader whose connection broke, while there is no other: the last place to look for one.
+    pub fn left_leader(&self) -> Option<&str> {
+        self.left_leader.as_deref()
     }
 
     pub fn has_exited(&self) -> bool {
@@ -298,13 +306,17 @@ impl AgentSession {
         self.link = Link::Greeting { since_ms: now_ms };
         self.address = Some(address);
         let held = self.leases.iter().filter(|(_, held)| held.stopping_since_ms.is_none()).map(|(&key, _)| key.into());
-        let hello = Hello { held: held.collect(), ..self.hello.clone() };
+        let left_leader = self.left_leader.clone().unwrap_or_default();
+        let hello = Hello { held: held.collect(), left_leader, ..self.hello.clone() };
         effects.push(send(worker_message::Message::Hello(hello)));
         // Right behind `Hello`, so that the leader sees what a lease produced before it decides about the lease.
         effects.extend(self.outbox.all().into_iter().map(|reports| send(worker_message::Message::Reports(reports))));
     }
 
     fn on_disconnected(&mut self, jitter_permille: u16, effects: &mut Vec<Effect>) {
+        if self.link == Link::Open {
+            self.left_leader = self.address.take();
+        }
         self.link = Link::Connecting;
         if let Some(address) = self.redirect.take() {
             self.redirects_in_a_row += 1;
@@ -358,6 +370,7 @@ impl AgentSession {
         self.link = Link::Open;
         self.redirects_in_a_row = 0;
         self.failed_connects = 0;
+        self.left_leader = None;
         self.worker = welcome.worker;
         self.session = welcome.session;
         self.lease_ttl_ms = u64::from(welcome.lease_ttl_ms.max(1));
@@ -426,6 +439,7 @@ impl AgentSession {
         effects.extend(hung.into_iter().map(|device| Effect::ReplaceExecutor { device }));
         match self.link {
             Link::Open if now_ms >= self.last_heard_ms + self.lease_ttl_ms => {
+                self.left_leader = self.address.clone();
                 self.close("nothing was heard from the leader for the lease time", effects)
             }
             Link::Open if now_ms >= self.next_heartbeat_ms => {

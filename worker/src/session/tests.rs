@@ -370,3 +370,19 @@ fn a_changed_offer_registers_anew_with_the_same_leader() {
 }
 
 use prost::Message as _;
+
+#[test]
+fn a_worker_tells_which_leader_it_has_lost_until_another_welcomes_it() {
+    let mut bench = Bench::open();
+    assert_eq!(bench.disconnect(), [Effect::Connect { address: None, after_ms: BACKOFF_MIN_MS }]);
+    assert_eq!(bench.session.left_leader(), Some("a:1"));
+    let hello =
+        |effects: Vec<Effect>| sent(effects).into_iter().find_map(|m| if let Up::Hello(hello) = m { Some(hello) } else { None }).unwrap();
+    assert_eq!(hello(bench.tell(Input::Connected { address: "b:1".into() })).left_leader, "a:1");
+    // A follower that knows no better does not change what was lost.
+    bench.hear(Down::Redirect(Redirect { leader_address: String::new() }));
+    bench.disconnect();
+    assert_eq!(hello(bench.tell(Input::Connected { address: "c:1".into() })).left_leader, "a:1");
+    bench.hear(welcome(&[]));
+    assert_eq!(bench.session.left_leader(), None);
+}

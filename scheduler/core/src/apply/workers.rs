@@ -11,6 +11,7 @@ impl State {
         let worker = WorkerId(register.worker);
         let Some(mut hello) = register.hello else { return Outcome::Refused("a registration without its hello".into()) };
         hello.held.clear();
+        hello.left_leader.clear();
         // A new process has forgotten the leases and the shuffle data of the one before it.
         self.drop_worker(worker, entry);
         let session = Session(entry.index);

@@ -17,8 +17,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Running {
     replica: Replica<Chain>,
-    stop: oneshot::Sender<()>,
-    server: tokio::task::JoinHandle<()>,
+    /// The gRPC server runs in here, so that ending it breaks every connection as the end of a process does.
+    server: Server,
+}
+
+struct Server(Option<tokio::runtime::Runtime>);
+
+impl Server {
+    async fn end(mut self) {
+        let runtime = self.0.take().unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background(); // an ordinary drop waits, which an async test must not
+        }
+    }
 }
 
 struct House {
@@ -67,22 +84,29 @@ impl House {
     async fn start(&mut self, id: u64) {
         let identity = self.authority.issue(PeerKind::Scheduler, id, &format!("replica-{id}")).unwrap();
         let replica = Replica::<Chain>::open(self.config(id), identity.clone()).await.unwrap();
-        let listener = TcpListener::bind(self.addresses[&id]).await.unwrap();
-        let service = replica.service();
-        let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(async move {
-            let stopped = async move { drop(stopped.await) };
-            server().add_service(service).serve_with_incoming_shutdown(incoming(listener, &identity), stopped).await.unwrap();
+        let (service, address) = (replica.service(), self.addresses[&id]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (listening, ready) = oneshot::channel();
+        runtime.spawn(async move {
+            let listener = TcpListener::bind(address).await.unwrap();
+            listening.send(()).unwrap();
+            server().add_service(service).serve_with_incoming(incoming(listener, &identity)).await.unwrap();
         });
-        self.running.insert(id, Running { replica, stop, server });
+        ready.await.unwrap();
+        self.running.insert(id, Running { replica, server: Server(Some(runtime)) });
     }
 
     async fn stop(&mut self, id: u64) {
-        let Running { replica, stop, server } = self.running.remove(&id).unwrap();
+        let Running { replica, server } = self.running.remove(&id).unwrap();
         replica.shutdown().await;
-        drop(stop);
-        server.abort();
-        let _ = server.await;
+        server.end().await;
+    }
+
+    /// Like the death of the process: the others learn of it by broken connections only.
+    async fn crash(&mut self, id: u64) {
+        let Running { replica, server } = self.running.remove(&id).unwrap();
+        server.end().await;
+        replica.shutdown().await;
     }
 
     fn replica(&self, id: u64) -> Replica<Chain> {
@@ -231,4 +255,29 @@ async fn only_schedulers_speaking_for_themselves_are_heard() {
         codes.push(RaftClient::new(channel).vote(request).await.unwrap_err().code());
     }
     assert_eq!(codes, [tonic::Code::PermissionDenied, tonic::Code::PermissionDenied, tonic::Code::FailedPrecondition]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_connections_break_is_replaced_without_an_election_timeout() {
+    let mut house = House::new(1000).await;
+    let old = house.leader().await.id();
+    // No follower calls an election by itself any more: only the broken connection can tell it to.
+    for Running { replica, .. } in house.running.values() {
+        replica.disable_election_timeout();
+    }
+    house.crash(old).await;
+    let next = house.leader().await;
+    assert_ne!(next.id(), old);
+    next.propose(Bytes::from_static(b"after")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_hands_over_is_not_taken_for_dead() {
+    let house = House::new(1000).await;
+    let old = house.leader().await;
+    assert!(old.hand_over().await);
+    let next = house.leader().await;
+    let term = next.status().term;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((house.leader().await.id(), house.leader().await.status().term), (next.id(), term), "somebody called another election");
 }
