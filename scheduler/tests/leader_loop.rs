@@ -328,3 +328,32 @@ fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
     host.commit();
     assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
 }
+
+#[test]
+fn a_silent_worker_is_suspect_and_given_nothing_new_until_it_speaks_again() {
+    let mut host = Host::new();
+    host.connect(10, 10);
+    host.connect(11, 11);
+    for n in 1..=20 {
+        host.now += 500;
+        for worker in [10, 11] {
+            host.up(worker, Up::Heartbeat(Heartbeat { sequence: n, load: None }));
+        }
+    }
+    // Worker 11 stops speaking; its connection stands.
+    for _ in 0..4 {
+        host.wait(500);
+        host.up(10, Up::Heartbeat(Heartbeat::default()));
+    }
+    let liveness = |host: &Host| host.leader.worker_views(host.now, &host.state).into_iter().map(|w| w.liveness).collect::<Vec<_>>();
+    assert_eq!(liveness(&host), ["alive", "suspect"]);
+    host.submit(1, numbers(64));
+    let effects = host.commit();
+    assert!(!grants(&effects).is_empty());
+    assert!(sent(&effects).all(|(conn, m)| conn == 10 || !matches!(m, Down::Grants(_))), "a suspect worker was given a lease");
+    host.up(11, Up::Heartbeat(Heartbeat::default()));
+    assert_eq!(liveness(&host), ["alive", "alive"]);
+    host.submit(2, numbers(64));
+    let effects = host.commit();
+    assert!(sent(&effects).any(|(conn, m)| conn == 11 && matches!(m, Down::Grants(_))), "a worker that spoke again got nothing");
+}

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 impl Leader {
     /// One planning round; the placements join the entry that is being made.
     pub(super) fn place(&mut self, state: &State) {
-        let present = self.sessions.present();
+        let present = self.sessions.present(self.now);
         let submitted = self.batch.submissions();
         let placements = plan(&View { state, present: &present, submitted: &submitted });
         if !placements.is_empty() {

@@ -116,6 +116,8 @@ impl Default for Timing {
 
 pub struct Leader {
     timing: Timing,
+    /// Time of the last input.
+    now: u64,
     batch: Batch,
     sessions: Sessions,
     submissions: Submissions,
@@ -131,6 +133,7 @@ impl Leader {
         Leader {
             sessions: Sessions::new(state, now + timing.lease_ttl_ms),
             timing,
+            now,
             batch: Batch::default(),
             submissions: Submissions::default(),
             publishing: Publishing::default(),
@@ -142,6 +145,7 @@ impl Leader {
     /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.
     pub fn handle(&mut self, now: u64, state: &State, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.now = now;
         match input {
             Input::WorkerConnected { conn, worker, hello } => self.on_worker_connected(now, state, conn, worker, hello, &mut effects),
             Input::FromWorker { conn, message } => self.on_worker_message(now, state, conn, message, &mut effects),

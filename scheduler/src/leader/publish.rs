@@ -50,7 +50,7 @@ impl Leader {
             if attempt.settled || attempt.conn.is_some() || attempt.not_before > now {
                 continue;
             }
-            let present = self.sessions.present();
+            let present = self.sessions.present(self.now);
             let Some(worker) = publisher(job, &present, attempt.tries) else { continue };
             let Some(conn) = self.sessions.by_worker.get(&worker).copied() else { continue };
             attempt.conn = Some(conn);

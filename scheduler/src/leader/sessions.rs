@@ -3,6 +3,7 @@
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
 use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId};
+use raftwerk_liveness::Detector;
 use raftwerk_proto::v1::{self as wire, Hello, Load, command::Command, scheduler_message as down, worker_message as up};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ pub(super) struct WorkerConn {
     /// `None` until the registration is in the log.
     pub(super) session: Option<Session>,
     pub(super) hello: Hello,
-    pub(super) last_heard: u64,
+    pub(super) detector: Detector,
     pub(super) load: Option<Load>,
     /// Stages whose `StageInfo` this session has.
     pub(super) known_stages: BTreeSet<(JobId, u32)>,
@@ -34,9 +35,10 @@ impl Sessions {
         Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at }
     }
 
-    /// Workers that may be given leases: registered, and heard of lately.
-    pub(super) fn present(&self) -> BTreeMap<WorkerId, Session> {
-        self.by_worker.iter().filter_map(|(w, c)| self.conns.get(c)?.session.map(|s| (*w, s))).collect()
+    /// Workers that may be given leases: registered, and not suspect.
+    pub(super) fn present(&self, now: u64) -> BTreeMap<WorkerId, Session> {
+        let usable = |c: &ConnId| self.conns.get(c).filter(|conn| !conn.detector.is_suspect(now));
+        self.by_worker.iter().filter_map(|(w, c)| usable(c)?.session.map(|s| (*w, s))).collect()
     }
 
     pub(super) fn revoke(&self, id: LeaseId, lease: &Lease, effects: &mut Vec<Effect>) {
@@ -89,7 +91,15 @@ impl Leader {
                 && record.hello.data_address == hello.data_address
         });
         let session = resumed.map(|record| record.session);
-        let entry = WorkerConn { worker, session, hello: hello.clone(), last_heard: now, load: None, known_stages: BTreeSet::new(), held };
+        let entry = WorkerConn {
+            worker,
+            session,
+            hello: hello.clone(),
+            detector: Detector::new(now, self.timing.heartbeat_ms),
+            load: None,
+            known_stages: BTreeSet::new(),
+            held,
+        };
         self.sessions.conns.insert(conn, entry);
         match session {
             Some(_) => self.welcome(now, state, conn, effects),
@@ -158,7 +168,10 @@ impl Leader {
 
     pub(super) fn on_worker_message(&mut self, now: u64, state: &State, conn: ConnId, message: up::Message, effects: &mut Vec<Effect>) {
         let Some(entry) = self.sessions.conns.get_mut(&conn) else { return };
-        entry.last_heard = now;
+        match message {
+            up::Message::Heartbeat(_) => entry.detector.beat(now),
+            _ => entry.detector.heard(now),
+        }
         let worker = entry.worker;
         match message {
             up::Message::Hello(_) => {
@@ -195,13 +208,8 @@ impl Leader {
 
     /// Silence for the lease time, or a connection that did not come back: the worker is lost, and the log says so.
     pub(super) fn lose_silent_workers(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
-        let silent: Vec<ConnId> = self
-            .sessions
-            .conns
-            .iter()
-            .filter(|(_, c)| now.saturating_sub(c.last_heard) > self.timing.lease_ttl_ms)
-            .map(|(conn, _)| *conn)
-            .collect();
+        let silent: Vec<ConnId> =
+            self.sessions.conns.iter().filter(|(_, c)| c.detector.silence(now) > self.timing.lease_ttl_ms).map(|(conn, _)| *conn).collect();
         for conn in silent {
             effects.push(Effect::Close { conn });
             if let Some(worker) = self.sessions.conns.get(&conn).map(|c| c.worker) {

@@ -93,7 +93,7 @@ impl Leader {
     /// A submission that needs nobody's eyes goes straight into the batch.
     fn try_submission(&mut self, state: &State, request: RequestId, effects: &mut Vec<Effect>) {
         let Some(submission) = self.submissions.waiting.get(&request) else { return };
-        let anybody = !self.sessions.present().is_empty();
+        let anybody = !self.sessions.present(self.now).is_empty();
         if anybody && let Some(reason) = matching::impossible(state, &submission.spec) {
             self.submissions.waiting.remove(&request);
             effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });

@@ -11,10 +11,10 @@ impl Leader {
 
     fn worker_view(&self, now: u64, state: &State, id: WorkerId, record: &raftwerk_core::worker::Worker) -> WorkerView {
         let conn = self.sessions.by_worker.get(&id).and_then(|c| self.sessions.conns.get(c));
-        let silence = conn.map(|c| now.saturating_sub(c.last_heard));
-        let liveness = match silence {
+        let silence = conn.map(|c| c.detector.silence(now));
+        let liveness = match conn {
             _ if record.lost => "lost",
-            Some(ms) if ms <= 3 * self.timing.heartbeat_ms => "alive",
+            Some(c) if !c.detector.is_suspect(now) => "alive",
             _ => "suspect",
         };
         let uses = state.uses().range((id, 0)..=(id, u32::MAX));

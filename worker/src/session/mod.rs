@@ -23,6 +23,7 @@ mod tests;
 
 use crate::{lease::LeaseKey, ranges::TaskRanges};
 use outbox::Outbox;
+use raftwerk_liveness::Detector;
 use raftwerk_proto::v1::{
     self as pb, AttemptLogs, Device, FailureClass, Grant, Grants, Heartbeat, Hello, InputListing, LeaseId, LeaseProgress, Load,
     PublishReport, SchedulerMessage, StageInfo, TaskFailure, WorkerMessage, scheduler_message, worker_message,
@@ -183,6 +184,8 @@ pub struct AgentSession {
     lease_ttl_ms: u64,
     heartbeat_ms: u64,
     last_heard_ms: u64,
+    /// Of the leader that has welcomed this worker.
+    leader: Option<Detector>,
     next_heartbeat_ms: u64,
     heartbeat_sequence: u64,
     load: Load,
@@ -206,6 +209,7 @@ impl AgentSession {
             lease_ttl_ms: 0,
             heartbeat_ms: 0,
             last_heard_ms: 0,
+            leader: None,
             next_heartbeat_ms: 0,
             heartbeat_sequence: 0,
             load: Load::default(),
@@ -254,7 +258,7 @@ impl AgentSession {
         let mut at = match self.link {
             Link::Exited => return None,
             Link::Greeting { since_ms } => Some(since_ms + GREETING_MS),
-            Link::Open => Some(self.next_heartbeat_ms.min(self.last_heard_ms + self.lease_ttl_ms)),
+            Link::Open => Some(self.next_heartbeat_ms.min(self.leader_suspect_at())),
             Link::Down | Link::Connecting | Link::Closing => None,
         };
         let mut by = |deadline: u64| at = Some(at.map_or(deadline, |a: u64| a.min(deadline)));
@@ -342,6 +346,12 @@ impl AgentSession {
             return; // left over from a stream that is being closed
         }
         self.last_heard_ms = self.last_heard_ms.max(now_ms);
+        if let Some(leader) = &mut self.leader {
+            match message {
+                Message::HeartbeatAck(_) => leader.beat(now_ms),
+                _ => leader.heard(now_ms),
+            }
+        }
         match message {
             Message::Welcome(welcome) if greeting => self.on_welcome(now_ms, welcome, effects),
             Message::Redirect(redirect) => {
@@ -376,6 +386,7 @@ impl AgentSession {
         self.lease_ttl_ms = u64::from(welcome.lease_ttl_ms.max(1));
         self.heartbeat_ms = u64::from(welcome.heartbeat_ms.max(1));
         self.next_heartbeat_ms = now_ms + self.heartbeat_ms;
+        self.leader = Some(Detector::new(now_ms, self.heartbeat_ms));
         for lease in welcome.stop {
             self.stop_lease(now_ms, lease.into(), StopReason::EndedMeanwhile, effects);
         }
@@ -438,9 +449,10 @@ impl AgentSession {
             .collect();
         effects.extend(hung.into_iter().map(|device| Effect::ReplaceExecutor { device }));
         match self.link {
-            Link::Open if now_ms >= self.last_heard_ms + self.lease_ttl_ms => {
+            // Long before the leases run out: there may be another leader by now, and coming back to this one costs nothing.
+            Link::Open if now_ms >= self.leader_suspect_at() => {
                 self.left_leader = self.address.clone();
-                self.close("nothing was heard from the leader for the lease time", effects)
+                self.close("the leader is silent", effects)
             }
             Link::Open if now_ms >= self.next_heartbeat_ms => {
                 self.heartbeat_sequence += 1;
@@ -451,6 +463,12 @@ impl AgentSession {
             Link::Greeting { since_ms } if now_ms >= since_ms + GREETING_MS => self.close("Hello was not answered", effects),
             _ => {}
         }
+    }
+
+    /// When the leader becomes suspect if nothing more is heard of it.
+    fn leader_suspect_at(&self) -> u64 {
+        let silent_too_long = self.last_heard_ms + self.lease_ttl_ms;
+        self.leader.as_ref().map_or(silent_too_long, |leader| leader.suspect_at().min(silent_too_long))
     }
 
     /// A device runs as many leases at once as it has parallelism, in the order they came; the others wait behind them.
