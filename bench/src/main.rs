@@ -7,6 +7,7 @@ mod failover;
 mod footprint;
 mod latency;
 mod sample;
+mod sessions;
 mod throughput;
 
 use clap::{Parser, Subcommand};
@@ -37,6 +38,14 @@ enum What {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// Thousands of worker sessions: CPU of a heartbeat, and all of them coming back at once
+    Sessions {
+        #[arg(long, default_value_t = 2_000)]
+        count: u64,
+        /// How long the steady state is measured
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
     /// Memory of idle processes, and the time from start to the first task
     Footprint,
     /// Everything above
@@ -51,12 +60,14 @@ fn main() -> anyhow::Result<()> {
         What::Throughput { runs } => throughput::run(runs),
         What::Latency { tries, replicas } => latency::run(tries, replicas),
         What::Failover { runs } => failover::run(runs),
+        What::Sessions { count, seconds } => sessions::run(count, seconds),
         What::Footprint => footprint::run(),
         What::All => {
             footprint::run()?;
             throughput::run(5)?;
             latency::run(500, 3)?;
-            failover::run(5)
+            failover::run(5)?;
+            sessions::run(2_000, 20)
         }
     }
 }
