@@ -110,7 +110,7 @@ pub fn run(cli: Cli) -> ExitCode {
     logging::start(match (cli.command.is_server(), cli.global.verbose) {
         (false, 0) => "error",
         // Raft says at `info` what only its developers want to know.
-        (true, 0) => "info,openraft=warn",
+        (true, 0) => "info,openraft=error",
         (_, 1) => "info,openraft=info,raftwerk=debug,raftwerk_scheduler=debug,raftwerk_worker=debug",
         _ => "debug",
     });

@@ -22,6 +22,7 @@ mod connect_error;
 mod identity;
 mod identity_error;
 mod listener;
+mod pacer;
 mod peer;
 mod pem;
 mod private_file;

@@ -24,6 +24,7 @@ use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
 use crate::identity::Identity;
+use crate::pacer::Pacer;
 use crate::peer::{Caller, Peer};
 use crate::{certificate, verify};
 
@@ -59,7 +60,8 @@ pub fn server() -> Server {
 /// not let in. Handshakes run side by side, so a slow one delays nobody. The stream neither ends nor yields an error; dropping it closes the
 /// listener and ends unfinished handshakes.
 pub fn incoming(listener: TcpListener, identity: &Identity) -> impl Stream<Item = Result<TlsIo, io::Error>> + Send + 'static {
-    Incoming { listener, acceptor: TlsAcceptor::from(Arc::new(tls_config(identity))), handshakes: JoinSet::new(), pause: None }
+    let acceptor = TlsAcceptor::from(Arc::new(tls_config(identity)));
+    Incoming { listener, acceptor, handshakes: JoinSet::new(), pacer: Pacer::default(), turns: JoinSet::new(), pause: None }
 }
 
 fn tls_config(identity: &Identity) -> ServerConfig {
@@ -81,6 +83,9 @@ struct Incoming {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     handshakes: JoinSet<Option<TlsIo>>,
+    pacer: Pacer,
+    /// The task that gives the handshakes their turns; ends with this.
+    turns: JoinSet<()>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -97,7 +102,11 @@ impl Incoming {
             }
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((tcp, address)) => {
-                    self.handshakes.spawn(handshake(self.acceptor.clone(), tcp, address));
+                    if self.turns.is_empty() {
+                        self.turns.spawn(self.pacer.clone().run());
+                    }
+                    let (pacer, acceptor) = (self.pacer.clone(), self.acceptor.clone());
+                    self.handshakes.spawn(async move { pacer.pace(handshake(acceptor, tcp, address)).await });
                 }
                 // The connection went away while it was queued; the listener is well.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}

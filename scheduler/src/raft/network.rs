@@ -44,24 +44,41 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// one its megabytes would stand in front of the heartbeats.
 pub struct Network {
     id: u64,
+    lines: Lines,
+}
+
+/// One connection per replica, shared by everything that is small.
+#[derive(Clone)]
+pub(super) struct Lines {
     identity: Identity,
-    lines: HashMap<u64, Arc<Line>>,
+    lines: Arc<Mutex<HashMap<u64, Arc<Line>>>>,
+}
+
+impl Lines {
+    fn to(&self, target: u64, address: &str) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(|e| e.into_inner());
+        match lines.get(&target) {
+            Some(line) if line.address == address => line.clone(),
+            _ => {
+                let line = Arc::new(Line::new(address, &self.identity));
+                lines.insert(target, line.clone());
+                line
+            }
+        }
+    }
+
+    pub(super) fn client(&self, target: u64, address: &str) -> Result<RaftClient<Channel>, String> {
+        self.to(target, address).client()
+    }
 }
 
 impl Network {
     pub fn new(id: u64, identity: Identity) -> Self {
-        Network { id, identity, lines: HashMap::new() }
+        Network { id, lines: Lines { identity, lines: Arc::default() } }
     }
 
-    fn shared(&mut self, target: u64, address: &str) -> Arc<Line> {
-        match self.lines.get(&target) {
-            Some(line) if line.address == address => line.clone(),
-            _ => {
-                let line = Arc::new(Line::new(address, &self.identity));
-                self.lines.insert(target, line.clone());
-                line
-            }
-        }
+    pub(super) fn lines(&self) -> Lines {
+        self.lines.clone()
     }
 
     fn connection(&self, target: u64, line: Arc<Line>, least_append: Duration) -> Connection {
@@ -73,17 +90,17 @@ impl<S: StateMachine> RaftNetworkFactory<C<S>> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &Node) -> Connection {
-        let line = self.shared(target, &node.address);
+        let line = self.lines.to(target, &node.address);
         self.connection(target, line, LEAST_APPEND_TIME)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Node) -> Connection {
-        let line = self.shared(target, &node.address);
+        let line = self.lines.to(target, &node.address);
         self.connection(target, line, Duration::ZERO)
     }
 
     async fn new_snapshot_client(&mut self, target: u64, node: &Node) -> Connection {
-        let line = Arc::new(Line::new(&node.address, &self.identity));
+        let line = Arc::new(Line::new(&node.address, &self.lines.identity));
         self.connection(target, line, LEAST_APPEND_TIME)
     }
 }

@@ -1,22 +1,27 @@
 //! A leader whose process or machine has gone is missed at once, not after an election time-out.
 //!
-//! Every follower holds a stream open at the leader. When the leader's process dies, its host closes the connection and the stream breaks;
-//! the follower then asks for pre-votes until the leader's lease is over and somebody grants them. While the leader lives nothing is lost by
+//! Replicas hold a stream open at one another. When the leader's process dies, its host closes the connection and the stream breaks;
+//! a follower then asks for pre-votes until the leader's lease is over and somebody grants them. While the leader lives nothing is lost by
 //! asking: its heartbeats renew the lease, and a pre-vote that is refused leaves no trace. Silence without a broken connection (a pulled
 //! cable, a stopped process) is still found by the election time-out.
 //!
+//! The streams run on the connections that votes use, and so those stand before they are needed: in the moment in which a leader has died, a
+//! new connection would wait among those of all its workers.
+//!
 //! Followers take turns by their rank, because two that ask in the same moment would each vote for themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{Stream, stream};
 use openraft::impls::TokioRuntime;
-use raftwerk_proto::v1::{self as pb, raft_client::RaftClient};
-use raftwerk_transport::{Identity, PeerKind, connect};
-use tokio::sync::watch;
+use raftwerk_proto::v1 as pb;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tonic::{Request, Status};
 
 use super::leadership::Leadership;
+use super::network::Lines;
 use super::replica::Replica;
 use super::state_machine::StateMachine;
 
@@ -24,64 +29,63 @@ use super::state_machine::StateMachine;
 const TURN: Duration = Duration::from_millis(40);
 /// After this the ordinary time-out has called elections of its own.
 const PERSISTENCE: Duration = Duration::from_secs(2);
-/// Before the stream is opened again after it could not be.
+/// Before a stream is opened again after it could not be, and between two looks at who is a member.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The leader's side: one message, and silence for as long as `id` leads.
-pub(super) fn shown(leadership: watch::Receiver<Leadership>, id: u64) -> impl Stream<Item = Result<pb::PresenceReply, Status>> + Send {
-    enum Say {
-        Here,
-        Gone,
-    }
-    stream::unfold((leadership, Say::Here), move |(mut leadership, say)| async move {
-        let leads = |l: &Leadership| l.leader.as_ref().is_some_and(|(leader, _)| *leader == id);
-        match say {
-            Say::Here if leads(&leadership.borrow()) => Some((Ok(pb::PresenceReply {}), (leadership, Say::Gone))),
-            Say::Here => Some((Err(Status::failed_precondition("this replica does not lead")), (leadership, Say::Gone))),
-            Say::Gone => {
-                // An error means that the replica has stopped.
-                let _ = leadership.wait_for(|l| !leads(l)).await;
-                None
-            }
+/// The answering side: one message, and then nothing until this replica stops.
+pub(super) fn shown(leadership: watch::Receiver<Leadership>) -> impl Stream<Item = Result<pb::PresenceReply, Status>> + Send {
+    stream::unfold((leadership, false), |(mut leadership, told)| async move {
+        if !told {
+            return Some((Ok(pb::PresenceReply {}), (leadership, true)));
         }
+        while leadership.changed().await.is_ok() {}
+        None
     })
 }
 
-/// The followers' side. Ends with the replica.
+/// The asking side. Ends with the replica.
 pub(super) async fn watch<S: StateMachine>(
     replica: impl Fn() -> Option<Replica<S, TokioRuntime>>,
     mut leadership: watch::Receiver<Leadership>,
-    id: u64,
-    identity: Identity,
+    lines: Lines,
 ) {
+    let (gone, mut news) = mpsc::unbounded_channel();
+    let mut watches: BTreeMap<u64, (String, JoinSet<()>)> = BTreeMap::new();
     loop {
-        let leader = leadership.borrow_and_update().leader.clone();
-        let Some((leader, address)) = leader.filter(|(leader, address)| *leader != id && !address.is_empty()) else {
-            if leadership.changed().await.is_err() {
-                return;
-            }
-            continue;
+        let Some(others) = replica().map(|r| r.others()) else { return };
+        watches.retain(|id, (address, _)| others.get(id) == Some(address));
+        for (id, address) in others {
+            watches.entry(id).or_insert_with(|| {
+                let mut task = JoinSet::new();
+                task.spawn(watch_one(id, address.clone(), lines.clone(), gone.clone()));
+                (address, task)
+            });
+        }
+        let lost = tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return } else { None },
+            lost = news.recv() => lost,
+            () = tokio::time::sleep(PAUSE) => None,
         };
-        tokio::select! {
-            changed = leadership.changed() => if changed.is_err() { return },
-            () = until_gone(leader, &address, &identity) => {
-                tracing::debug!(leader, address, "the connection to the leader broke");
-                if tokio::time::timeout(PERSISTENCE, replace(&replica, &leadership, leader)).await == Ok(None) {
-                    return;
-                }
-            }
+        let Some(lost) = lost.filter(|lost| leads(&leadership, *lost)) else { continue };
+        tracing::debug!(leader = lost, "the connection to the leader broke");
+        if tokio::time::timeout(PERSISTENCE, replace(&replica, &leadership, lost)).await == Ok(None) {
+            return;
         }
     }
 }
 
-/// Returns when a stream to the leader has stood and broken. An orderly end is not the leader's death: it tells that it leads no longer.
-async fn until_gone(leader: u64, address: &str, identity: &Identity) {
+fn leads(leadership: &watch::Receiver<Leadership>, id: u64) -> bool {
+    leadership.borrow().leader.as_ref().is_some_and(|(leader, _)| *leader == id)
+}
+
+/// Tells whenever a stream to the replica has stood and broken. An orderly end tells that it stops, and that it is no leader any more.
+async fn watch_one(id: u64, address: String, lines: Lines, gone: mpsc::UnboundedSender<u64>) {
     loop {
-        if let Ok(channel) = connect(address, identity, PeerKind::Scheduler).await
-            && let Ok(answer) = RaftClient::new(channel).presence(Request::new(pb::PresenceRequest { to: leader })).await
+        if let Ok(mut client) = lines.client(id, &address)
+            && let Ok(answer) = client.presence(Request::new(pb::PresenceRequest { to: id })).await
         {
             let mut stream = answer.into_inner();
-            if stream.message().await.is_ok_and(|first| first.is_some()) && stream.message().await.is_err() {
+            if stream.message().await.is_ok_and(|first| first.is_some()) && stream.message().await.is_err() && gone.send(id).is_err() {
                 return;
             }
         }
@@ -98,7 +102,7 @@ async fn replace<S: StateMachine>(
     let Some(rank) = replica()?.rank_without(gone) else { return Some(()) };
     // Half a turn apart for two; more share it out.
     tokio::time::sleep(TURN * rank.min(4) as u32 / 2).await;
-    while leadership.borrow().leader.as_ref().is_some_and(|(leader, _)| *leader == gone) {
+    while leads(leadership, gone) {
         replica()?.call_election().await;
         tokio::time::sleep(TURN).await;
     }

@@ -114,9 +114,10 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
             Ok::<_, StoreError>((dir, Arc::new(medium), snapshots))
         });
         let (dir, medium, snapshots) = opened.await.map_err(|e| OpenError::Recover(e.to_string()))??;
-        let network = Network::new(id, identity.clone());
+        let network = Network::new(id, identity);
+        let lines = network.lines();
         let replica = Self::start(config, Storage { medium, snapshots, dir: Some(dir) }, network).await?;
-        tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), id, identity));
+        tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), lines));
         Ok(replica)
     }
 
@@ -338,6 +339,11 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
     #[cfg(test)]
     pub(super) fn disable_election_timeout(&self) {
         self.0.raft.runtime_config().elect(false);
+    }
+
+    /// The other members, with their addresses.
+    pub(super) fn others(&self) -> BTreeMap<u64, String> {
+        self.status().members.into_iter().filter(|m| m.id != self.id()).map(|m| (m.id, m.address)).collect()
     }
 
     /// Place of this replica among the voters that are left without `leader`.

@@ -74,7 +74,7 @@ impl<S: StateMachine> Raft for RaftService<S> {
         if to != id {
             return Err(Refused::NotHere { to, here: id }.into());
         }
-        Ok(Response::new(Box::pin(presence::shown(self.0.leadership(), id))))
+        Ok(Response::new(Box::pin(presence::shown(self.0.leadership()))))
     }
 
     async fn add_replica(&self, request: Request<pb::AddReplicaRequest>) -> Result<Response<pb::AddReplicaReply>, Status> {
