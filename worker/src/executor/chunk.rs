@@ -182,14 +182,14 @@ impl Group {
                 .into_iter()
                 .map(|row| PreviewRow { cells: row.cells.into_iter().map(shorten).collect(), weight: row.weight })
                 .collect(),
-            columns: part.columns,
+            columns: part.columns.into_iter().map(shorten).collect(),
             // Who prepares it, and under which name until it is published, is the agent's to say.
             ..OutputPart::default()
         });
     }
 }
 
-/// A cell of a preview is for a person's eyes and travels in the report and the log; a key of megabytes stays in the part.
+/// A cell or a heading of a preview is for a person's eyes and travels in the report and the log; a key of megabytes stays in the part.
 fn shorten(mut cell: String) -> String {
     const LONGEST: usize = 256;
     if cell.len() > LONGEST {
