@@ -1,7 +1,7 @@
 //! One stream to one scheduler, as events for the edge.
-use super::{edge::EdgeInput, shuffle::fetch::chain};
+use super::edge::EdgeInput;
 use raftwerk_proto::v1::{WorkerMessage, worker_session_client::WorkerSessionClient};
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, plain_error, plain_status};
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -54,7 +54,7 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
         Ok(channel) => channel,
         Err(error) => {
             let hopeless = !matches!(error, ConnectError::Unreachable { .. });
-            return Ended { reason: chain(&error), hopeless };
+            return Ended { reason: plain_error(&error), hopeless };
         }
     };
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -65,7 +65,7 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
     let ended = |reason: String| Ended { reason, hopeless: false };
     let mut messages = match client.session(UnboundedReceiverStream::new(receiver)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return ended(status.message().to_owned()),
+        Err(status) => return ended(plain_status(&status)),
     };
     loop {
         match messages.message().await {
@@ -73,7 +73,7 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
                 let _ = edge.send(EdgeInput::Message(number, message));
             }
             Ok(None) => return ended("the scheduler closed the session".into()),
-            Err(status) => return ended(status.message().to_owned()),
+            Err(status) => return ended(plain_status(&status)),
         }
     }
 }

@@ -3,7 +3,7 @@ use super::{service::BlockReader, store::ShuffleStore};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, plain_error, plain_status};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
@@ -162,9 +162,9 @@ impl Fetcher {
     ) -> Result<Vec<BlockRange>, Failure> {
         let failed = |error: tonic::Status| match error.code() {
             tonic::Code::NotFound | tonic::Code::DataLoss => Failure::Gone(error.message().to_owned()),
-            _ => Failure::Source(format!("{address}: {}", error.message())),
+            _ => Failure::Source(format!("{address}: {}", plain_status(&error))),
         };
-        let channel = self.channel(address).await.map_err(|error| Failure::Source(chain(&error)))?;
+        let channel = self.channel(address).await.map_err(|error| Failure::Source(plain_error(&error)))?;
         let mut client = WorkerDataClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let silent = |_| Failure::Source(format!("{address}: nothing came for {} s", SILENCE.as_secs()));
         let response = tokio::time::timeout(SILENCE, client.fetch_partition(request)).await.map_err(silent)?;
