@@ -211,6 +211,32 @@ fn an_output_that_exists_is_never_touched_unless_asked() {
     assert!(!left.iter().any(|n| n.to_string_lossy().contains("raftwerk-tmp")), "left over: {left:?}");
 }
 
+/// The survivor of three went on naming the dead leader.
+#[test]
+fn without_a_majority_no_leader_is_named_and_what_is_missing_is_said() {
+    let mut cluster = Cluster::start(3, 0);
+    let leader = cluster.leader();
+    let view = cluster.json(&["cluster", "show"]);
+    assert_eq!(view["majority"], true, "{view:#}");
+    assert!(view["replicas"].as_array().expect("replicas").iter().all(|r| r["answers"] == true && r["applied_index"].is_u64()), "{view:#}");
+    let survivor = (0..3).find(|index| *index != leader).expect("another");
+    for index in (0..3).filter(|index| *index != survivor) {
+        cluster.schedulers[index].kill();
+    }
+    let view = cluster.json(&["cluster", "show"]);
+    assert!(view["leader"].is_null() && view["majority"] == false, "{view:#}");
+    let replicas = view["replicas"].as_array().expect("replicas");
+    assert!(replicas.iter().all(|r| r["leader"] == false), "{view:#}");
+    for replica in replicas {
+        let alive = replica["address"].as_str() == Some(cluster.addresses[survivor].as_str());
+        assert_eq!(replica["answers"], alive, "{view:#}");
+        assert_eq!(replica["error"].is_null(), alive, "{view:#}");
+    }
+    let said = text(&cluster.run(&["cluster", "show"]).stdout);
+    assert!(said.contains("no leader known") && said.contains("1 of 3 answer, which is no majority (2)"), "{said}");
+    assert_eq!(said.matches("nothing listens there").count(), if view["last_leader"].is_null() { 2 } else { 3 }, "{said}");
+}
+
 #[test]
 fn processes_end_cleanly_on_sigterm_and_continue_where_they_were() {
     let mut cluster = Cluster::start(1, 1);

@@ -4,6 +4,7 @@
 
 mod call_error;
 mod follow;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -21,6 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::failure::Exit;
 pub use call_error::CallError;
 pub use follow::{Sighting, Standstill, ended};
+pub use survey::Survey;
 use verdict::Verdict;
 
 /// Between rounds over all addresses: short, since an election takes a fraction of a second; doubled up to the second value so that
