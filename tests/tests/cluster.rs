@@ -283,18 +283,24 @@ fn strangers_and_wrong_tokens_get_nothing() {
 #[test]
 fn a_data_directory_serves_one_process_of_one_cluster() {
     let cluster = Cluster::start(1, 1);
-    let second = cluster.run(&[
-        "scheduler",
-        "start",
-        "--name",
-        "second",
-        "--listen",
-        "127.0.0.1:0",
-        "--data-dir",
-        &cluster.path("scheduler-1").display().to_string(),
-        "--bootstrap",
-    ]);
-    assert_ne!(second.status.code(), Some(0));
+    let dir = cluster.path("scheduler-1").display().to_string();
+    let start = ["scheduler", "start", "--name", "second", "--data-dir", &dir, "--bootstrap", "--listen"];
+    // Port 0 means the port that this directory had before, which its owner holds: neither that nor a free port gets further than the lock.
+    for listen in ["127.0.0.1:0".to_owned(), free_address()] {
+        let second = cluster.run(&[&start[..], &[&listen]].concat());
+        let said = text(&second.stderr);
+        assert_eq!(second.status.code(), Some(2), "{said}");
+        assert!(said.contains(&dir) && said.contains("in use by another process"), "{listen}: {said}");
+        assert!(!said.contains("cannot listen"), "{said}");
+    }
+    let dir = cluster.path("worker-1").display().to_string();
+    let second = cluster.run(&["worker", "start", "--data-dir", &dir, "--join", &cluster.addresses[0], "--no-gpu", "--cpus", "1"]);
     let said = text(&second.stderr);
-    assert!(said.contains("in use") || said.contains("listen"), "{said}");
+    assert_eq!(second.status.code(), Some(2), "{said}");
+    assert!(said.contains(&dir) && said.contains("used by another worker process"), "{said}");
+}
+
+/// Where nobody listens at the moment.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string()
 }

@@ -117,9 +117,11 @@ fn exit_of(error: &StartError) -> Exit {
 
 fn refused_start(error: StartError, name: &str) -> Failure {
     let exit = exit_of(&error);
+    let in_use = matches!(error, StartError::Raft(OpenError::Store(StoreError::InUse { .. })));
     let failure = Failure::new(exit, error).context(format!("scheduler {name} cannot start"));
     match exit {
         Exit::ContactLost => failure.fix("check that the schedulers run and that --join has the addresses they listen at"),
+        _ if in_use => failure.fix("stop that process, or give this one a --data-dir of its own"),
         _ => failure,
     }
 }
