@@ -63,6 +63,7 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
     let mut client =
         WorkerSessionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let ended = |reason: String| Ended { reason, hopeless: false };
+    // No deadline here: the session itself closes a link whose `Hello` is not answered, and one on which nothing is heard for the lease time.
     let mut messages = match client.session(UnboundedReceiverStream::new(receiver)).await {
         Ok(response) => response.into_inner(),
         Err(status) => return ended(plain_status(&status)),
