@@ -7,8 +7,9 @@ use raftwerk_proto::v1::{
     GetJobRequest, IndexRange, JobSpec, JobState, KernelKind, KernelRef, Param, StageInput, StageSpec, SubmitRequest,
 };
 use raftwerk_tests::cluster::Cluster;
-use raftwerk_transport::{Identity, PeerKind, connect};
+use raftwerk_transport::{CALL_DEADLINE, Identity, PeerKind, connect};
 use std::time::Instant;
+use tokio::time::timeout;
 
 pub fn run(tries: usize, replicas: usize) -> anyhow::Result<()> {
     println!("## one-task job, submit to done: {replicas} durable replicas, 2 workers, warm");
@@ -43,11 +44,12 @@ async fn over_one_connection(address: &str, identity: &Identity, tries: usize) -
     let (mut acknowledged, mut done) = (Vec::with_capacity(tries), Vec::with_capacity(tries));
     for n in 0..tries + 20 {
         let started = Instant::now();
-        let job = client.submit(SubmitRequest { spec: Some(one_task()), idempotency_key: format!("bench-{n}") }).await?.into_inner().job;
+        let request = SubmitRequest { spec: Some(one_task()), idempotency_key: format!("bench-{n}") };
+        let job = timeout(CALL_DEADLINE, client.submit(request)).await??.into_inner().job;
         let durable = started.elapsed();
-        let mut views = client.watch_job(GetJobRequest { job }).await?.into_inner();
+        let mut views = timeout(CALL_DEADLINE, client.watch_job(GetJobRequest { job })).await??.into_inner();
         let mut last = None;
-        while let Some(view) = views.message().await? {
+        while let Some(view) = timeout(CALL_DEADLINE, views.message()).await?? {
             last = Some(view);
         }
         anyhow::ensure!(last.is_some_and(|v| v.state() == JobState::Done), "job {job} did not end well");

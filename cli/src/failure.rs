@@ -1,6 +1,5 @@
 //! How a command ends: the exit codes scripts rely on, and the one place where errors are printed.
 
-use std::error::Error;
 use std::io::Write;
 
 use crate::job_file::JobFileError;
@@ -90,20 +89,6 @@ impl From<JobFileError> for Failure {
         let fix = error.fix.clone();
         Self { exit: Exit::BadUsage, error: error.into(), fix }
     }
-}
-
-/// The whole chain in one line, for errors that become part of another message.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -334,3 +334,83 @@ mod on_a_dev_cluster {
         assert_exit(&home.run(&["job", "list"]), 2);
     }
 }
+
+/// A start that knocks at a door where nobody lives: what it says, and when.
+mod joining_nobody {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::Child;
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// How long a line that comes "at once" may take on a busy machine; well below the patience of the start itself.
+    const AT_ONCE: Duration = Duration::from_secs(20);
+
+    struct Start {
+        child: Child,
+        lines: Receiver<String>,
+        address: String,
+    }
+
+    impl Drop for Start {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn start(home: &Home, role: &str, more: &[&str]) -> Start {
+        let (_, token) = raftwerk_transport::Authority::create("away").unwrap();
+        let token = home.write("join-token", &token.to_string());
+        // Bound and dropped: nobody listens there.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut command =
+            home.command(&[role, "start", "--name", "new", "--join", &address, "--data-dir", "data", "--listen", "127.0.0.1:0"]);
+        let mut child = command.arg("--token-file").arg(token).args(more).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
+        Start { child, lines, address }
+    }
+
+    impl Start {
+        fn expect_line(&self, words: &[&str]) {
+            let until = Instant::now() + AT_ONCE;
+            let mut seen = Vec::new();
+            while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                if words.iter().all(|word| line.contains(word)) {
+                    return;
+                }
+                seen.push(line);
+            }
+            panic!("no line with {words:?} in {seen:#?}");
+        }
+
+        fn terminate(&mut self) -> Option<i32> {
+            assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+            self.child.wait().unwrap().code()
+        }
+    }
+
+    #[test]
+    fn a_scheduler_says_at_once_whom_it_asks_why_they_fail_and_until_when_and_gives_up_with_5() {
+        let home = Home::new();
+        let mut start = start(&home, "scheduler", &[]);
+        let address = start.address.clone();
+        start.expect_line(&["joining the cluster through", &address, "giving up after 30 s"]);
+        start.expect_line(&[&address, "nothing listens there (connection refused)", "trying on for"]);
+        assert_eq!(start.child.wait().unwrap().code(), Some(5));
+        let rest: Vec<String> = start.lines.iter().collect();
+        assert!(rest.iter().any(|line| line.contains("within 30 s") && line.contains(&address)), "{rest:#?}");
+        assert!(rest.iter().any(|line| line.starts_with("fix: ") && line.contains("--join")), "{rest:#?}");
+    }
+
+    #[test]
+    fn a_worker_says_at_once_whom_it_asks_and_why_they_fail_and_heeds_sigterm_while_it_waits() {
+        let home = Home::new();
+        let mut start = start(&home, "worker", &["--no-gpu", "--cpus", "1"]);
+        let address = start.address.clone();
+        start.expect_line(&["joining the cluster through", &address]);
+        start.expect_line(&[&address, "nothing listens there (connection refused)", "trying on until"]);
+        assert_eq!(start.terminate(), Some(0));
+    }
+}

@@ -4,6 +4,8 @@
 //! ([`Kernel::prepare`]) and then runs tasks on the result. Output is **per task**: nothing is combined across tasks, so the bytes
 //! do not depend on how tasks were grouped into leases.
 
+use std::cmp::Ordering;
+
 use crate::gpu::Gpu;
 
 /// Map kernels turn a split into shuffle blocks (one per partition) and tallies; reduce kernels turn one partition's blocks, in task
@@ -93,11 +95,45 @@ pub struct StageContext {
     pub format: String,
 }
 
+/// The integers `start .. start + count` that a job's tasks share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexRange {
+    pub start: u64,
+    pub count: u64,
+}
+
+/// One end of a range, for a message that names the key to mend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeField {
+    Start,
+    Count,
+}
+
+/// Why a range does not go with the parameters. The texts go on where the field's name stands: "count .. is 0, but ..".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeProblem {
+    pub field: RangeField,
+    pub message: String,
+    pub fix: String,
+}
+
 pub trait Kernel: Send + Sync {
     fn descriptor(&self) -> &'static Descriptor;
 
     /// Parses the parameters; the result is shared by all tasks of the stage. Cheap.
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError>;
+
+    /// Looks at the range of integers that a job gives a map kernel, for rules that parameters and range make together, such as an image
+    /// whose rows the integers are. Asked once, at submit, with complete parameters.
+    fn check_range(&self, _params: &Params, _range: &IndexRange) -> Result<(), RangeProblem> {
+        Ok(())
+    }
+
+    /// Reduce: which of two preview rows of equal weight comes first. Must be the order in which a part chose among its own rows, or the
+    /// rows shown would depend on the number of partitions.
+    fn compare_preview(&self, _params: &Params, a: &[String], b: &[String]) -> Ordering {
+        a.cmp(b)
+    }
 
     /// Turns final tallies (summed over all tasks, in descriptor order) into lines for a person, for example an estimate.
     fn present_tallies(&self, _params: &Params, _tallies: &[u128]) -> Vec<(String, String)> {
@@ -175,7 +211,7 @@ pub struct Part {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct PreviewRow {
     pub cells: Vec<String>,
-    /// Rows of different parts are merged by falling weight, then by cells.
+    /// Rows of different parts are merged by falling weight, then by [`Kernel::compare_preview`].
     pub weight: u64,
 }
 

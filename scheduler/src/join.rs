@@ -6,9 +6,10 @@ use raftwerk_proto::v1::join_client::JoinClient;
 use raftwerk_proto::v1::raft_client::RaftClient;
 use raftwerk_proto::v1::{AddReplicaRequest, JoinReply, JoinRequest, RaftNode};
 use raftwerk_transport::{
-    Authority, CALL_DEADLINE, ConnectError, Identity, JoinToken, PeerKind, PendingIdentity, connect, connect_to_join,
+    Authority, CALL_DEADLINE, ConnectError, Identity, JoinToken, PeerKind, PendingIdentity, connect, connect_to_join, plain_error,
+    plain_status,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 use tonic::{Code, Request, Status};
 
@@ -28,6 +29,46 @@ fn leader_of(status: &Status) -> Option<String> {
     status.metadata().get(LEADER_KEY)?.to_str().ok().filter(|a| !a.is_empty()).map(str::to_string)
 }
 
+/// What was asked, and what came of it, told while the asking goes on: a person who mistyped an address should not wait for the end of our
+/// patience to read which one.
+struct Knocking {
+    doing: &'static str,
+    until: Instant,
+    answers: BTreeMap<String, String>,
+}
+
+impl Knocking {
+    fn new(doing: &'static str, addresses: &[String], patience: Duration) -> Knocking {
+        tracing::info!("{doing} through {}; giving up after {} s", addresses.join(", "), patience.as_secs());
+        Knocking { doing, until: Instant::now() + patience, answers: BTreeMap::new() }
+    }
+
+    fn goes_on(&self) -> bool {
+        Instant::now() < self.until
+    }
+
+    fn failed(&mut self, address: &str, reason: String) {
+        if self.answers.get(address) != Some(&reason) {
+            let left = self.until.saturating_duration_since(Instant::now()).as_secs();
+            tracing::warn!("{}: {}; trying on for {left} s", self.doing, named(address, &reason));
+        }
+        self.answers.insert(address.to_string(), reason);
+    }
+
+    /// The last word of each address.
+    fn said(&self) -> String {
+        if self.answers.is_empty() {
+            return "no address was given".into();
+        }
+        self.answers.iter().map(|(address, reason)| named(address, reason)).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// A reason that names the address needs no heading.
+fn named(address: &str, reason: &str) -> String {
+    if reason.contains(address) { reason.to_string() } else { format!("{address}: {reason}") }
+}
+
 /// Asks the addresses in turn, and the leader they name, until one gives an identity.
 pub(crate) async fn obtain_identity(
     config: &SchedulerConfig,
@@ -35,10 +76,9 @@ pub(crate) async fn obtain_identity(
     addresses: &[String],
     token: &JoinToken,
 ) -> Result<(Identity, Authority, Vec<String>), StartError> {
-    let started = Instant::now();
+    let mut knocking = Knocking::new("joining the cluster", addresses, PATIENCE);
     let mut queue: VecDeque<String> = addresses.iter().cloned().collect();
-    let mut last = "no address was given".to_string();
-    while started.elapsed() < PATIENCE {
+    while knocking.goes_on() {
         let Some(next) = queue.pop_front() else {
             tokio::time::sleep(PAUSE).await;
             queue.extend(addresses.iter().cloned());
@@ -50,10 +90,10 @@ pub(crate) async fn obtain_identity(
         let channel = match connect_to_join(&next, token).await {
             Ok(channel) => channel,
             Err(error @ ConnectError::Unreachable { .. }) => {
-                last = error.to_string();
+                knocking.failed(&next, plain_error(&error));
                 continue;
             }
-            Err(error) => return Err(StartError::Join(error.to_string())),
+            Err(error) => return Err(StartError::Join(plain_error(&error))),
         };
         let pending = PendingIdentity::new().map_err(|e| StartError::Join(e.to_string()))?;
         let mut request = Request::new(JoinRequest {
@@ -68,16 +108,17 @@ pub(crate) async fn obtain_identity(
         match JoinClient::new(channel).join(request).await {
             Ok(reply) => return complete(pending, reply.into_inner()),
             Err(status) if passing(&status) => {
-                last = status.message().to_string();
-                if let Some(leader) = leader_of(&status) {
-                    queue.push_front(leader);
+                // Being sent on to the leader is the way in, not a failure.
+                match leader_of(&status) {
+                    Some(leader) => queue.push_front(leader),
+                    None => knocking.failed(&next, plain_status(&status)),
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(status) => return Err(StartError::Join(status.message().to_string())),
+            Err(status) => return Err(StartError::Join(plain_status(&status))),
         }
     }
-    Err(StartError::Unreachable(format!("no scheduler let this replica in within {} s; the last answer: {last}", PATIENCE.as_secs())))
+    Err(StartError::Unreachable(format!("no scheduler let this replica in within {} s: {}", PATIENCE.as_secs(), knocking.said())))
 }
 
 fn complete(pending: PendingIdentity, reply: JoinReply) -> Result<(Identity, Authority, Vec<String>), StartError> {
@@ -90,10 +131,9 @@ fn complete(pending: PendingIdentity, reply: JoinReply) -> Result<(Identity, Aut
 
 /// Asks the leader to make this running replica a voter. Repeatable.
 pub(crate) async fn become_voter(identity: &Identity, name: &str, address: &str, addresses: &[String]) -> Result<(), StartError> {
-    let started = Instant::now();
+    let mut knocking = Knocking::new("becoming a voter of the cluster", addresses, PATIENCE + ADD_DEADLINE);
     let mut queue: VecDeque<String> = addresses.iter().cloned().collect();
-    let mut last = String::new();
-    while started.elapsed() < PATIENCE + ADD_DEADLINE {
+    while knocking.goes_on() {
         let Some(next) = queue.pop_front() else {
             tokio::time::sleep(PAUSE).await;
             queue.extend(addresses.iter().cloned());
@@ -102,7 +142,7 @@ pub(crate) async fn become_voter(identity: &Identity, name: &str, address: &str,
         let channel = match connect(&next, identity, PeerKind::Scheduler).await {
             Ok(channel) => channel,
             Err(error) => {
-                last = error.to_string();
+                knocking.failed(&next, plain_error(&error));
                 continue;
             }
         };
@@ -112,13 +152,13 @@ pub(crate) async fn become_voter(identity: &Identity, name: &str, address: &str,
         match RaftClient::new(channel).add_replica(request).await {
             Ok(_) => return Ok(()),
             Err(status) => {
-                last = status.message().to_string();
-                if let Some(leader) = leader_of(&status) {
-                    queue.push_front(leader);
+                match leader_of(&status) {
+                    Some(leader) => queue.push_front(leader),
+                    None => knocking.failed(&next, plain_status(&status)),
                 }
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
-    Err(StartError::Join(format!("the cluster did not make this replica a voter in time; the last answer: {last}")))
+    Err(StartError::Join(format!("the cluster did not make this replica a voter in time: {}", knocking.said())))
 }

@@ -5,7 +5,7 @@ use crate::edge::{self, Shared};
 use crate::join;
 use crate::leader::Timing;
 use crate::machine::Replicated;
-use crate::raft::{RaftConfig, Replica};
+use crate::raft::{DataDir, RaftConfig, Replica, StoreError};
 use crate::services::client::ClientService;
 use crate::services::join::JoinService;
 use crate::services::worker_session::WorkerSessionService;
@@ -50,7 +50,12 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
         return Err(StartError::Empty(config.data_dir.clone()));
     }
 
-    let listener = listen(&config).await?;
+    let listener = match listen(&config).await {
+        Ok(listener) => listener,
+        // Whoever runs on this directory holds its port too; another --listen would be no way out. Name the cause, not the symptom.
+        Err(error @ StartError::Listen { .. }) if known => return Err(holder(&config.data_dir).unwrap_or(error)),
+        Err(error) => return Err(error),
+    };
     let bound = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
     let address = advertised(&config, &listener)?;
 
@@ -101,6 +106,14 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
         join::become_voter(&identity, &config.name, &address, &peers).await?;
     }
     Ok(RunningScheduler { address, replica, replica_id, cluster, data_dir: config.data_dir, stop, server, edge })
+}
+
+/// The refusal of a data directory that another process holds.
+fn holder(dir: &Path) -> Option<StartError> {
+    match DataDir::take(dir) {
+        Err(in_use @ StoreError::InUse { .. }) => Some(StartError::Raft(in_use.into())),
+        _ => None,
+    }
 }
 
 /// A free port is chosen once and kept: the other replicas know it from the log.

@@ -109,9 +109,14 @@ impl Cluster {
         Cluster::with_worker_flags(schedulers, workers, &["--cpus", "1", "--no-gpu"])
     }
 
-    pub fn with_worker_flags(schedulers: usize, workers: usize, flags: &[&str]) -> Cluster {
+    /// A home for processes that are added one by one.
+    pub fn empty() -> Cluster {
         let home = tempfile::Builder::new().prefix("raftwerk-test-").tempdir().expect("a temporary directory");
-        let mut cluster = Cluster { schedulers: Vec::new(), workers: Vec::new(), home, addresses: Vec::new() };
+        Cluster { schedulers: Vec::new(), workers: Vec::new(), home, addresses: Vec::new() }
+    }
+
+    pub fn with_worker_flags(schedulers: usize, workers: usize, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::empty();
         for n in 1..=schedulers {
             cluster.add_scheduler(n);
         }
@@ -130,7 +135,7 @@ impl Cluster {
         self.path("scheduler-1/join-token").display().to_string()
     }
 
-    fn add_scheduler(&mut self, n: usize) {
+    pub fn add_scheduler(&mut self, n: usize) {
         let name = format!("scheduler-{n}");
         let mut args: Vec<String> = ["scheduler", "start", "--listen", "127.0.0.1:0", "--name", &name].map(String::from).to_vec();
         args.extend(["--data-dir".into(), self.path(&name).display().to_string()]);

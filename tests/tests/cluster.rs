@@ -211,6 +211,32 @@ fn an_output_that_exists_is_never_touched_unless_asked() {
     assert!(!left.iter().any(|n| n.to_string_lossy().contains("raftwerk-tmp")), "left over: {left:?}");
 }
 
+/// The survivor of three went on naming the dead leader.
+#[test]
+fn without_a_majority_no_leader_is_named_and_what_is_missing_is_said() {
+    let mut cluster = Cluster::start(3, 0);
+    let leader = cluster.leader();
+    let view = cluster.json(&["cluster", "show"]);
+    assert_eq!(view["majority"], true, "{view:#}");
+    assert!(view["replicas"].as_array().expect("replicas").iter().all(|r| r["answers"] == true && r["applied_index"].is_u64()), "{view:#}");
+    let survivor = (0..3).find(|index| *index != leader).expect("another");
+    for index in (0..3).filter(|index| *index != survivor) {
+        cluster.schedulers[index].kill();
+    }
+    let view = cluster.json(&["cluster", "show"]);
+    assert!(view["leader"].is_null() && view["majority"] == false, "{view:#}");
+    let replicas = view["replicas"].as_array().expect("replicas");
+    assert!(replicas.iter().all(|r| r["leader"] == false), "{view:#}");
+    for replica in replicas {
+        let alive = replica["address"].as_str() == Some(cluster.addresses[survivor].as_str());
+        assert_eq!(replica["answers"], alive, "{view:#}");
+        assert_eq!(replica["error"].is_null(), alive, "{view:#}");
+    }
+    let said = text(&cluster.run(&["cluster", "show"]).stdout);
+    assert!(said.contains("no leader known") && said.contains("1 of 3 answer, which is no majority (2)"), "{said}");
+    assert_eq!(said.matches("nothing listens there").count(), if view["last_leader"].is_null() { 2 } else { 3 }, "{said}");
+}
+
 #[test]
 fn processes_end_cleanly_on_sigterm_and_continue_where_they_were() {
     let mut cluster = Cluster::start(1, 1);
@@ -257,18 +283,24 @@ fn strangers_and_wrong_tokens_get_nothing() {
 #[test]
 fn a_data_directory_serves_one_process_of_one_cluster() {
     let cluster = Cluster::start(1, 1);
-    let second = cluster.run(&[
-        "scheduler",
-        "start",
-        "--name",
-        "second",
-        "--listen",
-        "127.0.0.1:0",
-        "--data-dir",
-        &cluster.path("scheduler-1").display().to_string(),
-        "--bootstrap",
-    ]);
-    assert_ne!(second.status.code(), Some(0));
+    let dir = cluster.path("scheduler-1").display().to_string();
+    let start = ["scheduler", "start", "--name", "second", "--data-dir", &dir, "--bootstrap", "--listen"];
+    // Port 0 means the port that this directory had before, which its owner holds: neither that nor a free port gets further than the lock.
+    for listen in ["127.0.0.1:0".to_owned(), free_address()] {
+        let second = cluster.run(&[&start[..], &[&listen]].concat());
+        let said = text(&second.stderr);
+        assert_eq!(second.status.code(), Some(2), "{said}");
+        assert!(said.contains(&dir) && said.contains("in use by another process"), "{listen}: {said}");
+        assert!(!said.contains("cannot listen"), "{said}");
+    }
+    let dir = cluster.path("worker-1").display().to_string();
+    let second = cluster.run(&["worker", "start", "--data-dir", &dir, "--join", &cluster.addresses[0], "--no-gpu", "--cpus", "1"]);
     let said = text(&second.stderr);
-    assert!(said.contains("in use") || said.contains("listen"), "{said}");
+    assert_eq!(second.status.code(), Some(2), "{said}");
+    assert!(said.contains(&dir) && said.contains("used by another worker process"), "{said}");
+}
+
+/// Where nobody listens at the moment.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string()
 }

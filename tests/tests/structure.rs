@@ -83,3 +83,82 @@ fn the_tree_names_no_machine_of_ours() {
         assert!(home.len() < 6 || !text.contains(&home), "{file} names a home directory");
     }
 }
+
+/// Every call of a generated client stands where something bounds its waiting, and every call of the protocol stands in the table that
+/// operators read.
+#[test]
+fn every_call_has_a_deadline_and_a_line_in_the_operations_page() {
+    let mut files = Vec::new();
+    sources(&root().join("proto/raftwerk"), &mut files);
+    let protocol: String = files.iter().map(|file| std::fs::read_to_string(file).expect("a readable protocol")).collect();
+    let calls: Vec<&str> =
+        protocol.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split_once('(').map(|(name, _)| name)).collect();
+    assert!(calls.len() >= 17, "the protocol is not where it was: {calls:?}");
+    let page = std::fs::read_to_string(root().join("docs/operations.md")).expect("the operations page");
+    let table = page.split("\n## ").find(|section| section.starts_with("Deadlines")).expect("a section on deadlines");
+    let untold: Vec<_> = calls.iter().filter(|call| !table.contains(&format!("`{call}`"))).collect();
+    assert!(untold.is_empty(), "docs/operations.md does not tell the deadlines of {untold:?}");
+
+    let mut offences = Vec::new();
+    let mut found = 0;
+    for folder in ["cli/src", "worker/src", "scheduler/src", "bench/src", "transport/src"] {
+        let mut files = Vec::new();
+        sources(&root().join(folder), &mut files);
+        for file in files.iter().filter(|file| !file.components().any(|part| part.as_os_str() == "tests")) {
+            let text = std::fs::read_to_string(file).expect("a readable source");
+            // Others call through a type of their own, whose file is looked at.
+            if !text.contains("_client::") {
+                continue;
+            }
+            for call in &calls {
+                for at in calls_of(&text, &snake_case(call)) {
+                    found += 1;
+                    if !is_bounded(&text, at) {
+                        let line = text[..at].lines().count();
+                        offences.push(format!("{}:{line} awaits `{call}` without a deadline", file.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(found >= 16, "only {found} calls found; how they are made has changed, and this test with it must");
+    assert!(offences.is_empty(), "{offences:#?}");
+}
+
+/// Places where a client makes this call: `client.vote(..`, or `RaftClient::new(..).vote(..`.
+fn calls_of<'a>(text: &'a str, call: &str) -> impl Iterator<Item = usize> + use<'a> {
+    let call = format!(".{call}(");
+    let found: Vec<usize> = text.match_indices(&call).map(|(at, _)| at).collect();
+    found.into_iter().filter(|at| {
+        let before = text[..*at].trim_end();
+        before.ends_with("client") || (before.ends_with(')') && before.lines().last().is_some_and(|line| line.contains("Client::new(")))
+    })
+}
+
+/// Whether the call's own statement, or the lines just before it, set a deadline or hand it to a function that does.
+fn is_bounded(text: &str, at: usize) -> bool {
+    let from = text[..at].rmatch_indices('\n').nth(7).map_or(0, |(line, _)| line);
+    let place = &text[from..at];
+    let marks = ["timeout(", "set_timeout(", ".call(", "call_within(", "// No deadline here: "];
+    marks.iter().any(|mark| place.contains(mark))
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}
+
+#[test]
+fn a_call_without_a_deadline_is_noticed() {
+    let bare = "let mut client = RaftClient::new(channel);\nlet reply = client.vote(request).await?;\n";
+    assert!(calls_of(bare, "vote").all(|at| !is_bounded(bare, at)) && calls_of(bare, "vote").count() == 1);
+    let bound = "request.set_timeout(LIMIT);\nmatch RaftClient::new(channel).vote(request).await {\n";
+    assert!(calls_of(bound, "vote").all(|at| is_bounded(bound, at)) && calls_of(bound, "vote").count() == 1);
+    assert_eq!(calls_of("ballot.vote(me)", "vote").count(), 0);
+}

@@ -23,6 +23,7 @@ use crate::connect_error::ConnectError;
 use crate::identity::Identity;
 use crate::listener::{ALPN, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
 use crate::peer::PeerKind;
+use crate::plain::OwnWords;
 use crate::token::JoinToken;
 use crate::verify::{ClusterVerifier, TokenVerifier};
 
@@ -136,7 +137,10 @@ impl Dialer {
         // but only if it goes on with us: wait for these bytes, without consuming them. Were we to send first, the server's closing socket could
         // also answer with a reset that destroys the alert which says why.
         if tls.fill_buf().await?.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection after the TLS handshake"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                OwnWords("the peer closed the connection after the TLS handshake".into()),
+            ));
         }
         Ok(tls)
     }
@@ -145,7 +149,7 @@ impl Dialer {
 type Dialing = Pin<Box<dyn Future<Output = Result<TokioIo<TlsStream<TcpStream>>, ConnectError>> + Send>>;
 
 fn timed_out(what: &str, limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", limit.as_secs()))
+    io::Error::new(io::ErrorKind::TimedOut, OwnWords(format!("{what} within {} s", limit.as_secs())))
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {

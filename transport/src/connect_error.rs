@@ -6,6 +6,7 @@ use std::io;
 use rustls::AlertDescription;
 
 use crate::peer::PeerKind;
+use crate::plain::OwnWords;
 use crate::verify::Refusal;
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ impl ConnectError {
                 ConnectError::RefusedByPeer { address, source: error }
             }
             (None, rustls::Error::InvalidMessage(_)) => {
-                let source = io::Error::new(io::ErrorKind::InvalidData, "what answers there does not speak TLS");
+                let source = io::Error::new(io::ErrorKind::InvalidData, OwnWords("what answers there does not speak TLS".into()));
                 ConnectError::Unreachable { address, source }
             }
             (None, _) => ConnectError::Unreachable { address, source: error },

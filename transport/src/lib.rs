@@ -13,6 +13,7 @@
 //! identity         key + certificate + CA of one process                           private_file   secrets on disk, never half written
 //! peer             kinds of peers, and the caller of a request                     verify         how a peer's certificate is judged
 //! channel          outgoing connections     connect_error  why one failed          listener       incoming connections
+//! plain            the same for a person
 //! ```
 
 mod authority;
@@ -25,6 +26,7 @@ mod listener;
 mod pacer;
 mod peer;
 mod pem;
+mod plain;
 mod private_file;
 mod token;
 mod verify;
@@ -41,6 +43,7 @@ pub use identity::{Identity, PendingIdentity};
 pub use identity_error::IdentityError;
 pub use listener::{TlsIo, incoming, server};
 pub use peer::{Caller, Peer, PeerKind, UnknownPeerKind, called_by, caller_address, require};
+pub use plain::{plain_error, plain_status};
 pub use token::{JoinToken, TokenError};
 
 /// The largest message either side accepts. tonic's own limit of 4 MiB is smaller than a snapshot chunk or a batch of reports may be; generated

@@ -27,3 +27,6 @@ impl fmt::Display for LeaseKey {
         write!(f, "{}-{}-{}", self.epoch, self.index, self.position)
     }
 }
+
+/// What an executor calls the file it writes a lease's output to. It has the descriptor alone; its agent puts the path here.
+pub(crate) const OUTPUT_FILE: &str = "the lease's output file";

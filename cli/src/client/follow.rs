@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::{GetJobRequest, JobState, JobView};
+use raftwerk_transport::plain_status;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::verdict::Verdict;
-use super::{Attempt, CallError, Cluster, PAUSE, one_line};
+use super::{Attempt, CallError, Cluster, PAUSE};
 
 /// The stream speaks on every change only. After this much silence the job is asked for: a deposed leader that still holds the
 /// connection would otherwise keep us waiting for ever.
@@ -135,7 +136,7 @@ impl Cluster {
             Verdict::AskLeader(_) => Watched::Redirected,
             Verdict::Final if status.code() != Code::Internal => Watched::Refused(CallError::Refused(Box::new(status))),
             // A replica that breaks is no reason to stop waiting for the job; the others may be sound.
-            Verdict::Final | Verdict::TryAnother => Watched::Broken(one_line(&status)),
+            Verdict::Final | Verdict::TryAnother => Watched::Broken(plain_status(&status)),
         }
     }
 }

@@ -4,24 +4,25 @@
 
 mod call_error;
 mod follow;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::client_client::ClientClient;
 use raftwerk_proto::v1::*;
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, plain_error, plain_status};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::failure::{Exit, chain};
+use crate::failure::Exit;
 pub use call_error::CallError;
 pub use follow::{Sighting, Standstill, ended};
+pub use survey::Survey;
 use verdict::Verdict;
 
 /// Between rounds over all addresses: short, since an election takes a fraction of a second; doubled up to the second value so that
@@ -189,7 +190,7 @@ impl Cluster {
         match self.judge(address, &status) {
             Verdict::Final => Attempt::Refusal(status),
             Verdict::AskLeader(_) => Attempt::Redirected,
-            Verdict::TryAnother => Attempt::Failed(one_line(&status)),
+            Verdict::TryAnother => Attempt::Failed(plain_status(&status)),
         }
     }
 
@@ -225,7 +226,7 @@ impl Cluster {
                     channel
                 }
                 Ok(Err(error)) => {
-                    let reason = chain(&error);
+                    let reason = plain_error(&error);
                     return Err(match error {
                         ConnectError::Unreachable { .. } => Attempt::Failed(reason),
                         ConnectError::BadAddress { .. } => Attempt::Hopeless(reason, Exit::BadUsage),
@@ -237,24 +238,4 @@ impl Cluster {
         };
         Ok(ClientClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
-}
-
-/// Why an attempt failed, short enough for a progress line.
-fn one_line(status: &Status) -> String {
-    let Some(source) = std::error::Error::source(status) else {
-        return if status.message().is_empty() { format!("{:?}", status.code()) } else { status.message().to_owned() };
-    };
-    let mut cause = Some(source);
-    while let Some(error) = cause {
-        // What TLS and HTTP/2 have to say about a peer that died mid-sentence helps nobody.
-        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(
-            kind,
-            Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
-        ) {
-            return "the connection broke".to_owned();
-        }
-        cause = error.source();
-    }
-    chain(source)
 }

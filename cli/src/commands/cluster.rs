@@ -15,11 +15,11 @@ pub enum ClusterCommand {
 
 pub async fn cluster(console: &Console, target: &Target, command: ClusterCommand) -> Outcome {
     let ClusterCommand::Show = command;
-    let view = target.cluster()?.view().await?;
+    let survey = target.cluster()?.survey().await?;
     if console.is_json() {
-        console.json(views::cluster::to_json(&view));
+        console.json(views::cluster::to_json(&survey));
     } else {
-        views::cluster::print(console, &view);
+        views::cluster::print(console, &survey);
     }
     Ok(())
 }

@@ -58,16 +58,23 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     let name = args.name.clone();
     let bootstrap = args.bootstrap;
     let config = config(args)?;
-    let mut running = raftwerk_scheduler::start(config)
-        .await
-        .map_err(|error| Failure::new(exit_of(&error), error).context(format!("scheduler {name} cannot start")))?;
+    let stop = signals::stop_or_stdin(until_stdin_closes);
+    tokio::pin!(stop);
+    let started = tokio::select! {
+        started = raftwerk_scheduler::start(config) => started,
+        signal = &mut stop => {
+            console.note(format!("{signal}: scheduler {name} stops before it was ready"));
+            return Ok(());
+        }
+    };
+    let mut running = started.map_err(|error| refused_start(error, &name))?;
     if bootstrap {
         introduce(console, &running);
     }
     ready::scheduler(console, &name, running.replica(), running.cluster(), running.address());
     let outcome = tokio::select! {
         ended = running.wait() => ended.map_err(|message| Failure::say(Exit::Internal, format!("scheduler {name} stopped: {message}"))),
-        signal = signals::stop_or_stdin(until_stdin_closes) => {
+        signal = &mut stop => {
             console.note(format!("{signal}: scheduler {name} stops"));
             Ok(())
         }
@@ -105,6 +112,17 @@ fn exit_of(error: &StartError) -> Exit {
         StartError::Join(_) => Exit::Refused,
         StartError::Unreachable(_) => Exit::ContactLost,
         _ => Exit::Internal,
+    }
+}
+
+fn refused_start(error: StartError, name: &str) -> Failure {
+    let exit = exit_of(&error);
+    let in_use = matches!(error, StartError::Raft(OpenError::Store(StoreError::InUse { .. })));
+    let failure = Failure::new(exit, error).context(format!("scheduler {name} cannot start"));
+    match exit {
+        Exit::ContactLost => failure.fix("check that the schedulers run and that --join has the addresses they listen at"),
+        _ if in_use => failure.fix("stop that process, or give this one a --data-dir of its own"),
+        _ => failure,
     }
 }
 

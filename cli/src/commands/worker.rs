@@ -102,16 +102,24 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
         executor_program: executor::program()?,
         executor_args_prefix: executor::args_prefix(),
     };
-    let mut running = raftwerk_worker::start(config)
-        .await
-        .map_err(|error| Failure::new(exit_of(&error), error).context(format!("worker {name} cannot start")))?;
+    let stop = signals::stop_or_stdin(args.until_stdin_closes);
+    tokio::pin!(stop);
+    // Joining goes on for as long as the cluster is away, so it must heed the signals too.
+    let started = tokio::select! {
+        started = raftwerk_worker::start(config) => started,
+        signal = &mut stop => {
+            console.note(format!("{signal}: worker {name} stops before it has joined"));
+            return Ok(());
+        }
+    };
+    let mut running = started.map_err(|error| Failure::new(exit_of(&error), error).context(format!("worker {name} cannot start")))?;
     ready::worker(console, &name, running.id(), &running.address());
     let outcome = tokio::select! {
         ended = running.wait() => ended.map_err(|error| {
             let exit = if matches!(error, WorkerError::Refused(_)) { Exit::Refused } else { Exit::Internal };
             Failure::new(exit, error).context(format!("worker {name} stopped"))
         }),
-        signal = signals::stop_or_stdin(args.until_stdin_closes) => {
+        signal = &mut stop => {
             console.note(format!("{signal}: worker {name} stops"));
             Ok(())
         }

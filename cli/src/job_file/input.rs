@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use raftwerk_kernels::{Accepts, Descriptor};
+use raftwerk_kernels::{Accepts, Descriptor, RangeField};
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{Files, IndexRange, StageInput};
 
@@ -10,22 +10,56 @@ use super::limits::*;
 use super::paths;
 use super::problem::{Origin, Problem};
 use super::section::Section;
+use super::stages::Stage;
 use super::tree::Table;
 
 pub const NAME: &str = "input";
 
-pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<StageInput, Problem> {
+/// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
+pub struct Input {
+    pub stage_input: StageInput,
+    range_origins: Option<[Origin; 2]>,
+}
+
+impl Input {
+    /// Lets the kernel look at the range that it shall draw, count or sample.
+    pub fn check_range(&self, map: &Stage) -> Result<(), Problem> {
+        let (Some(Source::Range(range)), Some([start, count])) = (&self.stage_input.source, &self.range_origins) else { return Ok(()) };
+        // Only a test brings a kernel that is not in the registry.
+        let Ok(kernel) = raftwerk_kernels::find(map.kernel.name) else { return Ok(()) };
+        let range = raftwerk_kernels::IndexRange { start: range.start, count: range.count };
+        kernel.check_range(&map.params, &range).map_err(|problem| {
+            let (name, origin) = match problem.field {
+                RangeField::Start => ("start", start),
+                RangeField::Count => ("count", count),
+            };
+            // Whoever shrank the image by a flag should not look for the fault in the file.
+            let origin = match origin {
+                Origin::Flag(_) => origin.clone(),
+                _ => map.blamed_flag(&problem.message).unwrap_or_else(|| origin.clone()),
+            };
+            Problem::new(origin, format!("[input] range {name} {}", problem.message)).fix(problem.fix)
+        })
+    }
+}
+
+pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
     let section = Section::open(root, "input", &["files", "range", "format", "split"])?
         .ok_or_else(|| Problem::new(Origin::File, "the section [input] is missing").fix(wanted_input(kernel)))?;
+    let mut range_origins = None;
     let source = match (section.has("files"), section.has("range")) {
         (true, true) => {
             return Err(section.problem("has both `files` and `range`; a job reads one of them").fix(wanted_input(kernel)));
         }
         (false, false) => return Err(section.problem("needs `files` or `range`").fix(wanted_input(kernel))),
         (true, false) => Source::Files(files(&section, kernel, dir)?),
-        (false, true) => Source::Range(range(&section, kernel, partitions)?),
+        (false, true) => {
+            let (range, origins) = range(&section, kernel, partitions)?;
+            range_origins = Some(origins);
+            Source::Range(range)
+        }
     };
-    Ok(StageInput { name: NAME.to_owned(), source: Some(source) })
+    Ok(Input { stage_input: StageInput { name: NAME.to_owned(), source: Some(source) }, range_origins })
 }
 
 fn wanted_input(kernel: &Descriptor) -> &'static str {
@@ -72,7 +106,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
     })
 }
 
-fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<IndexRange, Problem> {
+fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<(IndexRange, [Origin; 2]), Problem> {
     let Some(range) = section.inner("range", &["start", "count", "tasks"])? else { return Err(section.problem("needs `range`")) };
     if kernel.accepts != Accepts::Index {
         let message = format!("is given, but kernel `{}` reads files", kernel.name);
@@ -83,7 +117,9 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
             return Err(section.problem_at(key, &section.origin, "has no meaning for a range; it belongs to `files`"));
         }
     }
-    let start = range.integer("start", 0, MAX_INDEX)?.map_or(0, |start| start.value);
+    let start = range.integer("start", 0, MAX_INDEX)?;
+    let start_origin = start.as_ref().map_or_else(|| range.origin.clone(), |start| start.origin.clone());
+    let start = start.map_or(0, |start| start.value);
     let count = range.integer("count", 0, MAX_INDEX)?.ok_or_else(|| range.problem("needs `count`, the number of integers"))?;
     if start.checked_add(count.value).is_none_or(|end| end > MAX_INDEX) {
         return Err(range.problem_at("count", &count.origin, format!("goes beyond the largest index, {MAX_INDEX}")));
@@ -102,5 +138,5 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
         let message = format!("times [reduce] partitions ({partitions}) makes more than {MAX_SHUFFLE_BLOCKS} shuffle blocks");
         return Err(range.problem_at("tasks", &range.origin, message).fix("use fewer, longer tasks or fewer partitions"));
     }
-    Ok(IndexRange { start, count: count.value, tasks })
+    Ok((IndexRange { start, count: count.value, tasks }, [start_origin, count.origin]))
 }

@@ -59,16 +59,17 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     let input = input::read(&root, map.kernel, partitions, dir)?;
     let head = Head::read(&root, stem)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
-    let tasks = match &input.source {
+    let tasks = match &input.stage_input.source {
         Some(Source::Range(range)) => range.tasks,
         _ => 1,
     };
     map.prepare("map", tasks, partitions, "")?;
+    input.check_range(&map)?;
     if let Some(reduce) = &reduce {
         let format = output.as_ref().map_or_else(|| reduce.kernel.formats.first().copied().unwrap_or(""), |output| &output.format);
         reduce.prepare("reduce", u64::from(partitions), 0, format)?;
     }
-    let mut stages = vec![map.into_spec("map", input, partitions)];
+    let mut stages = vec![map.into_spec("map", input.stage_input, partitions)];
     if let Some(reduce) = reduce {
         stages.push(reduce.into_spec("reduce", stages::from_stage("map"), 0));
     }

@@ -127,10 +127,15 @@ impl Stage {
             Ok(_) => Ok(()),
             Err(error) => {
                 let text = error.to_string();
-                let origin = params::blamed(&self.flags, &text).unwrap_or_else(|| self.origin.clone());
+                let origin = self.blamed_flag(&text).unwrap_or_else(|| self.origin.clone());
                 Err(Problem::new(origin, format!("[{label}] {text}")))
             }
         }
+    }
+
+    /// The flag that set a parameter which the text names.
+    pub fn blamed_flag(&self, text: &str) -> Option<Origin> {
+        params::blamed(&self.flags, text)
     }
 
     /// `output_partitions` is what this stage's output is cut into: the next stage's partitions, 0 for the last stage.

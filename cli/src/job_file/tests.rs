@@ -494,3 +494,30 @@ fn what_a_flag_set_is_blamed_on_the_flag() {
         parse(text, "stem", Path::new("/jobs"), Path::new("/here"), &patches, &Catalogue::of_this_build()).unwrap_err().in_file("job.toml");
     assert_eq!(problem.to_string(), "--set map.params.low=5: [map] kernel 'histogram': parameter 'low' = 5 must be less than 'high' = 5");
 }
+
+/// An empty range made a job that failed at its end with "an image without rows"; another count silently made another image.
+#[test]
+fn a_range_that_is_not_the_image_is_refused_where_it_stands() {
+    let refused = |range: &str, flags: &[&str]| {
+        let set_flags = set(flags);
+        let text = format!("[input]\nrange = {{ {range} }}\n[map]\nkernel = \"mandelbrot\"\nparams = {{ width = 90, height = 60 }}\n");
+        let problem = parse(&text, "stem", Path::new("/jobs"), Path::new("/here"), &set_flags, &Catalogue::of_this_build()).unwrap_err();
+        let error = problem.in_file("job.toml");
+        format!("{error}\nfix: {}", error.fix.as_deref().unwrap_or(""))
+    };
+    let rows = "but the image has 60 rows (parameter 'height'), and each integer is one row\nfix: set count = 60";
+    assert_eq!(refused("count = 0", &[]), format!("job.toml:2: [input] range count is 0, {rows}"));
+    assert_eq!(refused("count = 50", &[]), format!("job.toml:2: [input] range count is 50, {rows}, or height = 50"));
+    assert_eq!(
+        refused("start = 7, count = 60", &[]),
+        "job.toml:2: [input] range start is 7, but the image begins with row 0\nfix: leave `start` out"
+    );
+    assert_eq!(
+        refused("count = 60", &["map.params.height=30"]).lines().next().unwrap(),
+        "--set map.params.height=30: [input] range count is 60, but the image has 30 rows (parameter 'height'), and each integer is one row"
+    );
+    assert_eq!(
+        refused("count = 60", &["input.range.count=61"]).lines().next().unwrap(),
+        "--set input.range.count=61: [input] range count is 61, but the image has 60 rows (parameter 'height'), and each integer is one row"
+    );
+}

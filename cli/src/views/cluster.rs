@@ -1,15 +1,17 @@
-//! The cluster's replicas and the positions of their log.
+//! The cluster's replicas, which of them answer, and the positions of their logs.
 
-use raftwerk_proto::v1::ClusterView;
+use raftwerk_proto::v1::ReplicaView;
 use serde_json::{Value, json};
 
+use crate::client::Survey;
 use crate::console::Console;
-use crate::table::{Cell, Colour, Table};
+use crate::table::{Cell, Colour, Table, printable_lines};
 use crate::units::format_bytes;
 
-pub fn print(console: &Console, view: &ClusterView) {
-    let leader = if view.leader == 0 { "none known".to_owned() } else { format!("replica {}", view.leader) };
-    console.line(format!("cluster {}: leader {leader}, term {}, epoch {}", view.cluster, view.term, view.epoch));
+pub fn print(console: &Console, survey: &Survey) {
+    let view = &survey.view;
+    console.line(format!("cluster {}: {}, term {}, epoch {}", view.cluster, leader(survey), view.term, view.epoch));
+    console.line(answering(survey));
     console.line(format!(
         "log: last {}, committed {}, applied {}; snapshot at {}, compacted to {}; {} written",
         view.last_log_index,
@@ -21,35 +23,73 @@ pub fn print(console: &Console, view: &ClusterView) {
     ));
     console.line(format!("state: {} (answered by replica {}, version {})", view.state_hash, view.answered_by, view.version));
     console.line("");
-    let mut table = Table::new(["replica", "name", "address", "role", ">matched"]);
+    let mut table = Table::new(["replica", "name", "address", "role", ">matched", ">applied", "answers"]);
     for replica in &view.replicas {
-        let role = match (replica.leader, replica.voter) {
-            (true, _) => Cell::coloured("leader", Colour::Green),
-            (false, true) => "voter".into(),
-            (false, false) => "learner".into(),
-        };
         let matched = if replica.matched_index == 0 { String::new() } else { replica.matched_index.to_string() };
+        let (applied, answers) = match survey.answer(replica.replica) {
+            Ok(own) => (own.applied_index.to_string(), "yes".into()),
+            Err(reason) => (String::new(), Cell::coloured(format!("no: {reason}"), Colour::Red)),
+        };
         table.row([
             replica.replica.to_string().into(),
             replica.name.as_str().into(),
             replica.address.as_str().into(),
-            role,
+            role(survey, replica),
             matched.into(),
+            applied.into(),
+            answers,
         ]);
     }
     console.table(&table);
 }
 
-pub fn to_json(view: &ClusterView) -> Value {
+fn leader(survey: &Survey) -> String {
+    match (survey.leader(), survey.last_leader()) {
+        (Some(leader), _) if survey.has_majority() => format!("leader replica {leader}"),
+        // It has not noticed yet, or the others answer it and not us.
+        (Some(leader), _) => format!("replica {leader} says that it leads"),
+        (None, Some(last)) => match survey.answer(last) {
+            Ok(_) => format!("no leader known (replica {last} led last)"),
+            Err(reason) => format!("no leader known (replica {last} led last and gives no answer: {})", printable_lines(reason)),
+        },
+        (None, None) => "no leader known".to_owned(),
+    }
+}
+
+fn answering(survey: &Survey) -> String {
+    let (answering, voters, needed) = (survey.answering_voters(), survey.voters(), survey.needed());
+    if survey.has_majority() {
+        return format!("replicas: {answering} of {voters} answer");
+    }
+    format!(
+        "replicas: {answering} of {voters} answer, which is no majority ({needed}): nothing is submitted, leased or accepted until more are back"
+    )
+}
+
+fn role(survey: &Survey, replica: &ReplicaView) -> Cell {
+    match (survey.leader() == Some(replica.replica), replica.voter) {
+        (true, _) => Cell::coloured("leader", Colour::Green),
+        (false, true) => "voter".into(),
+        (false, false) => "learner".into(),
+    }
+}
+
+pub fn to_json(survey: &Survey) -> Value {
+    let view = &survey.view;
     json!({
-        "cluster": view.cluster, "leader": if view.leader == 0 { Value::Null } else { view.leader.into() }, "term": view.term,
-        "epoch": view.epoch, "last_log_index": view.last_log_index, "committed_index": view.committed_index,
+        "cluster": view.cluster, "leader": survey.leader(), "last_leader": survey.last_leader(), "majority": survey.has_majority(),
+        "term": view.term, "epoch": view.epoch, "last_log_index": view.last_log_index, "committed_index": view.committed_index,
         "applied_index": view.applied_index, "snapshot_index": view.snapshot_index, "purged_index": view.purged_index,
         "state_hash": view.state_hash, "answered_by": view.answered_by, "version": view.version,
         "log_bytes_written": view.log_bytes_written,
-        "replicas": view.replicas.iter().map(|replica| json!({
-            "replica": replica.replica, "name": replica.name, "address": replica.address, "voter": replica.voter,
-            "leader": replica.leader, "matched_index": replica.matched_index,
-        })).collect::<Vec<_>>(),
+        "replicas": view.replicas.iter().map(|replica| {
+            let own = survey.answer(replica.replica);
+            json!({
+                "replica": replica.replica, "name": replica.name, "address": replica.address, "voter": replica.voter,
+                "leader": survey.leader() == Some(replica.replica), "matched_index": replica.matched_index,
+                "answers": own.is_ok(), "error": own.err(),
+                "applied_index": own.ok().map(|own| own.applied_index), "state_hash": own.ok().map(|own| &own.state_hash),
+            })
+        }).collect::<Vec<_>>(),
     })
 }

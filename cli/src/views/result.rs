@@ -1,6 +1,6 @@
 //! What a job made: its top rows, its tallies, where the whole lies, and which device did how much.
 
-use raftwerk_kernels::Params;
+use raftwerk_kernels::{Kernel, Params};
 use raftwerk_proto::v1::{JobView, PreviewRow, StageSpec, TallyTotal};
 use serde_json::{Value, json};
 
@@ -41,10 +41,18 @@ pub fn print(console: &Console, view: &JobView) {
     console.note(format!("\njob {} {}: {} tasks{took}", view.job, job::state_name(view.state()), group_digits(accepted)));
 }
 
-/// The heaviest rows of all parts. Ties go by cells, so that the same result always reads the same.
+/// The heaviest rows of all parts. Among equals the kernel that made the parts knows the order, so that the same result reads the same
+/// for any number of partitions; rows of a kernel that this build does not know go by their text.
 fn top_rows(view: &JobView) -> Vec<&PreviewRow> {
+    let writer = view.spec.iter().flat_map(|spec| &spec.stages).next_back();
+    let kernel = writer.and_then(|stage| Some((known(stage)?, params_of(stage))));
     let mut rows: Vec<&PreviewRow> = view.parts.iter().flat_map(|part| &part.preview).collect();
-    rows.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.cells.cmp(&b.cells)));
+    rows.sort_by(|a, b| {
+        b.weight.cmp(&a.weight).then_with(|| match &kernel {
+            Some((kernel, params)) => kernel.compare_preview(params, &a.cells, &b.cells),
+            None => a.cells.cmp(&b.cells),
+        })
+    });
     rows.truncate(TOP_ROWS);
     rows
 }
@@ -106,14 +114,20 @@ fn grouped(value: String) -> String {
 
 /// What the kernel says about its totals; nothing when this build does not know the kernel that the cluster ran.
 fn present(spec: &StageSpec, totals: &[&TallyTotal]) -> Vec<(String, String)> {
-    let Some(used) = &spec.kernel else { return Vec::new() };
-    let Ok(kernel) = raftwerk_kernels::find(&used.name) else { return Vec::new() };
-    let descriptor = kernel.descriptor();
+    let Some(kernel) = known(spec) else { return Vec::new() };
     let total_of = |name: &&str| totals.iter().find(|total| total.name == *name).map(|total| job::tally(total));
-    let in_order: Option<Vec<u128>> = descriptor.tallies.iter().map(total_of).collect();
-    let Some(tallies) = in_order.filter(|_| descriptor.version == used.version) else { return Vec::new() };
-    let params: Params = spec.params.iter().map(|param| (param.name.clone(), param.value.clone())).collect();
-    kernel.present_tallies(&params, &tallies)
+    let in_order: Option<Vec<u128>> = kernel.descriptor().tallies.iter().map(total_of).collect();
+    in_order.map_or_else(Vec::new, |tallies| kernel.present_tallies(&params_of(spec), &tallies))
+}
+
+/// The kernel of a stage, when this build has it in the version that ran.
+fn known(spec: &StageSpec) -> Option<&'static dyn Kernel> {
+    let used = spec.kernel.as_ref()?;
+    raftwerk_kernels::find(&used.name).ok().filter(|kernel| kernel.descriptor().version == used.version)
+}
+
+fn params_of(spec: &StageSpec) -> Params {
+    spec.params.iter().map(|param| (param.name.clone(), param.value.clone())).collect()
 }
 
 /// The job's JSON with the merged top rows.
@@ -131,7 +145,7 @@ pub fn to_json(view: &JobView) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::OutputPart;
+    use raftwerk_proto::v1::{JobSpec, KernelRef, OutputPart, Param};
 
     fn part(rows: &[(&str, u64)]) -> OutputPart {
         let preview =
@@ -143,6 +157,24 @@ mod tests {
     fn rows_of_all_parts_merge_by_weight_then_text() {
         let view = JobView { parts: vec![part(&[("b", 5), ("z", 1)]), part(&[("c", 9), ("a", 5)])], ..JobView::default() };
         assert_eq!(top_table(&view).render(false), "WORD  COUNT\nc         9\na         5\nb         5\nz         1\n");
+    }
+
+    /// Bins of a histogram came as 10, 11, 9: the text's order, which also made the rows shown depend on the number of partitions.
+    #[test]
+    fn equal_rows_keep_the_order_of_the_kernel_that_made_them() {
+        let stage = |key_type: &str| StageSpec {
+            kernel: Some(KernelRef { name: "sum_by_key".into(), version: 1, ..KernelRef::default() }),
+            params: vec![Param { name: "key_type".into(), value: key_type.into() }],
+            ..StageSpec::default()
+        };
+        let keys = |key_type: &str| {
+            let spec = JobSpec { stages: vec![stage(key_type)], ..JobSpec::default() };
+            let parts = vec![part(&[("10", 5), ("100", 1)]), part(&[("9", 5), ("11", 5)])];
+            let view = JobView { spec: Some(spec), parts, ..JobView::default() };
+            top_rows(&view).iter().map(|row| row.cells[0].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(keys("u64"), ["9", "10", "11", "100"]);
+        assert_eq!(keys("text"), ["10", "11", "9", "100"], "words that look like numbers are words");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! Agreement exact: both twins iterate in fixed point with 8 integer and 56 fraction bits (floats of one width end at zoom 10^5, and
 //!           shader compilers may fuse or reorder them). Colours are made on the CPU in both, from the exact result, with the basic
 //!           operations and square roots that IEEE 754 fixes to the bit
-//! Errors    rows beyond `height`
+//! Errors    a job whose range is not 0 .. height; a task with rows beyond `height`
 //! Source    escape time: Peitgen and Richter, The Beauty of Fractals (1986); smooth count: Linas Vepstas, Renormalizing the
 //!           Mandelbrot escape (1997); cycles: R. P. Brent, An improved Monte Carlo factorization algorithm, BIT 20 (1980)
 
@@ -33,6 +33,9 @@ use view::View;
 
 pub struct Mandelbrot;
 
+/// Of a side of the image.
+const MOST_PIXELS: u64 = 16_384;
+
 static DESCRIPTOR: Descriptor = Descriptor {
     name: "mandelbrot",
     version: 1,
@@ -40,12 +43,12 @@ static DESCRIPTOR: Descriptor = Descriptor {
     summary: "Draws the Mandelbrot set; one element of the index is one row of the image",
     accepts: Accepts::Index,
     params: &[
-        ParamSpec { name: "width", kind: ParamType::U64 { min: 1, max: 16_384 }, default: Some("1920"), doc: "pixels of a row" },
+        ParamSpec { name: "width", kind: ParamType::U64 { min: 1, max: MOST_PIXELS }, default: Some("1920"), doc: "pixels of a row" },
         ParamSpec {
             name: "height",
-            kind: ParamType::U64 { min: 1, max: 16_384 },
+            kind: ParamType::U64 { min: 1, max: MOST_PIXELS },
             default: Some("1080"),
-            doc: "rows; give the job an index range of as many",
+            doc: "rows; the job's range must count as many",
         },
         ParamSpec {
             name: "center_x",
@@ -99,6 +102,29 @@ impl Kernel for Mandelbrot {
         let colours = Colours::new(params.text("palette"));
         let max_iterations = params.u64("max_iterations") as u32;
         Ok(Box::new(PreparedMandelbrot { view, colours, max_iterations, partitions: stage.partitions.max(1) }))
+    }
+
+    /// The job's range is the whole image, so that neither an empty file nor an image of another size comes of a slip.
+    fn check_range(&self, params: &Params, range: &IndexRange) -> Result<(), RangeProblem> {
+        let height = match Resolved::new(&DESCRIPTOR, params) {
+            Ok(params) => params.u64("height"),
+            // Said better where the parameters themselves are checked.
+            Err(_) => return Ok(()),
+        };
+        if range.start != 0 {
+            let message = format!("is {}, but the image begins with row 0", range.start);
+            return Err(RangeProblem { field: RangeField::Start, message, fix: "leave `start` out".into() });
+        }
+        if range.count != height {
+            let message = format!("is {}, but the image has {height} rows (parameter 'height'), and each integer is one row", range.count);
+            let fix = if (1..=MOST_PIXELS).contains(&range.count) {
+                format!("set count = {height}, or height = {}", range.count)
+            } else {
+                format!("set count = {height}")
+            };
+            return Err(RangeProblem { field: RangeField::Count, message, fix });
+        }
+        Ok(())
     }
 
     fn present_tallies(&self, _params: &Params, tallies: &[u128]) -> Vec<(String, String)> {

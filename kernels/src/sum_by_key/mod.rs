@@ -14,6 +14,8 @@ mod npy;
 mod tests;
 mod top;
 
+use std::cmp::Ordering;
+
 use crate::api::*;
 use crate::key;
 use crate::params::Resolved;
@@ -67,6 +69,15 @@ impl Kernel for SumByKey {
         };
         let columns = [params.text("key_name").to_owned(), params.text("value_name").to_owned()];
         Ok(Box::new(PreparedSum { columns, key_type, format }))
+    }
+
+    /// By key, as [`top::Top`] does: number keys as numbers, text keys by their bytes.
+    fn compare_preview(&self, params: &Params, a: &[String], b: &[String]) -> Ordering {
+        let number = |cells: &[String]| cells.first().and_then(|cell| cell.parse::<u64>().ok());
+        match (number(a), number(b)) {
+            (Some(x), Some(y)) if params.get("key_type").is_some_and(|kind| kind == "u64") => x.cmp(&y),
+            _ => a.cmp(b),
+        }
     }
 }
 

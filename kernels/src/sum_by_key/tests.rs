@@ -58,6 +58,19 @@ fn the_preview_is_the_twenty_largest_with_ties_by_key() {
     assert_eq!(keys, expected);
 }
 
+/// Else the rows that remain when parts are merged would depend on the number of parts.
+#[test]
+fn rows_of_equal_weight_are_merged_in_the_order_in_which_a_part_chose_them() {
+    let numbers = number_run(&[(9, 1), (10, 1), (100, 1), (1 << 40, 1)]);
+    let words = text_run(&[(b"10", 1), (b"100", 1), (b"9", 1), (b"a b", 1)]);
+    for (params, run) in [(NUMBERS, numbers), (&[], words)] {
+        let part = reduce("sum_by_key", params, "csv", 1, &[&run]).unwrap();
+        let params: Params = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let rising = part.preview.is_sorted_by(|a, b| super::SumByKey.compare_preview(&params, &a.cells, &b.cells).is_lt());
+        assert!(rising, "{:?}", part.preview);
+    }
+}
+
 #[test]
 fn one_partition_gives_a_dense_array() {
     let part = reduce("sum_by_key", NUMBERS, "npy", 1, &[&number_run(&[(1, 5), (3, 6)])]).unwrap();

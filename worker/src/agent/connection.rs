@@ -1,7 +1,7 @@
 //! One stream to one scheduler, as events for the edge.
-use super::{edge::EdgeInput, shuffle::fetch::chain};
+use super::edge::EdgeInput;
 use raftwerk_proto::v1::{WorkerMessage, worker_session_client::WorkerSessionClient};
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, plain_error, plain_status};
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -54,7 +54,7 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
         Ok(channel) => channel,
         Err(error) => {
             let hopeless = !matches!(error, ConnectError::Unreachable { .. });
-            return Ended { reason: chain(&error), hopeless };
+            return Ended { reason: plain_error(&error), hopeless };
         }
     };
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -63,9 +63,10 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
     let mut client =
         WorkerSessionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let ended = |reason: String| Ended { reason, hopeless: false };
+    // No deadline here: the session itself closes a link whose `Hello` is not answered, and one on which nothing is heard for the lease time.
     let mut messages = match client.session(UnboundedReceiverStream::new(receiver)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return ended(status.message().to_owned()),
+        Err(status) => return ended(plain_status(&status)),
     };
     loop {
         match messages.message().await {
@@ -73,7 +74,7 @@ async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::Unbou
                 let _ = edge.send(EdgeInput::Message(number, message));
             }
             Ok(None) => return ended("the scheduler closed the session".into()),
-            Err(status) => return ended(status.message().to_owned()),
+            Err(status) => return ended(plain_status(&status)),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     agent::{child::OutputSink, listing::output_path, socket},
     executor::ExecutorDevice,
     frame,
-    lease::LeaseKey,
+    lease::{LeaseKey, OUTPUT_FILE},
     recorder::Recorder,
     session::Input,
 };
@@ -373,6 +373,11 @@ impl Device {
             lease.tasks_done += progress.failures.iter().map(|f| f.task_count).sum::<u64>();
             while lease.permits.front().is_some_and(|(tasks, _)| *tasks <= lease.tasks_done) {
                 lease.permits.pop_front();
+            }
+            if let Some(output) = &lease.output {
+                let name = output.name(&self.common.store);
+                // The executor has a descriptor and no path; a person with a full disk needs to know which one.
+                progress.failures.iter_mut().for_each(|failure| failure.message = failure.message.replace(OUTPUT_FILE, &name));
             }
             if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
                 let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);

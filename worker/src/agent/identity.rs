@@ -1,11 +1,13 @@
 //! Who this worker is: read from its data directory, or got from the cluster by a join token at the first start.
-use super::{data_dir::DataDir, shuffle::fetch::chain};
+use super::data_dir::DataDir;
 use raftwerk_proto::{
     PROTOCOL_VERSION,
     v1::{JoinRequest, join_client::JoinClient},
 };
-use raftwerk_transport::{CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, connect_to_join};
-use std::{path::PathBuf, time::Duration};
+use raftwerk_transport::{
+    CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, connect_to_join, plain_error, plain_status,
+};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// Between rounds over all addresses while no scheduler answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -53,6 +55,8 @@ pub(crate) async fn load_or_join(
 
 async fn join(name: &str, schedulers: &[String], token: &JoinToken) -> Result<(Identity, Vec<String>), JoinError> {
     let mut pause = PAUSE_MIN;
+    let mut told: BTreeMap<&str, String> = BTreeMap::new();
+    tracing::info!("joining the cluster through {}", schedulers.join(", "));
     loop {
         let mut elsewhere = 0;
         for address in schedulers {
@@ -60,7 +64,14 @@ async fn join(name: &str, schedulers: &[String], token: &JoinToken) -> Result<(I
                 Ok(joined) => return Ok(joined),
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::OtherCluster) => elsewhere += 1,
-                Err(Attempt::Later(reason)) => tracing::info!(address, reason, "cannot join yet, trying again"),
+                // Said at once, and again when the reason changes: a mistyped address would otherwise look like a hang.
+                Err(Attempt::Later(reason)) => {
+                    if told.get(address.as_str()) != Some(&reason) {
+                        let named = if reason.contains(address.as_str()) { reason.clone() } else { format!("{address}: {reason}") };
+                        tracing::warn!("cannot join yet: {named}; trying on until a scheduler answers, or this process is stopped");
+                    }
+                    told.insert(address, reason);
+                }
             }
         }
         if elsewhere == schedulers.len() {
@@ -80,8 +91,10 @@ enum Attempt {
 async fn try_join(name: &str, address: &str, token: &JoinToken) -> Result<(Identity, Vec<String>), Attempt> {
     let channel = connect_to_join(address, token).await.map_err(|error| match error {
         ConnectError::WrongAuthority { .. } => Attempt::OtherCluster,
-        ConnectError::BadAddress { .. } | ConnectError::WrongKind { .. } => Attempt::Final(JoinError::Address { reason: chain(&error) }),
-        error => Attempt::Later(chain(&error)),
+        ConnectError::BadAddress { .. } | ConnectError::WrongKind { .. } => {
+            Attempt::Final(JoinError::Address { reason: plain_error(&error) })
+        }
+        error => Attempt::Later(plain_error(&error)),
     })?;
     let pending = PendingIdentity::new().map_err(|source| Attempt::Final(JoinError::Answer { source }))?;
     let request = JoinRequest {
@@ -98,7 +111,7 @@ async fn try_join(name: &str, address: &str, token: &JoinToken) -> Result<(Ident
         tonic::Code::PermissionDenied | tonic::Code::Unauthenticated | tonic::Code::InvalidArgument | tonic::Code::AlreadyExists => {
             Attempt::Final(JoinError::Refused { reason: status.message().to_owned() })
         }
-        _ => Attempt::Later(status.message().to_owned()),
+        _ => Attempt::Later(plain_status(&status)),
     })?;
     let reply = reply.into_inner();
     let identity = pending

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -22,8 +22,13 @@ pub(crate) enum ListingError {
     Pattern { pattern: String, source: glob::PatternError },
     #[error("cannot read {} on worker {worker}: {source}", path.display())]
     Unreadable { path: PathBuf, worker: String, source: io::Error },
-    #[error("{} is neither a file nor a directory", path.display())]
-    NotAFile { path: PathBuf },
+    #[error("{} on worker {worker} is {kind}; jobs read ordinary files, which can be split and read again: write the data to a file first", path.display())]
+    Special { path: PathBuf, worker: String, kind: &'static str },
+    #[error(
+        "{} on worker {worker} says that it holds {said} bytes, but {found}; files that the system makes up while they are read, as under /proc and /sys, cannot be split: copy it to an ordinary file first",
+        path.display()
+    )]
+    MadeUp { path: PathBuf, worker: String, said: u64, found: &'static str },
     #[error("{}: its name is not valid UTF-8", path.display())]
     Name { path: PathBuf },
     #[error("{}: {source}", path.display())]
@@ -125,7 +130,7 @@ fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>)
         return Ok(());
     }
     if !metadata.is_dir() {
-        return Err(ListingError::NotAFile { path });
+        return Err(ListingError::Special { path, worker: worker.into(), kind: kind_of(&metadata) });
     }
     for entry in fs::read_dir(&path).map_err(unreadable(&path))? {
         let entry = entry.map_err(unreadable(&path))?;
@@ -142,7 +147,11 @@ fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>)
 
 fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> Result<InputFile, ListingError> {
     // Opened here already: a file that may not be read is an error before the job starts, not an hour into it.
-    let mut file = File::open(&path).map_err(|source| ListingError::Unreadable { path: path.clone(), worker: worker.into(), source })?;
+    let unreadable = |source| ListingError::Unreadable { path: path.clone(), worker: worker.into(), source };
+    let mut file = File::open(&path).map_err(unreadable)?;
+    if let Some(found) = belied(&file, metadata.len()).map_err(unreadable)? {
+        return Err(ListingError::MadeUp { path, worker: worker.into(), said: metadata.len(), found });
+    }
     let text = path.to_str().ok_or_else(|| ListingError::Name { path: path.clone() })?.to_owned();
     let mut input = InputFile { path: text, bytes: metadata.len(), version: version(metadata), ..InputFile::default() };
     if format == "npy" {
@@ -152,6 +161,31 @@ fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> R
         input.dtype = header.dtype.into();
     }
     Ok(input)
+}
+
+fn kind_of(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// What sysfs says of each of its files, whatever they hold.
+const PAGE_BYTES: u64 = 4096;
+
+/// How the content shows that the size is made up. Files of proc have size 0 and those of sysfs a page; a job would count nothing, or take
+/// a file for cut off in the middle. Ordinary files pay one read of a byte when their size is one of these two.
+fn belied(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
+    let there = |at: u64| file.read_at(&mut [0], at).map(|read| read > 0);
+    Ok(match bytes {
+        0 if there(0)? => Some("has content"),
+        PAGE_BYTES if !there(PAGE_BYTES - 1)? => Some("ends before"),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -206,6 +240,42 @@ mod tests {
         }
         let error = listing(&[path.to_str().unwrap().to_owned()], "text").unwrap_err();
         assert!(error.contains("locked.txt") && error.contains("ermission denied"), "{error}");
+    }
+
+    /// Counting the words of /proc/cpuinfo gave an empty result, since its size is 0.
+    #[test]
+    fn files_whose_size_is_made_up_are_refused_and_empty_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("empty.txt").to_str().unwrap().to_owned();
+        fs::write(&empty, "").unwrap();
+        assert_eq!(listing(std::slice::from_ref(&empty), "text").unwrap(), [(empty, 0)]);
+        let page = dir.path().join("page.txt").to_str().unwrap().to_owned();
+        fs::write(&page, [b'x'; PAGE_BYTES as usize]).unwrap();
+        assert_eq!(listing(std::slice::from_ref(&page), "text").unwrap(), [(page, PAGE_BYTES)]);
+        let error = listing(&["/proc/self/status".into()], "text").unwrap_err();
+        assert!(error.contains("/proc/self/status on worker anna says that it holds 0 bytes, but has content"), "{error}");
+        let attribute = "/sys/kernel/mm/transparent_hugepage/enabled";
+        if fs::metadata(attribute).is_ok_and(|metadata| metadata.len() == PAGE_BYTES) {
+            let error = listing(&[attribute.into()], "text").unwrap_err();
+            assert!(error.contains("says that it holds 4096 bytes, but ends before"), "{error}");
+        } else {
+            eprintln!("skipped: no sysfs here");
+        }
+    }
+
+    #[test]
+    fn special_files_are_refused_with_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        for (path, kind) in [(at("socket"), "a socket"), (at("pipe"), "a pipe"), ("/dev/null".into(), "a device")] {
+            let error = listing(std::slice::from_ref(&path), "text").unwrap_err();
+            assert!(error.starts_with(&format!("{path} on worker anna is {kind}; ")), "{error}");
+        }
+        fs::write(at("a.txt"), "a").unwrap();
+        assert_eq!(listing(&[at("")], "text").unwrap(), [(at("a.txt"), 1)], "in a directory they are passed over");
+        assert!(listing(&[at("*")], "text").unwrap_err().contains("is a "), "a pattern that matches them names them");
     }
 
     #[test]

@@ -44,6 +44,16 @@ pub(crate) struct OutputFile {
     pub(crate) file: Arc<File>,
 }
 
+impl OutputFile {
+    /// Where it is, for a person.
+    pub(crate) fn name(&self, store: &ShuffleStore) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => format!("a file without a name in {}", store.dir().display()),
+        }
+    }
+}
+
 /// One step of a lease's preparation, in order.
 #[derive(Debug)]
 pub(crate) enum Prepared {

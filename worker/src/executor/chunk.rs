@@ -3,6 +3,7 @@ use super::{
     lease::{Lease, stopped_failure},
     stage::{Fault, Stage},
 };
+use crate::lease::OUTPUT_FILE;
 use raftwerk_kernels::TaskOutput;
 use raftwerk_proto::v1::{BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, TallyValues, TaskFailure, TaskResults};
 use std::os::unix::fs::FileExt;
@@ -140,7 +141,7 @@ impl<'a> Collector<'a> {
         let output = self.lease.output.as_ref().ok_or_else(missing)?;
         let base = output.reserve(group.bytes.len() as u64);
         // A full disk is this worker's trouble, not the task's.
-        let failed = |error| Fault::new(FailureClass::Worker, format!("cannot write the lease's output file: {error}"));
+        let failed = |error| Fault::new(FailureClass::Worker, format!("cannot write {OUTPUT_FILE}: {error}"));
         output.file.write_all_at(&group.bytes, base).map_err(failed)?;
         group.blocks.iter_mut().for_each(|block| block.offset += base);
         group.ranges.iter_mut().for_each(|range| range.offset += base);
@@ -182,14 +183,14 @@ impl Group {
                 .into_iter()
                 .map(|row| PreviewRow { cells: row.cells.into_iter().map(shorten).collect(), weight: row.weight })
                 .collect(),
-            columns: part.columns,
+            columns: part.columns.into_iter().map(shorten).collect(),
             // Who prepares it, and under which name until it is published, is the agent's to say.
             ..OutputPart::default()
         });
     }
 }
 
-/// A cell of a preview is for a person's eyes and travels in the report and the log; a key of megabytes stays in the part.
+/// A cell or a heading of a preview is for a person's eyes and travels in the report and the log; a key of megabytes stays in the part.
 fn shorten(mut cell: String) -> String {
     const LONGEST: usize = 256;
     if cell.len() > LONGEST {

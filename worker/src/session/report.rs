@@ -4,8 +4,8 @@ use prost::Message;
 use raftwerk_proto::v1::{FailureClass, LeaseProgress, OutputPart, TallyValues, TaskFailure, TaskResults};
 use std::collections::BTreeMap;
 
-/// Bytes of one report at most, by a bound that is cheap to compute: 64 Ki tally values of ten bytes each.
-const REPORT_BYTES: usize = 64 << 10 << 3;
+/// Bytes of one report at most, by a bound that is cheap to compute. Half of what an entry of the log may have.
+pub(super) const REPORT_BYTES: usize = 512 << 10;
 /// A tally value is a varint.
 const VALUE_BYTES: usize = 10;
 /// A failure's text goes into the log; more than this belongs into the attempt's log.
@@ -105,7 +105,13 @@ impl Cutter {
             let fits = ((REPORT_BYTES / 2) / per_task.max(1)).max(1) as u64;
             let n = if per_task == 0 { n } else { n.min(fits) };
             let part = if n == 1 { self.parts.remove(&at) } else { None };
-            self.room_for(32 + per_task * n as usize + part.as_ref().map_or(0, Message::encoded_len));
+            let bytes = 32 + per_task * n as usize + part.as_ref().map_or(0, Message::encoded_len);
+            if bytes > REPORT_BYTES {
+                self.failure(too_long(at, bytes));
+                at += n;
+                continue;
+            }
+            self.room_for(bytes);
             self.current.parts.extend(part);
             self.current.results.push(slice(results, at, n));
             at += n;
@@ -123,6 +129,14 @@ impl Cutter {
         }
         self.bodies
     }
+}
+
+/// What no report can carry would be sent, and refused, for ever; every device makes the same again.
+fn too_long(task: u64, bytes: usize) -> TaskFailure {
+    let message = format!(
+        "the result of task {task} takes up to {bytes} bytes of a report, which holds {REPORT_BYTES}: too many tallies, or too long a preview"
+    );
+    TaskFailure { first_task: task, task_count: 1, class: FailureClass::Fatal.into(), message, source_worker: 0 }
 }
 
 fn slice(results: &TaskResults, first_task: u64, task_count: u64) -> TaskResults {

@@ -398,4 +398,89 @@ fn a_silent_leader_is_left_long_before_the_leases_end() {
     };
     assert!((2 * HEARTBEAT..3 * HEARTBEAT).contains(&left), "{left}");
     assert_eq!((bench.session.left_leader(), bench.held()), (Some("a:1"), vec![1]), "its leases go on");
+
+/// The largest report of each kind, through an executor that is not trusted with any limit.
+mod largest {
+    use super::*;
+
+    const ENTRY_BYTES: usize = 1 << 20;
+    const _: () = assert!(ENTRY_BYTES < raftwerk_transport::MAX_MESSAGE_BYTES);
+
+    /// Tells the session all at once and returns the reports, each message within what the wire takes and a log entry holds.
+    fn told(tasks: u64, progress: LeaseProgress) -> Vec<Report> {
+        let mut bench = Bench::open();
+        bench.grant(1, tasks);
+        let messages = sent(bench.tell(Input::Progress(vec![LeaseProgress { lease: Some(lease(1)), final_report: true, ..progress }])));
+        for message in &messages {
+            let bytes = WorkerMessage { message: Some(message.clone()) }.encoded_len();
+            assert!(bytes < ENTRY_BYTES, "{bytes} bytes");
+        }
+        let reports = reports(messages);
+        assert!(reports.last().unwrap().final_report);
+        let mut said: Vec<u64> =
+            reports.iter().flat_map(|report| &report.results).flat_map(|r| r.first_task..r.first_task + r.task_count).collect();
+        said.extend(failures(&reports).iter().flat_map(|f| f.first_task..f.first_task + f.task_count));
+        said.sort_unstable();
+        assert!(said.into_iter().eq(0..tasks), "each task is told once");
+        reports
+    }
+
+    fn failures(reports: &[Report]) -> Vec<TaskFailure> {
+        reports.iter().flat_map(|report| report.failures.clone()).collect()
+    }
+
+    fn results(tasks: u64, tallies: usize) -> Vec<TaskResults> {
+        let values = TallyValues { values: vec![u64::MAX; tasks as usize] };
+        vec![TaskResults { first_task: 0, task_count: tasks, tallies: vec![values; tallies] }]
+    }
+
+    #[test]
+    fn a_long_message_for_each_task_is_cut_and_spread() {
+        let failures: Vec<_> = (0..3000)
+            .map(|task| TaskFailure {
+                first_task: task,
+                task_count: 1,
+                class: pb::FailureClass::Worker.into(),
+                message: "\u{1f980}".repeat(10_000),
+                source_worker: 0,
+            })
+            .collect();
+        let reports = told(3000, LeaseProgress { failures, ..LeaseProgress::default() });
+        assert!(reports.len() > 5);
+    }
+
+    #[test]
+    fn many_tallies_of_many_tasks_are_spread() {
+        assert!(told(20_000, LeaseProgress { results: results(20_000, 30), ..LeaseProgress::default() }).len() > 5);
+    }
+
+    #[test]
+    fn every_partition_with_a_full_preview_is_spread() {
+        let row = pb::PreviewRow { cells: vec!["x".repeat(256); 4], weight: u64::MAX };
+        let part = |partition| pb::OutputPart { partition, preview: vec![row.clone(); 20], ..pb::OutputPart::default() };
+        let parts = (0..2000).map(part).collect();
+        let reports = told(2000, LeaseProgress { results: results(2000, 1), parts, ..LeaseProgress::default() });
+        assert_eq!(reports.iter().map(|report| report.parts.len()).sum::<usize>(), 2000);
+    }
+
+    #[test]
+    fn a_result_that_fits_no_report_fails_its_task_and_no_other() {
+        let parts = (0..3)
+            .map(|partition| {
+                let columns = if partition == 1 { vec!["x".repeat(2 << 20)] } else { Vec::new() };
+                pb::OutputPart { partition, columns, ..pb::OutputPart::default() }
+            })
+            .collect();
+        let reports = told(3, LeaseProgress { results: results(3, 1), parts, ..LeaseProgress::default() });
+        let failures = failures(&reports);
+        let [failure] = failures.as_slice() else { panic!("{failures:?}") };
+        assert_eq!((failure.first_task, failure.task_count, failure.class()), (1, 1, pb::FailureClass::Fatal));
+        assert!(failure.message.contains("the result of task 1 takes up to 20972"), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_task_with_more_tallies_than_a_report_holds_fails() {
+        let reports = told(2, LeaseProgress { results: results(2, 100_000), ..LeaseProgress::default() });
+        assert_eq!(failures(&reports).len(), 2);
+    }
 }

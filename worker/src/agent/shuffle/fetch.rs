@@ -3,7 +3,7 @@ use super::{service::BlockReader, store::ShuffleStore};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, plain_error, plain_status};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
@@ -53,8 +53,8 @@ pub(crate) enum FetchError {
     #[error("shuffle data of worker {worker}: {reason}")]
     Source { worker: u64, reason: String },
     /// This worker could not store it.
-    #[error("cannot keep shuffle data: {reason}")]
-    Here { reason: String },
+    #[error("cannot keep shuffle data in {}: {reason}", dir.display())]
+    Here { dir: PathBuf, reason: String },
 }
 
 pub(crate) struct Fetcher {
@@ -97,8 +97,12 @@ impl Fetcher {
         }
         blocks.sort_by_key(|block| block.task);
         let bytes = blocks.iter().map(|block| block.bytes).sum();
-        let file = sink.into_inner().finish().await.map_err(|error| FetchError::Here { reason: error.to_string() })?;
+        let file = sink.into_inner().finish().await.map_err(|error| self.here(&error))?;
         Ok(Partition { file, blocks, bytes })
+    }
+
+    fn here(&self, error: &io::Error) -> FetchError {
+        FetchError::Here { dir: self.dir.clone(), reason: error.to_string() }
     }
 
     async fn read_source(
@@ -120,7 +124,7 @@ impl Fetcher {
                 Err(failure) => failure,
             };
             match (failure, pauses.next()) {
-                (Failure::Here(error), _) => return Err(FetchError::Here { reason: error.to_string() }),
+                (Failure::Here(error), _) => return Err(self.here(&error)),
                 // What is gone does not come back by asking again.
                 (Failure::Gone(reason), _) | (Failure::Source(reason), None) => return Err(FetchError::Source { worker, reason }),
                 (Failure::Source(reason), Some(pause)) => {
@@ -162,9 +166,9 @@ impl Fetcher {
     ) -> Result<Vec<BlockRange>, Failure> {
         let failed = |error: tonic::Status| match error.code() {
             tonic::Code::NotFound | tonic::Code::DataLoss => Failure::Gone(error.message().to_owned()),
-            _ => Failure::Source(format!("{address}: {}", error.message())),
+            _ => Failure::Source(format!("{address}: {}", plain_status(&error))),
         };
-        let channel = self.channel(address).await.map_err(|error| Failure::Source(chain(&error)))?;
+        let channel = self.channel(address).await.map_err(|error| Failure::Source(plain_error(&error)))?;
         let mut client = WorkerDataClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let silent = |_| Failure::Source(format!("{address}: nothing came for {} s", SILENCE.as_secs()));
         let response = tokio::time::timeout(SILENCE, client.fetch_partition(request)).await.map_err(silent)?;
