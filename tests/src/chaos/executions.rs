@@ -17,6 +17,8 @@ pub struct GrantSeen {
     pub worker: String,
     pub at_us: u64,
     pub job: u64,
+    pub first_task: u64,
+    pub tasks: u64,
 }
 
 pub fn executions(worker: &str, log: &str) -> Vec<Execution> {
@@ -31,8 +33,14 @@ pub fn executions(worker: &str, log: &str) -> Vec<Execution> {
 pub fn grants(worker: &str, log: &str) -> Vec<GrantSeen> {
     lines(log, "raftwerk_worker::leases")
         .filter_map(|(at_us, text)| {
-            let job = text.split_whitespace().find_map(|word| word.strip_prefix("job="))?.parse().ok()?;
-            Some(GrantSeen { worker: worker.to_owned(), at_us, job })
+            let field = |name: &str| text.split_whitespace().find_map(|word| word.strip_prefix(name))?.parse().ok();
+            Some(GrantSeen {
+                worker: worker.to_owned(),
+                at_us,
+                job: field("job=")?,
+                first_task: field("first_task=")?,
+                tasks: field("tasks=")?,
+            })
         })
         .collect()
 }
@@ -96,7 +104,7 @@ mod tests {
 ";
         let base = 1_795_254_908_000_000;
         assert_eq!(executions("w", log), [Execution { worker: "w".into(), at_us: base + 2, index: 1_000_007 }]);
-        assert_eq!(grants("w", log), [GrantSeen { worker: "w".into(), at_us: base + 1, job: 3 }]);
+        assert_eq!(grants("w", log), [GrantSeen { worker: "w".into(), at_us: base + 1, job: 3, first_task: 7, tasks: 1 }]);
         assert_eq!(welcomes(log), [(base, "127.0.0.1:1".to_owned())]);
     }
 }
