@@ -21,11 +21,20 @@ pub fn program() -> PathBuf {
     beside.unwrap_or_else(|| panic!("no `raftwerk` beside {}; build it with `cargo build -p raftwerk` in the same profile", own.display()))
 }
 
+/// How a process is started beyond its own arguments.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// A program with arguments that then becomes `raftwerk`, as `nsenter` does.
+    pub through: Vec<String>,
+    pub env: Vec<(String, String)>,
+}
+
 /// A child process that dies with this value.
 pub struct Process {
     pub name: String,
     pub child: Child,
     args: Vec<String>,
+    launch: Launch,
     /// What it printed when it was ready.
     pub ready: Value,
     log: PathBuf,
@@ -34,11 +43,20 @@ pub struct Process {
 impl Process {
     /// Starts `raftwerk` with these arguments and waits for its ready line.
     fn start(name: &str, args: &[String], home: &Path) -> Process {
+        Process::launch(name, args, home, &Launch::default())
+    }
+
+    /// The same, in some other way.
+    pub fn launch(name: &str, args: &[String], home: &Path, launch: &Launch) -> Process {
         let log = home.join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let mut child = Command::new(program())
+        let own = program();
+        let mut words = launch.through.iter().map(std::ffi::OsStr::new).chain([own.as_os_str()]);
+        let mut child = Command::new(words.next().unwrap_or_default())
+            .args(words)
             .args(["-o", "json"])
             .args(args)
+            .envs(launch.env.iter().cloned())
             .env("RAFTWERK_CONFIG", home.join("contexts.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -59,7 +77,7 @@ impl Process {
             let _ = child.kill();
             panic!("{name} did not become ready; it said {first:?}\n{}", std::fs::read_to_string(&log).unwrap_or_default());
         };
-        Process { name: name.into(), child, args: args.to_vec(), ready, log }
+        Process { name: name.into(), child, args: args.to_vec(), launch: launch.clone(), ready, log }
     }
 
     pub fn kill(&mut self) {
@@ -160,8 +178,8 @@ impl Cluster {
     pub fn restart(process: &mut Process, home: &Path) {
         let _ = process.child.kill();
         let _ = process.child.wait();
-        let (name, args) = (process.name.clone(), process.args.clone());
-        *process = Process::start(&name, &args, home);
+        let (name, args, launch) = (process.name.clone(), process.args.clone(), process.launch.clone());
+        *process = Process::launch(&name, &args, home, &launch);
     }
 
     pub fn restart_scheduler(&mut self, index: usize) {

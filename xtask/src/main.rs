@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask test`, `check`, `fix`.
+//! Chores of this repository: `cargo xtask test`, `check`, `chaos`, `fix`.
 //!
 //! No dependencies, so that the first command a newcomer types starts within seconds.
 
@@ -16,6 +16,7 @@ const USAGE: &str = "\
 cargo xtask test [-- ARGS]  build everything and run all tests; ARGS go to `cargo test`
 cargo xtask check           format, lints, documentation, licences and tests; writes nothing into the tree
 cargo xtask lint            the same without the tests
+cargo xtask chaos [FLAGS]   break a real cluster while jobs run and check what its clients were told; --help tells the flags
 cargo xtask fix             what `check` would complain about and a program can repair
 cargo xtask sample-data     write examples/data again (deterministic)";
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "check" => lint().and_then(|()| test(&rest)),
         "lint" => lint(),
+        "chaos" => chaos(&rest),
         "fix" => fix(),
         "sample-data" => sample_data::write(&root()),
         _ => Err(USAGE.to_owned()),
@@ -62,6 +64,12 @@ fn test(args: &[String]) -> Result<(), String> {
         tests = tests.env("RAFTWERK_REQUIRE_GPU", "1");
     }
     tests.args(args).run()
+}
+
+/// Builds the program under test and the one that breaks it, in the same profile.
+fn chaos(args: &[String]) -> Result<(), String> {
+    cargo(["build", "--locked", "--package", "raftwerk"]).run()?;
+    cargo(["run", "--quiet", "--locked", "--package", "raftwerk-tests", "--bin", "raftwerk-chaos", "--"]).args(args).run()
 }
 
 fn lint() -> Result<(), String> {

@@ -7,14 +7,15 @@ use raftwerk_transport::plain_status;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::verdict::Verdict;
-use super::{Attempt, CallError, Cluster, PAUSE};
+use super::{Attempt, CallError, Cluster, Limits, PAUSE};
 
-/// The stream speaks on every change only. After this much silence the job is asked for: a deposed leader that still holds the
-/// connection would otherwise keep us waiting for ever.
-const SILENCE: Duration = Duration::from_secs(5);
+/// The stream speaks on every change only. After this much silence the job is asked for: a leader that was deposed, paused or cut off
+/// would otherwise keep us waiting without a word.
+const SILENCE: Duration = Duration::from_secs(2);
 
-/// Time for a new stream's first view.
-const OPENING: Duration = Duration::from_secs(5);
+/// Time for the answer to that question; also for a connection and for a new stream's first view. Doubled after every round in vain, up
+/// to the second value.
+const OPENING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
 
 pub enum Sighting<'a> {
     View(&'a JobView),
@@ -40,7 +41,10 @@ impl Cluster {
         let mut seen: Option<JobView> = None;
         let mut lost = false;
         let mut pause = PAUSE.0;
+        let mut vain = 0;
         loop {
+            let rounds = vain / self.addresses.len().max(1);
+            let opening = (OPENING.0 * (1 << rounds.min(8))).min(OPENING.1);
             let mut on_view = |view: &JobView| {
                 if std::mem::take(&mut lost) {
                     on(Sighting::Back);
@@ -48,10 +52,11 @@ impl Cluster {
                 on(Sighting::View(view));
                 last_heard = Instant::now();
                 pause = PAUSE.0;
+                vain = 0;
                 seen = Some(view.clone());
                 ended(view)
             };
-            let reason = match self.watch(job, &mut on_view).await {
+            let reason = match self.watch(job, opening, &mut on_view).await {
                 Watched::Ended => match seen.take() {
                     Some(view) => return Ok(view),
                     None => "the stream ended before it began".to_owned(),
@@ -73,22 +78,23 @@ impl Cluster {
                 return Err(Standstill::ContactLost(patience, CallError::Unreachable { patience, tried }));
             }
             self.preferred = (self.preferred + 1) % self.addresses.len().max(1);
+            vain += 1;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     }
 
     /// One stream, as long as it lasts. `on_view` says whether the job has ended.
-    async fn watch(&mut self, job: u64, on_view: &mut impl FnMut(&JobView) -> bool) -> Watched {
+    async fn watch(&mut self, job: u64, opening: Duration, on_view: &mut impl FnMut(&JobView) -> bool) -> Watched {
         let address = self.current().to_owned();
-        let mut stream = match self.open(&address, job).await {
+        let mut stream = match self.open(&address, opening, job).await {
             Ok(stream) => stream,
             Err(watched) => return watched,
         };
-        let mut wait = OPENING;
         let mut last: Option<JobView> = None;
+        let mut heard = Instant::now();
         loop {
-            match tokio::time::timeout(wait, stream.message()).await {
+            match tokio::time::timeout(if last.is_none() { opening } else { SILENCE }, stream.message()).await {
                 Ok(Ok(Some(view))) => {
                     if on_view(&view) {
                         return Watched::Ended;
@@ -97,34 +103,49 @@ impl Cluster {
                 }
                 Ok(Ok(None)) => return Watched::Broken("the replica ended the stream".to_owned()),
                 Ok(Err(status)) => return self.watched(&address, status),
-                Err(_) => match self.job(job).await {
-                    Ok(view) => {
+                Err(_) => match self.ask(&address, opening, job).await {
+                    Attempt::Answer(view) => {
                         if on_view(&view) {
                             return Watched::Ended;
                         }
-                        // The stream slept through a change: it hangs on a replica that does not lead any more.
-                        if last.as_ref().is_some_and(|last| *last != view) || last.is_none() {
+                        // The stream slept through a change, or hangs on a replica that does not lead any more.
+                        if last.as_ref() != Some(&view) {
                             return Watched::Redirected;
                         }
                     }
-                    Err(error @ CallError::Refused(_)) => return Watched::Refused(error),
-                    Err(error) => {
+                    Attempt::Redirected => return Watched::Redirected,
+                    Attempt::Refusal(status) if status.code() == Code::Internal => return Watched::Broken(plain_status(&status)),
+                    Attempt::Refusal(status) => return Watched::Refused(CallError::Refused(Box::new(status))),
+                    Attempt::Failed(_) | Attempt::Hopeless(..) => {
                         self.channels.remove(&address);
-                        return Watched::Broken(error.to_string());
+                        let silence = Duration::from_secs(heard.elapsed().as_secs());
+                        return Watched::Broken(format!("nothing heard for {}", crate::units::format_duration(silence)));
                     }
                 },
             }
-            wait = SILENCE;
+            heard = Instant::now();
         }
     }
 
-    async fn open(&mut self, address: &str, job: u64) -> Result<Streaming<JobView>, Watched> {
-        let mut client = match self.client::<()>(address, OPENING).await {
+    /// Asks this replica, and no other, for the job.
+    async fn ask(&mut self, address: &str, limit: Duration, job: u64) -> Attempt<JobView> {
+        let limits = Limits { connecting: limit, answering: limit, watched: false };
+        self.attempt(
+            address,
+            limits,
+            GetJobRequest { job },
+            &|mut client: super::Client, request| async move { client.get_job(request).await },
+        )
+        .await
+    }
+
+    async fn open(&mut self, address: &str, limit: Duration, job: u64) -> Result<Streaming<JobView>, Watched> {
+        let mut client = match self.client::<()>(address, limit).await {
             Ok(client) => client,
             Err(Attempt::Failed(reason) | Attempt::Hopeless(reason, _)) => return Err(Watched::Broken(reason)),
             Err(_) => return Err(Watched::Broken("no connection".to_owned())),
         };
-        match tokio::time::timeout(OPENING, client.watch_job(Request::new(GetJobRequest { job }))).await {
+        match tokio::time::timeout(limit, client.watch_job(Request::new(GetJobRequest { job }))).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.watched(address, status)),
             Err(_) => Err(self.watched(address, Status::deadline_exceeded("no answer in time"))),

@@ -35,6 +35,16 @@ const ATTEMPT: Duration = Duration::from_secs(4);
 /// A submit waits while a worker lists the input files, which for many files on a slow mount takes longer than any other call.
 const SUBMIT: Duration = Duration::from_secs(60);
 
+/// For the connection to one of several replicas: the kernel of a paused process still completes TCP, so only this tells it from a slow one.
+/// Doubled every round up to the second value, for machines that really are that slow.
+const CONNECTING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
+
+/// A replica that works on a long call is asked so often whether it is still there, and has so long to say so.
+const VIGIL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+
+/// The least that an attempt gets when patience is nearly over.
+const LAST_ATTEMPT: Duration = Duration::from_millis(200);
+
 type Client = ClientClient<Channel>;
 
 pub struct Cluster {
@@ -45,6 +55,23 @@ pub struct Cluster {
     preferred: usize,
     channels: BTreeMap<String, Channel>,
     patience: Duration,
+}
+
+/// How long the answer to a call may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Short,
+    /// Longer than it takes to see that a replica is gone: the replica has to show now and then that it is there and leads.
+    Long,
+}
+
+/// Of one attempt at one replica.
+#[derive(Clone, Copy)]
+struct Limits {
+    connecting: Duration,
+    answering: Duration,
+    /// Whether to give up early when the replica gives no sign of life.
+    watched: bool,
 }
 
 /// What became of one attempt.
@@ -65,7 +92,7 @@ impl Cluster {
 
     pub async fn submit(&mut self, spec: JobSpec, idempotency_key: String) -> Result<SubmitReply, CallError> {
         let request = SubmitRequest { spec: Some(spec), idempotency_key };
-        self.call_within(self.patience, SUBMIT, request, |mut client, request| async move { client.submit(request).await }).await
+        self.call_within(Work::Long, request, |mut client, request| async move { client.submit(request).await }).await
     }
 
     pub async fn job(&mut self, job: u64) -> Result<JobView, CallError> {
@@ -114,28 +141,44 @@ impl Cluster {
         M: Fn(Client, Request<Q>) -> F,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        self.call_within(self.patience, if self.addresses.len() > 1 { ATTEMPT } else { self.patience }, request, method).await
+        self.call_within(Work::Short, request, method).await
     }
 
-    /// Asks one replica after another until one answers or `patience` ends. `limit` is for one attempt; it may be longer than the
-    /// patience, which is about finding a replica that answers, not about its work.
-    async fn call_within<Q, R, M, F>(&mut self, patience: Duration, limit: Duration, request: Q, method: M) -> Result<R, CallError>
+    /// Asks one replica after another until one answers, or none has given a sign of life for as long as patience lasts. A long call takes
+    /// [`SUBMIT`] plus patience at the most.
+    async fn call_within<Q, R, M, F>(&mut self, work: Work, request: Q, method: M) -> Result<R, CallError>
     where
         Q: Clone,
         M: Fn(Client, Request<Q>) -> F,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let started = Instant::now();
+        let patience = self.patience;
+        let last_end = Instant::now() + patience + if work == Work::Long { SUBMIT } else { Duration::ZERO };
+        // When patience ends; a replica that was at work on the call until it failed is a reason for new patience.
+        let mut give_up = Instant::now() + patience;
         let mut pause = PAUSE.0;
+        let mut connecting = if self.addresses.len() > 1 { CONNECTING.0 } else { patience };
         let mut tried: BTreeMap<String, String> = BTreeMap::new();
         loop {
             let (mut hope, mut hopeless) = (false, None);
             // One round: the preferred replica, then the others. A redirect may lengthen the round by the address it adds.
             let mut asked = 0;
             while asked < self.addresses.len().max(1) {
+                let left = give_up.saturating_duration_since(Instant::now());
+                if asked > 0 && left < LAST_ATTEMPT {
+                    break;
+                }
                 asked += 1;
                 let address = self.current().to_owned();
-                match self.attempt(&address, limit, request.clone(), &method).await {
+                let left = left.max(LAST_ATTEMPT);
+                let answering = match work {
+                    Work::Long => SUBMIT.min(last_end.saturating_duration_since(Instant::now())).max(LAST_ATTEMPT),
+                    Work::Short if self.addresses.len() > 1 => ATTEMPT.min(left),
+                    Work::Short => left,
+                };
+                let limits = Limits { connecting: connecting.min(left), answering, watched: work == Work::Long };
+                let began = Instant::now();
+                match self.attempt(&address, limits, request.clone(), &method).await {
                     Attempt::Answer(answer) => return Ok(answer),
                     Attempt::Refusal(status) => return Err(CallError::Refused(Box::new(status))),
                     Attempt::Redirected => {
@@ -144,6 +187,9 @@ impl Cluster {
                         continue;
                     }
                     Attempt::Failed(reason) => {
+                        if work == Work::Long && began.elapsed() > VIGIL.0 + VIGIL.1 {
+                            give_up = (Instant::now() + patience).min(last_end);
+                        }
                         tried.insert(address, reason);
                         hope = true;
                     }
@@ -158,11 +204,12 @@ impl Cluster {
             if let Some(exit) = hopeless.filter(|_| !hope) {
                 return Err(CallError::Hopeless { tried: tried_list(), exit });
             }
-            if started.elapsed() + pause >= patience {
+            if Instant::now() + pause >= give_up {
                 return Err(CallError::Unreachable { patience, tried: tried_list() });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
+            connecting = (connecting * 2).min(CONNECTING.1.max(connecting));
         }
     }
 
@@ -170,19 +217,31 @@ impl Cluster {
         self.addresses.get(self.preferred).map_or("", String::as_str)
     }
 
-    async fn attempt<Q, R, M, F>(&mut self, address: &str, deadline: Duration, request: Q, method: &M) -> Attempt<R>
+    async fn attempt<Q, R, M, F>(&mut self, address: &str, limits: Limits, request: Q, method: &M) -> Attempt<R>
     where
         M: Fn(Client, Request<Q>) -> F,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let client = match self.client(address, deadline.min(self.patience)).await {
+        let client = match self.client(address, limits.connecting).await {
             Ok(client) => client,
             Err(attempt) => return attempt,
         };
         let mut request = Request::new(request);
         // The other side should stop working on it, too, when nobody waits any more.
-        request.set_timeout(deadline);
-        let status = match tokio::time::timeout(deadline, method(client, request)).await {
+        request.set_timeout(limits.answering);
+        let watched = async {
+            match limits.watched {
+                true => vigil(client.clone()).await,
+                false => std::future::pending().await,
+            }
+        };
+        let call = tokio::time::timeout(limits.answering, method(client.clone(), request));
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            status = watched => Ok(Err(status)),
+        };
+        let status = match answer {
             Ok(Ok(response)) => return Attempt::Answer(response.into_inner()),
             Ok(Err(status)) => status,
             Err(_) => Status::deadline_exceeded("no answer in time"),
@@ -237,5 +296,24 @@ impl Cluster {
             },
         };
         Ok(ClientClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+}
+
+/// Returns when a replica that owes an answer gives no sign of life, or follows somebody else.
+async fn vigil(mut client: Client) -> Status {
+    loop {
+        tokio::time::sleep(VIGIL.0).await;
+        match tokio::time::timeout(VIGIL.1, client.show_cluster(ShowClusterRequest {})).await {
+            Ok(Ok(view)) => {
+                let view = view.into_inner();
+                // Without a leader an election is under way, which this replica may win.
+                if view.leader != 0 && view.leader != view.answered_by {
+                    return Status::unavailable("another replica leads now");
+                }
+            }
+            Ok(Err(status)) if verdict::of(&status) == Verdict::Final => {}
+            Ok(Err(status)) => return status,
+            Err(_) => return Status::unavailable("it gives no sign of life"),
+        }
     }
 }

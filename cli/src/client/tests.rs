@@ -21,6 +21,8 @@ enum Role {
     },
     /// Answers, but cannot lead.
     Cut,
+    /// Keeps its connections and says nothing, as a paused process does.
+    Paused,
     Refuses(tonic::Code),
 }
 
@@ -47,6 +49,12 @@ impl Replica {
         *self.role.lock().unwrap() = role;
     }
 
+    async fn awake(&self) {
+        while matches!(*self.role.lock().unwrap(), Role::Paused) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn answer(&self) -> Result<JobView, Status> {
         let role = self.role.lock().unwrap().clone();
         match role {
@@ -56,7 +64,7 @@ impl Replica {
                 status.metadata_mut().insert("raftwerk-leader", leader.parse().unwrap());
                 Err(status)
             }
-            Role::Cut => Err(Status::unavailable("no quorum")),
+            Role::Cut | Role::Paused => Err(Status::unavailable("no quorum")),
             Role::Refuses(code) => Err(Status::new(code, "no")),
         }
     }
@@ -66,10 +74,12 @@ impl Replica {
 impl Client for Replica {
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitReply>, Status> {
         self.submits.lock().unwrap().push(request.into_inner().idempotency_key);
+        self.awake().await;
         self.answer().map(|view| Response::new(SubmitReply { job: view.job, existing: false }))
     }
 
     async fn get_job(&self, _: Request<GetJobRequest>) -> Result<Response<JobView>, Status> {
+        self.awake().await;
         self.answer().map(Response::new)
     }
 
@@ -90,6 +100,7 @@ impl Client for Replica {
                 }
                 loop {
                     tokio::time::sleep(Duration::from_millis(5)).await;
+                    replica.awake().await;
                     match replica.answer() {
                         Ok(view) if view == last => {}
                         answer => {
@@ -121,6 +132,7 @@ impl Client for Replica {
     }
 
     async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {
+        self.awake().await;
         Err(Status::unimplemented(""))
     }
 }
@@ -228,6 +240,65 @@ async fn waiting_survives_a_change_of_leader() {
     let view = cluster.follow(7, Duration::from_secs(10), on).await.unwrap();
     assert_eq!(view.state(), JobState::Done);
     assert_eq!(seen, ["Running", "lost", "back", "Running", "Done"]);
+}
+
+#[tokio::test]
+async fn a_paused_leader_does_not_freeze_whoever_waits() {
+    let (replicas, mut cluster) = replicas(3).await;
+    replicas[0].becomes(Role::Leader(JobState::Running));
+    replicas[1].becomes(Role::Follower { leader: replicas[0].address.clone() });
+    replicas[2].becomes(Role::Follower { leader: replicas[0].address.clone() });
+    let (old, other, new) = (replicas[0].clone(), replicas[1].clone(), replicas[2].clone());
+    let paused = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let paused = Instant::now();
+        old.becomes(Role::Paused);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        other.becomes(Role::Follower { leader: new.address.clone() });
+        new.becomes(Role::Leader(JobState::Running));
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        new.becomes(Role::Leader(JobState::Done));
+        paused
+    });
+    let mut seen = Vec::new();
+    let on = |sighting: Sighting<'_>| match sighting {
+        Sighting::View(_) => {}
+        Sighting::Lost(reason) => seen.push((Instant::now(), format!("lost: {reason}"))),
+        Sighting::Back => seen.push((Instant::now(), "back".to_owned())),
+    };
+    let view = cluster.follow(7, Duration::from_secs(30), on).await.unwrap();
+    let paused = paused.await.unwrap();
+    assert_eq!(view.state(), JobState::Done);
+    let texts: Vec<&str> = seen.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    assert!(texts[0].starts_with("lost: nothing heard for") && texts[1] == "back", "{texts:?}");
+    // 2 s of silence and 2 s for the question come to 4 s.
+    assert!(seen[0].0 - paused < Duration::from_secs(6), "said so after {:?}", seen[0].0 - paused);
+    assert!(seen[1].0 - paused < Duration::from_secs(7), "back after {:?}", seen[1].0 - paused);
+}
+
+#[tokio::test]
+async fn a_submit_to_a_paused_leader_goes_to_the_next_one() {
+    let (replicas, mut cluster) = replicas(3).await;
+    replicas[0].becomes(Role::Leader(JobState::Running));
+    replicas[1].becomes(Role::Follower { leader: replicas[2].address.clone() });
+    replicas[2].becomes(Role::Leader(JobState::Running));
+    // The connection stands before the pause.
+    cluster.job(7).await.unwrap();
+    replicas[0].becomes(Role::Paused);
+    let started = Instant::now();
+    assert_eq!(cluster.submit(JobSpec::default(), "key".into()).await.unwrap().job, 7);
+    assert!(started.elapsed() < Duration::from_secs(8), "took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn no_call_outlasts_its_patience_for_long() {
+    let (replicas, mut cluster) = replicas(3).await;
+    replicas.iter().for_each(|replica| replica.becomes(Role::Paused));
+    cluster.patience = Duration::from_secs(2);
+    let started = Instant::now();
+    assert_eq!(exit(cluster.job(7).await.unwrap_err()), Exit::ContactLost);
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -31,7 +31,12 @@ static DESCRIPTOR: Descriptor = Descriptor {
             default: Some("0"),
             doc: "microseconds that each task sleeps",
         },
-        ParamSpec { name: "print", kind: ParamType::Choice(&["no", "yes"]), default: Some("no"), doc: "print \"task N\" to the job's log" },
+        ParamSpec {
+            name: "print",
+            kind: ParamType::Choice(&["no", "yes"]),
+            default: Some("no"),
+            doc: "print \"task N at index I\" to the job's log",
+        },
         ParamSpec { name: "fail_task", kind: ParamType::Text, default: Some(""), doc: "number of a task that fails; empty: none" },
     ],
     tallies: &["value"],
@@ -77,7 +82,7 @@ impl Prepared for PreparedNoop {
         }
         if self.print {
             // A closed standard output is no reason to fail a task, which `println!` would make of it.
-            let _ = writeln!(std::io::stdout().lock(), "task {}", task.number);
+            let _ = writeln!(std::io::stdout().lock(), "task {} at index {start}", task.number);
         }
         if self.fail_task == Some(task.number) {
             return Err(KernelError::Input(format!("task {} fails because parameter 'fail_task' names it", task.number)));

@@ -161,7 +161,11 @@ impl Edge {
         let mut starts: BTreeMap<u32, Vec<(Grant, Arc<StageInfo>)>> = BTreeMap::new();
         for effect in effects {
             match effect {
-                Effect::StartLease { grant, stage } => starts.entry(grant.device).or_default().push((grant, stage)),
+                Effect::StartLease { grant, stage } => {
+                    let lease = crate::lease::LeaseKey::from(grant.lease.unwrap_or_default());
+                    tracing::debug!(target: "raftwerk_worker::leases", %lease, job = grant.job, first_task = grant.first_task, tasks = grant.task_count, "granted");
+                    starts.entry(grant.device).or_default().push((grant, stage));
+                }
                 effect => {
                     // A stop must not overtake the start of its lease.
                     self.start(&mut starts);

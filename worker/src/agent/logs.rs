@@ -142,6 +142,10 @@ impl OutputSink for DeviceOutput {
             }
         };
         drop(state);
+        // Also where it survives this process; the text by lease is in memory.
+        for line in text.lines() {
+            tracing::debug!(target: "raftwerk_worker::output", "{line}");
+        }
         owners.iter().for_each(|facts| self.logs.append(facts, &text));
     }
 
