@@ -22,7 +22,12 @@ pub fn counts_sum_to_the_total(state: &State) -> Result<(), String> {
         for (index, stage) in job.stages.iter().enumerate() {
             let walked = Counts::walked(stage.tasks());
             if stage.counts() != walked || walked.sum() != stage.tasks().len() {
-                return Err(format!("job {} stage {index}: counts {:?}, walked {walked:?} of {}", job.id, stage.counts(), stage.tasks().len()));
+                return Err(format!(
+                    "job {} stage {index}: counts {:?}, walked {walked:?} of {}",
+                    job.id,
+                    stage.counts(),
+                    stage.tasks().len()
+                ));
             }
         }
     }

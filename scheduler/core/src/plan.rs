@@ -182,14 +182,7 @@ impl Round<'_> {
         devices
     }
 
-    fn place(
-        &mut self,
-        job_ref: &placement::Job,
-        stage: u32,
-        spec: &StageSpec,
-        job: Option<&Job>,
-        mut ready: Ready<'_>,
-    ) {
+    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, mut ready: Ready<'_>) {
         let amount = lease_amount(spec);
         let mut devices: Vec<(WorkerId, u32, u64)> = Vec::new();
         for (worker, device) in self.devices(spec, job) {

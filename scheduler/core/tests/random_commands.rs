@@ -59,8 +59,15 @@ fn command(replica: &mut Replica, step: Step) -> Command {
         Step::Cancel(job) => Command::CancelJob(CancelJob { job }),
         Step::Grant { job, stage, first, count, worker } => {
             let session = replica.state.workers.get(&raftwerk_core::WorkerId(worker)).map_or(0, |w| w.session.0);
-            let placement =
-                Placement { job: Some(placement::Job::Id(job)), stage, first_task: first, task_count: count, worker, session, ..Placement::default() };
+            let placement = Placement {
+                job: Some(placement::Job::Id(job)),
+                stage,
+                first_task: first,
+                task_count: count,
+                worker,
+                session,
+                ..Placement::default()
+            };
             let again = Placement { speculative: true, ..placement };
             Command::GrantLeases(GrantLeases { placements: vec![placement, again] })
         }
@@ -72,9 +79,7 @@ fn command(replica: &mut Replica, step: Step) -> Command {
             replica.suspects = [raftwerk_core::WorkerId(worker)].into();
             Command::EndQuarantine(EndQuarantine { worker })
         }
-        Step::Plan => {
-            Command::GrantLeases(GrantLeases { placements: replica.plan() })
-        }
+        Step::Plan => Command::GrantLeases(GrantLeases { placements: replica.plan() }),
         Step::Report { nth: n, from, first, count, class, last } => {
             let id = nth(n).unwrap_or(LeaseId { epoch: 0, index: 1, position: 0 });
             let mut report = match replica.state.leases.get(&id) {

@@ -199,7 +199,8 @@ fn a_job_with_a_partition_set_aside_publishes_the_others() {
 fn fail_on(r: &mut Replica, worker: u64, class: FailureClass) -> Vec<Event> {
     let job = r.submit(map_only(3));
     let lease: LeaseId = r.grant(job, 0, 0, 1, worker).expect("a lease");
-    let failure = TaskFailure { first_task: 0, task_count: 1, class: class.into(), message: "No space left on device".into(), ..Default::default() };
+    let failure =
+        TaskFailure { first_task: 0, task_count: 1, class: class.into(), message: "No space left on device".into(), ..Default::default() };
     let report = Report { results: vec![], failures: vec![failure], ..r.full_report(lease) };
     r.apply_all(vec![Command::ReportResults(ReportResults { worker, session: 0, reports: vec![report] })]).events
 }

@@ -32,6 +32,8 @@ impl Leader {
             (Waiter::Submit(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
             (Waiter::Cancel(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
             (Waiter::Cancel(request), _) => answer(request, Answer::Cancelled),
+            (Waiter::Release(request), Outcome::Refused(reason)) => answer(request, Answer::NotFound(reason.clone())),
+            (Waiter::Release(request), _) => answer(request, Answer::Released),
             (Waiter::Mint(request), Outcome::Minted(id)) => answer(request, Answer::Minted(*id)),
             (Waiter::Register(conn), Outcome::Registered { session, .. }) => self.on_registered(now, state, conn, *session, effects),
             (Waiter::Reports { conn, sequences }, _) => {

@@ -52,6 +52,11 @@ pub enum Input {
         request: RequestId,
         job: JobId,
     },
+    /// Ends a worker's quarantine.
+    Release {
+        request: RequestId,
+        worker: WorkerId,
+    },
     Mint {
         request: RequestId,
         kind: String,
@@ -91,6 +96,7 @@ pub enum Answer {
     Unavailable(String),
     NotFound(String),
     Cancelled,
+    Released,
     Minted(u64),
     Logs(Vec<WorkerLogs>),
 }
@@ -153,9 +159,14 @@ impl Clock {
         }
     }
 
+    /// Cluster time at a monotonic time of this leader.
+    fn at(&self, now: u64) -> Timestamp {
+        Timestamp(self.applied.0.saturating_add(now.saturating_sub(self.seen_at)))
+    }
+
     /// Stamp of an entry made now.
     fn stamp(&self, wall: u64) -> u64 {
-        wall.max(self.applied.0.saturating_add(self.now.saturating_sub(self.seen_at)))
+        wall.max(self.at(self.now).0)
     }
 }
 
@@ -190,6 +201,14 @@ impl Leader {
                     self.batch.push(Command::CancelJob(raftwerk_proto::v1::CancelJob { job: job.0 }), batch::Waiter::Cancel(request));
                 } else {
                     effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no job {job}")) });
+                }
+            }
+            Input::Release { request, worker } => {
+                if state.workers.contains_key(&worker) {
+                    let command = raftwerk_proto::v1::EndQuarantine { worker: worker.0 };
+                    self.batch.push(Command::EndQuarantine(command), batch::Waiter::Release(request));
+                } else {
+                    effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no worker {worker}")) });
                 }
             }
             Input::Mint { request, kind, name } => {

@@ -134,8 +134,13 @@ impl State {
         // An older leader's slower clock must not turn time back.
         self.now = self.now.max(Timestamp(body.at_ms));
         self.applied_index = index;
-        let mut entry =
-            Entry { index, format: body.format, next_lease: 0, jobs_by_command: Vec::new(), applied: Applied { index, ..Applied::default() } };
+        let mut entry = Entry {
+            index,
+            format: body.format,
+            next_lease: 0,
+            jobs_by_command: Vec::new(),
+            applied: Applied { index, ..Applied::default() },
+        };
         for (position, command) in body.commands.into_iter().enumerate() {
             let command = command.command.ok_or(ApplyError::UnknownCommand { index, position })?;
             let mut submitted = None;

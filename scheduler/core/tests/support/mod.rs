@@ -143,15 +143,8 @@ impl Replica {
 
     pub fn grant(&mut self, job: JobId, stage: u32, first_task: u64, task_count: u64, worker: u64) -> Option<LeaseId> {
         let session = self.state.workers[&WorkerId(worker)].session.0;
-        let placement = Placement {
-            job: Some(placement::Job::Id(job.0)),
-            stage,
-            first_task,
-            task_count,
-            worker,
-            session,
-            ..Placement::default()
-        };
+        let placement =
+            Placement { job: Some(placement::Job::Id(job.0)), stage, first_task, task_count, worker, session, ..Placement::default() };
         self.grant_placement(placement)
     }
 
