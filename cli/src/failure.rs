@@ -18,6 +18,8 @@ pub enum Exit {
     /// The cluster answered, and said no: identity, permission, a precondition.
     Refused = 6,
     NotFound = 7,
+    /// The job is done, but not with all of its tasks.
+    SetAside = 8,
     /// 128 + SIGINT, as shells count. The job goes on.
     Interrupted = 130,
 }

@@ -119,6 +119,11 @@ impl Cluster {
         Ok(reply.workers)
     }
 
+    pub async fn release_worker(&mut self, worker: u64) -> Result<(), CallError> {
+        let release = |mut client: Client, request| async move { client.release_worker(request).await };
+        self.call(ReleaseWorkerRequest { worker }, release).await.map(|_| ())
+    }
+
     /// Waits until so many workers are alive in the leader's eyes; whether they are in time.
     pub async fn wait_for_workers(&mut self, count: usize, limit: Duration) -> Result<bool, CallError> {
         let started = Instant::now();

@@ -131,6 +131,10 @@ impl Client for Replica {
         Err(Status::unimplemented(""))
     }
 
+    async fn release_worker(&self, _: Request<ReleaseWorkerRequest>) -> Result<Response<ReleaseWorkerReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {
         self.awake().await;
         Err(Status::unimplemented(""))

@@ -56,6 +56,7 @@ pub fn show(console: &Console, view: &JobView) {
 /// The end of a job as an outcome of this command, on a cluster that can be asked for more.
 pub fn verdict(view: &JobView) -> Outcome {
     ending(view).map_err(|failure| match view.state() {
+        JobState::Done => failure.fix(format!("raftwerk job show {} says why", view.job)),
         JobState::Failed => failure.fix(format!("raftwerk job logs {} shows what its kernels printed", view.job)),
         _ => failure,
     })
@@ -67,6 +68,10 @@ pub fn ending(view: &JobView) -> Outcome {
     match view.state() {
         JobState::Failed => Err(Failure::say(Exit::JobFailed, format!("job {job} failed: {}", view.cause))),
         JobState::Cancelled => Err(Failure::say(Exit::JobCancelled, format!("job {job} was cancelled"))),
+        _ if !view.set_aside.is_empty() => {
+            let tasks = crate::views::job::set_aside_text(view);
+            Err(Failure::say(Exit::SetAside, format!("job {job} is done without the tasks that were set aside: {tasks}")))
+        }
         _ => Ok(()),
     }
 }

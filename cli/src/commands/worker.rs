@@ -1,4 +1,4 @@
-//! `raftwerk worker start | list | show`.
+//! `raftwerk worker start | list | show | release`.
 
 use std::path::PathBuf;
 
@@ -28,6 +28,8 @@ pub enum Worker {
     List(Target),
     /// Show a worker: devices, limits, load, memory
     Show(Which),
+    /// End the quarantine of a worker and of its devices
+    Release(Which),
 }
 
 /// Which devices of this machine are offered.
@@ -155,6 +157,7 @@ pub async fn worker(console: &Console, command: Worker) -> Outcome {
             }
             Ok(())
         }
+        Worker::Release(which) => release(console, which).await,
         Worker::Show(Which { worker, target }) => {
             let workers = target.cluster()?.workers().await?;
             let view = pick(&workers, &worker)?;
@@ -166,6 +169,21 @@ pub async fn worker(console: &Console, command: Worker) -> Outcome {
             Ok(())
         }
     }
+}
+
+async fn release(console: &Console, Which { worker, target }: Which) -> Outcome {
+    let mut cluster = target.cluster()?;
+    let workers = cluster.workers().await?;
+    let view = pick(&workers, &worker)?;
+    cluster.release_worker(view.worker).await?;
+    if console.is_json() {
+        console.json(json!({"worker": view.worker, "released": !view.quarantines.is_empty()}));
+    } else if view.quarantines.is_empty() {
+        console.note(format!("worker {} ({}) was not in quarantine", view.worker, view.name));
+    } else {
+        console.note(format!("worker {} ({}) gets work again", view.worker, view.name));
+    }
+    Ok(())
 }
 
 /// By number, or by a name that only one worker has.

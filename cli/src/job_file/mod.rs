@@ -19,8 +19,8 @@ mod tree;
 
 use std::path::Path;
 
-use raftwerk_proto::v1::JobSpec;
 use raftwerk_proto::v1::stage_input::Source;
+use raftwerk_proto::v1::{JobSpec, OnSetAside};
 
 pub use catalogue::Catalogue;
 pub use patches::Patches;
@@ -73,7 +73,14 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     if let Some(reduce) = reduce {
         stages.push(reduce.into_spec("reduce", stages::from_stage("map"), 0));
     }
-    Ok(JobSpec { name: head.name, namespace: head.namespace, stages, output, max_attempts: head.max_attempts })
+    Ok(JobSpec {
+        name: head.name,
+        namespace: head.namespace,
+        stages,
+        output,
+        max_attempts: head.max_attempts,
+        on_set_aside: head.on_set_aside.into(),
+    })
 }
 
 fn check_sections(root: &Table) -> Result<(), Problem> {
@@ -90,12 +97,18 @@ struct Head {
     name: String,
     namespace: String,
     max_attempts: u32,
+    on_set_aside: OnSetAside,
 }
 
 impl Head {
     fn read(root: &Table, stem: &str) -> Result<Self, Problem> {
-        let mut head = Self { name: stem.to_owned(), namespace: "default".to_owned(), max_attempts: limits::DEFAULT_ATTEMPTS as u32 };
-        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts"])? else { return Ok(head) };
+        let mut head = Self {
+            name: stem.to_owned(),
+            namespace: "default".to_owned(),
+            max_attempts: limits::DEFAULT_ATTEMPTS as u32,
+            on_set_aside: OnSetAside::Fail,
+        };
+        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside"])? else { return Ok(head) };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
             if chars == 0 || chars > limits::MAX_NAME_CHARS || name.value.chars().any(char::is_control) {
@@ -113,6 +126,9 @@ impl Head {
         }
         if let Some(attempts) = section.integer("max_attempts", 1, limits::MAX_ATTEMPTS)? {
             head.max_attempts = attempts.value as u32;
+        }
+        if section.choice("on_set_aside", &["fail", "continue"])?.is_some_and(|choice| choice.value == "continue") {
+            head.on_set_aside = OnSetAside::Continue;
         }
         Ok(head)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, StageSpec, StageView, TallyTotal};
+use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, SetAside, StageSpec, StageView, TallyTotal};
 use serde_json::{Value, json};
 
 use crate::calendar::utc;
@@ -89,15 +89,63 @@ pub fn print(console: &Console, view: &JobView) {
             console.line(format!("output: {} ({})", output.url, output.format));
         }
     }
+    if !view.set_aside.is_empty() {
+        console.line("");
+        console.table(&set_aside(&view.set_aside));
+    }
     if !view.shares.is_empty() {
         console.line("");
         console.table(&shares(&view.shares));
     }
 }
 
+/// Tasks that will not be tried again, and why.
+fn set_aside(all: &[SetAside]) -> Table {
+    let mut table = Table::new(["set aside", ">tasks", ">attempts", "executor died on", "last message"]);
+    for aside in all {
+        let workers: Vec<String> = aside.workers.iter().map(|worker| format!("worker {worker}")).collect();
+        let message = crate::table::printable(aside.message.lines().last().unwrap_or_default());
+        table.row([
+            format!("{} task {}", aside.stage, aside.first_task).into(),
+            aside.task_count.to_string().into(),
+            aside.attempts.to_string().into(),
+            workers.join(", ").into(),
+            message.into(),
+        ]);
+    }
+    table
+}
+
+/// In words, the first few: `map task 7, map tasks 9-12`.
+pub fn set_aside_text(view: &JobView) -> String {
+    const SHOWN: usize = 5;
+    let one = |aside: &SetAside| match aside.task_count {
+        1 => format!("{} task {}", aside.stage, aside.first_task),
+        count => format!("{} tasks {}-{}", aside.stage, aside.first_task, aside.first_task + count - 1),
+    };
+    let mut text = view.set_aside.iter().take(SHOWN).map(one).collect::<Vec<_>>().join(", ");
+    if view.set_aside.len() > SHOWN {
+        text.push_str(&format!(" and {} more", view.set_aside.len() - SHOWN));
+    }
+    text
+}
+
 fn stages(view: &JobView) -> Table {
-    let titles =
-        ["stage", "kernel", "state", ">tasks", ">ready", ">leased", ">accepted", ">leases", ">failed attempts", ">fenced", ">generation"];
+    let titles = [
+        "stage",
+        "kernel",
+        "state",
+        ">tasks",
+        ">ready",
+        ">leased",
+        ">accepted",
+        ">leases",
+        ">failed attempts",
+        ">fenced",
+        ">generation",
+        ">set aside",
+        ">speculated",
+    ];
     let mut table = Table::new(titles);
     for (place, stage) in view.stages.iter().enumerate() {
         let kernel = view.spec.as_ref().and_then(|spec| spec.stages.get(place)).and_then(|stage| stage.kernel.as_ref());
@@ -113,6 +161,8 @@ fn stages(view: &JobView) -> Table {
             stage.failed_attempts.to_string().into(),
             stage.fenced.to_string().into(),
             stage.generation.to_string().into(),
+            stage.set_aside.to_string().into(),
+            stage.speculated.to_string().into(),
         ]);
     }
     table
@@ -178,6 +228,7 @@ pub fn to_json(view: &JobView) -> Value {
         json!({
             "name": stage.name, "tasks": stage.tasks, "ready": stage.ready, "leased": stage.leased, "accepted": stage.accepted,
             "leases": stage.leases, "failed_attempts": stage.failed_attempts, "fenced": stage.fenced, "generation": stage.generation,
+            "waiting": stage.waiting, "set_aside": stage.set_aside, "speculated": stage.speculated, "speculative_wins": stage.speculative_wins,
             "state": stage_state(stage),
             "kernel": spec.and_then(|spec| spec.kernel.as_ref()).map(|kernel| json!({"name": kernel.name, "version": kernel.version})),
             "params": spec.map(|spec| spec.params.iter().map(|p| (p.name.clone(), Value::from(p.value.clone()))).collect::<serde_json::Map<_, _>>()),
@@ -205,6 +256,10 @@ pub fn to_json(view: &JobView) -> Value {
         "output": spec.and_then(|spec| spec.output.as_ref()).map(|output| json!({"url": output.url, "format": output.format})),
         "parts": view.parts.iter().map(|part| json!({
             "partition": part.partition, "name": part.name, "bytes": part.bytes, "rows": part.rows, "crc32c": format!("{:08x}", part.crc32c),
+        })).collect::<Vec<_>>(),
+        "set_aside": view.set_aside.iter().map(|aside| json!({
+            "stage": aside.stage, "first_task": aside.first_task, "task_count": aside.task_count, "attempts": aside.attempts,
+            "workers": aside.workers, "message": aside.message, "at_ms": aside.at_ms,
         })).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
     })

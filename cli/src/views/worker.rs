@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftwerk_proto::v1::{DeviceLoad, WorkerView};
+use raftwerk_proto::v1::{DeviceLoad, Quarantine, WorkerView};
 use serde_json::{Value, json};
 
 use super::devices;
@@ -39,7 +39,8 @@ fn memory(view: &WorkerView) -> String {
 }
 
 pub fn list(workers: &[WorkerView]) -> Table {
-    let mut table = Table::new(["worker", "name", "address", "liveness", ">heard", "devices", ">cpu", ">memory", ">leases", ">shuffle"]);
+    let mut table =
+        Table::new(["worker", "name", "address", "liveness", ">heard", "devices", ">cpu", ">memory", ">leases", ">shuffle", "quarantine"]);
     for view in workers {
         let devices: Vec<&str> = view.devices.iter().map(|device| device.class.as_str()).collect();
         let load = view.load.as_ref();
@@ -54,13 +55,31 @@ pub fn list(workers: &[WorkerView]) -> Table {
             memory(view).into(),
             view.device_loads.iter().map(|load| load.leases).sum::<u64>().to_string().into(),
             load.map_or_else(String::new, |load| format_bytes(load.shuffle_bytes)).into(),
+            quarantine(view).into(),
         ]);
     }
     table
 }
 
+/// What of it gets no work, and how much longer.
+fn quarantine(view: &WorkerView) -> String {
+    let one = |q: &Quarantine| format!("{} for {}", place(q), format_duration(Duration::from_millis(q.ends_in_ms)));
+    view.quarantines.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn place(quarantine: &Quarantine) -> String {
+    if quarantine.whole_worker { "worker".to_owned() } else { format!("device {}", quarantine.device) }
+}
+
 pub fn print(console: &Console, view: &WorkerView) {
     console.table(&list(std::slice::from_ref(view)));
+    for quarantine in &view.quarantines {
+        let time = format_duration(Duration::from_millis(quarantine.ends_in_ms));
+        let text = format!("{} gets no work for {time}; its last failure: {}", place(quarantine), quarantine.reason);
+        console.line("");
+        console.line(printable(&text));
+        console.line(format!("raftwerk worker release {} ends it at once", view.worker));
+    }
     if let Some(host) = &view.host {
         console.line("");
         console.line(printable(&format!("host: {}, {}, {} cores; build {}", host.hostname, host.os, host.cores, view.build)));
@@ -85,6 +104,9 @@ pub fn to_json(view: &WorkerView) -> Value {
     json!({
         "worker": view.worker, "name": view.name, "address": view.address, "liveness": view.liveness, "last_heard_ms": heard_ms(view),
         "build": view.build,
+        "quarantines": view.quarantines.iter().map(|q| json!({
+            "device": if q.whole_worker { Value::Null } else { q.device.into() }, "ends_in_ms": q.ends_in_ms, "reason": q.reason, "times": q.times,
+        })).collect::<Vec<_>>(),
         "host": view.host.as_ref().map(|host| json!({
             "hostname": host.hostname, "os": host.os, "memory_bytes": host.memory_bytes, "cores": host.cores,
         })),

@@ -1,7 +1,7 @@
 //! What must always hold, one function per promise. Each returns what is wrong, or nothing.
 
 use crate::job::Phase;
-use crate::stage::TaskState;
+use crate::stage::{Counts, TaskState};
 use crate::state::State;
 use crate::worker::DeviceUse;
 use std::collections::BTreeMap;
@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 /// All promises that one state can show.
 pub fn check(state: &State) -> Result<(), String> {
     counts_sum_to_the_total(state)?;
-    leased_tasks_have_a_live_lease(state)?;
+    leased_tasks_have_live_leases(state)?;
+    set_aside_tasks_have_their_evidence(state)?;
     device_use_equals_its_leases(state)?;
     no_device_holds_more_than_it_has(state)?;
     ended_jobs_hold_nothing(state)?;
@@ -19,20 +20,12 @@ pub fn check(state: &State) -> Result<(), String> {
 pub fn counts_sum_to_the_total(state: &State) -> Result<(), String> {
     for job in state.jobs.values() {
         for (index, stage) in job.stages.iter().enumerate() {
-            let (mut ready, mut leased, mut accepted) = (0, 0, 0);
-            for (range, task) in stage.tasks().iter() {
-                match task {
-                    TaskState::Ready => ready += range.count(),
-                    TaskState::Leased(_) => leased += range.count(),
-                    TaskState::Accepted { .. } => accepted += range.count(),
-                }
-            }
-            let counted = (stage.ready(), stage.leased(), stage.accepted());
-            if counted != (ready, leased, accepted) || ready + leased + accepted != stage.tasks().len() {
+            let walked = Counts::walked(stage.tasks());
+            if stage.counts() != walked || walked.sum() != stage.tasks().len() {
                 return Err(format!(
-                    "job {} stage {index}: counts {counted:?}, walked {:?} of {}",
+                    "job {} stage {index}: counts {:?}, walked {walked:?} of {}",
                     job.id,
-                    (ready, leased, accepted),
+                    stage.counts(),
                     stage.tasks().len()
                 ));
             }
@@ -41,18 +34,49 @@ pub fn counts_sum_to_the_total(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// A leased task names a live lease of that job and stage whose range contains it: at most one holder per task.
-pub fn leased_tasks_have_a_live_lease(state: &State) -> Result<(), String> {
+/// A leased task names a live lease of that job and stage whose range contains it, or two of different workers, the second of which
+/// is speculative: at most two holders per task, never both on one worker.
+pub fn leased_tasks_have_live_leases(state: &State) -> Result<(), String> {
     for job in state.jobs.values() {
         for (index, stage) in job.stages.iter().enumerate() {
             for (range, task) in stage.tasks().iter() {
-                let TaskState::Leased(id) = task else { continue };
-                let holds = state.leases.get(&id).is_some_and(|l| {
-                    l.job == job.id && l.stage as usize == index && l.tasks.first <= range.first && range.end <= l.tasks.end
-                });
-                if !holds {
-                    return Err(format!("job {} stage {index}: tasks {range:?} are leased by {id}, which does not hold them", job.id));
+                let holders = match task {
+                    TaskState::Leased(id) => vec![id],
+                    TaskState::Raced { first, second } => vec![first, second],
+                    _ => continue,
+                };
+                for id in &holders {
+                    let holds = state.leases.get(id).is_some_and(|l| {
+                        l.job == job.id && l.stage as usize == index && l.tasks.first <= range.first && range.end <= l.tasks.end
+                    });
+                    if !holds {
+                        return Err(format!("job {} stage {index}: tasks {range:?} are leased by {id}, which does not hold them", job.id));
+                    }
                 }
+                if let [first, second] = holders[..] {
+                    let (first, second) = (&state.leases[&first], &state.leases[&second]);
+                    if first.worker == second.worker || !second.speculative {
+                        return Err(format!("job {} stage {index}: tasks {range:?} are raced by {first:?} and {second:?}", job.id));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every task set aside has its evidence, and nothing else has; suspicion ends with the task.
+pub fn set_aside_tasks_have_their_evidence(state: &State) -> Result<(), String> {
+    for job in state.jobs.values() {
+        for (index, stage) in job.stages.iter().enumerate() {
+            let named: u64 = stage.evidence.values().map(|e| e.tasks.count()).sum();
+            let all_aside = stage.evidence.values().all(|e| stage.all(e.tasks, |s| s == TaskState::SetAside));
+            if named != stage.set_aside() || !all_aside {
+                return Err(format!("job {} stage {index}: {} tasks set aside, evidence of {named}", job.id, stage.set_aside()));
+            }
+            let over = |s| matches!(s, TaskState::Accepted { .. } | TaskState::SetAside);
+            if stage.suspicions.iter().any(|(range, _)| stage.tasks().overlapping(range).any(|(_, s)| over(s))) {
+                return Err(format!("job {} stage {index}: a task that is done is under suspicion", job.id));
             }
         }
     }

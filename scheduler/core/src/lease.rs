@@ -17,4 +17,8 @@ pub struct Lease {
     pub granted_at: Timestamp,
     /// What it holds of the device's capacity.
     pub amount: Capacity,
+    /// A second lease of tasks that another worker held.
+    pub speculative: bool,
+    /// How long the plan expected it to take from its grant, waiting behind other leases of the device included; 0 when it did not say.
+    pub expected_ms: u64,
 }

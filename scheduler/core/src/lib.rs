@@ -22,6 +22,7 @@ pub mod spec;
 pub mod split;
 pub mod stage;
 pub mod state;
+pub mod trouble;
 pub mod view;
 pub mod worker;
 

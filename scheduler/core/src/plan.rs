@@ -3,15 +3,22 @@
 //! Jobs are served in the order of submission. A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
 //! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Toward the end of a stage
 //! ranges shrink (guided self-scheduling: Polychronopoulos and Kuck, 1987), so that all devices finish together.
+//!
+//! Tasks under suspicion of killing their executor get a device to themselves ([`isolate`]); what is late at the end of a stage is leased
+//! a second time ([`speculate`]).
 
-use crate::ids::{JobId, Session, TaskRange, WorkerId};
+mod isolate;
+mod speculate;
+
+use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
 use crate::job::{Job, Phase};
 use crate::matching::candidates;
 use crate::spec::lease_amount;
+use crate::stage::Stage;
 use crate::state::State;
 use crate::worker::DeviceUse;
 use raftwerk_proto::v1::{Capacity, JobSpec, Placement, StageSpec, placement};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Work in one lease: long enough that a round trip is noise, short enough that losing one hurts little.
 pub const LEASE_NS: u64 = 300_000_000;
@@ -25,8 +32,12 @@ const MAX_JOBS: usize = 256;
 /// What a planner reads: the applied state, who is present, and jobs that will exist when the plan is applied.
 pub struct View<'a> {
     pub state: &'a State,
-    /// Workers with an open session and no suspicion on them.
+    /// Workers with an open session.
     pub present: &'a BTreeMap<WorkerId, Session>,
+    /// Workers not heard of for a while: they get no new work, and what they hold may be leased a second time.
+    pub suspects: &'a BTreeSet<WorkerId>,
+    /// Cluster time that the entry made of this plan will be stamped with: decides which pauses are over.
+    pub now: Timestamp,
     /// Jobs submitted by the same entry, with the position of their command.
     pub submitted: &'a [(u32, &'a JobSpec)],
 }
@@ -46,13 +57,15 @@ struct Slot {
     capacity: Capacity,
     used: DeviceUse,
     queued_ns: u64,
+    /// A task under suspicion runs here alone, or will as soon as the device is idle.
+    reserved: bool,
 }
 
 impl Slot {
     fn open(view: &View<'_>, worker: WorkerId, device: u32) -> Option<Self> {
-        let session = *view.present.get(&worker)?;
+        let session = *view.present.get(&worker).filter(|_| !view.suspects.contains(&worker))?;
         let record = view.state.workers.get(&worker).filter(|w| w.session == session)?;
-        let found = record.device(device)?;
+        let found = record.device(device).filter(|_| !record.is_quarantined(device, view.now))?;
         let parallelism = u64::from(found.parallelism.max(1));
         let mut queued_ns = 0u64;
         for (&(_, _, job, stage), &tasks) in
@@ -69,21 +82,32 @@ impl Slot {
             capacity: found.capacity.unwrap_or_default(),
             used: view.state.uses().get(&(worker, device)).copied().unwrap_or_default(),
             queued_ns,
+            reserved: false,
         })
+    }
+
+    /// Takes these tasks and says how many milliseconds it will be until they are done.
+    fn take(&mut self, tasks: TaskRange, amount: &Capacity, each: u64) -> u64 {
+        self.used.add(tasks.count(), amount);
+        self.queued_ns = self.queued_ns.saturating_add(tasks.count().saturating_mul(each) / self.parallelism);
+        (self.queued_ns / 1_000_000).max(1)
     }
 }
 
 /// Ready tasks of one stage during the round: taken from the front, never crossing a gap.
-struct Ready<I: Iterator<Item = TaskRange>> {
-    intervals: I,
+struct Ready<'a> {
+    intervals: Box<dyn Iterator<Item = TaskRange> + 'a>,
     front: TaskRange,
     left: u64,
 }
 
-impl<I: Iterator<Item = TaskRange>> Ready<I> {
-    fn new(mut intervals: I, left: u64) -> Self {
-        let front = intervals.next().unwrap_or(TaskRange { first: 0, end: 0 });
-        Ready { intervals, front, left }
+impl<'a> Ready<'a> {
+    /// Tasks that may be leased at `now` and are under no suspicion.
+    fn of(stage: &'a Stage, now: Timestamp) -> Self {
+        let clean = || stage.free_intervals(now).flat_map(|range| stage.suspicions.clean(range));
+        let plain = stage.suspicions.is_empty() && stage.counts().waiting == 0;
+        let left = if plain { stage.ready() } else { clean().map(TaskRange::count).sum() };
+        Ready { intervals: Box::new(clean()), front: TaskRange { first: 0, end: 0 }, left }
     }
 
     fn take(&mut self, at_most: u64) -> Option<TaskRange> {
@@ -100,13 +124,21 @@ impl<I: Iterator<Item = TaskRange>> Ready<I> {
 
 /// Proposes placements for ready tasks. Reads only.
 pub fn plan(view: &View<'_>) -> Vec<Placement> {
-    let mut round = Round { view, slots: BTreeMap::new(), placements: Vec::new() };
+    let mut round = Round { view, isolated: isolate::isolated(view), slots: BTreeMap::new(), placements: Vec::new() };
     let mut looked_at = 0;
     for job in view.state.active_jobs().filter(|j| j.phase == Phase::Running) {
-        for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open && s.ready() > 0) {
-            looked_at += 1;
-            let ready = Ready::new(stage.ready_intervals(), stage.ready());
-            round.place(&placement::Job::Id(job.id.0), index as u32, &job.spec.stages[index], Some(job), ready);
+        for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open) {
+            let job_ref = placement::Job::Id(job.id.0);
+            if stage.free() > 0 {
+                looked_at += 1;
+                round.isolate(job, index as u32);
+                let ready = Ready::of(stage, view.now);
+                if ready.left > 0 {
+                    round.place(&job_ref, index as u32, &job.spec.stages[index], Some(job), ready);
+                    continue;
+                }
+            }
+            round.speculate(job, index as u32);
         }
         if looked_at >= MAX_JOBS || round.placements.len() >= MAX_PLACEMENTS {
             break;
@@ -114,9 +146,9 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
     }
     for (position, spec) in view.submitted {
         let fresh = Job::new(JobId(0), (*spec).clone(), String::new(), view.state.now);
-        for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.ready() > 0) {
-            let ready = Ready::new(stage.ready_intervals(), stage.ready());
-            round.place(&placement::Job::SubmittedAt(*position), index as u32, &spec.stages[index], None, ready);
+        for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
+            let job_ref = placement::Job::SubmittedAt(*position);
+            round.place(&job_ref, index as u32, &spec.stages[index], None, Ready::of(stage, view.now));
         }
     }
     round.placements
@@ -124,30 +156,38 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
 
 struct Round<'a> {
     view: &'a View<'a>,
+    /// Devices that run a task under suspicion now.
+    isolated: BTreeSet<(WorkerId, u32)>,
     slots: BTreeMap<(WorkerId, u32), Option<Slot>>,
     placements: Vec<Placement>,
 }
 
 impl Round<'_> {
-    fn place(
-        &mut self,
-        job_ref: &placement::Job,
-        stage: u32,
-        spec: &StageSpec,
-        job: Option<&Job>,
-        mut ready: Ready<impl Iterator<Item = TaskRange>>,
-    ) {
-        let amount = lease_amount(spec);
-        let mut devices: Vec<(WorkerId, u32, u64)> = Vec::new();
+    /// Devices that may run the stage now: (worker, device).
+    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>) -> Vec<(WorkerId, u32)> {
+        let mut devices = Vec::new();
         for (worker, device) in candidates(self.view.state, spec) {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
                 continue;
             }
-            let slot = self.slots.entry((worker, device)).or_insert_with(|| Slot::open(self.view, worker, device));
-            if slot.is_some() {
-                let each = job.and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
-                devices.push((worker, device, each));
+            let (view, isolated) = (self.view, &self.isolated);
+            let slot = self.slots.entry((worker, device)).or_insert_with(|| {
+                let slot = Slot::open(view, worker, device)?;
+                Some(Slot { reserved: isolated.contains(&(worker, device)), ..slot })
+            });
+            if slot.as_ref().is_some_and(|s| !s.reserved) {
+                devices.push((worker, device));
             }
+        }
+        devices
+    }
+
+    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, mut ready: Ready<'_>) {
+        let amount = lease_amount(spec);
+        let mut devices: Vec<(WorkerId, u32, u64)> = Vec::new();
+        for (worker, device) in self.devices(spec, job) {
+            let each = job.and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
+            devices.push((worker, device, each));
         }
         // Tasks per second of each device and of all together, to share out what is left in proportion.
         let speed = |each: u64, parallelism: u64| (parallelism * 1_000_000_000_000 / each.max(1)).max(1);
@@ -175,8 +215,7 @@ impl Round<'_> {
                 let share = u128::from(ready.left) * u128::from(speed(*each, slot.parallelism)) / (2 * total_speed.max(1));
                 let guided = u64::try_from(share).unwrap_or(u64::MAX).max(1);
                 let Some(tasks) = ready.take(by_time.min(guided).min(longest)) else { return };
-                slot.used.add(tasks.count(), &amount);
-                slot.queued_ns = slot.queued_ns.saturating_add(tasks.count().saturating_mul(*each) / slot.parallelism);
+                let expected_ms = slot.take(tasks, &amount, *each);
                 progress = true;
                 self.placements.push(Placement {
                     job: Some(*job_ref),
@@ -186,6 +225,8 @@ impl Round<'_> {
                     worker: slot.worker.0,
                     session: slot.session.0,
                     device: slot.device,
+                    speculative: false,
+                    expected_ms,
                 });
             }
         }

@@ -7,21 +7,25 @@ use crate::job::{Job, Phase};
 use crate::lease::Lease;
 use crate::stage::{Stage, TaskState};
 use crate::state::{State, Submission};
-use crate::view::{job_state, tally_totals};
+use crate::trouble::{Evidence, Standing, Suspicions};
+use crate::view::{job_state, set_aside_records, tally_totals};
 use crate::worker::Worker;
 use prost::Message;
 use raftwerk_proto::v1::{self as wire, task_interval};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
-/// Format that this code writes, and the newest it reads.
-pub const SNAPSHOT_FORMAT: u32 = 1;
+/// Newest format that this code reads and writes. A state that format 1 can say is written in format 1, so that a log of format 1 gives
+/// the same bytes, and the same state hash, with every build.
+pub const SNAPSHOT_FORMAT: u32 = 2;
+/// Charges of tasks one by one, as format 1 has them, in runs up to this length.
+const SINGLE_CHARGES: u64 = 64;
 
 impl State {
     /// Equal applied index means equal bytes on every replica.
     pub fn to_snapshot(&self) -> Vec<u8> {
-        let snapshot = wire::Snapshot {
-            format: SNAPSHOT_FORMAT,
+        let mut snapshot = wire::Snapshot {
+            format: 1,
             cluster: self.cluster.clone(),
             epoch: self.epoch,
             applied_index: self.applied_index,
@@ -29,11 +33,7 @@ impl State {
             next_job: self.next_job,
             next_id: self.next_id,
             jobs: self.jobs.values().map(job_record).collect(),
-            workers: self
-                .workers
-                .iter()
-                .map(|(id, w)| wire::WorkerRecord { worker: id.0, session: w.session.0, hello: Some(w.hello.clone()), lost: w.lost })
-                .collect(),
+            workers: self.workers.iter().map(|(id, worker)| worker_record(*id, worker)).collect(),
             leases: self.leases.iter().map(|(id, lease)| lease_record(*id, lease)).collect(),
             idempotency: self
                 .idempotency
@@ -46,6 +46,9 @@ impl State {
                 })
                 .collect(),
         };
+        if needs_format_2(&snapshot) {
+            snapshot.format = 2;
+        }
         snapshot.encode_to_vec()
     }
 
@@ -70,8 +73,8 @@ impl State {
             state.jobs.insert(job.id, job);
         }
         for record in snapshot.workers {
-            let hello = record.hello.ok_or_else(|| damaged("a worker record has no registration"))?;
-            state.workers.insert(WorkerId(record.worker), Worker { session: Session(record.session), hello, lost: record.lost });
+            let (id, worker) = worker_from(record).ok_or_else(|| damaged("a worker record has no registration"))?;
+            state.workers.insert(id, worker);
         }
         for record in snapshot.leases {
             let (id, lease) = lease_from(record).ok_or_else(|| damaged("a lease record does not fit together"))?;
@@ -92,6 +95,56 @@ impl State {
             text
         })
     }
+}
+
+/// Whether something in it is unknown to builds that read format 1 only: they would drop it in silence.
+fn needs_format_2(snapshot: &wire::Snapshot) -> bool {
+    let interval = |i: &wire::TaskInterval| matches!(i.state, Some(task_interval::State::Raced(_) | task_interval::State::Parked(_)));
+    let stage = |s: &wire::StageRecord| {
+        !s.suspicions.is_empty()
+            || !s.set_aside.is_empty()
+            || s.speculated != 0
+            || s.attempts.iter().any(|a| a.more != 0)
+            || s.intervals.iter().any(interval)
+    };
+    let job = |j: &wire::JobRecord| j.spec.as_ref().is_some_and(|s| s.on_set_aside != 0) || j.stages.iter().any(stage);
+    snapshot.jobs.iter().any(job)
+        || snapshot.workers.iter().any(|w| w.standing.is_some() || !w.devices.is_empty())
+        || snapshot.leases.iter().any(|l| l.speculative || l.expected_ms != 0)
+}
+
+fn worker_record(id: WorkerId, worker: &Worker) -> wire::WorkerRecord {
+    wire::WorkerRecord {
+        worker: id.0,
+        session: worker.session.0,
+        hello: Some(worker.hello.clone()),
+        lost: worker.lost,
+        standing: (worker.standing != Standing::default()).then(|| standing_record(&worker.standing)),
+        devices: worker
+            .device_standing
+            .iter()
+            .map(|(device, s)| wire::DeviceStanding { device: *device, standing: Some(standing_record(s)) })
+            .collect(),
+    }
+}
+
+fn worker_from(record: wire::WorkerRecord) -> Option<(WorkerId, Worker)> {
+    let mut worker = Worker::new(Session(record.session), record.hello?);
+    worker.lost = record.lost;
+    worker.standing = record.standing.map(standing_from).unwrap_or_default();
+    for device in record.devices {
+        worker.device_standing.insert(device.device, device.standing.map(standing_from).unwrap_or_default());
+    }
+    Some((WorkerId(record.worker), worker))
+}
+
+fn standing_record(standing: &Standing) -> wire::Standing {
+    let Standing { strikes, times, until, reason } = standing.clone();
+    wire::Standing { strikes, times, until_ms: until.0, reason }
+}
+
+fn standing_from(record: wire::Standing) -> Standing {
+    Standing { strikes: record.strikes, times: record.times, until: Timestamp(record.until_ms), reason: record.reason }
 }
 
 fn job_record(job: &Job) -> wire::JobRecord {
@@ -168,14 +221,20 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
                 task_count: range.count(),
                 state: Some(match state {
                     TaskState::Ready => task_interval::State::Ready(true),
+                    // Time 0 is long past for every log entry that could make a task wait.
+                    TaskState::Waiting(until) => task_interval::State::Parked(wire::Parked { until_ms: until.0.max(1) }),
+                    TaskState::SetAside => task_interval::State::Parked(wire::Parked { until_ms: 0 }),
                     TaskState::Leased(id) => task_interval::State::Leased(id.into()),
+                    TaskState::Raced { first, second } => {
+                        task_interval::State::Raced(wire::Raced { first: Some(first.into()), second: Some(second.into()) })
+                    }
                     TaskState::Accepted { worker, generation } => {
                         task_interval::State::Accepted(wire::AcceptedBy { worker: worker.0, generation })
                     }
                 }),
             })
             .collect(),
-        attempts: stage.attempts.iter().map(|(task, charged)| wire::TaskAttempts { task: *task, charged: *charged }).collect(),
+        attempts: stage.attempts.iter().filter(|(_, charged)| *charged > 0).flat_map(charge_records).collect(),
         tallies: tally_totals(job, index),
         failed_attempts: stage.failed_attempts,
         leases: stage.leases,
@@ -186,7 +245,26 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
             .filter(|(_, counted)| *counted)
             .map(|(range, _)| wire::TaskSpan { first_task: range.first, task_count: range.count() })
             .collect(),
+        suspicions: stage
+            .suspicions
+            .iter()
+            .map(|(range, workers)| wire::Suspicion {
+                first_task: range.first,
+                task_count: range.count(),
+                workers: workers.iter().map(|w| w.0).collect(),
+            })
+            .collect(),
+        set_aside: set_aside_records(job, index),
+        speculated: stage.speculated,
+        speculative_wins: stage.speculative_wins,
     }
+}
+
+fn charge_records((range, charged): (TaskRange, u32)) -> Vec<wire::TaskAttempts> {
+    if range.count() > SINGLE_CHARGES {
+        return vec![wire::TaskAttempts { task: range.first, charged, more: range.count() - 1 }];
+    }
+    (range.first..range.end).map(|task| wire::TaskAttempts { task, charged, more: 0 }).collect()
 }
 
 fn stage_from(record: wire::StageRecord) -> Option<Stage> {
@@ -196,6 +274,9 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
         let state = match interval.state? {
             task_interval::State::Ready(_) => TaskState::Ready,
             task_interval::State::Leased(id) => TaskState::Leased(id.into()),
+            task_interval::State::Raced(pair) => TaskState::Raced { first: pair.first?.into(), second: pair.second?.into() },
+            task_interval::State::Parked(wire::Parked { until_ms: 0 }) => TaskState::SetAside,
+            task_interval::State::Parked(parked) => TaskState::Waiting(Timestamp(parked.until_ms)),
             task_interval::State::Accepted(by) => TaskState::Accepted { worker: WorkerId(by.worker), generation: by.generation },
         };
         parts.push((range, state));
@@ -203,7 +284,29 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
     let mut stage = Stage::from_parts(IntervalMap::from_intervals(record.tasks, parts)?, record.tallies.len());
     stage.generation = record.generation;
     stage.open = record.open;
-    stage.attempts = record.attempts.into_iter().map(|a| (a.task, a.charged)).collect();
+    for charged in record.attempts {
+        let range = TaskRange::new(charged.task, charged.more.checked_add(1)?).filter(|r| r.end <= record.tasks)?;
+        stage.attempts.set(range, charged.charged);
+    }
+    let mut suspicions = Vec::with_capacity(record.suspicions.len());
+    for suspicion in record.suspicions {
+        let range = TaskRange::new(suspicion.first_task, suspicion.task_count)?;
+        suspicions.push((range, suspicion.workers.into_iter().map(WorkerId).collect()));
+    }
+    stage.suspicions = Suspicions::from_parts(record.tasks, suspicions)?;
+    for aside in record.set_aside {
+        let tasks = TaskRange::new(aside.first_task, aside.task_count).filter(|r| r.end <= record.tasks)?;
+        let evidence = Evidence {
+            tasks,
+            attempts: aside.attempts,
+            workers: aside.workers.into_iter().map(WorkerId).collect(),
+            message: aside.message,
+            at: Timestamp(aside.at_ms),
+        };
+        stage.evidence.insert(tasks.first, evidence);
+    }
+    stage.speculated = record.speculated;
+    stage.speculative_wins = record.speculative_wins;
     stage.tallies = record.tallies.iter().map(|t| u128::from(t.low) | (u128::from(t.high) << 64)).collect();
     stage.failed_attempts = record.failed_attempts;
     stage.leases = record.leases;
@@ -231,6 +334,8 @@ fn lease_record(id: LeaseId, lease: &Lease) -> wire::LeaseRecord {
         device: lease.device,
         granted_at_ms: lease.granted_at.0,
         amount: Some(lease.amount),
+        speculative: lease.speculative,
+        expected_ms: lease.expected_ms,
     }
 }
 
@@ -245,6 +350,8 @@ fn lease_from(record: wire::LeaseRecord) -> Option<(LeaseId, Lease)> {
         device: record.device,
         granted_at: Timestamp(record.granted_at_ms),
         amount: record.amount.unwrap_or_default(),
+        speculative: record.speculative,
+        expected_ms: record.expected_ms,
     };
     Some((record.lease?.into(), lease))
 }

@@ -74,6 +74,14 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
+/// Results and shares are kept by the stage's name.
+pub fn check_names(spec: &JobSpec) -> Result<(), SpecError> {
+    match spec.stages.iter().enumerate().find(|(n, stage)| spec.stages[..*n].iter().any(|earlier| earlier.name == stage.name)) {
+        Some((_, stage)) => refuse(format!("two stages are called '{}'; give each a name of its own", stage.name)),
+        None => Ok(()),
+    }
+}
+
 fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), SpecError> {
     let name = &stage.name;
     let Some(kernel) = &stage.kernel else { return refuse(format!("stage '{name}' names no kernel")) };

@@ -1,9 +1,8 @@
 //! What every replica holds.
 
-use crate::ids::{JobId, LeaseId, TaskRange, Timestamp, WorkerId};
+use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
-use crate::stage::TaskState;
 use crate::worker::{DeviceUses, StageUses, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,7 +87,7 @@ impl State {
         self.leases.insert(id, lease);
     }
 
-    /// Ends a lease: tasks it still holds are ready again.
+    /// Ends a lease: tasks that it alone still holds are ready again.
     pub(crate) fn remove_lease(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
         if let Some(used) = self.uses.get_mut(&(lease.worker, lease.device)) {
@@ -105,10 +104,7 @@ impl State {
             }
         }
         if let Some(stage) = self.jobs.get_mut(&lease.job).and_then(|j| j.stages.get_mut(lease.stage as usize)) {
-            let still: Vec<TaskRange> = stage.parts_in(lease.tasks, TaskState::Leased(id));
-            for range in still {
-                stage.set(range, TaskState::Ready);
-            }
+            stage.release(lease.tasks, id);
         }
         Some(lease)
     }

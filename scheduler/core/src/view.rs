@@ -3,7 +3,7 @@
 use crate::ids::JobId;
 use crate::job::{Job, Phase};
 use crate::state::State;
-use raftwerk_proto::v1::{JobState, JobView, StageView, TallyTotal};
+use raftwerk_proto::v1::{JobState, JobView, SetAside, StageView, TallyTotal};
 
 impl State {
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
@@ -31,11 +31,25 @@ pub(crate) fn tally_totals(job: &Job, stage: usize) -> Vec<TallyTotal> {
         .collect()
 }
 
+/// Tasks set aside, with their evidence.
+pub(crate) fn set_aside_records(job: &Job, stage: usize) -> Vec<SetAside> {
+    let records = job.stages[stage].evidence.values().map(|e| SetAside {
+        stage: job.spec.stages[stage].name.clone(),
+        first_task: e.tasks.first,
+        task_count: e.tasks.count(),
+        attempts: e.attempts,
+        workers: e.workers.iter().map(|w| w.0).collect(),
+        message: e.message.clone(),
+        at_ms: e.at.0,
+    });
+    records.collect()
+}
+
 fn job_view(job: &Job) -> JobView {
     let stages = job.stages.iter().zip(&job.spec.stages).map(|(stage, spec)| StageView {
         name: spec.name.clone(),
         tasks: stage.tasks().len(),
-        ready: stage.ready(),
+        ready: stage.free(),
         leased: stage.leased(),
         accepted: stage.accepted(),
         generation: stage.generation,
@@ -44,6 +58,10 @@ fn job_view(job: &Job) -> JobView {
         failed_attempts: stage.failed_attempts,
         leases: stage.leases,
         fenced: stage.fenced,
+        waiting: stage.counts().waiting,
+        set_aside: stage.set_aside(),
+        speculated: stage.speculated,
+        speculative_wins: stage.speculative_wins,
     });
     JobView {
         job: job.id.0,
@@ -60,5 +78,6 @@ fn job_view(job: &Job) -> JobView {
         parts: job.parts.values().cloned().collect(),
         shares: job.shares.values().cloned().collect(),
         idempotency_key: job.idempotency_key.clone(),
+        set_aside: (0..job.stages.len()).flat_map(|i| set_aside_records(job, i)).collect(),
     }
 }

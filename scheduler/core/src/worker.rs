@@ -1,6 +1,7 @@
 //! A registered worker and what its devices hold.
 
-use crate::ids::{JobId, Session, WorkerId};
+use crate::ids::{JobId, Session, Timestamp, WorkerId};
+use crate::trouble::Standing;
 use raftwerk_proto::v1::{Capacity, Device, Hello};
 use std::collections::BTreeMap;
 
@@ -11,9 +12,21 @@ pub struct Worker {
     pub hello: Hello,
     /// Declared lost, or said goodbye. Its leases have ended and its shuffle data counts as gone.
     pub lost: bool,
+    pub standing: Standing,
+    /// Of devices that something is held against, by index.
+    pub device_standing: BTreeMap<u32, Standing>,
 }
 
 impl Worker {
+    pub fn new(session: Session, hello: Hello) -> Worker {
+        Worker { session, hello, lost: false, standing: Standing::default(), device_standing: BTreeMap::new() }
+    }
+
+    /// Whether the device, or the whole worker, is in quarantine.
+    pub fn is_quarantined(&self, device: u32, now: Timestamp) -> bool {
+        self.standing.is_quarantined(now) || self.device_standing.get(&device).is_some_and(|s| s.is_quarantined(now))
+    }
+
     pub fn device(&self, index: u32) -> Option<&Device> {
         self.hello.devices.iter().find(|d| d.index == index)
     }
@@ -30,7 +43,7 @@ pub struct DeviceUse {
 impl DeviceUse {
     /// Whether one more lease of `amount` fits.
     pub fn fits(&self, capacity: &Capacity, amount: &Capacity) -> bool {
-        let fits = |held: u64, more: u64, total: u64| more == 0 || held.saturating_add(more) <= total;
+        let fits = |held: u64, more: u64, total: u64| more == 0 || held.checked_add(more).is_some_and(|sum| sum <= total);
         fits(self.held.slots, amount.slots, capacity.slots)
             && fits(self.held.milli_cpu, amount.milli_cpu, capacity.milli_cpu)
             && fits(self.held.memory_bytes, amount.memory_bytes, capacity.memory_bytes)

@@ -157,6 +157,7 @@ fn a_failing_task_fails_the_job_after_its_attempts_with_its_last_words() {
     r.register(7, vec![device(0, "cpu", 1)]);
     let job = r.submit(map_only(3));
     for _ in 0..4 {
+        r.pause_ms = 1_000;
         let lease = r.grant(job, 0, 1, 1, 7).unwrap();
         let failure =
             TaskFailure { first_task: 1, task_count: 1, class: FailureClass::Task.into(), message: "boom".into(), ..Default::default() };
@@ -269,7 +270,7 @@ fn a_new_process_of_a_worker_holds_nothing_of_the_old_one() {
 #[test]
 fn an_unknown_command_or_format_stops_the_node() {
     let mut state = State::new("test");
-    assert!(state.apply(1, EntryBody { format: 2, ..EntryBody::default() }).is_err());
+    assert!(state.apply(1, EntryBody { format: raftwerk_core::apply::ENTRY_FORMAT + 1, ..EntryBody::default() }).is_err());
     assert!(state.apply(1, EntryBody { format: 1, at_ms: 0, commands: vec![raftwerk_proto::v1::Command { command: None }] }).is_err());
 }
 

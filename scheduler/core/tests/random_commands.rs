@@ -15,6 +15,8 @@ enum Step {
     Cancel(u64),
     Grant { job: u64, stage: u32, first: u64, count: u64, worker: u64 },
     Plan,
+    Pause(u64),
+    Suspect(u64),
     Report { nth: usize, from: u64, first: u64, count: u64, class: i32, last: bool },
     End(usize),
     Lose(u64),
@@ -28,6 +30,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u64..4).prop_map(Step::Cancel),
         3 => (0u64..4, 0u32..3, 0u64..20, 0u64..8, 1u64..4).prop_map(|(job, stage, first, count, worker)| Step::Grant { job, stage, first, count, worker }),
         4 => Just(Step::Plan),
+        2 => (0u64..40_000).prop_map(Step::Pause),
+        2 => (0u64..4).prop_map(Step::Suspect),
         8 => (0usize..6, 1u64..4, 0u64..20, 1u64..20, -1i32..9, any::<bool>())
             .prop_map(|(nth, from, first, count, class, last)| Step::Report { nth, from, first, count, class, last }),
         1 => (0usize..6).prop_map(Step::End),
@@ -36,30 +40,46 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn command(replica: &Replica, step: Step) -> Command {
-    let nth = |n: usize| replica.state.leases.keys().nth(n % replica.state.leases.len().max(1)).copied();
+fn command(replica: &mut Replica, step: Step) -> Command {
+    let leases = replica.state.leases.clone();
+    let nth = |n: usize| leases.keys().nth(n % leases.len().max(1)).copied();
     match step {
         Step::Register(worker) => {
             let devices = vec![device(0, "cpu", 2), device(1, "software", 1)];
             Command::RegisterWorker(RegisterWorker { worker, hello: Some(hello("w", replica.index, devices)) })
         }
         Step::Submit { tasks, partitions, key } => {
-            let spec = if partitions == 0 { map_only(tasks) } else { map_reduce(tasks, partitions) };
+            let mut spec = if partitions == 0 { map_only(tasks) } else { map_reduce(tasks, partitions) };
+            if key == 2 {
+                spec.set_on_set_aside(OnSetAside::Continue);
+            }
             let idempotency_key = if key == 0 { String::new() } else { key.to_string() };
             Command::SubmitJob(SubmitJob { spec: Some(spec), idempotency_key, payload_sha256: vec![tasks as u8].into() })
         }
         Step::Cancel(job) => Command::CancelJob(CancelJob { job }),
         Step::Grant { job, stage, first, count, worker } => {
             let session = replica.state.workers.get(&raftwerk_core::WorkerId(worker)).map_or(0, |w| w.session.0);
-            let placement =
-                Placement { job: Some(placement::Job::Id(job)), stage, first_task: first, task_count: count, worker, session, device: 0 };
-            Command::GrantLeases(GrantLeases { placements: vec![placement, placement] })
+            let placement = Placement {
+                job: Some(placement::Job::Id(job)),
+                stage,
+                first_task: first,
+                task_count: count,
+                worker,
+                session,
+                ..Placement::default()
+            };
+            let again = Placement { speculative: true, ..placement };
+            Command::GrantLeases(GrantLeases { placements: vec![placement, again] })
         }
-        Step::Plan => {
-            let present = replica.present();
-            let view = raftwerk_core::plan::View { state: &replica.state, present: &present, submitted: &[] };
-            Command::GrantLeases(GrantLeases { placements: raftwerk_core::plan::plan(&view) })
+        Step::Pause(ms) => {
+            replica.pause_ms = ms;
+            Command::MintId(MintId::default())
         }
+        Step::Suspect(worker) => {
+            replica.suspects = [raftwerk_core::WorkerId(worker)].into();
+            Command::EndQuarantine(EndQuarantine { worker })
+        }
+        Step::Plan => Command::GrantLeases(GrantLeases { placements: replica.plan() }),
         Step::Report { nth: n, from, first, count, class, last } => {
             let id = nth(n).unwrap_or(LeaseId { epoch: 0, index: 1, position: 0 });
             let mut report = match replica.state.leases.get(&id) {
@@ -97,7 +117,7 @@ proptest! {
         let mut replica = Replica::new();
         let mut snapshot = None;
         for (n, step) in steps.into_iter().enumerate() {
-            let command = command(&replica, step);
+            let command = command(&mut replica, step);
             // `apply_all` checks every invariant.
             replica.apply_all(vec![command]);
             if n == at {
@@ -105,7 +125,7 @@ proptest! {
             }
             for job in replica.state.jobs.values() {
                 // Values are task numbers, so a task counted twice or a stranger's value shows.
-                if job.stages[0].is_complete() {
+                if job.stages[0].is_complete() && job.stages[0].set_aside() == 0 {
                     let n = u128::from(job.stages[0].tasks().len());
                     prop_assert_eq!(job.stages[0].tallies[0], n * n.saturating_sub(1) / 2);
                 }

@@ -16,6 +16,7 @@ pub(super) enum Waiter {
     Nobody,
     Submit(RequestId),
     Cancel(RequestId),
+    Release(RequestId),
     Mint(RequestId),
     Register(ConnId),
     /// Sequences of the reports, to be acknowledged.

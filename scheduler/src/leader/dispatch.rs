@@ -6,16 +6,17 @@ use raftwerk_core::ids::TaskRange;
 use raftwerk_core::plan::{View, plan};
 use raftwerk_core::split::splits_of_tasks;
 use raftwerk_core::stage::TaskState;
-use raftwerk_core::{Job, Lease, LeaseId, Outcome, State};
+use raftwerk_core::{Job, Lease, LeaseId, Outcome, State, Timestamp};
 use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down, stage_input::Source};
 use std::collections::BTreeMap;
 
 impl Leader {
     /// One planning round; the placements join the entry that is being made.
-    pub(super) fn place(&mut self, state: &State) {
+    pub(super) fn place(&mut self, state: &State, now: Timestamp) {
         let present = self.sessions.present(self.now);
+        let suspects = self.sessions.suspects(state, self.now, self.timing.return_ms());
         let submitted = self.batch.submissions();
-        let placements = plan(&View { state, present: &present, submitted: &submitted });
+        let placements = plan(&View { state, present: &present, suspects: &suspects, now, submitted: &submitted });
         if !placements.is_empty() {
             self.batch.append(Command::GrantLeases(wire::GrantLeases { placements }), Waiter::Grants);
         }
@@ -31,6 +32,8 @@ impl Leader {
             (Waiter::Submit(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
             (Waiter::Cancel(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
             (Waiter::Cancel(request), _) => answer(request, Answer::Cancelled),
+            (Waiter::Release(request), Outcome::Refused(reason)) => answer(request, Answer::NotFound(reason.clone())),
+            (Waiter::Release(request), _) => answer(request, Answer::Released),
             (Waiter::Mint(request), Outcome::Minted(id)) => answer(request, Answer::Minted(*id)),
             (Waiter::Register(conn), Outcome::Registered { session, .. }) => self.on_registered(now, state, conn, *session, effects),
             (Waiter::Reports { conn, sequences }, _) => {

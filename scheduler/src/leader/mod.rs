@@ -15,7 +15,7 @@ mod views;
 use batch::Batch;
 use logs::LogRequests;
 use publish::Publishing;
-use raftwerk_core::{Applied, Event, JobId, State, WorkerId};
+use raftwerk_core::{Applied, Event, JobId, State, Timestamp, WorkerId};
 use raftwerk_proto::v1::{EntryBody, Hello, JobSpec, WorkerLogs, command::Command, scheduler_message, worker_message};
 use sessions::Sessions;
 use std::sync::Arc;
@@ -51,6 +51,11 @@ pub enum Input {
     Cancel {
         request: RequestId,
         job: JobId,
+    },
+    /// Ends a worker's quarantine.
+    Release {
+        request: RequestId,
+        worker: WorkerId,
     },
     Mint {
         request: RequestId,
@@ -91,6 +96,7 @@ pub enum Answer {
     Unavailable(String),
     NotFound(String),
     Cancelled,
+    Released,
     Minted(u64),
     Logs(Vec<WorkerLogs>),
 }
@@ -105,6 +111,13 @@ pub struct Timing {
     pub reconnect_grace_ms: u64,
     /// How long a submit waits for workers to answer what they see.
     pub listing_ms: u64,
+}
+
+impl Timing {
+    /// Workers that did not come to a new leader within this time are suspect: a few heartbeats.
+    fn return_ms(&self) -> u64 {
+        3 * self.heartbeat_ms
+    }
 }
 
 impl Default for Timing {
@@ -125,13 +138,43 @@ pub struct Leader {
     logs: LogRequests,
     /// Something changed since the last planning round.
     replan: bool,
+    clock: Clock,
+}
+
+/// Cluster time between entries. It never goes back, and it goes on where the wall clock stands still behind it (set back by an hour, say):
+/// pauses of failed tasks end by it.
+struct Clock {
+    /// Time of the last applied entry, and the monotonic time at which this leader saw it.
+    applied: Timestamp,
+    seen_at: u64,
+    now: u64,
+}
+
+impl Clock {
+    fn see(&mut self, now: u64, applied: Timestamp) {
+        self.now = now;
+        if applied != self.applied {
+            self.applied = applied;
+            self.seen_at = now;
+        }
+    }
+
+    /// Cluster time at a monotonic time of this leader.
+    fn at(&self, now: u64) -> Timestamp {
+        Timestamp(self.applied.0.saturating_add(now.saturating_sub(self.seen_at)))
+    }
+
+    /// Stamp of an entry made now.
+    fn stamp(&self, wall: u64) -> u64 {
+        wall.max(self.at(self.now).0)
+    }
 }
 
 impl Leader {
     /// Begins a leadership. Nobody is declared lost before one full grace period from now.
     pub fn new(timing: Timing, state: &State, now: u64) -> Leader {
         Leader {
-            sessions: Sessions::new(state, now + timing.lease_ttl_ms),
+            sessions: Sessions::new(state, now, now + timing.lease_ttl_ms),
             timing,
             now,
             batch: Batch::default(),
@@ -139,6 +182,7 @@ impl Leader {
             publishing: Publishing::default(),
             logs: LogRequests::default(),
             replan: true,
+            clock: Clock { applied: state.now, seen_at: now, now },
         }
     }
 
@@ -146,6 +190,7 @@ impl Leader {
     pub fn handle(&mut self, now: u64, state: &State, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.now = now;
+        self.clock.see(now, state.now);
         match input {
             Input::WorkerConnected { conn, worker, hello } => self.on_worker_connected(now, state, conn, worker, hello, &mut effects),
             Input::FromWorker { conn, message } => self.on_worker_message(now, state, conn, message, &mut effects),
@@ -156,6 +201,14 @@ impl Leader {
                     self.batch.push(Command::CancelJob(raftwerk_proto::v1::CancelJob { job: job.0 }), batch::Waiter::Cancel(request));
                 } else {
                     effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no job {job}")) });
+                }
+            }
+            Input::Release { request, worker } => {
+                if state.workers.contains_key(&worker) {
+                    let command = raftwerk_proto::v1::EndQuarantine { worker: worker.0 };
+                    self.batch.push(Command::EndQuarantine(command), batch::Waiter::Release(request));
+                } else {
+                    effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no worker {worker}")) });
                 }
             }
             Input::Mint { request, kind, name } => {
@@ -174,12 +227,13 @@ impl Leader {
         if self.batch.in_flight() {
             return None;
         }
+        let stamp = self.clock.stamp(wall);
         self.batch.take();
         if self.replan || self.batch.has_submissions() {
             self.replan = false;
-            self.place(state);
+            self.place(state, Timestamp(stamp));
         }
-        self.batch.launch(wall)
+        self.batch.launch(stamp)
     }
 
     fn on_applied(&mut self, now: u64, state: &State, applied: &Applied, effects: &mut Vec<Effect>) {
@@ -194,9 +248,9 @@ impl Leader {
         self.start_publishing(now, state, effects);
     }
 
-    fn on_event(&mut self, _state: &State, event: &Event, effects: &mut Vec<Effect>) {
+    fn on_event(&mut self, state: &State, event: &Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::LeaseEnded { id, lease } => self.sessions.revoke(*id, lease, effects),
+            Event::LeaseEnded { id, lease } => self.sessions.revoke(state, *id, lease, effects),
             Event::JobEnded { job } => {
                 self.publishing.forget(*job);
                 self.sessions.release(*job, effects);
@@ -207,6 +261,11 @@ impl Leader {
                 tracing::warn!(%job, %worker, tasks, "shuffle data lost; its tasks run again under a new generation");
             }
             Event::TaskFailed { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task failed"),
+            Event::SetAside { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task set aside"),
+            Event::Quarantined { worker, device, until, reason } => {
+                let ms = until.0.saturating_sub(state.now.0);
+                tracing::warn!(%worker, ?device, ms, reason, "in quarantine: it failed again and again by its own fault");
+            }
         }
     }
 

@@ -123,9 +123,15 @@ fn manifest(state: &State, job: &Job) -> String {
         .values()
         .map(|s| serde_json::json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks}))
         .collect();
+    let view = state.job_view(job.id).unwrap_or_default();
+    let set_aside: Vec<_> = view
+        .set_aside
+        .iter()
+        .map(|a| serde_json::json!({"stage": a.stage, "first_task": a.first_task, "task_count": a.task_count, "message": a.message}))
+        .collect();
     let manifest = serde_json::json!({
         "schema": 1, "cluster": state.cluster, "job": job.id.0, "name": job.spec.name, "format": job.spec.output.as_ref().map(|o| &o.format),
-        "parts": parts, "stages": stages, "devices": devices,
+        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside,
     });
     serde_json::to_string_pretty(&manifest).unwrap_or_default()
 }

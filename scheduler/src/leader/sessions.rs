@@ -2,6 +2,7 @@
 
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
+use raftwerk_core::stage::TaskState;
 use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId};
 use raftwerk_liveness::Detector;
 use raftwerk_proto::v1::{self as wire, Hello, Load, command::Command, scheduler_message as down, worker_message as up};
@@ -27,12 +28,14 @@ pub(super) struct Sessions {
     pub(super) by_worker: BTreeMap<WorkerId, ConnId>,
     /// Workers of the state that are not connected, and when they will be declared lost.
     pub(super) lost_at: BTreeMap<WorkerId, u64>,
+    /// When this leadership began.
+    begun: u64,
 }
 
 impl Sessions {
-    pub(super) fn new(state: &State, grace_ends: u64) -> Sessions {
+    pub(super) fn new(state: &State, begun: u64, grace_ends: u64) -> Sessions {
         let lost_at = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, _)| (*id, grace_ends)).collect();
-        Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at }
+        Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at, begun }
     }
 
     /// Workers that may be given leases: registered, and not suspect.
@@ -41,11 +44,22 @@ impl Sessions {
         self.by_worker.iter().filter_map(|(w, c)| usable(c)?.session.map(|s| (*w, s))).collect()
     }
 
-    pub(super) fn revoke(&self, id: LeaseId, lease: &Lease, effects: &mut Vec<Effect>) {
+    /// Workers whose silence is suspect, and those that are not connected and not yet lost. A new leadership gives them time to come.
+    pub(super) fn suspects(&self, state: &State, now: u64, return_ms: u64) -> BTreeSet<WorkerId> {
+        let suspect = |worker: &WorkerId| match self.by_worker.get(worker).and_then(|c| self.conns.get(c)) {
+            Some(conn) => conn.detector.is_suspect(now),
+            None => now.saturating_sub(self.begun) > return_ms,
+        };
+        state.workers.iter().filter(|(id, w)| !w.lost && suspect(id)).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn revoke(&self, state: &State, id: LeaseId, lease: &Lease, effects: &mut Vec<Effect>) {
         if let Some(conn) = self.by_worker.get(&lease.worker)
             && self.conns.get(conn).is_some_and(|c| c.session == Some(lease.session))
         {
-            effects.push(Effect::Send { conn: *conn, message: down::Message::Revoke(wire::Revoke { leases: vec![id.into()] }) });
+            let unused = if leaves_nothing(state, lease) { vec![id.into()] } else { Vec::new() };
+            let revoke = wire::Revoke { leases: vec![id.into()], unused };
+            effects.push(Effect::Send { conn: *conn, message: down::Message::Revoke(revoke) });
         }
     }
 
@@ -54,6 +68,14 @@ impl Sessions {
             effects.push(Effect::Send { conn: *conn, message: down::Message::Release(wire::ReleaseJobs { jobs: vec![job.0] }) });
         }
     }
+}
+
+/// Whether no accepted task of an ended lease has its shuffle data at the lease's worker.
+fn leaves_nothing(state: &State, lease: &Lease) -> bool {
+    let stage = state.jobs.get(&lease.job).and_then(|j| j.stages.get(lease.stage as usize));
+    stage.is_none_or(|s| {
+        !s.tasks().overlapping(lease.tasks).any(|(_, task)| matches!(task, TaskState::Accepted { worker, .. } if worker == lease.worker))
+    })
 }
 
 impl Leader {

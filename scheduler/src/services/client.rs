@@ -3,11 +3,11 @@
 use super::{not_leader, propose_error, worker_session};
 use crate::edge::Shared;
 use crate::leader::{Answer, Input};
-use raftwerk_core::JobId;
+use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
     CancelJobRequest, ClusterView, GetJobRequest, JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListWorkersReply,
-    ListWorkersRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
+    ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::sync::Arc;
@@ -181,6 +181,15 @@ impl Client for ClientService {
         require(&request, &[PeerKind::Client])?;
         let workers = worker_session::workers(&self.shared).await?;
         Ok(Response::new(ListWorkersReply { workers }))
+    }
+
+    async fn release_worker(&self, request: Request<ReleaseWorkerRequest>) -> Result<Response<ReleaseWorkerReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let worker = WorkerId(request.into_inner().worker);
+        match self.ask(|request| Input::Release { request, worker }).await? {
+            Answer::Released => Ok(Response::new(ReleaseWorkerReply {})),
+            other => Err(refusal(other)),
+        }
     }
 
     async fn show_cluster(&self, request: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {

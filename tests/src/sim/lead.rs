@@ -195,7 +195,10 @@ impl Sim {
                 session::Effect::ListInputs(request) => effects.extend(self.agents[index].handle(now, Agent::listing(&request))),
                 session::Effect::Publish(publish) => effects.extend(self.agents[index].handle(now, Agent::published(publish.job))),
                 session::Effect::Exit(reason) => panic!("agent {index} left: {reason:?}"),
-                session::Effect::ReleaseJob(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
+                session::Effect::FreeLease(_)
+                | session::Effect::ReleaseJob(_)
+                | session::Effect::ReplaceExecutor { .. }
+                | session::Effect::FetchLogs(_) => {}
             }
         }
         if let Some(address) = self.agents[index].dial_due(now) {

@@ -219,6 +219,14 @@ impl Edge {
                 }
             }
             Effect::ReleaseJob(job) => self.release(job),
+            Effect::FreeLease(lease) => {
+                let common = self.common.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = common.store.free(lease.into()) {
+                        tracing::warn!(?lease, %error, "cannot free the shuffle data of a lease");
+                    }
+                });
+            }
             Effect::ListInputs(request) => {
                 let name = self.name.clone();
                 self.answer(move |_| Input::Listing(listing::answer(request, &name)));

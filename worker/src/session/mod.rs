@@ -112,6 +112,8 @@ pub enum Effect {
         device: u32,
         reason: StopReason,
     },
+    /// Every task of the lease was brought home by others: what it wrote for them may go.
+    FreeLease(LeaseId),
     /// The job ended: its shuffle data, prepared parts and prepared stages may go.
     ReleaseJob(u64),
     /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { charged: false, .. }`.
@@ -367,6 +369,7 @@ impl AgentSession {
                 for lease in revoke.leases {
                     self.stop_lease(now_ms, lease.into(), StopReason::Revoked, effects);
                 }
+                effects.extend(revoke.unused.into_iter().map(Effect::FreeLease));
             }
             Message::ReportAck(ack) => ack.sequences.iter().for_each(|&sequence| self.outbox.acknowledge(sequence)),
             Message::ListInputs(request) => effects.push(Effect::ListInputs(request)),

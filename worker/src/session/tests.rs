@@ -121,7 +121,7 @@ fn hello_comes_first_and_names_the_leases_still_worked_on() {
     let mut bench = Bench::open();
     bench.grant(1, 4);
     bench.grant(2, 4);
-    bench.hear(Down::Revoke(Revoke { leases: vec![lease(2)] }));
+    bench.hear(Down::Revoke(Revoke { leases: vec![lease(2)], unused: Vec::new() }));
     bench.disconnect();
     let first = bench.connect().remove(0);
     let Up::Hello(hello) = first else { panic!("{first:?}") };
@@ -293,7 +293,7 @@ fn nothing_is_charged_when_the_agent_ended_the_executor() {
 fn a_stopped_lease_that_does_not_end_costs_its_executor() {
     let mut bench = Bench::open();
     bench.grant(1, 1);
-    bench.hear(Down::Revoke(Revoke { leases: vec![lease(1)] }));
+    bench.hear(Down::Revoke(Revoke { leases: vec![lease(1)], unused: Vec::new() }));
     bench.disconnect();
     assert_eq!(bench.session.wake_at(), Some(bench.now + STOP_GRACE_MS));
     assert_eq!(bench.wait(STOP_GRACE_MS), [Effect::ReplaceExecutor { device: 0 }]);

@@ -1,6 +1,6 @@
 //! Grants leases. A plan was made on an earlier state, so every placement is checked again: a stale one is normal and skipped.
 
-use super::{Entry, Outcome};
+use super::{Entry, OWN_RULES, Outcome};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, WorkerId};
 use crate::job::Phase;
 use crate::lease::Lease;
@@ -36,8 +36,14 @@ impl State {
         let job = self.jobs.get(&job_id).filter(|j| j.phase == Phase::Running)?;
         let spec = job.spec.stages.get(placement.stage as usize)?;
         let stage = job.stages.get(placement.stage as usize)?;
+        let speculative = placement.speculative && entry.format >= OWN_RULES;
+        let grantable = stage.all(tasks, |state| match state {
+            // A copy is of no use beside the original: both would go with the same machine.
+            TaskState::Leased(holder) if speculative => self.leases.get(&holder).is_some_and(|l| l.worker != worker_id),
+            state => !speculative && state.is_free_at(self.now),
+        });
         let excluded = job.excluded.contains(&worker_id) || job.excluded_devices.contains(&(worker_id, placement.device));
-        if excluded || !stage.open || !stage.all_ready(tasks) || !device_fits(spec, device) {
+        if excluded || !stage.open || !grantable || !device_fits(spec, device) || worker.is_quarantined(placement.device, self.now) {
             return None;
         }
         let amount = lease_amount(spec);
@@ -59,10 +65,21 @@ impl State {
             device: placement.device,
             granted_at: self.now,
             amount,
+            speculative,
+            expected_ms: if entry.format >= OWN_RULES { placement.expected_ms } else { 0 },
         };
         if let Some(stage) = self.jobs.get_mut(&job_id).and_then(|j| j.stages.get_mut(placement.stage as usize)) {
-            stage.set(tasks, TaskState::Leased(id));
+            let before: Vec<(TaskRange, TaskState)> = stage.tasks().overlapping(tasks).collect();
+            for (part, state) in before {
+                match state {
+                    TaskState::Leased(first) => stage.set(part, TaskState::Raced { first, second: id }),
+                    _ => stage.set(part, TaskState::Leased(id)),
+                }
+            }
             stage.leases += 1;
+            if speculative {
+                stage.speculated = stage.speculated.saturating_add(tasks.count());
+            }
         }
         self.insert_lease(id, lease);
         Some(id)

@@ -1,6 +1,6 @@
 //! Submit, cancel, publish, fail.
 
-use super::{Entry, Event, Outcome, RETAINED_JOBS, RETENTION_MS};
+use super::{Entry, Event, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS};
 use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
 use crate::spec;
@@ -11,6 +11,11 @@ impl State {
     pub(super) fn submit_job(&mut self, submit: SubmitJob, entry: &mut Entry) -> Outcome {
         let Some(spec) = submit.spec else { return Outcome::Refused("the submission has no job spec".into()) };
         if let Err(reason) = spec::check(&spec) {
+            return Outcome::Refused(reason.0);
+        }
+        if entry.format >= OWN_RULES
+            && let Err(reason) = spec::check_names(&spec)
+        {
             return Outcome::Refused(reason.0);
         }
         let key = (spec.namespace.clone(), submit.idempotency_key.clone());

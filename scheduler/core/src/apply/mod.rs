@@ -1,5 +1,6 @@
 //! `apply`: one arm per command, one function per arm. The same state and entry give the same result on every replica.
 
+mod failure;
 mod grant;
 mod jobs;
 mod report;
@@ -12,7 +13,16 @@ use crate::state::State;
 use raftwerk_proto::v1::{EntryBody, command::Command};
 
 /// Format of [`EntryBody`] that this code writes, and the newest it reads.
-pub const ENTRY_FORMAT: u32 = 1;
+///
+/// | format | rules |
+/// |---|---|
+/// | 1 | failed tasks are ready at once; used-up attempts fail the job |
+/// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct |
+///
+/// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
+pub const ENTRY_FORMAT: u32 = 2;
+/// First format under which failures follow the rules of `failure`.
+const OWN_RULES: u32 = 2;
 
 /// The log holds something this code does not know. The node must stop: to skip it would make replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +104,20 @@ pub enum Event {
         task: u64,
         message: String,
     },
+    /// The task, and perhaps the ones after it, will not be tried again.
+    SetAside {
+        job: JobId,
+        stage: u32,
+        task: u64,
+        message: String,
+    },
+    /// The worker, or one device of it, gets no work until then.
+    Quarantined {
+        worker: WorkerId,
+        device: Option<u32>,
+        until: Timestamp,
+        reason: String,
+    },
 }
 
 /// Finished jobs beyond this number are forgotten once they are a day old.
@@ -110,7 +134,13 @@ impl State {
         // An older leader's slower clock must not turn time back.
         self.now = self.now.max(Timestamp(body.at_ms));
         self.applied_index = index;
-        let mut entry = Entry { index, next_lease: 0, jobs_by_command: Vec::new(), applied: Applied { index, ..Applied::default() } };
+        let mut entry = Entry {
+            index,
+            format: body.format,
+            next_lease: 0,
+            jobs_by_command: Vec::new(),
+            applied: Applied { index, ..Applied::default() },
+        };
         for (position, command) in body.commands.into_iter().enumerate() {
             let command = command.command.ok_or(ApplyError::UnknownCommand { index, position })?;
             let mut submitted = None;
@@ -134,6 +164,7 @@ impl State {
                     Outcome::Minted(self.next_id - 1)
                 }
                 Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
+                Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
             };
             entry.jobs_by_command.push(submitted);
             entry.applied.outcomes.push(outcome);
@@ -195,6 +226,8 @@ impl State {
 /// What the arms of one entry share.
 pub(crate) struct Entry {
     index: u64,
+    /// Of the entry: its rules.
+    format: u32,
     /// Position of the next lease within this entry.
     next_lease: u32,
     /// The job that the command at this position made.

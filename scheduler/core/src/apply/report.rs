@@ -1,24 +1,27 @@
 //! Results: accepted task by task from the lease that holds the task, fenced otherwise.
 
-use super::{Entry, Event, Outcome};
+use super::failure::{Culprit, fail};
+use super::{Entry, Event, OWN_RULES, Outcome};
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
 use crate::stage::TaskState;
 use crate::state::State;
 use crate::worker::Worker;
-use raftwerk_proto::v1::{DeviceShare, FailureClass, Report, ReportResults, TaskFailure, TaskResults};
-use std::collections::BTreeMap;
+use raftwerk_proto::v1::{DeviceShare, Report, ReportResults, TaskResults};
+use std::collections::BTreeSet;
 
 /// Failed fetches from one worker after which its shuffle data counts as lost for the job.
-const SOURCE_FAILURES_UNTIL_LOST: u32 = 3;
+pub(super) const SOURCE_FAILURES_UNTIL_LOST: u32 = 3;
 
 /// What a failure asks for beyond its own stage.
-enum Consequence {
+pub(super) enum Consequence {
     None,
     FailJob(String),
     /// The worker's shuffle data cannot be read.
     LoseSource(WorkerId),
+    /// It was the fault of the lease's worker or device.
+    Strike(Culprit, String),
 }
 
 impl State {
@@ -41,46 +44,57 @@ impl State {
         };
         let record = self.workers.get(&worker);
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
-        let mut accepted = 0;
+        let mut accepted = Accepted::default();
         for results in &report.results {
-            accepted += accept(job, &lease, id, results);
+            accept(job, &lease, id, results, &mut accepted);
         }
-        job.stages[lease.stage as usize].fenced += offered.saturating_sub(accepted);
-        credit(job, &lease, record, accepted, &report);
+        let stage = &mut job.stages[lease.stage as usize];
+        stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
+        credit(job, &lease, record, accepted.tasks, &report);
         let is_last = lease.stage as usize + 1 == job.stages.len() && job.spec.output.is_some();
         if is_last {
-            let holder = TaskState::Accepted { worker: WorkerId(0), generation: lease.generation };
             for mut part in report.parts {
-                // A part counts only if its task was accepted from this very lease just now.
+                // A part counts only if its task was accepted from this very report.
                 let task = u64::from(part.partition);
-                let offered_here = report.results.iter().any(|r| task >= r.first_task && task - r.first_task < r.task_count);
-                if offered_here
-                    && lease.tasks.first <= task
-                    && task < lease.tasks.end
-                    && job.stages[lease.stage as usize].state_of(task) == Some(holder)
-                {
+                if accepted.ranges.iter().any(|r| r.first <= task && task < r.end) {
                     part.worker = worker.0;
-                    job.parts.entry(part.partition).or_insert(part);
+                    job.parts.insert(part.partition, part);
                 }
             }
         }
         let mut consequences = Vec::new();
         for failure in &report.failures {
-            consequences.push(fail(job, &lease, id, failure, entry));
+            consequences.push(fail(job, &lease, id, failure, self.now, entry));
         }
         let job_id = lease.job;
         if report.final_report {
             self.remove_lease(id);
+        }
+        // Told to stop once nothing of it is left to win; one that lost a part goes on with the rest.
+        for rival in accepted.rivals {
+            self.end_if_it_holds_nothing(rival, entry);
+        }
+        if accepted.tasks > 0 && entry.format >= OWN_RULES {
+            self.in_order(worker, lease.device);
         }
         for consequence in consequences {
             match consequence {
                 Consequence::None => {}
                 Consequence::FailJob(cause) => self.fail_job(job_id, cause, entry),
                 Consequence::LoseSource(source) => self.invalidate(job_id, source, entry),
+                Consequence::Strike(culprit, message) => self.strike(worker, lease.device, culprit, &message, entry),
             }
         }
         self.fail_when_everybody_is_excluded(job_id, entry);
         self.advance_job(job_id, entry);
+    }
+
+    fn end_if_it_holds_nothing(&mut self, id: LeaseId, entry: &mut Entry) {
+        let Some(lease) = self.leases.get(&id) else { return };
+        let stage = self.jobs.get(&lease.job).and_then(|j| j.stages.get(lease.stage as usize));
+        if stage.is_none_or(|s| s.held_by(lease.tasks, id).is_empty()) {
+            self.end_lease(id, entry);
+        }
     }
 
     /// A job that no present worker can work on any more fails with the reasons, instead of waiting for ever.
@@ -88,7 +102,7 @@ impl State {
         let Some(job) = self.jobs.get(&id).filter(|j| j.is_active() && !(j.excluded.is_empty() && j.excluded_devices.is_empty())) else {
             return;
         };
-        let Some(stage) = job.stages.iter().position(|s| s.open && s.ready() > 0) else { return };
+        let Some(stage) = job.stages.iter().position(|s| s.open && s.free() > 0) else { return };
         let candidates = crate::matching::candidates(self, &job.spec.stages[stage]);
         let left = candidates.iter().any(|(w, d)| !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d)));
         if !left {
@@ -101,20 +115,35 @@ impl State {
     }
 }
 
-/// Accepts the tasks of one range that this lease still holds; adds their tallies. Returns how many.
-fn accept(job: &mut Job, lease: &Lease, id: LeaseId, results: &TaskResults) -> u64 {
-    let Some(range) = TaskRange::new(results.first_task, results.task_count) else { return 0 };
+/// What one report brought home.
+#[derive(Default)]
+struct Accepted {
+    tasks: u64,
+    ranges: Vec<TaskRange>,
+    /// Leases that ran some of the same tasks.
+    rivals: BTreeSet<LeaseId>,
+}
+
+/// Accepts the tasks of one range that this lease still holds; adds their tallies.
+fn accept(job: &mut Job, lease: &Lease, id: LeaseId, results: &TaskResults, accepted: &mut Accepted) {
+    let Some(range) = TaskRange::new(results.first_task, results.task_count) else { return };
     let keeps = job.keeps_shuffle(lease.stage as usize);
     let stage = &mut job.stages[lease.stage as usize];
     let holder = if keeps { lease.worker } else { WorkerId(0) };
     let complete =
         results.tallies.len() == stage.tallies.len() && results.tallies.iter().all(|t| t.values.len() as u64 == results.task_count);
     if !complete {
-        return 0;
+        return;
     }
-    let mut accepted = 0;
-    for held in stage.parts_in(range.intersect(lease.tasks), TaskState::Leased(id)) {
-        accepted += held.count();
+    for (held, state) in stage.held_by(range.intersect(lease.tasks), id) {
+        accepted.tasks += held.count();
+        accepted.ranges.push(held);
+        if let Some(rival) = state.rival_of(id) {
+            accepted.rivals.insert(rival);
+            if lease.speculative {
+                stage.speculative_wins += held.count();
+            }
+        }
         for (counted_part, counted) in stage.counted.overlapping(held).collect::<Vec<_>>() {
             if counted {
                 continue;
@@ -126,9 +155,9 @@ fn accept(job: &mut Job, lease: &Lease, id: LeaseId, results: &TaskResults) -> u
             }
         }
         stage.counted.set(held, false);
+        stage.suspicions.clear(held);
         stage.set(held, TaskState::Accepted { worker: holder, generation: lease.generation });
     }
-    accepted
 }
 
 fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: u64, report: &Report) {
@@ -145,64 +174,7 @@ fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: u64, 
             ..DeviceShare::default()
         }
     });
-    share.tasks += accepted;
+    share.tasks = share.tasks.saturating_add(accepted);
     share.busy_ns = share.busy_ns.saturating_add(report.busy_ns);
     share.input_bytes = share.input_bytes.saturating_add(report.input_bytes);
-}
-
-/// Returns the failed tasks that the lease holds to ready, charged or not by the class of the error.
-fn fail(job: &mut Job, lease: &Lease, id: LeaseId, failure: &TaskFailure, entry: &mut Entry) -> Consequence {
-    let Some(range) = TaskRange::new(failure.first_task, failure.task_count) else { return Consequence::None };
-    let class = failure.class();
-    let limit = job.max_attempts();
-    let stage = &mut job.stages[lease.stage as usize];
-    let held = stage.parts_in(range.intersect(lease.tasks), TaskState::Leased(id));
-    let Some(first) = held.first().map(|r| r.first) else { return Consequence::None };
-    let mut exhausted = None;
-    let mut charges: BTreeMap<u64, u32> = BTreeMap::new();
-    for part in held {
-        if matches!(class, FailureClass::Task | FailureClass::Executor | FailureClass::Unspecified) {
-            for task in part.first..part.end {
-                let charged = stage.attempts.entry(task).or_default();
-                *charged += 1;
-                charges.insert(task, *charged);
-                if *charged >= limit && exhausted.is_none() {
-                    exhausted = Some(task);
-                }
-            }
-        }
-        if class != FailureClass::Stopped {
-            stage.failed_attempts += part.count();
-        }
-        stage.set(part, TaskState::Ready);
-    }
-    if class != FailureClass::Stopped {
-        entry.applied.events.push(Event::TaskFailed { job: job.id, stage: lease.stage, task: first, message: failure.message.clone() });
-    }
-    let stage_name = &job.spec.stages[lease.stage as usize].name;
-    match class {
-        FailureClass::Fatal => Consequence::FailJob(format!("stage '{stage_name}' task {first}: {}", failure.message)),
-        FailureClass::Worker => {
-            job.excluded.insert(lease.worker);
-            Consequence::None
-        }
-        FailureClass::Device => {
-            job.excluded_devices.insert((lease.worker, lease.device));
-            Consequence::None
-        }
-        FailureClass::Source => {
-            let source = WorkerId(failure.source_worker);
-            let failures = job.source_failures.entry(source).or_default();
-            *failures += 1;
-            if *failures >= SOURCE_FAILURES_UNTIL_LOST { Consequence::LoseSource(source) } else { Consequence::None }
-        }
-        _ => match exhausted {
-            Some(task) => Consequence::FailJob(format!(
-                "stage '{stage_name}' task {task} failed {} times, the last time with: {}",
-                charges.get(&task).copied().unwrap_or_default(),
-                failure.message
-            )),
-            None => Consequence::None,
-        },
-    }
 }

@@ -1,6 +1,6 @@
 //! Workers come and go; leases end.
 
-use super::{Entry, Event, Outcome};
+use super::{Entry, Event, OWN_RULES, Outcome};
 use crate::ids::{JobId, LeaseId, Session, WorkerId};
 use crate::state::State;
 use crate::worker::Worker;
@@ -15,7 +15,21 @@ impl State {
         // A new process has forgotten the leases and the shuffle data of the one before it.
         self.drop_worker(worker, entry);
         let session = Session(entry.index);
-        self.workers.insert(worker, Worker { session, hello, lost: false });
+        let mut record = Worker::new(session, hello);
+        if entry.format >= OWN_RULES {
+            // Its devices passed their self-test to get here, so quarantine is over; a next one is as long as if it had served it.
+            if let Some(before) = self.workers.get(&worker) {
+                record.standing.times = before.standing.times;
+            }
+            for job in &self.active {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    // What it could not see or write the process before it could not.
+                    job.excluded.remove(&worker);
+                    job.excluded_devices.retain(|(w, _)| *w != worker);
+                }
+            }
+        }
+        self.workers.insert(worker, record);
         Outcome::Registered { worker, session }
     }
 
@@ -51,6 +65,14 @@ impl State {
             entry.applied.events.push(Event::Invalidated { job: id, worker, tasks });
             self.advance_job(id, entry);
         }
+    }
+
+    /// An operator's word: the worker and its devices get work again, with nothing held against them.
+    pub(super) fn end_quarantine(&mut self, worker: WorkerId) -> Outcome {
+        let Some(record) = self.workers.get_mut(&worker) else { return Outcome::Refused(format!("there is no worker {worker}")) };
+        record.standing = Default::default();
+        record.device_standing.clear();
+        Outcome::Done
     }
 
     pub(super) fn end_leases(&mut self, end: EndLeases, entry: &mut Entry) -> Outcome {

@@ -1,12 +1,13 @@
 //! A few words of the glossary to write tests with.
 #![allow(dead_code)]
 
+use raftwerk_core::apply::ENTRY_FORMAT;
 use raftwerk_core::plan::{View, plan};
-use raftwerk_core::{Applied, JobId, LeaseId, Outcome, Session, State, WorkerId, invariants};
+use raftwerk_core::{Applied, JobId, LeaseId, Outcome, Phase, Session, State, Timestamp, WorkerId, invariants};
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const KERNEL: &str = "count";
 
@@ -60,20 +61,35 @@ pub fn map_reduce(tasks: u64, partitions: u32) -> JobSpec {
 /// One replica's state with a log index that counts itself.
 pub struct Replica {
     pub state: State,
+    /// Rules that entries are written under.
+    pub format: u32,
+    /// Milliseconds that pass before the next entry, once.
+    pub pause_ms: u64,
+    pub clock: u64,
+    pub suspects: BTreeSet<WorkerId>,
     pub index: u64,
     pub log: Vec<EntryBody>,
 }
 
 impl Replica {
     pub fn new() -> Replica {
-        Replica { state: State::new("test"), index: 0, log: Vec::new() }
+        Replica {
+            state: State::new("test"),
+            format: ENTRY_FORMAT,
+            pause_ms: 0,
+            clock: 1000,
+            suspects: BTreeSet::new(),
+            index: 0,
+            log: Vec::new(),
+        }
     }
 
     pub fn apply_all(&mut self, commands: Vec<Command>) -> Applied {
         self.index += 1;
+        self.clock += 1 + std::mem::take(&mut self.pause_ms);
         let body = EntryBody {
-            format: 1,
-            at_ms: 1000 + self.index,
+            format: self.format,
+            at_ms: self.clock,
             commands: commands.into_iter().map(|c| raftwerk_proto::v1::Command { command: Some(c) }).collect(),
         };
         self.log.push(body.clone());
@@ -107,9 +123,15 @@ impl Replica {
         self.state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, w)| (*id, w.session)).collect()
     }
 
+    /// What one planning round proposes for the next entry.
+    pub fn plan(&self) -> Vec<Placement> {
+        let now = Timestamp(self.clock + 1 + self.pause_ms);
+        plan(&View { state: &self.state, present: &self.present(), suspects: &self.suspects, now, submitted: &[] })
+    }
+
     /// One planning round whose plan is granted at once.
     pub fn plan_and_grant(&mut self) -> Vec<LeaseId> {
-        let placements = plan(&View { state: &self.state, present: &self.present(), submitted: &[] });
+        let placements = self.plan();
         match self.apply(Command::GrantLeases(GrantLeases { placements })) {
             Outcome::Granted { leases, stale } => {
                 assert_eq!(stale, 0, "a plan on the present state is never stale");
@@ -121,7 +143,28 @@ impl Replica {
 
     pub fn grant(&mut self, job: JobId, stage: u32, first_task: u64, task_count: u64, worker: u64) -> Option<LeaseId> {
         let session = self.state.workers[&WorkerId(worker)].session.0;
-        let placement = Placement { job: Some(placement::Job::Id(job.0)), stage, first_task, task_count, worker, session, device: 0 };
+        let placement =
+            Placement { job: Some(placement::Job::Id(job.0)), stage, first_task, task_count, worker, session, ..Placement::default() };
+        self.grant_placement(placement)
+    }
+
+    /// A second lease.
+    pub fn speculate(&mut self, job: JobId, stage: u32, first_task: u64, task_count: u64, worker: u64) -> Option<LeaseId> {
+        let session = self.state.workers[&WorkerId(worker)].session.0;
+        let placement = Placement {
+            job: Some(placement::Job::Id(job.0)),
+            stage,
+            first_task,
+            task_count,
+            worker,
+            session,
+            speculative: true,
+            ..Placement::default()
+        };
+        self.grant_placement(placement)
+    }
+
+    fn grant_placement(&mut self, placement: Placement) -> Option<LeaseId> {
         match self.apply(Command::GrantLeases(GrantLeases { placements: vec![placement] })) {
             Outcome::Granted { leases, .. } => leases.first().copied(),
             other => panic!("{other:?}"),
@@ -173,13 +216,46 @@ impl Replica {
         self.apply(Command::LoseWorker(LoseWorker { worker, session, reason: String::new() }));
     }
 
+    /// Part of a lease's result, not its last word.
+    pub fn report_some(&mut self, id: LeaseId, first_task: u64, task_count: u64) {
+        let lease = self.state.leases[&id].clone();
+        let mut report = self.full_report(id);
+        let from = (first_task - lease.tasks.first) as usize;
+        report.final_report = false;
+        let results = &mut report.results[0];
+        (results.first_task, results.task_count) = (first_task, task_count);
+        for tally in &mut results.tallies {
+            tally.values = tally.values[from..from + task_count as usize].to_vec();
+        }
+        report.parts.retain(|p| (first_task..first_task + task_count).contains(&u64::from(p.partition)));
+        self.report(lease.worker.0, report);
+    }
+
+    /// Every task of the lease fails, and that is its last word.
+    pub fn fail(&mut self, id: LeaseId, class: FailureClass, message: &str) {
+        let lease = self.state.leases[&id].clone();
+        let failure = TaskFailure {
+            first_task: lease.tasks.first,
+            task_count: lease.tasks.count(),
+            class: class.into(),
+            message: message.into(),
+            source_worker: 0,
+        };
+        let report = Report { results: vec![], failures: vec![failure], parts: vec![], ..self.full_report(id) };
+        self.report(lease.worker.0, report);
+    }
+
     /// Plans, runs and reports until nothing is left to grant.
     pub fn run(&mut self) {
         for _ in 0..10_000 {
             let leases = self.plan_and_grant();
             let held: Vec<LeaseId> = self.state.leases.keys().copied().collect();
             if leases.is_empty() && held.is_empty() {
-                return;
+                if self.state.active_jobs().all(|j| j.phase != Phase::Running) {
+                    return;
+                }
+                // Something waits before its next attempt.
+                self.pause_ms = 1_000;
             }
             for id in held {
                 self.finish(id);

@@ -8,7 +8,7 @@
 use crate::{lease::LeaseKey, ranges::TaskRanges};
 use raftwerk_proto::v1::{BlockIndex, TaskRange, TaskResults};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
@@ -23,6 +23,10 @@ pub(crate) struct ShuffleStore {
 
 #[derive(Default)]
 struct JobData {
+    /// What each lease's file holds: stage, generation and tasks.
+    files: HashMap<Arc<PathBuf>, (String, u32, TaskRanges)>,
+    /// Files of leases that lost every task to others: what comes for them late is not kept.
+    freed: HashSet<PathBuf>,
     stages: HashMap<(String, u32), StageData>,
     bytes: u64,
 }
@@ -91,6 +95,11 @@ impl ShuffleStore {
     pub(crate) fn add(&self, job: u64, stage: &str, generation: u32, file: &Arc<PathBuf>, results: &[TaskResults], blocks: &[BlockIndex]) {
         let mut jobs = self.jobs();
         let job = jobs.entry(job).or_default();
+        if job.freed.contains(&**file) {
+            return;
+        }
+        let (_, _, held) = job.files.entry(file.clone()).or_insert_with(|| (stage.to_owned(), generation, TaskRanges::default()));
+        results.iter().for_each(|result| held.insert(result.first_task, result.task_count));
         let stage = job.stages.entry((stage.to_owned(), generation)).or_default();
         for block in blocks {
             let place = BlockPlace { file: file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
@@ -128,6 +137,25 @@ impl ShuffleStore {
         Ok(found)
     }
 
+    /// Deletes the file of a lease that nobody will read from: other leases were first with all of its tasks.
+    pub(crate) fn free(&self, lease: LeaseKey) -> io::Result<()> {
+        let name = format!("-{lease}.blocks");
+        let mut jobs = self.jobs();
+        for job in fs::read_dir(&self.dir)? {
+            let job = job?;
+            let Some(number) = job.file_name().to_str().and_then(|number| number.parse::<u64>().ok()) else { continue };
+            for file in fs::read_dir(job.path())? {
+                let path = file?.path();
+                let own = |name_there: &str| name_there.ends_with(&name) && name_there.starts_with(|first: char| first.is_ascii_digit());
+                if path.file_name().and_then(|there| there.to_str()).is_some_and(own) {
+                    jobs.entry(number).or_default().forget(&path);
+                    return fs::remove_file(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets the job and deletes its files.
     pub(crate) fn release(&self, job: u64) -> io::Result<()> {
         self.jobs().remove(&job);
@@ -139,6 +167,30 @@ impl ShuffleStore {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.jobs().values().map(|job| job.bytes).sum()
+    }
+}
+
+impl JobData {
+    fn forget(&mut self, path: &Path) {
+        self.freed.insert(path.to_owned());
+        let Some((stage, generation, tasks)) = self.files.remove(&path.to_owned()) else { return };
+        let Some(data) = self.stages.get_mut(&(stage.clone(), generation)) else { return };
+        for (first, count) in tasks.iter() {
+            data.tasks.take(first, count);
+        }
+        for blocks in data.partitions.values_mut() {
+            blocks.retain(|_, place| {
+                let kept = **place.file != *path;
+                self.bytes -= if kept { 0 } else { place.bytes };
+                kept
+            });
+        }
+        // A later lease may have made some of them again.
+        for (other_stage, other_generation, tasks) in self.files.values() {
+            if (other_stage, *other_generation) == (&stage, generation) {
+                tasks.iter().for_each(|(first, count)| data.tasks.insert(first, count));
+            }
+        }
     }
 }
 
@@ -166,5 +218,27 @@ mod tests {
         assert_eq!(store.bytes(), 9);
         store.release(1).unwrap();
         assert!(!path.exists() && store.blocks(1, "map", 2, 1, &range(3, 1)).is_err());
+    }
+
+    #[test]
+    fn a_lease_that_lost_every_task_is_freed_and_what_comes_late_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ShuffleStore::open(dir.path()).unwrap();
+        let lease = |index| LeaseKey { epoch: 0, index, position: 0 };
+        let block = |task| BlockIndex { task, partition: 0, offset: 0, bytes: 9, crc32c: 0 };
+        let (lost, _) = store.create(1, 0, 1, lease(5)).unwrap();
+        let (kept, _) = store.create(1, 0, 1, lease(15)).unwrap();
+        store.add(1, "map", 1, &lost, &[results(0, 4)], &[block(0), block(3)]);
+        store.add(1, "map", 1, &kept, &[results(3, 3)], &[block(5)]);
+        store.free(lease(5)).unwrap();
+        store.add(1, "map", 1, &lost, &[results(2, 1)], &[block(2)]);
+        let held =
+            |first_task, task_count| store.blocks(1, "map", 1, 0, &[TaskRange { first_task, task_count }]).map(|blocks| blocks.len());
+        assert_eq!((held(0, 1).is_err(), held(2, 1).is_err(), held(3, 3)), (true, true, Ok(1)));
+        assert!(!lost.exists() && kept.exists());
+        assert_eq!(store.bytes(), 9);
+        store.free(lease(99)).unwrap();
+        store.release(1).unwrap();
+        assert_eq!(store.bytes(), 0);
     }
 }
