@@ -398,6 +398,7 @@ fn a_silent_leader_is_left_long_before_the_leases_end() {
     };
     assert!((2 * HEARTBEAT..3 * HEARTBEAT).contains(&left), "{left}");
     assert_eq!((bench.session.left_leader(), bench.held()), (Some("a:1"), vec![1]), "its leases go on");
+}
 
 /// The largest report of each kind, through an executor that is not trusted with any limit.
 mod largest {
