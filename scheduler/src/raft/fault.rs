@@ -7,19 +7,40 @@ use std::error::Error;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
+
 #[derive(Clone, Default)]
-pub(super) struct Fault(Arc<OnceLock<String>>);
+pub(super) struct Fault(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    first: OnceLock<String>,
+    raised: Notify,
+}
 
 impl Fault {
     /// Records `error` with its whole chain of causes and returns it in the form openraft wants.
     pub(super) fn raise_io(&self, error: impl Error) -> io::Error {
         let text = chain(&error);
-        let _ = self.0.set(text.clone());
+        let _ = self.0.first.set(text.clone());
+        self.0.raised.notify_waiters();
         io::Error::other(text)
     }
 
     pub(super) fn first(&self) -> Option<String> {
-        self.0.get().cloned()
+        self.0.first.get().cloned()
+    }
+
+    /// Returns the first word once there is one.
+    pub(super) async fn wait(&self) -> String {
+        loop {
+            let mut raised = std::pin::pin!(self.0.raised.notified());
+            raised.as_mut().enable(); // before the look, or a word in between would be missed
+            if let Some(first) = self.first() {
+                return first;
+            }
+            raised.await;
+        }
     }
 }
 

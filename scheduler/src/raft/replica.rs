@@ -151,6 +151,12 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
         if let Some(dir) = &storage.dir {
             dir.seal(&config.cluster, config.id)?;
         }
+        // openraft would find it out as well, but cannot say what to do.
+        let (begins, covered) = (log.first_index(), storage.snapshots.covered()?);
+        if covered < begins {
+            let lost = format!("the log begins with entry {begins}, and no snapshot holds what came before it");
+            return Err(StoreError::damaged(storage.snapshots.place(), lost).into());
+        }
         let machine = Machine::new(&config.cluster, Arc::new(storage.snapshots), fault.clone());
         let (state, stats) = (machine.state(), log.stats());
         let raft = match Raft::new(config.id, settings, network, log.clone(), machine).await {
@@ -378,23 +384,28 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
 
     /// Waits until something stops this replica for good, and says what: the file, the cause, and what to do. Never returns after an
     /// orderly [`Replica::shutdown`].
+    ///
+    /// A fault of the storage counts even where openraft would go on: a replica whose snapshots fail would fill its disk with log.
     pub async fn fatal(&self) -> String {
         let mut metrics = self.0.raft.metrics();
-        loop {
-            let state = metrics.borrow_and_update().running_state.clone();
-            match (self.0.fault.first(), state) {
-                // The first cause is known before openraft has stopped over it.
-                (Some(cause), Err(_)) => return cause,
-                (None, Err(Fatal::Stopped)) => std::future::pending().await,
-                (None, Err(e)) => return e.to_string(),
-                (_, Ok(())) => {}
-            }
-            if metrics.changed().await.is_err() {
-                match self.0.fault.first() {
-                    Some(cause) => return cause,
-                    None => std::future::pending().await,
+        let stopped = async {
+            loop {
+                let state = metrics.borrow_and_update().running_state.clone();
+                match state {
+                    Err(Fatal::Stopped) => break,
+                    Err(e) => return e.to_string(),
+                    Ok(()) => {}
+                }
+                if metrics.changed().await.is_err() {
+                    break;
                 }
             }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            cause = self.0.fault.wait() => cause,
+            consequence = stopped => self.0.fault.first().unwrap_or(consequence),
         }
     }
 

@@ -4,15 +4,21 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError};
 
 use super::StoreError;
+use super::mark::Mark;
 use super::medium::{Medium, Visit, Write};
+use super::snapshots::sync_directory;
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// In the meta table: the number of the commit, counted from 1, and its CRC-32C. See [`super::mark`].
+const COMMITS: &str = "commits";
 
 /// Recent entries are kept decoded by the log store; this serves only reads of older ones.
 const CACHE_BYTES: usize = 32 << 20;
@@ -20,20 +26,80 @@ const CACHE_BYTES: usize = 32 << 20;
 pub struct RedbMedium {
     file: PathBuf,
     database: RwLock<Option<Arc<Database>>>,
+    mark: Mutex<Mark>,
 }
 
 impl RedbMedium {
-    /// Opens the database, or makes it when `create`. A file that must exist but is missing or empty is damage, not a fresh start.
+    /// Opens the database; with `create`, makes it first if there is none. A file that must exist but is missing or empty is damage, not a fresh start.
     pub fn open(file: &Path, create: bool) -> Result<Self, StoreError> {
         if !create && std::fs::metadata(file).map(|m| m.len()).unwrap_or(0) == 0 {
             return Err(StoreError::damaged(file, "the file is missing or empty, although this replica has run before"));
         }
-        let handle =
-            OpenOptions::new().read(true).write(true).create(create).truncate(false).open(file).map_err(StoreError::io("open", file))?;
-        let medium = RedbMedium { file: file.to_owned(), database: RwLock::new(None) };
-        let database = medium.guarded("open", || build(handle))?;
+        if create {
+            make(file)?;
+        }
+        let handle = OpenOptions::new().read(true).write(true).open(file).map_err(StoreError::io("open", file))?;
+        let mark = Mark::open(&file.with_extension("mark"))?;
+        Self::on(file, mark, || FileBackend::new(handle))
+    }
+
+    /// The database on any backend; `file` is what errors call it.
+    pub(super) fn on<B: StorageBackend>(
+        file: &Path,
+        mark: Mark,
+        backend: impl FnOnce() -> Result<B, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
+        let medium = RedbMedium { file: file.to_owned(), database: RwLock::new(None), mark: Mutex::new(mark) };
+        let build = || {
+            let repaired = Arc::new(AtomicBool::new(false));
+            let seen = repaired.clone();
+            let mut builder = Database::builder();
+            builder.set_cache_size(CACHE_BYTES).set_repair_callback(move |_| seen.store(true, Ordering::Relaxed));
+            let mut database = builder.create_with_backend(backend()?)?;
+            // After an unclean stop redb has walked all pages. After a clean one it trusts them, also its list of free ones: a flipped bit
+            // there would let the next commit write over a page that is in use.
+            if !repaired.load(Ordering::Relaxed) && !database.check_integrity()? {
+                tracing::warn!(file = %file.display(), "the database's list of free pages was damaged; it was made anew from the intact log");
+            }
+            Ok(database)
+        };
+        let database = medium.guarded("open", build)?;
         *medium.database.write().unwrap_or_else(|e| e.into_inner()) = Some(Arc::new(database));
+        medium.check_mark()?;
         Ok(medium)
+    }
+
+    /// What was acknowledged must be there; what was only begun may have been cut.
+    fn check_mark(&self) -> Result<(), StoreError> {
+        let last = self.last_commit()?;
+        let mut mark = self.mark();
+        if last < mark.acknowledged {
+            let lost = format!(
+                "its newest commit is number {last}, but number {} was acknowledged: a damaged page made redb fall back to an earlier one",
+                mark.acknowledged
+            );
+            return Err(StoreError::damaged(&self.file, lost));
+        }
+        let file = self.file.display();
+        if mark.begun > last {
+            tracing::warn!(%file, cut = mark.begun, kept = last, "cut off a write that was under way when the process stopped; it had not been acknowledged");
+        } else if last > mark.acknowledged && mark.found {
+            tracing::info!(%file, kept = last, "kept a write that was complete but not yet acknowledged when the process stopped");
+        }
+        if (mark.begun, mark.acknowledged) == (last, last) { Ok(()) } else { mark.acknowledge(last) }
+    }
+
+    fn last_commit(&self) -> Result<u64, StoreError> {
+        let Some(record) = self.meta(COMMITS)? else { return Ok(0) };
+        let number: Option<[u8; 8]> = record.get(..8).and_then(|n| n.try_into().ok());
+        match number {
+            Some(number) if record[8..] == crc32c::crc32c(&number).to_le_bytes() => Ok(u64::from_le_bytes(number)),
+            _ => Err(StoreError::damaged(&self.file, "the number of its newest commit fails its checksum")),
+        }
+    }
+
+    fn mark(&self) -> MutexGuard<'_, Mark> {
+        self.mark.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn database(&self) -> Result<Arc<Database>, StoreError> {
@@ -58,8 +124,20 @@ impl RedbMedium {
     }
 }
 
-fn build(handle: File) -> Result<Database, Failure> {
-    Ok(Database::builder().set_cache_size(CACHE_BYTES).create_file(handle)?)
+/// Makes an empty database if there is none. It gets its name only when it is whole and on disk: redb cannot open what a power cut leaves
+/// of one half made, and a replica that never acknowledged anything should just start.
+fn make(file: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(file).is_ok_and(|m| m.len() > 0) {
+        return Ok(());
+    }
+    let unfinished = file.with_extension("redb.tmp");
+    let handle = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&unfinished);
+    let handle = handle.map_err(StoreError::io("create", &unfinished))?;
+    let failed = |e: redb::DatabaseError| StoreError::Database { file: unfinished.clone(), source: Box::new(e.into()) };
+    drop(FileBackend::new(handle).and_then(|backend| Database::builder().create_with_backend(backend)).map_err(failed)?);
+    File::open(&unfinished).and_then(|f| f.sync_all()).map_err(StoreError::io("flush", &unfinished))?;
+    std::fs::rename(&unfinished, file).map_err(StoreError::io("rename into", file))?;
+    sync_directory(file.parent().unwrap_or(Path::new(".")))
 }
 
 impl Medium for RedbMedium {
@@ -100,6 +178,9 @@ impl Medium for RedbMedium {
 
     fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let database = self.database()?;
+        let mut mark = self.mark();
+        let number = mark.begun + 1;
+        mark.begin(number)?;
         self.guarded("commit", || {
             let transaction = database.begin_write()?; // durability is immediate unless told otherwise
             {
@@ -116,10 +197,13 @@ impl Medium for RedbMedium {
                         }
                     }
                 }
+                let (number, checksum) = (number.to_le_bytes(), crc32c::crc32c(&number.to_le_bytes()).to_le_bytes());
+                meta.insert(COMMITS, [number.as_slice(), &checksum].concat().as_slice())?;
             }
             transaction.commit()?;
             Ok(())
-        })
+        })?;
+        mark.acknowledge(number)
     }
 
     fn close(&self) {

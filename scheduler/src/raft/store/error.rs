@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 
 /// What an operator can do about a data directory that cannot be trusted.
-pub(super) const REJOIN: &str = "remove this replica from the cluster, move its data directory away, and let it join again under a new id: \
-     the other replicas hold everything it had. If it is the only replica, restore the directory from a copy";
+pub(super) const REJOIN: &str = "the other replicas hold everything this one had, so take it out with `raftwerk cluster remove REPLICA`, move this \
+     data directory away, and start a new one with `raftwerk scheduler start --join ADDRESS --token-file FILE`. If it is the only replica, start from a \
+     backup with `raftwerk scheduler start --restore FILE`";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -49,7 +50,7 @@ impl StoreError {
         move |source| StoreError::Io { doing, file, source }
     }
 
-    pub(super) fn damaged(file: &Path, what: impl Into<String>) -> StoreError {
+    pub(in crate::raft) fn damaged(file: &Path, what: impl Into<String>) -> StoreError {
         StoreError::Damaged { file: file.to_owned(), what: what.into() }
     }
 }

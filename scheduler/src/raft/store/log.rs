@@ -81,6 +81,11 @@ impl<S: StateMachine, Rt: AsyncRuntime> LogStore<S, Rt> {
         self.0.stats.clone()
     }
 
+    /// Everything before this index was dropped from the log; 0 if nothing was.
+    pub(in crate::raft) fn first_index(&self) -> u64 {
+        next_index(&self.view().purged)
+    }
+
     /// Writes what is pending and gives up the file, so that another process can open it.
     pub async fn close(&self) {
         let (tx, rx) = Types::<S, Rt>::oneshot();

@@ -4,6 +4,7 @@
 //! <data dir>/LOCK                          held by the running process, holds its pid
 //! <data dir>/raft-identity                 cluster and replica id in words; says that raft.redb must exist
 //! <data dir>/raft.redb                     tables: log (index -> record), meta (name -> record)
+//! <data dir>/raft.mark                     which commit of it was begun, and which acknowledged
 //! <data dir>/snapshots/<term>-<index>.snap one record; the newest two are kept
 //! ```
 //! Everything durable is a [`record`]. A record that cannot be read stops the replica: it is never skipped and never taken for absence,
@@ -13,6 +14,7 @@ mod database;
 mod dir;
 mod error;
 mod log;
+mod mark;
 mod medium;
 mod queue;
 mod record;

@@ -79,6 +79,22 @@ impl SnapshotStore {
         Ok(Some((meta, body.state)))
     }
 
+    /// The first index that the newest snapshot does not hold, by its name; 0 without a snapshot.
+    pub(in crate::raft) fn covered(&self) -> Result<u64, StoreError> {
+        let Some(newest) = self.names()?.pop() else { return Ok(0) };
+        let index = newest.trim_end_matches(SUFFIX).split_once('-').and_then(|(_, index)| index.parse::<u64>().ok());
+        index.map(|index| index + 1).ok_or_else(|| StoreError::damaged(&self.place().join(newest), "its name is not a term and an index"))
+    }
+
+    /// What to name in an error.
+    pub(in crate::raft) fn place(&self) -> &Path {
+        match &self.place {
+            Place::Directory(dir) => dir,
+            #[cfg(any(test, feature = "sim"))]
+            Place::Memory(_) => Path::new("snapshots"),
+        }
+    }
+
     /// Runs `f`, which blocks, where it holds up nothing; in simulation there is nothing but the one thread.
     pub fn off_thread<Rt: AsyncRuntime, T: Send + 'static>(
         &self,

@@ -1,6 +1,10 @@
 mod conformance;
+mod crash;
 mod damage;
+mod disk;
 mod golden;
+mod kills;
+mod replica;
 
 use std::sync::Arc;
 
