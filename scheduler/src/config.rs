@@ -1,5 +1,6 @@
 //! How a replica is started.
 
+use crate::leader::Limits;
 use raftwerk_transport::JoinToken;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct SchedulerConfig {
     pub election: (Duration, Duration),
     /// Log entries after which a snapshot is taken and the log before it dropped.
     pub snapshot_every_entries: u64,
+    /// In force while this replica leads; give all replicas the same.
+    pub limits: Limits,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +50,7 @@ impl SchedulerConfig {
             raft_heartbeat: Duration::from_millis(50),
             election: (Duration::from_millis(250), Duration::from_millis(400)),
             snapshot_every_entries: 20_000,
+            limits: Limits::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The edge: the only place where the leader loop meets clock, network and Raft. It waits; the loop decides.
 
-use crate::leader::{Answer, ConnId, Effect, Input, Leader, RequestId, Timing};
+use crate::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Timing};
 use crate::machine::Replicated;
 use crate::raft::{ProposeError, Replica};
 use prost::Message;
@@ -17,6 +17,7 @@ const INBOX: usize = 8192;
 /// Inputs taken before the loop proposes.
 const BURST: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
+const DISK_LOOK: Duration = Duration::from_secs(2);
 
 pub(crate) type Outgoing = Result<SchedulerMessage, tonic::Status>;
 
@@ -95,13 +96,13 @@ impl Shared {
 }
 
 /// Leads whenever Raft says so, until the process ends.
-pub(crate) async fn run(shared: Arc<Shared>, timing: Timing) {
+pub(crate) async fn run(shared: Arc<Shared>, timing: Timing, limits: Limits) {
     let mut leadership = shared.replica.leadership();
     loop {
         let tenure = leadership.borrow_and_update().leading.clone();
         if let Some(tenure) = tenure {
             tracing::info!(term = tenure.term, "leading");
-            lead(&shared, timing, &mut leadership).await;
+            lead(&shared, timing, limits, &mut leadership).await;
             shared.set_inbox(None);
             tracing::info!(term = tenure.term, "no longer leading");
             // A proposal failed although Raft has not said that leadership ended: begin afresh, but do not spin.
@@ -126,15 +127,17 @@ struct Outlets {
 }
 
 /// One leadership. All sessions and waiting calls end with it: the workers and clients turn to the next leader.
-async fn lead(shared: &Arc<Shared>, timing: Timing, leadership: &mut watch::Receiver<crate::raft::Leadership>) {
+async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: &mut watch::Receiver<crate::raft::Leadership>) {
     let (sender, mut inbox) = mpsc::channel(INBOX);
     let started = Instant::now();
     let now = || started.elapsed().as_millis() as u64;
     let tenure = leadership.borrow().leading.clone();
     let mut leader = {
         let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
-        Leader::new(timing, &state.0, now())
+        Leader::new(timing, &state.0, now()).with_limits(limits)
     };
+    let mut disk_watch = tokio::task::JoinSet::new();
+    disk_watch.spawn(watch_disk(shared.replica.config().data_dir.clone(), sender.clone()));
     shared.set_inbox(Some(sender));
     let mut outlets = Outlets::default();
     let mut proposal: Option<Proposal> = None;
@@ -249,4 +252,23 @@ impl Outlets {
 
 fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Tells the loop how much room the disk has, until the leadership ends.
+async fn watch_disk(dir: std::path::PathBuf, inbox: mpsc::Sender<Arrival>) {
+    loop {
+        let dir = dir.clone();
+        // A disk that hangs must not hang the runtime.
+        let free = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&dir).map(|v| v.f_bavail.saturating_mul(v.f_frsize))).await;
+        match free {
+            Ok(Ok(bytes)) => {
+                if inbox.send(Arrival::Plain(Input::FreeDisk(bytes))).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "the disk does not tell how much is free"),
+            Err(_) => return,
+        }
+        tokio::time::sleep(DISK_LOOK).await;
+    }
 }

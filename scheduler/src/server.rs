@@ -98,7 +98,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
         heartbeat_ms: config.heartbeat.as_millis() as u64,
         ..Timing::default()
     };
-    let edge = tokio::spawn(edge::run(shared, timing));
+    let edge = tokio::spawn(edge::run(shared, timing, config.limits));
 
     if replica_id == FIRST_REPLICA {
         replica.bootstrap().await.map_err(|e| StartError::Other(e.to_string()))?;

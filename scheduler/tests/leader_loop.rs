@@ -5,7 +5,7 @@ use raftwerk_proto::v1::scheduler_message::Message as Down;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::worker_message::Message as Up;
 use raftwerk_proto::v1::*;
-use raftwerk_scheduler::leader::{Answer, ConnId, Effect, Input, Leader, RequestId, Timing};
+use raftwerk_scheduler::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Timing};
 use std::sync::Arc;
 
 const TIMING: Timing = Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000 };
@@ -66,6 +66,12 @@ impl Host {
 
     fn up(&mut self, conn: u64, message: Up) -> Vec<Effect> {
         self.input(Input::FromWorker { conn: ConnId(conn), message })
+    }
+
+    /// A second passes in which the worker is heard.
+    fn beat(&mut self, conn: u64) {
+        self.up(conn, Up::Heartbeat(Heartbeat::default()));
+        self.wait(1_000);
     }
 
     fn submit(&mut self, request: u64, spec: JobSpec) -> Vec<Effect> {
@@ -356,4 +362,67 @@ fn a_silent_worker_is_suspect_and_given_nothing_new_until_it_speaks_again() {
     host.submit(2, numbers(64));
     let effects = host.commit();
     assert!(sent(&effects).any(|(conn, m)| conn == 11 && matches!(m, Down::Grants(_))), "a worker that spoke again got nothing");
+}
+
+fn refusals(effects: &[Effect]) -> Vec<String> {
+    answers(effects).into_iter().filter_map(|a| if let Answer::Exhausted(why) = a { Some(why) } else { None }).collect()
+}
+
+#[test]
+fn a_submit_is_refused_while_there_is_no_room_and_everything_else_goes_on() {
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).with_limits(Limits { active_jobs: 1, free_disk_bytes: 1_000, ..Limits::default() });
+    host.connect(1, 7);
+    host.input(Input::Submit { request: RequestId(1), spec: numbers(1), idempotency_key: "first".into() });
+    let granted = grants(&host.commit()).remove(0).grants.remove(0);
+    let full = host.submit(2, numbers(1));
+    assert!(refusals(&full)[0].contains("--max-active-jobs"), "{full:?}");
+    // Known submits are answered, and results are accepted.
+    let again = host.input(Input::Submit { request: RequestId(3), spec: numbers(1), idempotency_key: "first".into() });
+    assert!(matches!(answers(&again)[..], [Answer::Submitted { job: JobId(1), existing: true }]));
+    host.up(1, reports(result(&granted, 1)));
+    host.commit();
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
+
+    host.input(Input::FreeDisk(999));
+    let full = host.submit(4, numbers(1));
+    assert!(refusals(&full)[0].contains("--min-free-disk"), "{full:?}");
+    host.input(Input::FreeDisk(1_000));
+    host.submit(5, numbers(1));
+    assert!(answers(&host.commit()).iter().any(|a| matches!(a, Answer::Submitted { job: JobId(2), existing: false })));
+}
+
+#[test]
+fn memory_is_bounded_by_refusing_submits_until_old_jobs_may_be_forgotten() {
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).with_limits(Limits { state_bytes: 300_000, ended_jobs: 5, ..Limits::default() });
+    host.connect(1, 7);
+    let mut request = 0;
+    let mut submit = |host: &mut Host| {
+        request += 1;
+        // Empty: it ends with its submission.
+        host.input(Input::Submit { request: RequestId(request), spec: numbers(0), idempotency_key: format!("key-{request}") })
+    };
+    let (mut accepted, mut refused) = (0, String::new());
+    while refused.is_empty() {
+        let effects = submit(&mut host);
+        if let Some(why) = refusals(&effects).pop() {
+            refused = why;
+        } else {
+            accepted += 1;
+            host.commit();
+        }
+        host.beat(1);
+        assert!(accepted < 10_000, "nothing bounds the state");
+    }
+    assert!(refused.contains("--max-state"), "{refused}");
+    assert_eq!(host.state.jobs.len(), accepted, "nothing may be forgotten before a day is over");
+    // A day later.
+    for _ in 0..25 {
+        host.now += 3_600_000;
+        host.beat(1);
+    }
+    host.beat(1);
+    assert_eq!((host.state.jobs.len(), host.state.idempotency.len()), (5, 5));
+    assert!(refusals(&submit(&mut host)).is_empty());
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use raftwerk_scheduler::leader::Limits;
 use raftwerk_scheduler::raft::{OpenError, StoreError};
 use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode};
 
@@ -11,7 +12,7 @@ use super::join::TokenFlags;
 use super::{ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::units::parse_duration;
+use crate::units::{parse_bytes, parse_duration};
 
 #[derive(Subcommand, Debug)]
 pub enum Scheduler {
@@ -47,6 +48,18 @@ pub struct Start {
     /// A worker that has heard nothing for so long stops its leases, and its tasks run elsewhere
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
     lease_ttl: Option<Duration>,
+    /// Refuse new jobs while the state takes more memory than this; give every scheduler the same
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "1GiB", hide_short_help = true)]
+    max_state: u64,
+    /// Refuse new jobs while so many have not ended
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, hide_short_help = true)]
+    max_active_jobs: usize,
+    /// Refuse new jobs while the disk under --data-dir has less free
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "256MiB", hide_short_help = true)]
+    min_free_disk: u64,
+    /// Ended jobs to keep; each is kept for at least a day
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000, hide_short_help = true)]
+    keep_jobs: usize,
     /// End when standard input closes (for a parent process that must not leave this one behind)
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -88,6 +101,12 @@ fn config(args: Start) -> Result<SchedulerConfig, Failure> {
     let mut config = SchedulerConfig::new(args.name, args.data_dir);
     config.listen = args.listen;
     config.advertise = args.advertise;
+    config.limits = Limits {
+        ended_jobs: args.keep_jobs,
+        state_bytes: args.max_state,
+        active_jobs: args.max_active_jobs,
+        free_disk_bytes: args.min_free_disk,
+    };
     if let Some(lease_ttl) = args.lease_ttl {
         config.lease_ttl = lease_ttl;
     }

@@ -12,6 +12,7 @@ use crate::ids::{JobId, TaskRange, Timestamp, WorkerId};
 use crate::spec;
 use crate::split::tasks_of;
 use crate::stage::{Stage, TaskState};
+use prost::Message;
 use raftwerk_proto::v1::{DeviceShare, JobSpec, OutputPart};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,8 @@ impl Phase {
 pub struct Job {
     pub id: JobId,
     pub spec: JobSpec,
+    /// Derived: encoded size of the spec.
+    pub(crate) spec_bytes: u64,
     pub idempotency_key: String,
     pub phase: Phase,
     pub submitted_at: Timestamp,
@@ -72,6 +75,7 @@ impl Job {
         }
         let mut job = Job {
             id,
+            spec_bytes: spec.encoded_len() as u64,
             spec,
             idempotency_key,
             phase: Phase::Running,

@@ -24,6 +24,7 @@ pub mod stage;
 pub mod state;
 pub mod trouble;
 pub mod view;
+mod weight;
 pub mod worker;
 
 pub use apply::{Applied, ApplyError, Event, Outcome};

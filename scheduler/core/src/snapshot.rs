@@ -43,6 +43,7 @@ impl State {
                     key: key.clone(),
                     job: s.job.0,
                     payload_sha256: s.payload_sha256.clone().into(),
+                    ended_at_ms: s.ended_at.0,
                 })
                 .collect(),
         };
@@ -81,7 +82,11 @@ impl State {
             state.leases.insert(id, lease);
         }
         for record in snapshot.idempotency {
-            let submission = Submission { job: JobId(record.job), payload_sha256: record.payload_sha256.to_vec() };
+            let submission = Submission {
+                job: JobId(record.job),
+                payload_sha256: record.payload_sha256.to_vec(),
+                ended_at: Timestamp(record.ended_at_ms),
+            };
             state.idempotency.insert((record.namespace, record.key), submission);
         }
         state.derive();
@@ -203,6 +208,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         excluded: record.excluded_workers.into_iter().map(WorkerId).collect(),
         excluded_devices: record.excluded_devices.into_iter().map(|e| (WorkerId(e.worker), e.device)).collect(),
         source_failures: record.source_failures.into_iter().map(|s| (WorkerId(s.worker), s.count)).collect(),
+        spec_bytes: spec.encoded_len() as u64,
         spec,
     })
 }

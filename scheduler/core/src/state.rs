@@ -13,6 +13,8 @@ pub type IdempotencyKey = (String, String);
 pub struct Submission {
     pub job: JobId,
     pub payload_sha256: Vec<u8>,
+    /// When its job ended; set once the job itself has been forgotten, 0 until then.
+    pub ended_at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +70,15 @@ impl State {
     /// Jobs that have not ended, oldest first.
     pub fn active_jobs(&self) -> impl Iterator<Item = &Job> + '_ {
         self.active.iter().filter_map(|id| self.jobs.get(id))
+    }
+
+    /// Whether a job of this number was ever submitted, kept or not.
+    pub fn has_had(&self, job: JobId) -> bool {
+        (1..self.next_job).contains(&job.0)
+    }
+
+    pub fn active_count(&self) -> usize {
+        self.active.len()
     }
 
     /// Recomputes what is derived; for a state read from a snapshot.

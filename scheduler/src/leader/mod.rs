@@ -8,6 +8,7 @@ mod batch;
 mod dispatch;
 mod logs;
 mod publish;
+mod retention;
 mod sessions;
 mod submissions;
 mod views;
@@ -17,6 +18,8 @@ use logs::LogRequests;
 use publish::Publishing;
 use raftwerk_core::{Applied, Event, JobId, State, Timestamp, WorkerId};
 use raftwerk_proto::v1::{EntryBody, Hello, JobSpec, WorkerLogs, command::Command, scheduler_message, worker_message};
+pub use retention::Limits;
+use retention::Retention;
 use sessions::Sessions;
 use std::sync::Arc;
 use submissions::Submissions;
@@ -66,6 +69,8 @@ pub enum Input {
         request: RequestId,
         job: JobId,
     },
+    /// Bytes that are free under this replica's data directory.
+    FreeDisk(u64),
     /// The entry in flight is committed and applied here.
     Applied(Arc<Applied>),
     Tick,
@@ -94,6 +99,8 @@ pub enum Answer {
     /// The cluster as it stands cannot do it (no device, no worker that sees the input, output exists).
     Precondition(String),
     Unavailable(String),
+    /// There is no room for another job now; nothing of it was kept.
+    Exhausted(String),
     NotFound(String),
     Cancelled,
     Released,
@@ -129,6 +136,8 @@ impl Default for Timing {
 
 pub struct Leader {
     timing: Timing,
+    limits: Limits,
+    retention: Retention,
     /// Time of the last input.
     now: u64,
     batch: Batch,
@@ -176,6 +185,8 @@ impl Leader {
         Leader {
             sessions: Sessions::new(state, now, now + timing.lease_ttl_ms),
             timing,
+            limits: Limits::default(),
+            retention: Retention::default(),
             now,
             batch: Batch::default(),
             submissions: Submissions::default(),
@@ -184,6 +195,10 @@ impl Leader {
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
         }
+    }
+
+    pub fn with_limits(self, limits: Limits) -> Leader {
+        Leader { limits, ..self }
     }
 
     /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.
@@ -215,6 +230,7 @@ impl Leader {
                 self.batch.push(Command::MintId(raftwerk_proto::v1::MintId { kind, name }), batch::Waiter::Mint(request));
             }
             Input::Logs { request, job } => self.on_logs(now, state, request, job, &mut effects),
+            Input::FreeDisk(bytes) => self.on_free_disk(bytes),
             Input::Applied(applied) => self.on_applied(now, state, &applied, &mut effects),
             Input::Tick => self.on_tick(now, state, &mut effects),
         }
@@ -228,6 +244,7 @@ impl Leader {
             return None;
         }
         let stamp = self.clock.stamp(wall);
+        self.retention.cluster_time = Timestamp(stamp);
         self.batch.take();
         if self.replan || self.batch.has_submissions() {
             self.replan = false;
@@ -273,6 +290,7 @@ impl Leader {
         self.lose_silent_workers(now, state, effects);
         self.expire_submissions(now, state, effects);
         self.logs.expire(now, effects);
+        self.forget_what_is_old(now, state);
         self.start_publishing(now, state, effects);
         self.replan = true;
     }

@@ -69,6 +69,10 @@ impl Leader {
             effects.push(Effect::Answer { request, answer });
             return;
         }
+        if let Some(full) = self.no_room(state) {
+            effects.push(Effect::Answer { request, answer: full });
+            return;
+        }
         if let Err(reason) = spec::check(&spec) {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;

@@ -32,7 +32,13 @@ impl ClientService {
     /// A view of the job as of a moment after the call began.
     async fn fresh_view(&self, job: JobId) -> Result<JobView, Status> {
         self.barrier().await?;
-        self.view(job).ok_or_else(|| Status::not_found(format!("there is no job {job}")))
+        self.view(job).ok_or_else(|| {
+            let known = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.has_had(job);
+            Status::not_found(match known {
+                true => format!("job {job} ended long ago and is no longer kept"),
+                false => format!("there is no job {job}"),
+            })
+        })
     }
 
     fn view(&self, job: JobId) -> Option<JobView> {
@@ -68,6 +74,7 @@ fn refusal(answer: Answer) -> Status {
         Answer::Refused(reason) => Status::invalid_argument(reason),
         Answer::Precondition(reason) => Status::failed_precondition(reason),
         Answer::Unavailable(reason) => Status::unavailable(reason),
+        Answer::Exhausted(reason) => Status::resource_exhausted(reason),
         Answer::NotFound(reason) => Status::not_found(reason),
         Answer::IdempotencyConflict { job } => Status::already_exists(format!(
             "the idempotency key belongs to job {job}, which was submitted with another payload; use a new key for a new job"

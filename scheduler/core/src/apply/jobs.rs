@@ -31,7 +31,7 @@ impl State {
         let id = JobId(self.next_job);
         self.next_job += 1;
         if !key.1.is_empty() {
-            self.idempotency.insert(key, Submission { job: id, payload_sha256: submit.payload_sha256.to_vec() });
+            self.idempotency.insert(key, Submission { job: id, payload_sha256: submit.payload_sha256.to_vec(), ended_at: Timestamp(0) });
         }
         let job = Job::new(id, spec, submit.idempotency_key, self.now);
         let phase = job.phase.clone();

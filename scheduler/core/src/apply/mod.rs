@@ -4,7 +4,10 @@ mod failure;
 mod grant;
 mod jobs;
 mod report;
+mod retention;
 mod workers;
+
+pub use retention::is_old;
 
 use crate::ids::{JobId, LeaseId, Session, Timestamp, WorkerId};
 use crate::job::Phase;
@@ -164,6 +167,7 @@ impl State {
                     Outcome::Minted(self.next_id - 1)
                 }
                 Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
+                Command::Forget(c) => self.forget(c),
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
             };
             entry.jobs_by_command.push(submitted);
@@ -206,6 +210,7 @@ impl State {
     fn job_ended(&mut self, id: JobId, entry: &mut Entry) {
         self.active.remove(&id);
         self.end_leases_of(id, entry);
+        self.shed(id);
         entry.applied.events.push(Event::JobEnded { job: id });
     }
 

@@ -1,0 +1,50 @@
+//! What the state weighs: an estimate of its bytes in memory.
+
+use crate::ids::JobId;
+use crate::job::Job;
+use crate::state::State;
+use prost::Message;
+use raftwerk_proto::v1::stage_input::Source;
+
+// Sizes in memory per thing; `a_state_weighs_about_what_it_takes` compares them with what the allocator gave out.
+const JOB_BYTES: u64 = 1500;
+const STAGE_BYTES: u64 = 1000;
+/// A spec takes about this many times its encoded size: strings and vectors of their own.
+const PER_SPEC_BYTE: u64 = 4;
+const INTERVAL_BYTES: u64 = 64;
+const PART_BYTES: u64 = 600;
+const SHARE_BYTES: u64 = 300;
+const KEY_BYTES: u64 = 250;
+const LEASE_BYTES: u64 = 400;
+const WORKER_BYTES: u64 = 4000;
+/// Files of an input listing that are kept after the job has ended, for `job show`.
+const KEPT_FILES: usize = 100;
+
+impl State {
+    /// About how many bytes of memory the state takes. Looks at every job once.
+    pub fn weight(&self) -> u64 {
+        self.jobs.values().map(job_weight).sum::<u64>()
+            + self.idempotency.len() as u64 * KEY_BYTES
+            + self.leases.len() as u64 * LEASE_BYTES
+            + self.workers.len() as u64 * WORKER_BYTES
+    }
+
+    /// A job has ended: it is kept for people to look at, without what only running it needed.
+    pub(crate) fn shed(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        for input in job.spec.stages.iter_mut().flat_map(|s| &mut s.inputs) {
+            if let Some(Source::Files(files)) = &mut input.source
+                && files.listing.len() > KEPT_FILES
+            {
+                files.listing.truncate(KEPT_FILES);
+                files.listing.shrink_to_fit();
+            }
+        }
+        job.spec_bytes = job.spec.encoded_len() as u64;
+    }
+}
+
+fn job_weight(job: &Job) -> u64 {
+    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + s.tasks().intervals() as u64 * INTERVAL_BYTES).sum();
+    JOB_BYTES + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + job.shares.len() as u64 * SHARE_BYTES
+}
