@@ -430,7 +430,7 @@ impl Model {
         }
         *job.shares.entry((lease.stage, worker, lease.device)).or_default() += accepted.len() as u64;
         if publishes {
-            accepted.iter().for_each(|task| drop(job.parts.insert(*task, worker)));
+            job.parts.extend(accepted.iter().map(|task| (*task, worker)));
         }
         let mut then = Vec::new();
         for (first, count, class) in &report.failures {
