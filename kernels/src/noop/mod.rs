@@ -4,7 +4,7 @@
 //!           n(n - 1) / 2, so a task that ran twice or never shows in the sum
 //! Limits    the sum of one task's range fits in u64
 //! Agreement exact; no GPU twin, since there is nothing to compute
-//! Errors    a range whose sum exceeds u64; the task that `fail_task` names (to see how a failing job looks)
+//! Errors    a range whose sum exceeds u64; the task that `fail_task` or `crash_task` names (to see how a failing job looks)
 //! Source    -
 
 use std::io::Write;
@@ -37,6 +37,12 @@ static DESCRIPTOR: Descriptor = Descriptor {
             default: Some("no"),
             doc: "print \"task N at index I\" to the job's log",
         },
+        ParamSpec {
+            name: "crash_task",
+            kind: ParamType::Text,
+            default: Some(""),
+            doc: "number of a task that ends its executor; empty: none",
+        },
         ParamSpec { name: "fail_task", kind: ParamType::Text, default: Some(""), doc: "number of a task that fails; empty: none" },
     ],
     tallies: &["value"],
@@ -55,14 +61,15 @@ impl Kernel for Noop {
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
-        let fail_task = match params.text("fail_task") {
-            "" => None,
-            number => Some(number.parse().map_err(|_| {
-                KernelError::Param(format!("kernel 'noop': parameter 'fail_task' must be empty or the number of a task, not '{number}'"))
-            })?),
+        let task = |name: &str| match params.text(name) {
+            "" => Ok(None),
+            number => number.parse().map(Some).map_err(|_| {
+                KernelError::Param(format!("kernel 'noop': parameter '{name}' must be empty or the number of a task, not '{number}'"))
+            }),
         };
+        let (fail_task, crash_task) = (task("fail_task")?, task("crash_task")?);
         let sleep = Duration::from_micros(params.u64("sleep_us"));
-        Ok(Box::new(PreparedNoop { sleep, print: params.text("print") == "yes", fail_task }))
+        Ok(Box::new(PreparedNoop { sleep, print: params.text("print") == "yes", fail_task, crash_task }))
     }
 }
 
@@ -70,6 +77,7 @@ struct PreparedNoop {
     sleep: Duration,
     print: bool,
     fail_task: Option<u64>,
+    crash_task: Option<u64>,
 }
 
 impl Prepared for PreparedNoop {
@@ -83,6 +91,10 @@ impl Prepared for PreparedNoop {
         if self.print {
             // A closed standard output is no reason to fail a task, which `println!` would make of it.
             let _ = writeln!(std::io::stdout().lock(), "task {} at index {start}", task.number);
+        }
+        if self.crash_task == Some(task.number) {
+            let _ = writeln!(std::io::stderr().lock(), "task {} ends its executor because parameter 'crash_task' names it", task.number);
+            std::process::abort();
         }
         if self.fail_task == Some(task.number) {
             return Err(KernelError::Input(format!("task {} fails because parameter 'fail_task' names it", task.number)));

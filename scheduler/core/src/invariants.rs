@@ -69,7 +69,7 @@ pub fn leased_tasks_have_live_leases(state: &State) -> Result<(), String> {
 pub fn set_aside_tasks_have_their_evidence(state: &State) -> Result<(), String> {
     for job in state.jobs.values() {
         for (index, stage) in job.stages.iter().enumerate() {
-            let named: u64 = stage.evidence.values().map(|e| e.tasks.count()).sum();
+            let named: u64 = stage.evidence.values().map(|e| e.tasks.count()).fold(0, u64::saturating_add);
             let all_aside = stage.evidence.values().all(|e| stage.all(e.tasks, |s| s == TaskState::SetAside));
             if named != stage.set_aside() || !all_aside {
                 return Err(format!("job {} stage {index}: {} tasks set aside, evidence of {named}", job.id, stage.set_aside()));

@@ -190,7 +190,7 @@ impl Round<'_> {
             devices.push((worker, device, each));
         }
         // Tasks per second of each device and of all together, to share out what is left in proportion.
-        let speed = |each: u64, parallelism: u64| (parallelism * 1_000_000_000_000 / each.max(1)).max(1);
+        let speed = |each: u64, parallelism: u64| (parallelism.saturating_mul(1_000_000_000_000) / each.max(1)).max(1);
         let mut total_speed: u128 = 0;
         for (worker, device, each) in &devices {
             if let Some(Some(slot)) = self.slots.get(&(*worker, *device)) {

@@ -89,6 +89,15 @@ impl State {
             };
             state.idempotency.insert((record.namespace, record.key), submission);
         }
+        // What the log could not have made must not be worked with: later entries rely on it.
+        for (id, lease) in &state.leases {
+            let stage = state.jobs.get(&lease.job).and_then(|j| j.stages.get(lease.stage as usize));
+            if stage.is_none_or(|s| lease.tasks.end > s.tasks().len()) {
+                return Err(damaged(&format!("lease {id} is of no stage")));
+            }
+        }
+        crate::invariants::leased_tasks_have_live_leases(&state).map_err(ApplyError::Snapshot)?;
+        crate::invariants::set_aside_tasks_have_their_evidence(&state).map_err(ApplyError::Snapshot)?;
         state.derive();
         Ok(state)
     }

@@ -20,7 +20,7 @@ fn splits_of(files: &Files, file: &InputFile) -> u64 {
 pub fn tasks_of(spec: &StageSpec) -> Option<u64> {
     match spec.inputs.first()?.source.as_ref()? {
         Source::Range(range) => Some(range.tasks.min(range.count)),
-        Source::Files(files) => Some(files.listing.iter().map(|file| splits_of(files, file)).sum()),
+        Source::Files(files) => Some(files.listing.iter().map(|file| splits_of(files, file)).fold(0, u64::saturating_add)),
         Source::Stage(_) => None,
     }
 }

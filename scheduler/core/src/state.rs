@@ -93,7 +93,8 @@ impl State {
     }
 
     pub(crate) fn insert_lease(&mut self, id: LeaseId, lease: Lease) {
-        *self.stage_uses.entry((lease.worker, lease.device, lease.job, lease.stage)).or_default() += lease.tasks.count();
+        let tasks = self.stage_uses.entry((lease.worker, lease.device, lease.job, lease.stage)).or_default();
+        *tasks = tasks.saturating_add(lease.tasks.count());
         self.uses.entry((lease.worker, lease.device)).or_default().add(lease.tasks.count(), &lease.amount);
         self.leases.insert(id, lease);
     }
@@ -109,7 +110,7 @@ impl State {
         }
         let key = (lease.worker, lease.device, lease.job, lease.stage);
         if let Some(tasks) = self.stage_uses.get_mut(&key) {
-            *tasks -= lease.tasks.count();
+            *tasks = tasks.saturating_sub(lease.tasks.count());
             if *tasks == 0 {
                 self.stage_uses.remove(&key);
             }

@@ -51,15 +51,15 @@ impl DeviceUse {
 
     pub fn add(&mut self, tasks: u64, amount: &Capacity) {
         self.leases += 1;
-        self.tasks += tasks;
+        self.tasks = self.tasks.saturating_add(tasks);
         self.held.slots = self.held.slots.saturating_add(amount.slots);
         self.held.milli_cpu = self.held.milli_cpu.saturating_add(amount.milli_cpu);
         self.held.memory_bytes = self.held.memory_bytes.saturating_add(amount.memory_bytes);
     }
 
     pub fn remove(&mut self, tasks: u64, amount: &Capacity) {
-        self.leases -= 1;
-        self.tasks -= tasks;
+        self.leases = self.leases.saturating_sub(1);
+        self.tasks = self.tasks.saturating_sub(tasks);
         self.held.slots = self.held.slots.saturating_sub(amount.slots);
         self.held.milli_cpu = self.held.milli_cpu.saturating_sub(amount.milli_cpu);
         self.held.memory_bytes = self.held.memory_bytes.saturating_sub(amount.memory_bytes);

@@ -19,8 +19,9 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 /// Every command once, on the way to every phase.
-fn history() -> Replica {
+fn history_1() -> Replica {
     let mut r = Replica::new();
+    r.format = 1;
     r.register(7, vec![device(0, "cpu", 2), device(1, "discrete", 1)]);
     r.register(8, vec![device(0, "cpu", 1)]);
     r.apply(Command::MintId(MintId { kind: "worker".into(), name: "w9".into() }));
@@ -49,6 +50,41 @@ fn history() -> Replica {
     r
 }
 
+/// What format 2 brought: second leases, pauses, suspicion, tasks set aside, quarantine.
+fn history_2() -> Replica {
+    let mut r = Replica::new();
+    r.format = 2;
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 2)]);
+    }
+    let going_on = |mut spec: JobSpec| {
+        spec.set_on_set_aside(OnSetAside::Continue);
+        spec
+    };
+    let raced = r.submit(going_on(map_reduce(40, 2)));
+    let slow = r.grant(raced, 0, 0, 20, 7).unwrap();
+    let fast = r.speculate(raced, 0, 5, 10, 8).unwrap();
+    r.report_some(fast, 10, 5);
+    r.report_some(slow, 0, 6);
+    let died = r.grant(raced, 0, 20, 4, 9).unwrap();
+    r.fail(died, FailureClass::Executor, "the executor died (signal 6)");
+    let long = r.submit(map_only(1000));
+    let failed = r.grant(long, 0, 100, 500, 9).unwrap();
+    r.fail(failed, FailureClass::Task, "boom");
+    let hopeless = r.submit(going_on(JobSpec { max_attempts: 1, ..map_only(3) }));
+    let lease = r.grant(hopeless, 0, 1, 1, 9).unwrap();
+    r.fail(lease, FailureClass::Task, "bad record");
+    for worker in [8, 8, 8, 9, 9] {
+        let job = r.submit(map_only(2));
+        let lease = r.grant(job, 0, 0, 1, worker).unwrap();
+        r.fail(lease, if worker == 8 { FailureClass::Worker } else { FailureClass::Device }, "No space left on device");
+    }
+    r.apply(Command::EndQuarantine(EndQuarantine { worker: 8 }));
+    r.pause_ms = 1_000;
+    r.plan_and_grant();
+    r
+}
+
 /// Commands and fields that came with format 2: places of shuffle data, and parts lost after the decision.
 fn history_of_lost_data() -> Replica {
     let mut r = Replica::new();
@@ -74,15 +110,20 @@ fn history_of_lost_data() -> Replica {
 
 #[test]
 fn the_log_of_format_1_gives_the_snapshot_of_format_1() {
-    replays("log-v1.bin", "snapshot-v1.bin", history);
+    replays("log-v1.bin", "snapshot-v1.bin", 1, history_1);
 }
 
 #[test]
 fn the_log_with_lost_data_gives_its_snapshot() {
-    replays("log-v2-lost-data.bin", "snapshot-v2-lost-data.bin", history_of_lost_data);
+    replays("log-v2-lost-data.bin", "snapshot-v2-lost-data.bin", 2, history_of_lost_data);
 }
 
-fn replays(log: &str, snapshot: &str, history: fn() -> Replica) {
+#[test]
+fn the_log_of_format_2_gives_the_snapshot_of_format_2() {
+    replays("log-v2.bin", "snapshot-v2.bin", 2, history_2);
+}
+
+fn replays(log: &str, snapshot: &str, written_under: u32, history: fn() -> Replica) {
     let (log, snapshot) = (fixture(log), fixture(snapshot));
     // The files that are there stay.
     if std::env::var_os("RAFTWERK_WRITE_GOLDEN").is_some() && !log.exists() {
@@ -98,10 +139,12 @@ fn replays(log: &str, snapshot: &str, history: fn() -> Replica) {
     let mut index = 0;
     while !rest.is_empty() {
         index += 1;
-        let body = EntryBody::decode_length_delimited(&mut rest).expect("an entry of format 1");
-        state.apply(index, body).expect("a command of format 1");
+        let body = EntryBody::decode_length_delimited(&mut rest).expect("a decodable entry");
+        state.apply(index, body).expect("a known command");
     }
     let golden = std::fs::read(&snapshot).expect("the golden snapshot");
-    assert!(state.to_snapshot() == golden, "format 1 no longer means what it meant");
-    assert_eq!(State::from_snapshot("test", &golden).expect("a snapshot of format 1"), state);
+    assert!(state.to_snapshot() == golden, "{} no longer means what it meant", log.display());
+    assert_eq!(State::from_snapshot("test", &golden).expect("a known snapshot"), state);
+    let format = Snapshot::decode(golden.as_slice()).expect("a snapshot").format;
+    assert_eq!(format, written_under, "the lowest format that can say it");
 }

@@ -1,0 +1,273 @@
+//! Whatever can be decoded can be applied: no log, however absurd, makes `apply` panic or break a promise. The numbers are the ones that
+//! overflow; the bytes are those of a real history with some of them changed.
+
+mod support;
+
+use proptest::prelude::*;
+use prost::Message;
+use raftwerk_core::plan::{View, plan};
+use raftwerk_core::{Outcome, State, invariants};
+use raftwerk_proto::v1::command::Command;
+use raftwerk_proto::v1::*;
+use support::{Replica, device, hello, map_only, map_reduce};
+
+/// Small enough to hit something, or at an edge.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => 0u64..12,
+        1 => Just(u64::MAX),
+        1 => Just(u64::MAX - 1),
+        1 => Just(1 << 63),
+        1 => Just(1_000_000_000_000),
+        1 => Just(u64::from(u32::MAX)),
+        1 => any::<u64>(),
+    ]
+}
+
+fn small() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 0u32..4, 1 => Just(u32::MAX), 1 => any::<u32>()]
+}
+
+fn capacity() -> impl Strategy<Value = Option<Capacity>> {
+    prop::option::of((number(), number(), number()).prop_map(|(milli_cpu, memory_bytes, slots)| Capacity {
+        milli_cpu,
+        memory_bytes,
+        slots,
+    }))
+}
+
+fn a_device() -> impl Strategy<Value = Device> {
+    (small(), capacity(), small(), prop::bool::weighted(0.7)).prop_map(|(index, capacity, parallelism, plain)| {
+        let ours = device(index, "cpu", parallelism);
+        if plain { ours } else { Device { capacity, ..ours } }
+    })
+}
+
+fn source() -> impl Strategy<Value = Option<stage_input::Source>> {
+    prop_oneof![
+        4 => (number(), number(), number()).prop_map(|(start, count, tasks)| Some(stage_input::Source::Range(IndexRange { start, count, tasks }))),
+        2 => (number(), prop::collection::vec((number(), number(), small()), 0..4)).prop_map(|(split_bytes, files)| {
+            let listing = files.into_iter().map(|(bytes, data_offset, record_bytes)| InputFile { bytes, data_offset, record_bytes, ..InputFile::default() });
+            Some(stage_input::Source::Files(Files { split_bytes, listing: listing.collect(), ..Files::default() }))
+        }),
+        2 => "[mr]".prop_map(|stage| Some(stage_input::Source::Stage(StageOutput { stage }))),
+        1 => Just(None),
+    ]
+}
+
+fn stage() -> impl Strategy<Value = StageSpec> {
+    ("[mr]", source(), small(), 0i32..4, capacity(), number(), 0usize..3).prop_map(
+        |(name, source, partitions, kind, amount, max_lease_tasks, tallies)| StageSpec {
+            name,
+            kernel: Some(KernelRef { name: "count".into(), version: 1, kind, tallies: vec!["t".into(); tallies] }),
+            inputs: vec![StageInput { name: "i".into(), source }],
+            partitions,
+            device: Some(DeviceRequest { class: "any".into(), amount }),
+            max_lease_tasks,
+            ..StageSpec::default()
+        },
+    )
+}
+
+fn spec() -> impl Strategy<Value = JobSpec> {
+    prop_oneof![
+        2 => number().prop_map(map_only),
+        2 => (number(), small()).prop_map(|(tasks, partitions)| map_reduce(tasks, partitions)),
+        2 => (prop::collection::vec(stage(), 0..4), small(), any::<bool>()).prop_map(|(stages, max_attempts, output)| JobSpec {
+            namespace: "n".into(),
+            stages,
+            max_attempts,
+            on_set_aside: i32::from(max_attempts % 2 == 0),
+            output: output.then(|| OutputSpec { url: "file:///o".into(), ..OutputSpec::default() }),
+            ..JobSpec::default()
+        }),
+    ]
+}
+
+fn lease() -> impl Strategy<Value = Option<LeaseId>> {
+    prop::option::weighted(
+        0.95,
+        (small(), 0u64..40, small()).prop_map(|(epoch, index, position)| LeaseId { epoch: epoch % 2, index, position }),
+    )
+}
+
+fn placement() -> impl Strategy<Value = Placement> {
+    let job = prop_oneof![4 => (1u64..6).prop_map(placement::Job::Id), 1 => small().prop_map(placement::Job::SubmittedAt), 1 => number().prop_map(placement::Job::Id)];
+    (prop::option::weighted(0.95, job), small(), number(), number(), 1u64..4, 0u64..6, 0u32..2, any::<bool>(), number()).prop_map(
+        |(job, stage, first_task, task_count, worker, session, device, speculative, expected_ms)| Placement {
+            job,
+            stage,
+            first_task,
+            task_count,
+            worker,
+            // The benches below register workers 1, 2 and 3 in the first entries.
+            session: if session == 5 { u64::MAX } else { worker },
+            device,
+            speculative,
+            expected_ms,
+        },
+    )
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    let results = prop::collection::vec((number(), number(), prop::collection::vec(prop::collection::vec(number(), 0..8), 0..3)), 0..3);
+    let failures = prop::collection::vec((number(), number(), -1i32..12, number()), 0..3);
+    (lease(), (number(), small(), small()), results, failures, any::<bool>(), (number(), number()), prop::collection::vec(small(), 0..3))
+        .prop_map(|(lease, (job, stage, generation), results, failures, final_report, (busy_ns, input_bytes), parts)| Report {
+            lease,
+            job,
+            stage,
+            generation,
+            results: results
+                .into_iter()
+                .map(|(first_task, task_count, columns)| {
+                    // Often of the right length, or nothing would ever be accepted.
+                    let task_count = if task_count > 64 && !columns.is_empty() { columns[0].len() as u64 } else { task_count };
+                    let tallies = columns.into_iter().map(|mut values| {
+                        if task_count < 64 {
+                            values.resize(task_count as usize, u64::MAX);
+                        }
+                        TallyValues { values }
+                    });
+                    TaskResults { first_task, task_count, tallies: tallies.collect() }
+                })
+                .collect(),
+            failures: failures
+                .into_iter()
+                .map(|(first_task, task_count, class, source_worker)| TaskFailure {
+                    first_task,
+                    task_count,
+                    class,
+                    message: "m".into(),
+                    source_worker,
+                })
+                .collect(),
+            final_report,
+            busy_ns,
+            input_bytes,
+            parts: parts.into_iter().map(|partition| OutputPart { partition, ..OutputPart::default() }).collect(),
+            ..Report::default()
+        })
+}
+
+fn command() -> impl Strategy<Value = Option<Command>> {
+    let a_hello = prop::collection::vec(a_device(), 0..3).prop_map(|devices| hello("w", 1, devices));
+    prop_oneof![
+        3 => (prop::option::weighted(0.95, spec()), "[ab]?").prop_map(|(spec, idempotency_key)| {
+            Some(Command::SubmitJob(SubmitJob { spec, idempotency_key, ..SubmitJob::default() }))
+        }),
+        1 => number().prop_map(|job| Some(Command::CancelJob(CancelJob { job }))),
+        1 => (number(), prop::option::of(a_hello)).prop_map(|(worker, hello)| Some(Command::RegisterWorker(RegisterWorker { worker, hello }))),
+        8 => prop::collection::vec(placement(), 0..4).prop_map(|placements| Some(Command::GrantLeases(GrantLeases { placements }))),
+        8 => (1u64..5, number(), prop::collection::vec(report(), 0..3)).prop_map(|(worker, session, reports)| {
+            Some(Command::ReportResults(ReportResults { worker, session, reports }))
+        }),
+        1 => prop::collection::vec(lease(), 0..3).prop_map(|l| Some(Command::EndLeases(EndLeases { leases: l.into_iter().flatten().collect(), reason: String::new() }))),
+        1 => (number(), number()).prop_map(|(worker, session)| Some(Command::LoseWorker(LoseWorker { worker, session, reason: String::new() }))),
+        1 => (number(), "e?").prop_map(|(job, error)| Some(Command::FinishPublish(FinishPublish { job, error }))),
+        1 => Just(Some(Command::MintId(MintId::default()))),
+        1 => number().prop_map(|job| Some(Command::FailJob(FailJob { job, cause: "c".into() }))),
+        1 => number().prop_map(|worker| Some(Command::EndQuarantine(EndQuarantine { worker }))),
+        1 => Just(None),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = EntryBody> {
+    let format = prop_oneof![6 => Just(2u32), 2 => Just(1u32), 1 => any::<u32>()];
+    (format, number(), prop::collection::vec(command(), 0..4)).prop_map(|(format, at_ms, commands)| EntryBody {
+        format,
+        at_ms,
+        commands: commands.into_iter().map(|command| raftwerk_proto::v1::Command { command }).collect(),
+    })
+}
+
+/// Three workers, two jobs, some leases.
+fn begun() -> Replica {
+    let mut r = Replica::new();
+    for worker in 1..4 {
+        r.register(worker, vec![device(0, "cpu", 2), device(1, "discrete", 1)]);
+    }
+    r.submit(map_only(10));
+    r.submit(map_reduce(10, 3));
+    r.plan_and_grant();
+    r
+}
+
+/// A node stops at what it does not know; until then it must hold its promises.
+fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCaseError> {
+    let known = state.apply(index, body).is_ok();
+    if known {
+        invariants::check(state).map_err(TestCaseError::fail)?;
+        // Nor does the planner, which a leader runs on every state; what it proposes is never stale.
+        let present = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, w)| (*id, w.session)).collect();
+        let suspects = state.workers.keys().copied().filter(|w| w.0 % 3 == index % 3).collect();
+        let placements = plan(&View { state, present: &present, suspects: &suspects, now: state.now, submitted: &[] });
+        let granted = Some(Command::GrantLeases(GrantLeases { placements }));
+        let body = EntryBody { format: 2, at_ms: 0, commands: vec![raftwerk_proto::v1::Command { command: granted }] };
+        let applied = state.clone().apply(index + 1, body).expect("a known command");
+        prop_assert!(matches!(applied.outcomes[0], Outcome::Granted { stale: 0, .. }), "{:?}", applied.outcomes);
+    }
+    Ok(known)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_decodable_log_makes_apply_panic(entries in prop::collection::vec(entry(), 1..25)) {
+        let r = begun();
+        let (mut state, mut index) = (r.state, r.index);
+        for body in entries {
+            let mut attempt = state.clone();
+            index += 1;
+            if apply(&mut attempt, index, body)? {
+                state = attempt;
+            }
+        }
+    }
+
+    #[test]
+    fn changed_bytes_of_a_real_log_never_make_apply_panic(changes in prop::collection::vec((0usize..10_000, any::<u8>()), 1..20)) {
+        let mut r = begun();
+        for _ in 0..3 {
+            let held: Vec<_> = r.state.leases.keys().copied().collect();
+            held.into_iter().take(2).for_each(|id| r.finish(id));
+            if let Some(id) = r.state.leases.keys().next().copied() {
+                r.fail(id, FailureClass::Executor, "died");
+            }
+            r.lose(2);
+            r.register(2, vec![device(0, "cpu", 2)]);
+            r.pause_ms = 2_000;
+            r.plan_and_grant();
+        }
+        let mut state = State::new("test");
+        for (n, body) in r.log.iter().enumerate() {
+            let mut bytes = body.encode_to_vec();
+            for (at, byte) in changes.iter().filter(|(at, _)| at % r.log.len() == n) {
+                let len = bytes.len();
+                bytes[(at / r.log.len()) % len] ^= byte;
+            }
+            let Ok(body) = EntryBody::decode(bytes.as_slice()) else { continue };
+            let mut attempt = state.clone();
+            if apply(&mut attempt, n as u64 + 1, body)? {
+                state = attempt;
+            }
+        }
+    }
+
+    #[test]
+    fn changed_bytes_of_a_snapshot_are_refused_or_can_be_worked_with(changes in prop::collection::vec((0usize..100_000, any::<u8>()), 1..4), entries in prop::collection::vec(entry(), 1..6)) {
+        let r = begun();
+        let mut bytes = r.state.to_snapshot();
+        for (at, byte) in changes {
+            let len = bytes.len();
+            bytes[at % len] ^= byte;
+        }
+        if let Ok(mut state) = State::from_snapshot("test", &bytes) {
+            for (n, body) in entries.into_iter().enumerate() {
+                let _ = state.apply(r.index + 1 + n as u64, body);
+            }
+            let _ = state.to_snapshot();
+        }
+    }
+}

@@ -1,0 +1,617 @@
+//! The rules once more, as simply as they can be said: one record per task, plain loops, no intervals, no indexes. Written from
+//! `docs/operations.md` and the state diagrams, not from the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub type Lease = (u64, u32); // log index, position
+type Worker = u64;
+type Device = u32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Task,
+    Executor,
+    Worker,
+    Device,
+    Source(Worker),
+    Stopped,
+    Fatal,
+}
+
+#[derive(Clone, Debug)]
+pub enum Do {
+    Register { worker: Worker, devices: u32 },
+    Submit { tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool },
+    Cancel { job: u64 },
+    Grant(Vec<Placement>),
+    Report { worker: Worker, reports: Vec<Report> },
+    End(Vec<Lease>),
+    Lose { worker: Worker, session: u64 },
+    FinishPublish { job: u64, fails: bool },
+    FailJob { job: u64 },
+    EndQuarantine { worker: Worker },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    pub job: u64,
+    pub stage: usize,
+    pub first: u64,
+    pub count: u64,
+    pub worker: Worker,
+    pub session: u64,
+    pub device: Device,
+    pub speculative: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub lease: Lease,
+    pub job: u64,
+    pub stage: usize,
+    pub results: Vec<(u64, u64)>,
+    pub failures: Vec<(u64, u64, Class)>,
+    pub last: bool,
+}
+
+/// The number that a task returns when this worker runs it: a result taken from the loser of a race would show.
+pub fn value(task: u64, worker: Worker) -> u64 {
+    task + worker * 1_000_000
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskIs {
+    Free { not_before: u64 },
+    Held(Vec<Lease>),
+    Accepted { at: Worker, generation: u32 },
+    SetAside,
+}
+
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub is: TaskIs,
+    pub charged: u32,
+    pub died_on: BTreeSet<Worker>,
+    /// Those that died together and have not parted since bear the same number.
+    group: u64,
+    /// In the tallies already.
+    counted: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Stage {
+    pub tasks: Vec<Task>,
+    pub open: bool,
+    pub generation: u32,
+    pub tally: u128,
+    pub fenced: u64,
+    pub failed: u64,
+    pub speculated: u64,
+    pub wins: u64,
+}
+
+impl Stage {
+    fn complete(&self) -> bool {
+        self.tasks.iter().all(|t| matches!(t.is, TaskIs::Accepted { .. } | TaskIs::SetAside))
+    }
+
+    fn take_from(&mut self, lease: Lease) {
+        for task in &mut self.tasks {
+            let_go(task, lease);
+        }
+    }
+
+    fn held(&self, lease: Lease) -> impl Iterator<Item = usize> + '_ {
+        self.tasks.iter().enumerate().filter(move |(_, t)| matches!(&t.is, TaskIs::Held(by) if by.contains(&lease))).map(|(n, _)| n)
+    }
+}
+
+fn let_go(task: &mut Task, lease: Lease) {
+    if let TaskIs::Held(by) = &mut task.is {
+        by.retain(|l| *l != lease);
+        if by.is_empty() {
+            task.is = TaskIs::Free { not_before: 0 };
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Running,
+    Publishing,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub phase: Phase,
+    pub stages: Vec<Stage>,
+    max_attempts: u32,
+    goes_on: bool,
+    pub excluded: BTreeSet<Worker>,
+    pub excluded_devices: BTreeSet<(Worker, Device)>,
+    source_failures: BTreeMap<Worker, u32>,
+    /// Partition -> who prepared it.
+    pub parts: BTreeMap<u64, Worker>,
+    pub shares: BTreeMap<(usize, Worker, Device), u64>,
+}
+
+impl Job {
+    fn ended(&self) -> bool {
+        matches!(self.phase, Phase::Done | Phase::Failed | Phase::Cancelled)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    strikes: u32,
+    times: u32,
+    pub until: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct WorkerIs {
+    pub session: u64,
+    pub devices: u32,
+    pub lost: bool,
+    pub standing: Standing,
+    pub device_standing: BTreeMap<Device, Standing>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LeaseIs {
+    pub job: u64,
+    pub stage: usize,
+    generation: u32,
+    pub first: u64,
+    pub end: u64,
+    pub worker: Worker,
+    pub device: Device,
+    speculative: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub now: u64,
+    pub jobs: BTreeMap<u64, Job>,
+    pub workers: BTreeMap<Worker, WorkerIs>,
+    pub leases: BTreeMap<Lease, LeaseIs>,
+    groups: u64,
+}
+
+/// Leases that one device can hold, as the test registers it.
+const SLOTS: usize = 8;
+
+enum Then {
+    FailJob,
+    LoseSource(Worker),
+    StrikeWorker,
+    StrikeDevice,
+}
+
+impl Model {
+    pub fn entry(&mut self, index: u64, now: u64, commands: &[Do]) {
+        self.now = self.now.max(now);
+        let mut position = 0;
+        for command in commands {
+            match command.clone() {
+                Do::Register { worker, devices } => {
+                    let times = self.workers.get(&worker).map_or(0, |w| w.standing.times);
+                    self.drop_worker(worker);
+                    for job in self.jobs.values_mut().filter(|j| !j.ended()) {
+                        job.excluded.remove(&worker);
+                        job.excluded_devices.retain(|(w, _)| *w != worker);
+                    }
+                    let standing = Standing { times, ..Standing::default() };
+                    let fresh = WorkerIs { session: index, devices, lost: false, standing, device_standing: BTreeMap::new() };
+                    self.workers.insert(worker, fresh);
+                }
+                Do::Submit { tasks, partitions, max_attempts, goes_on } => self.submit(tasks, partitions, max_attempts, goes_on),
+                Do::Cancel { job } => {
+                    if self.jobs.get(&job).is_some_and(|j| j.phase == Phase::Running) {
+                        self.end_job(job, Phase::Cancelled);
+                    }
+                }
+                Do::Grant(placements) => {
+                    for placement in placements {
+                        if self.grantable(&placement) {
+                            self.grant(placement, (index, position));
+                            position += 1;
+                        }
+                    }
+                }
+                Do::Report { worker, reports } => reports.into_iter().for_each(|r| self.report(worker, r)),
+                Do::End(leases) => leases.into_iter().for_each(|l| self.end_lease(l)),
+                Do::Lose { worker, session } => {
+                    if self.workers.get(&worker).is_some_and(|w| w.session == session && !w.lost) {
+                        self.drop_worker(worker);
+                        self.workers.entry(worker).and_modify(|w| w.lost = true);
+                    }
+                }
+                Do::FinishPublish { job, fails } => {
+                    if self.jobs.get(&job).is_some_and(|j| j.phase == Phase::Publishing) {
+                        self.end_job(job, if fails { Phase::Failed } else { Phase::Done });
+                    }
+                }
+                Do::FailJob { job } => self.end_job(job, Phase::Failed),
+                Do::EndQuarantine { worker } => {
+                    if let Some(w) = self.workers.get_mut(&worker) {
+                        w.standing = Standing::default();
+                        w.device_standing.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool) {
+        let stage = |count: u64| Stage {
+            tasks: (0..count)
+                .map(|_| Task { is: TaskIs::Free { not_before: 0 }, charged: 0, died_on: BTreeSet::new(), group: 0, counted: false })
+                .collect(),
+            generation: 1,
+            ..Stage::default()
+        };
+        let mut stages = vec![stage(tasks)];
+        if partitions > 0 {
+            stages.push(stage(partitions));
+        }
+        let id = self.jobs.len() as u64 + 1;
+        let job = Job {
+            phase: Phase::Running,
+            stages,
+            max_attempts,
+            goes_on,
+            excluded: BTreeSet::new(),
+            excluded_devices: BTreeSet::new(),
+            source_failures: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            shares: BTreeMap::new(),
+        };
+        self.jobs.insert(id, job);
+        self.advance(id);
+    }
+
+    /// Opens what can begin; decides when the last stage is complete.
+    fn advance(&mut self, id: u64) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|j| j.phase == Phase::Running) else { return };
+        for n in 0..job.stages.len() {
+            job.stages[n].open = (n == 0 || job.stages[n - 1].complete()) && !job.stages[n].complete();
+        }
+        if job.stages[job.stages.len() - 1].complete() {
+            if job.stages.len() == 2 {
+                job.phase = Phase::Publishing;
+                self.end_leases_of(id);
+            } else {
+                self.end_job(id, Phase::Done);
+            }
+        }
+    }
+
+    fn end_job(&mut self, id: u64, phase: Phase) {
+        if let Some(job) = self.jobs.get_mut(&id).filter(|j| !j.ended()) {
+            job.phase = phase;
+            self.end_leases_of(id);
+        }
+    }
+
+    fn end_leases_of(&mut self, job: u64) {
+        let of_job: Vec<Lease> = self.leases.iter().filter(|(_, l)| l.job == job).map(|(id, _)| *id).collect();
+        of_job.into_iter().for_each(|l| self.end_lease(l));
+    }
+
+    fn end_lease(&mut self, id: Lease) {
+        if let Some(lease) = self.leases.remove(&id) {
+            self.jobs.entry(lease.job).and_modify(|j| j.stages[lease.stage].take_from(id));
+        }
+    }
+
+    fn drop_worker(&mut self, worker: Worker) {
+        let of_worker: Vec<Lease> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(id, _)| *id).collect();
+        of_worker.into_iter().for_each(|l| self.end_lease(l));
+        let jobs: Vec<u64> = self.jobs.keys().copied().collect();
+        jobs.into_iter().for_each(|j| self.lose_shuffle_data(j, worker));
+    }
+
+    /// Accepted map output goes with its worker while somebody still needs it.
+    fn lose_shuffle_data(&mut self, id: u64, worker: Worker) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|j| !j.ended()) else { return };
+        if job.stages.len() < 2 || job.stages[1].complete() {
+            return;
+        }
+        let map = &mut job.stages[0];
+        let mut lost = false;
+        for task in &mut map.tasks {
+            if matches!(task.is, TaskIs::Accepted { at, .. } if at == worker) {
+                task.is = TaskIs::Free { not_before: 0 };
+                task.counted = true;
+                lost = true;
+            }
+        }
+        if lost {
+            map.generation += 1;
+            job.source_failures.remove(&worker);
+            self.advance(id);
+        }
+    }
+
+    fn quarantined(&self, worker: Worker, device: Device) -> bool {
+        let w = &self.workers[&worker];
+        self.now < w.standing.until || w.device_standing.get(&device).is_some_and(|s| self.now < s.until)
+    }
+
+    fn grantable(&self, p: &Placement) -> bool {
+        let Some(worker) = self.workers.get(&p.worker) else { return false };
+        let Some(job) = self.jobs.get(&p.job) else { return false };
+        let Some(stage) = job.stages.get(p.stage) else { return false };
+        let out = self.leases.values().filter(|l| l.worker == p.worker && l.device == p.device).count();
+        let possible = !worker.lost
+            && worker.session == p.session
+            && p.device < worker.devices
+            && !self.quarantined(p.worker, p.device)
+            && job.phase == Phase::Running
+            && stage.open
+            && !job.excluded.contains(&p.worker)
+            && !job.excluded_devices.contains(&(p.worker, p.device))
+            && out < SLOTS
+            && p.count > 0
+            && p.first + p.count <= stage.tasks.len() as u64;
+        possible
+            && (p.first..p.first + p.count).all(|t| match &stage.tasks[t as usize].is {
+                TaskIs::Free { not_before } => !p.speculative && *not_before <= self.now,
+                TaskIs::Held(by) => p.speculative && by.len() == 1 && self.leases[&by[0]].worker != p.worker,
+                _ => false,
+            })
+    }
+
+    fn grant(&mut self, p: Placement, id: Lease) {
+        let stage = &mut self.jobs.get_mut(&p.job).unwrap().stages[p.stage];
+        for task in &mut stage.tasks[p.first as usize..(p.first + p.count) as usize] {
+            match &mut task.is {
+                TaskIs::Held(by) => by.push(id),
+                _ => task.is = TaskIs::Held(vec![id]),
+            }
+        }
+        if p.speculative {
+            stage.speculated += p.count;
+        }
+        let lease = LeaseIs {
+            job: p.job,
+            stage: p.stage,
+            generation: stage.generation,
+            first: p.first,
+            end: p.first + p.count,
+            worker: p.worker,
+            device: p.device,
+            speculative: p.speculative,
+        };
+        self.leases.insert(id, lease);
+    }
+
+    fn report(&mut self, worker: Worker, report: Report) {
+        let offered: u64 = report.results.iter().map(|(_, count)| count).sum();
+        let Some(lease) = self.leases.get(&report.lease).filter(|l| l.worker == worker).cloned() else {
+            if let Some(stage) = self.jobs.get_mut(&report.job).and_then(|j| j.stages.get_mut(report.stage)) {
+                stage.fenced += offered;
+            }
+            return;
+        };
+        let job = self.jobs.get_mut(&lease.job).unwrap();
+        let (last_stage, shuffles) = (job.stages.len() - 1, job.stages.len() == 2 && lease.stage == 0);
+        let publishes = job.stages.len() == 2 && lease.stage == last_stage;
+        let stage = &mut job.stages[lease.stage];
+        let mut accepted = Vec::new();
+        let mut rivals = BTreeSet::new();
+        for (first, count) in &report.results {
+            for task in *first..first + count {
+                let Some(t) = stage.tasks.get_mut(task as usize) else { continue };
+                let TaskIs::Held(by) = &t.is else { continue };
+                if !by.contains(&report.lease) {
+                    continue;
+                }
+                let others: Vec<Lease> = by.iter().copied().filter(|l| *l != report.lease).collect();
+                if !others.is_empty() && lease.speculative {
+                    stage.wins += 1;
+                }
+                rivals.extend(others);
+                if !t.counted && lease.stage == 0 {
+                    stage.tally += u128::from(value(task, worker));
+                }
+                t.counted = false;
+                t.is = TaskIs::Accepted { at: if shuffles { worker } else { 0 }, generation: lease.generation };
+                accepted.push(task);
+            }
+        }
+        stage.fenced += offered - accepted.len() as u64;
+        for task in &accepted {
+            self.groups = clear(stage, *task, self.groups);
+        }
+        *job.shares.entry((lease.stage, worker, lease.device)).or_default() += accepted.len() as u64;
+        if publishes {
+            job.parts.extend(accepted.iter().map(|task| (*task, worker)));
+        }
+        let mut then = Vec::new();
+        for (first, count, class) in &report.failures {
+            then.extend(self.fail(&lease, report.lease, *first, *count, *class));
+        }
+        if report.last {
+            self.end_lease(report.lease);
+        }
+        for rival in rivals {
+            let holds = self.leases.get(&rival).is_some_and(|l| self.jobs[&l.job].stages[l.stage].held(rival).next().is_some());
+            if !holds {
+                self.end_lease(rival);
+            }
+        }
+        if !accepted.is_empty() {
+            let now = self.now;
+            let w = self.workers.get_mut(&worker).unwrap();
+            if w.standing.until <= now {
+                w.standing = Standing::default();
+            }
+            w.device_standing.retain(|d, s| *d != lease.device || now < s.until);
+        }
+        for then in then {
+            match then {
+                Then::FailJob => self.end_job(lease.job, Phase::Failed),
+                Then::LoseSource(source) => self.lose_shuffle_data(lease.job, source),
+                Then::StrikeWorker => self.strike(worker, None),
+                Then::StrikeDevice => self.strike(worker, Some(lease.device)),
+            }
+        }
+        self.fail_when_nobody_is_left(lease.job);
+        self.advance(lease.job);
+    }
+
+    fn fail(&mut self, lease: &LeaseIs, id: Lease, first: u64, count: u64, class: Class) -> Option<Then> {
+        let now = self.now;
+        let job = self.jobs.get_mut(&lease.job).unwrap();
+        let stage = &mut job.stages[lease.stage];
+        let held: Vec<usize> = stage.held(id).filter(|t| first <= *t as u64 && (*t as u64) < first + count).collect();
+        if held.is_empty() {
+            return None;
+        }
+        if class != Class::Stopped {
+            stage.failed += held.len() as u64;
+        }
+        // Neighbours in the same situation are one piece of the report.
+        let mut pieces: Vec<Vec<usize>> = Vec::new();
+        for task in held.iter().copied() {
+            match pieces.last_mut() {
+                Some(piece) if piece.last() == Some(&(task - 1)) && stage.tasks[task].is == stage.tasks[task - 1].is => piece.push(task),
+                _ => pieces.push(vec![task]),
+            }
+        }
+        let mut hopeless = Vec::new();
+        for piece in pieces {
+            let raced = matches!(&stage.tasks[piece[0]].is, TaskIs::Held(by) if by.len() == 2);
+            piece.iter().for_each(|t| let_go(&mut stage.tasks[*t], id));
+            if matches!(class, Class::Source(_)) && !raced {
+                piece.iter().for_each(|t| stage.tasks[*t].is = TaskIs::Free { not_before: now + 100 });
+            }
+            if !matches!(class, Class::Task | Class::Executor) {
+                continue;
+            }
+            piece.iter().for_each(|t| stage.tasks[*t].charged += 1);
+            if class == Class::Executor {
+                self.groups = die_together(stage, &piece, lease.worker, self.groups);
+            }
+            if raced {
+                continue;
+            }
+            for t in &piece {
+                let me = &stage.tasks[*t];
+                let same = |other: usize| {
+                    piece.contains(&other) && stage.tasks[other].group == me.group && stage.tasks[other].charged == me.charged
+                };
+                let alone = me.group != 0 && !(*t > 0 && same(t - 1)) && !same(t + 1);
+                if me.charged >= job.max_attempts || (alone && me.died_on.len() >= 3) {
+                    hopeless.push(*t);
+                } else {
+                    let pause = (100u64 << (me.charged - 1)).min(10_000);
+                    stage.tasks[*t].is = TaskIs::Free { not_before: now + pause };
+                }
+            }
+        }
+        match class {
+            Class::Fatal => Some(Then::FailJob),
+            Class::Stopped => None,
+            Class::Worker => job.excluded.insert(lease.worker).then_some(Then::StrikeWorker),
+            Class::Device => job.excluded_devices.insert((lease.worker, lease.device)).then_some(Then::StrikeDevice),
+            Class::Source(source) => {
+                let failures = job.source_failures.entry(source).or_default();
+                *failures += 1;
+                (*failures >= 3).then_some(Then::LoseSource(source))
+            }
+            Class::Task | Class::Executor => {
+                for t in &hopeless {
+                    stage.tasks[*t].is = TaskIs::SetAside;
+                    self.groups = clear(stage, *t as u64, self.groups);
+                }
+                let all = stage.tasks.iter().all(|t| t.is == TaskIs::SetAside);
+                if !hopeless.is_empty() && (!job.goes_on || all) {
+                    return Some(Then::FailJob);
+                }
+                (class == Class::Executor).then_some(Then::StrikeDevice)
+            }
+        }
+    }
+
+    fn strike(&mut self, worker: Worker, device: Option<Device>) {
+        let now = self.now;
+        let others = self.workers.iter().any(|(id, w)| *id != worker && !w.lost && w.standing.until <= now);
+        let w = self.workers.get_mut(&worker).unwrap();
+        let standing = match device {
+            None => &mut w.standing,
+            Some(device) => w.device_standing.entry(device).or_default(),
+        };
+        if now < standing.until {
+            return;
+        }
+        standing.strikes += 1;
+        if standing.strikes >= 3 && others {
+            standing.times += 1;
+            standing.until = now + (30_000u64 << (standing.times - 1).min(20)).min(3_600_000);
+            standing.strikes = 2;
+        }
+    }
+
+    fn fail_when_nobody_is_left(&mut self, id: u64) {
+        let job = &self.jobs[&id];
+        if job.ended() || (job.excluded.is_empty() && job.excluded_devices.is_empty()) {
+            return;
+        }
+        let waits = |s: &Stage| s.open && s.tasks.iter().any(|t| matches!(t.is, TaskIs::Free { .. }));
+        let left = self
+            .workers
+            .iter()
+            .any(|(w, is)| !is.lost && !job.excluded.contains(w) && (0..is.devices).any(|d| !job.excluded_devices.contains(&(*w, d))));
+        if job.stages.iter().any(waits) && !left {
+            self.end_job(id, Phase::Failed);
+        }
+    }
+}
+
+/// Those of `piece` that were in one group stay together; what was in it before and behind them parts from them.
+fn die_together(stage: &mut Stage, piece: &[usize], worker: Worker, mut groups: u64) -> u64 {
+    let (first, end) = (piece[0], piece[piece.len() - 1] + 1);
+    groups = part(stage, first, end, groups);
+    let mut run = 0;
+    for t in first..end {
+        if stage.tasks[t].group == 0 {
+            if t == first || run == 0 || stage.tasks[t - 1].group != run {
+                groups += 1;
+                run = groups;
+            }
+            stage.tasks[t].group = run;
+        }
+        stage.tasks[t].died_on.insert(worker);
+    }
+    groups
+}
+
+/// Cuts groups at both ends of a range.
+fn part(stage: &mut Stage, first: usize, end: usize, mut groups: u64) -> u64 {
+    for cut in [first, end] {
+        if cut > 0 && cut < stage.tasks.len() && stage.tasks[cut].group != 0 && stage.tasks[cut].group == stage.tasks[cut - 1].group {
+            groups += 1;
+            let old = stage.tasks[cut].group;
+            let mut t = cut;
+            while t < stage.tasks.len() && stage.tasks[t].group == old {
+                stage.tasks[t].group = groups;
+                t += 1;
+            }
+        }
+    }
+    groups
+}
+
+fn clear(stage: &mut Stage, task: u64, groups: u64) -> u64 {
+    let t = task as usize;
+    let groups = part(stage, t, t + 1, groups);
+    stage.tasks[t].group = 0;
+    stage.tasks[t].died_on.clear();
+    groups
+}

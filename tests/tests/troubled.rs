@@ -1,0 +1,101 @@
+//! Workers that are slow and tasks that kill, with real processes.
+
+use raftwerk_tests::cluster::{Cluster, PATIENCE, text};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+fn noop(tasks: u64, params: &str, job: &str) -> String {
+    format!(
+        "[job]\nname = \"noop\"\n{job}[input]\nrange = {{ start = 0, count = {tasks}, tasks = {tasks} }}\n[map]\nkernel = \"noop\"\nparams = {{ {params} }}\n"
+    )
+}
+
+fn total(job: &Value) -> u128 {
+    job["tallies"][0]["total"].as_str().expect("a decimal").parse().expect("a number")
+}
+
+/// The worker and its executors.
+fn family(worker: u32) -> Vec<u32> {
+    let mut all = vec![worker];
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    for process in processes.filter_map(|p| p.file_name().to_str()?.parse::<u32>().ok()) {
+        let stat = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).unwrap_or_default();
+        // The command's name is in brackets and may hold anything; state and parent come behind it.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        if parent == Some(worker) {
+            all.push(process);
+        }
+    }
+    all
+}
+
+fn signal(name: &str, processes: &[u32]) {
+    let ids = processes.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg(format!("-{name}")).args(ids).stderr(std::process::Stdio::null()).status();
+}
+
+/// Runs a process in slices while `during` runs.
+fn slowed<T>(processes: &[u32], runs: Duration, stands: Duration, during: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let started = Instant::now();
+            while !over.load(Ordering::Relaxed) && started.elapsed() < PATIENCE {
+                signal("STOP", processes);
+                std::thread::sleep(stands);
+                signal("CONT", processes);
+                std::thread::sleep(runs);
+            }
+        });
+        let result = during();
+        over.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+#[test]
+fn a_slow_worker_does_not_hold_the_job() {
+    let cluster = Cluster::start(1, 4);
+    let slow = family(cluster.workers[3].child.id());
+    assert!(slow.len() >= 2, "a worker has an executor");
+    let tasks = 400;
+    let view = slowed(&slow, Duration::from_millis(20), Duration::from_millis(980), || {
+        let job = cluster.submit(&cluster.job_file("noop.toml", &noop(tasks, "sleep_us = 20_000", "")), &[]);
+        cluster.wait_done(job)
+    });
+    assert_eq!(total(&view), u128::from(tasks * (tasks - 1) / 2));
+    let stage = &view["stages"][0];
+    let number = |name: &str| stage[name].as_u64().expect("a number");
+    assert!(number("speculative_wins") > 0, "nobody took its tasks: {view:#}");
+    let in_vain = number("speculated") - number("speculative_wins");
+    assert!(in_vain <= tasks / 10, "{in_vain} copies in vain: {view:#}");
+}
+
+#[test]
+fn a_task_that_kills_its_executor_is_set_aside_and_the_others_are_done() {
+    let cluster = Cluster::start(1, 3);
+    let (tasks, bad) = (60, 17);
+    let going_on = noop(tasks, &format!("crash_task = \"{bad}\", sleep_us = 1000"), "on_set_aside = \"continue\"\n");
+    let output = cluster.run(&["submit", "--wait", &cluster.job_file("going-on.toml", &going_on)]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "done, but not all of it: {said}");
+    assert!(said.contains(&format!("map task {bad}")), "{said}");
+    let view = cluster.job(1);
+    assert_eq!(view["state"], "done");
+    assert_eq!(total(&view), u128::from(tasks * (tasks - 1) / 2 - bad));
+    let aside = &view["set_aside"][0];
+    assert_eq!((aside["first_task"].as_u64(), aside["task_count"].as_u64()), (Some(bad), Some(1)));
+    assert_eq!(aside["workers"].as_array().map(Vec::len), Some(3), "three workers bear witness: {aside}");
+    assert!(aside["message"].as_str().is_some_and(|m| m.contains("crash_task")), "with its last words: {aside}");
+    let shown = text(&cluster.run(&["job", "show", "1"]).stdout);
+    assert!(shown.contains(&format!("map task {bad}")) && shown.contains("crash_task"), "{shown}");
+
+    let strict = cluster.job_file("strict.toml", &going_on.replace("on_set_aside = \"continue\"\n", ""));
+    let output = cluster.run(&["submit", "--wait", &strict]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains(&format!("task {bad} killed its executor on workers")), "{said}");
+}
