@@ -1,6 +1,6 @@
 //! What must always hold, one function per promise. Each returns what is wrong, or nothing.
 
-use crate::job::Phase;
+use crate::job::{Job, Phase};
 use crate::stage::{Counts, TaskState};
 use crate::state::State;
 use crate::worker::DeviceUse;
@@ -132,8 +132,8 @@ pub fn moves_only_forward(before: &State, after: &State) -> Result<(), String> {
         if old.phase.ended_at().is_some() && old.phase != new.phase {
             return Err(format!("job {id} left a final phase: {:?} -> {:?}", old.phase, new.phase));
         }
-        if old.phase == Phase::Publishing && new.phase == Phase::Running {
-            return Err(format!("job {id} went from publishing back to running"));
+        if old.phase == Phase::Publishing && new.phase == Phase::Running && !lost_parts_are_made_again(old, new) {
+            return Err(format!("job {id} went from publishing back to running without a lost part"));
         }
         for (index, (old_stage, new_stage)) in old.stages.iter().zip(&new.stages).enumerate() {
             if old_stage.generation == new_stage.generation && new_stage.accepted() < old_stage.accepted() {
@@ -142,4 +142,15 @@ pub fn moves_only_forward(before: &State, after: &State) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The one way back from a decision: parts were lost, and exactly the tasks that make them are open again, under a new generation.
+fn lost_parts_are_made_again(old: &Job, new: &Job) -> bool {
+    let (Some(before), Some(after)) = (old.stages.last(), new.stages.last()) else { return false };
+    let gone: Vec<u32> = old.parts.keys().filter(|p| !new.parts.contains_key(p)).copied().collect();
+    let open_again = |p: &u32| !matches!(after.state_of(u64::from(*p)), Some(TaskState::Accepted { .. }) | None);
+    after.generation > before.generation
+        && !gone.is_empty()
+        && gone.iter().all(open_again)
+        && before.accepted().checked_sub(after.accepted()) == Some(gone.len() as u64)
 }

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   running --(last stage complete, output)--> publishing --(in place)--> done
-//!      |                                           |
-//!      |--(last stage complete, no output)---------|----------------------> done
-//!      |--(cancel)--> cancelled                    +--(cannot publish)---> failed
-//!      +--(attempts used up, fatal cause)-------------------------------> failed
+//!      |   ^                                       |  |
+//!      |   +---(a decided part is lost for good)---+  +--(cannot publish)---> failed
+//!      |--(last stage complete, no output)-------------------------------> done
+//!      |--(cancel)-------------------------------------------------------> cancelled
+//!      +--(attempts used up, fatal cause)--------------------------------> failed
 //! ```
 
-use crate::ids::{JobId, TaskRange, Timestamp, WorkerId};
+use crate::ids::{JobId, Timestamp, WorkerId};
 use crate::spec;
 use crate::split::tasks_of;
-use crate::stage::{Stage, TaskState};
+use crate::stage::Stage;
 use prost::Message;
 use raftwerk_proto::v1::{DeviceShare, JobSpec, OutputPart};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     Running,
-    /// Every part is prepared; this entry was the decision. Cancel comes too late.
+    /// Every part is prepared; this entry was the decision. Cancel comes too late. Only the loss of a part that nobody has seen published
+    /// yet leads back to running.
     Publishing,
     Done {
         at: Timestamp,
@@ -118,34 +120,6 @@ impl Job {
     /// Whether the shuffle data of this stage is still needed.
     pub fn shuffle_needed(&self, stage: usize) -> bool {
         self.keeps_shuffle(stage) && self.stages.get(stage + 1).is_some_and(|next| !next.is_complete())
-    }
-
-    /// Gives up the accepted shuffle data that `worker` held: those tasks run again under a new generation, their tallies stay
-    /// counted. Returns how many tasks.
-    pub fn invalidate(&mut self, worker: WorkerId) -> u64 {
-        let mut lost = 0;
-        for index in 0..self.stages.len() {
-            if !self.shuffle_needed(index) {
-                continue;
-            }
-            let stage = &mut self.stages[index];
-            let held: Vec<TaskRange> = stage
-                .tasks()
-                .iter()
-                .filter(|(_, s)| matches!(s, TaskState::Accepted { worker: w, .. } if *w == worker))
-                .map(|(r, _)| r)
-                .collect();
-            if held.is_empty() {
-                continue;
-            }
-            stage.generation += 1;
-            for range in held {
-                lost += range.count();
-                stage.counted.set(range, true);
-                stage.set(range, TaskState::Ready);
-            }
-        }
-        lost
     }
 
     pub fn max_attempts(&self) -> u32 {

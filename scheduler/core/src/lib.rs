@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::float_arithmetic)]
 
 pub mod apply;
+pub mod copies;
 pub mod ids;
 pub mod interval_map;
 pub mod invariants;
@@ -17,6 +18,7 @@ pub mod job;
 pub mod lease;
 pub mod matching;
 pub mod plan;
+pub mod ring;
 pub mod snapshot;
 pub mod spec;
 pub mod split;

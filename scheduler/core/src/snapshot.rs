@@ -104,7 +104,11 @@ impl State {
 
 /// Whether something in it is unknown to builds that read format 1 only: they would drop it in silence.
 fn needs_format_2(snapshot: &wire::Snapshot) -> bool {
-    let interval = |i: &wire::TaskInterval| matches!(i.state, Some(task_interval::State::Raced(_) | task_interval::State::Parked(_)));
+    let interval = |i: &wire::TaskInterval| match &i.state {
+        Some(task_interval::State::Raced(_) | task_interval::State::Parked(_)) => true,
+        Some(task_interval::State::Accepted(by)) => by.copy != 0,
+        _ => false,
+    };
     let stage = |s: &wire::StageRecord| {
         !s.suspicions.is_empty()
             || !s.set_aside.is_empty()
@@ -112,7 +116,8 @@ fn needs_format_2(snapshot: &wire::Snapshot) -> bool {
             || s.attempts.iter().any(|a| a.more != 0)
             || s.intervals.iter().any(interval)
     };
-    let job = |j: &wire::JobRecord| j.spec.as_ref().is_some_and(|s| s.on_set_aside != 0) || j.stages.iter().any(stage);
+    let spec = |s: &wire::JobSpec| s.on_set_aside != 0 || s.stages.iter().any(|stage| stage.shuffle_replicas != 0);
+    let job = |j: &wire::JobRecord| j.spec.as_ref().is_some_and(spec) || j.stages.iter().any(stage);
     snapshot.jobs.iter().any(job)
         || snapshot.workers.iter().any(|w| w.standing.is_some() || !w.devices.is_empty())
         || snapshot.leases.iter().any(|l| l.speculative || l.expected_ms != 0)
@@ -234,8 +239,8 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
                     TaskState::Raced { first, second } => {
                         task_interval::State::Raced(wire::Raced { first: Some(first.into()), second: Some(second.into()) })
                     }
-                    TaskState::Accepted { worker, generation } => {
-                        task_interval::State::Accepted(wire::AcceptedBy { worker: worker.0, generation })
+                    TaskState::Accepted { worker, copy, generation } => {
+                        task_interval::State::Accepted(wire::AcceptedBy { worker: worker.0, generation, copy: copy.0 })
                     }
                 }),
             })
@@ -283,7 +288,9 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
             task_interval::State::Raced(pair) => TaskState::Raced { first: pair.first?.into(), second: pair.second?.into() },
             task_interval::State::Parked(wire::Parked { until_ms: 0 }) => TaskState::SetAside,
             task_interval::State::Parked(parked) => TaskState::Waiting(Timestamp(parked.until_ms)),
-            task_interval::State::Accepted(by) => TaskState::Accepted { worker: WorkerId(by.worker), generation: by.generation },
+            task_interval::State::Accepted(by) => {
+                TaskState::Accepted { worker: WorkerId(by.worker), copy: WorkerId(by.copy), generation: by.generation }
+            }
         };
         parts.push((range, state));
     }

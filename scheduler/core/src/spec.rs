@@ -7,6 +7,8 @@ use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, StageSpec, stage_input::
 pub const MAX_TASKS: u64 = 1_000_000_000_000;
 /// Each partition costs every map task one index record.
 pub const MAX_PARTITIONS: u32 = 65_536;
+/// The worker that made it, and one more.
+pub const MAX_SHUFFLE_REPLICAS: u32 = 2;
 pub const MAX_STAGES: usize = 2;
 /// A spec is part of one log entry, which is at most 1 MiB.
 pub const MAX_SPEC_BYTES: usize = 900 * 1024;
@@ -88,6 +90,12 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
     let class = device_class(stage);
     if !DEVICE_CLASSES.contains(&class) {
         return refuse(format!("stage '{name}' asks for device class '{class}'; use one of {}", DEVICE_CLASSES.join(", ")));
+    }
+    if stage.shuffle_replicas > MAX_SHUFFLE_REPLICAS {
+        return refuse(format!("stage '{name}' asks for {} places of its shuffle data; 1 and 2 are possible", stage.shuffle_replicas));
+    }
+    if stage.shuffle_replicas > 1 && stage.partitions == 0 {
+        return refuse(format!("stage '{name}' makes no shuffle data, so shuffle_replicas means nothing there; take it out"));
     }
     let [input] = stage.inputs.as_slice() else { return refuse(format!("stage '{name}' must have exactly one input")) };
     match (&input.source, index) {

@@ -30,6 +30,8 @@ pub enum TaskState {
     /// `worker` holds the task's shuffle data; worker 0 when nothing is kept on a worker.
     Accepted {
         worker: WorkerId,
+        /// Who else holds it; worker 0 for nobody.
+        copy: WorkerId,
         generation: u32,
     },
     /// Not tried again; [`Stage::evidence`] says why.
@@ -288,7 +290,7 @@ mod tests {
                     2 => lease(u64::from(to)),
                     3 | 4 => TaskState::Waiting(Timestamp(u64::from(to))),
                     5 => TaskState::SetAside,
-                    _ => TaskState::Accepted { worker: WorkerId(1), generation: 1 },
+                    _ => TaskState::Accepted { worker: WorkerId(1), copy: WorkerId(0), generation: 1 },
                 };
                 stage.set(range, state);
                 prop_assert_eq!(stage.counts(), Counts::walked(stage.tasks()));

@@ -79,5 +79,6 @@ fn job_view(job: &Job) -> JobView {
         shares: job.shares.values().cloned().collect(),
         idempotency_key: job.idempotency_key.clone(),
         set_aside: (0..job.stages.len()).flat_map(|i| set_aside_records(job, i)).collect(),
+        shuffle_copies: job.shuffle_copies(),
     }
 }

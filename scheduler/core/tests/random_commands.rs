@@ -21,6 +21,7 @@ enum Step {
     End(usize),
     Lose(u64),
     FinishPublish { job: u64, fails: bool },
+    RemakeParts { job: u64, partition: u32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -37,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..6).prop_map(Step::End),
         1 => (1u64..4).prop_map(Step::Lose),
         1 => (0u64..4, any::<bool>()).prop_map(|(job, fails)| Step::FinishPublish { job, fails }),
+        1 => (0u64..4, 0u32..3).prop_map(|(job, partition)| Step::RemakeParts { job, partition }),
     ]
 }
 
@@ -87,6 +89,10 @@ fn command(replica: &mut Replica, step: Step) -> Command {
                 None => Report { lease: Some(id.into()), job: 1, ..Report::default() },
             };
             report.final_report = last;
+            // Some reports name a second place: a present worker, itself, or one that was never seen.
+            report.copy_worker = first % 5;
+            let named = replica.state.workers.get(&raftwerk_core::WorkerId(report.copy_worker));
+            report.copy_incarnation = named.map_or(0, |w| w.hello.incarnation);
             if class > 0 {
                 report.results.clear();
                 let failure = TaskFailure { first_task: first, task_count: count, class, message: "x".into(), source_worker: from };
@@ -103,6 +109,10 @@ fn command(replica: &mut Replica, step: Step) -> Command {
         Step::Lose(worker) => {
             let session = replica.state.workers.get(&raftwerk_core::WorkerId(worker)).map_or(0, |w| w.session.0);
             Command::LoseWorker(LoseWorker { worker, session, reason: String::new() })
+        }
+        Step::RemakeParts { job, partition } => {
+            let part = LostPart { partition, reason: "x".into(), ..LostPart::default() };
+            Command::RemakeParts(RemakeParts { job, parts: vec![part] })
         }
         Step::FinishPublish { job, fails } => {
             Command::FinishPublish(FinishPublish { job, error: if fails { "full".into() } else { String::new() } })

@@ -3,6 +3,7 @@
 mod failure;
 mod grant;
 mod jobs;
+mod remake;
 mod report;
 mod retention;
 mod workers;
@@ -20,7 +21,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | format | rules |
 /// |---|---|
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
-/// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct |
+/// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 pub const ENTRY_FORMAT: u32 = 2;
@@ -101,6 +102,17 @@ pub enum Event {
         worker: WorkerId,
         tasks: u64,
     },
+    /// A holder of shuffle data is gone; so many tasks have it at one other place still.
+    CopiesLeft {
+        job: JobId,
+        worker: WorkerId,
+        tasks: u64,
+    },
+    /// Decided parts are lost for good; the job runs again to make them.
+    PartsLost {
+        job: JobId,
+        parts: u64,
+    },
     TaskFailed {
         job: JobId,
         stage: u32,
@@ -166,6 +178,7 @@ impl State {
                     self.next_id += 1;
                     Outcome::Minted(self.next_id - 1)
                 }
+                Command::RemakeParts(c) => self.remake_parts(&c, &mut entry),
                 Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
                 Command::Forget(c) => self.forget(c),
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),

@@ -43,10 +43,11 @@ impl State {
             return;
         };
         let record = self.workers.get(&worker);
+        let copy = self.copy_holder(worker, &report);
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
         let mut accepted = Accepted::default();
         for results in &report.results {
-            accept(job, &lease, id, results, &mut accepted);
+            accept(job, &lease, id, copy, results, &mut accepted);
         }
         let stage = &mut job.stages[lease.stage as usize];
         stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
@@ -125,11 +126,11 @@ struct Accepted {
 }
 
 /// Accepts the tasks of one range that this lease still holds; adds their tallies.
-fn accept(job: &mut Job, lease: &Lease, id: LeaseId, results: &TaskResults, accepted: &mut Accepted) {
+fn accept(job: &mut Job, lease: &Lease, id: LeaseId, copy: WorkerId, results: &TaskResults, accepted: &mut Accepted) {
     let Some(range) = TaskRange::new(results.first_task, results.task_count) else { return };
     let keeps = job.keeps_shuffle(lease.stage as usize);
     let stage = &mut job.stages[lease.stage as usize];
-    let holder = if keeps { lease.worker } else { WorkerId(0) };
+    let (holder, copy) = if keeps { (lease.worker, copy) } else { (WorkerId(0), WorkerId(0)) };
     let complete =
         results.tallies.len() == stage.tallies.len() && results.tallies.iter().all(|t| t.values.len() as u64 == results.task_count);
     if !complete {
@@ -156,7 +157,7 @@ fn accept(job: &mut Job, lease: &Lease, id: LeaseId, results: &TaskResults, acce
         }
         stage.counted.set(held, false);
         stage.suspicions.clear(held);
-        stage.set(held, TaskState::Accepted { worker: holder, generation: lease.generation });
+        stage.set(held, TaskState::Accepted { worker: holder, copy, generation: lease.generation });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Workers come and go; leases end.
 
 use super::{Entry, Event, OWN_RULES, Outcome};
+use crate::copies::Given;
 use crate::ids::{JobId, LeaseId, Session, WorkerId};
 use crate::state::State;
 use crate::worker::Worker;
@@ -59,10 +60,15 @@ impl State {
 
     pub(super) fn invalidate(&mut self, id: JobId, worker: WorkerId, entry: &mut Entry) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let tasks = job.invalidate(worker);
-        if tasks > 0 {
+        let given = job.invalidate(worker);
+        if given != Given::default() {
             job.source_failures.remove(&worker);
-            entry.applied.events.push(Event::Invalidated { job: id, worker, tasks });
+        }
+        if given.kept > 0 {
+            entry.applied.events.push(Event::CopiesLeft { job: id, worker, tasks: given.kept });
+        }
+        if given.lost > 0 {
+            entry.applied.events.push(Event::Invalidated { job: id, worker, tasks: given.lost });
             self.advance_job(id, entry);
         }
     }

@@ -1,0 +1,90 @@
+//! Second copies of shuffle data: who keeps one, and what is left when a holder is gone.
+
+use crate::ids::{TaskRange, WorkerId};
+use crate::job::Job;
+use crate::stage::TaskState;
+use crate::state::State;
+use raftwerk_proto::v1::{Report, ShuffleCopies};
+
+/// Workers named to an agent for one copy: the first that takes it is enough.
+pub const COPY_CANDIDATES: usize = 3;
+
+/// What the loss of one holder means for a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Tasks whose only place it was: they run again.
+    pub lost: u64,
+    /// Tasks that have one place left.
+    pub kept: u64,
+}
+
+impl Job {
+    /// Whether the stage's shuffle data is to lie at two workers.
+    pub fn wants_copies(&self, stage: usize) -> bool {
+        self.keeps_shuffle(stage) && self.spec.stages[stage].shuffle_replicas >= 2
+    }
+
+    /// Gives up the accepted shuffle data that `worker` held. Tasks with a copy elsewhere stay accepted and are read there; the others run
+    /// again under a new generation, their tallies stay counted.
+    pub fn invalidate(&mut self, worker: WorkerId) -> Given {
+        let mut given = Given::default();
+        for index in 0..self.stages.len() {
+            if !self.shuffle_needed(index) {
+                continue;
+            }
+            let stage = &mut self.stages[index];
+            let held: Vec<(TaskRange, TaskState)> = stage
+                .tasks()
+                .iter()
+                .filter(|(_, s)| matches!(s, TaskState::Accepted { worker: w, copy, .. } if *w == worker || *copy == worker))
+                .collect();
+            let mut made_again = false;
+            for (range, state) in held {
+                let TaskState::Accepted { worker: original, copy, generation } = state else { continue };
+                let left = if original == worker { copy } else { original };
+                if left == WorkerId(0) {
+                    given.lost += range.count();
+                    made_again = true;
+                    stage.counted.set(range, true);
+                    stage.set(range, TaskState::Ready);
+                } else {
+                    given.kept += range.count();
+                    stage.set(range, TaskState::Accepted { worker: left, copy: WorkerId(0), generation });
+                }
+            }
+            if made_again {
+                stage.generation += 1;
+            }
+        }
+        given
+    }
+
+    /// What users are told about copies, per stage that asks for them.
+    pub(crate) fn shuffle_copies(&self) -> Vec<ShuffleCopies> {
+        let asking = (0..self.stages.len()).filter(|&index| self.wants_copies(index));
+        asking
+            .map(|index| {
+                let mut copies = ShuffleCopies { stage: self.spec.stages[index].name.clone(), ..ShuffleCopies::default() };
+                for (range, state) in self.stages[index].tasks().iter() {
+                    match state {
+                        TaskState::Accepted { copy: WorkerId(0), .. } => copies.one_place += range.count(),
+                        TaskState::Accepted { .. } => copies.two_places += range.count(),
+                        _ => {}
+                    }
+                }
+                copies
+            })
+            .collect()
+    }
+}
+
+impl State {
+    /// Who keeps a second copy of what this report brings; nobody when the process that confirmed it is not the registered one any more:
+    /// its successor starts with nothing.
+    pub(crate) fn copy_holder(&self, reporter: WorkerId, report: &Report) -> WorkerId {
+        let copy = WorkerId(report.copy_worker);
+        let there = copy != reporter
+            && self.workers.get(&copy).is_some_and(|record| !record.lost && record.hello.incarnation == report.copy_incarnation);
+        if there { copy } else { WorkerId(0) }
+    }
+}
