@@ -1,5 +1,6 @@
 //! The edge: the only place where the leader loop meets clock, network and Raft. It waits; the loop decides.
 
+use crate::fail_point;
 use crate::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Timing};
 use crate::machine::Replicated;
 use crate::raft::{ProposeError, Replica};
@@ -180,10 +181,12 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
         let body = {
             let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
             for input in inputs.drain(..) {
+                fail_point::on_input(&input);
                 effects.extend(leader.handle(now(), &state.0, input));
             }
             leader.flush(&state.0, wall_clock())
         };
+        effects.iter().for_each(fail_point::on_effect);
         if let Some(body) = body {
             let (replica, bytes) = (shared.replica.clone(), bytes::Bytes::from(body.encode_to_vec()));
             proposal = Some(Box::pin(async move { replica.propose(bytes).await }));

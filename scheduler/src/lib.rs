@@ -8,6 +8,7 @@
 
 mod config;
 pub mod edge;
+mod fail_point;
 mod join;
 pub mod leader;
 pub mod machine;

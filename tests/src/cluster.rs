@@ -7,6 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+/// Fail points that the processes of a cluster are started with, in its home.
+const WISHES: &str = "fail-at";
+
 /// How long anything may take on a busy two-core machine before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -58,6 +61,7 @@ impl Process {
             .args(args)
             .envs(launch.env.iter().cloned())
             .env("RAFTWERK_CONFIG", home.join("contexts.toml"))
+            .env("RAFTWERK_FAIL_AT", std::fs::read_to_string(home.join(WISHES)).unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)
@@ -134,7 +138,18 @@ impl Cluster {
     }
 
     pub fn with_worker_flags(schedulers: usize, workers: usize, flags: &[&str]) -> Cluster {
+        Cluster::with_fail_points(schedulers, workers, flags, &[])
+    }
+
+    /// `fail_at` are wishes such as `kill:publish.settled`; each comes true once, in whichever process is there first, which then leaves a file
+    /// of the point's name in the home. Debug builds alone have fail points.
+    pub fn with_fail_points(schedulers: usize, workers: usize, flags: &[&str], fail_at: &[&str]) -> Cluster {
         let mut cluster = Cluster::empty();
+        let wish = |wish: &&str| {
+            let point = wish.split_once(':').map_or(*wish, |(_, point)| point);
+            format!("{wish}:{}", cluster.home.path().join(point).display())
+        };
+        std::fs::write(cluster.home.path().join(WISHES), fail_at.iter().map(wish).collect::<Vec<_>>().join(",")).expect("a file of wishes");
         for n in 1..=schedulers {
             cluster.add_scheduler(n);
         }
@@ -184,6 +199,19 @@ impl Cluster {
 
     pub fn restart_scheduler(&mut self, index: usize) {
         Cluster::restart(&mut self.schedulers[index], self.home.path());
+    }
+
+    /// Starts again whatever has died; how many that were.
+    pub fn restart_dead(&mut self) -> usize {
+        let home = self.home.path().to_path_buf();
+        let mut dead = 0;
+        for process in self.schedulers.iter_mut().chain(&mut self.workers) {
+            if process.child.try_wait().expect("a child can be waited for").is_some() {
+                Cluster::restart(process, &home);
+                dead += 1;
+            }
+        }
+        dead
     }
 
     pub fn restart_worker(&mut self, index: usize) {

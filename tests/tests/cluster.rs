@@ -1,8 +1,7 @@
 //! Real processes on real sockets.
 
 use raftwerk_tests::cluster::{Cluster, merged_rows, text};
-use std::collections::BTreeMap;
-use std::io::Write;
+use raftwerk_tests::words::{expected_rows, word_count, write_text};
 use std::time::Duration;
 
 fn noop(tasks: u64, sleep_us: u64) -> String {
@@ -25,42 +24,6 @@ fn tally(job: &serde_json::Value, name: &str) -> u128 {
 
 fn sum_to(n: u64) -> u128 {
     u128::from(n) * u128::from(n - 1) / 2
-}
-
-/// Text whose lines differ in length, some longer than a split, with its counts by a plain loop.
-fn write_text(dir: &std::path::Path) -> BTreeMap<Vec<u8>, u64> {
-    std::fs::create_dir_all(dir).expect("an input directory");
-    let mut counts = BTreeMap::new();
-    for file in 0..3u64 {
-        let mut out = std::io::BufWriter::new(std::fs::File::create(dir.join(format!("text-{file}.txt"))).expect("an input file"));
-        for line in 0..4000u64 {
-            let words = if line % 500 == 7 { 2000 } else { line % 17 };
-            for word in 0..words {
-                let token = format!("w{}", (line * 31 + word * word + file) % 997).into_bytes();
-                out.write_all(&token).expect("written");
-                out.write_all(if word % 5 == 0 { b"\t" } else { b"  " }).expect("written");
-                *counts.entry(token).or_insert(0) += 1;
-            }
-            // Not UTF-8, and a carriage return.
-            out.write_all(b"\xff\xfe\r\n").expect("written");
-            *counts.entry(b"\xff\xfe".to_vec()).or_insert(0) += 1;
-        }
-    }
-    counts
-}
-
-fn word_count(input: &std::path::Path, output: &std::path::Path, partitions: u32) -> String {
-    format!(
-        "[job]\nname = \"words\"\n[input]\nfiles = [\"{}/*.txt\"]\nsplit = \"4KiB\"\n[map]\nkernel = \"word_count\"\n[reduce]\nkernel = \"sum_by_key\"\npartitions = {partitions}\n[output]\npath = \"{}\"\nformat = \"csv\"\n",
-        input.display(),
-        output.display()
-    )
-}
-
-fn expected_rows(counts: &BTreeMap<Vec<u8>, u64>) -> Vec<Vec<u8>> {
-    let mut rows: Vec<Vec<u8>> = counts.iter().map(|(word, n)| [word.as_slice(), b",", n.to_string().as_bytes()].concat()).collect();
-    rows.sort();
-    rows
 }
 
 #[test]

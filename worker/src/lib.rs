@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod executor;
+mod fail_point;
 pub mod frame;
 pub mod lease;
 pub mod ranges;

@@ -14,6 +14,9 @@ pub const MAX_SHUFFLE_BLOCKS: u64 = 1_000_000_000;
 
 pub const MAX_PARTITIONS: u64 = 65_536;
 
+/// The worker that made the data, and one more.
+pub const MAX_SHUFFLE_REPLICAS: u64 = 2;
+
 /// A pattern travels in the job spec, which lives in the replicated state.
 pub const MAX_PATTERNS: usize = 10_000;
 

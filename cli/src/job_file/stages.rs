@@ -18,7 +18,7 @@ use super::tree::Table;
 /// What a lease may run on; `any` takes whatever placement finds fit.
 pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integrated", "software"];
 
-const MAP_KEYS: [&str; 4] = ["kernel", "params", "device", "max_lease_tasks"];
+const MAP_KEYS: [&str; 5] = ["kernel", "params", "device", "max_lease_tasks", "shuffle_replicas"];
 const REDUCE_KEYS: [&str; 5] = ["kernel", "params", "partitions", "device", "max_lease_tasks"];
 
 /// A stage as far as its own section tells.
@@ -31,6 +31,7 @@ pub struct Stage {
     pub partitions: u32,
     device: String,
     max_lease_tasks: u64,
+    shuffle_replicas: u32,
 }
 
 pub fn read_map(root: &Table, catalogue: &Catalogue) -> Result<Stage, Problem> {
@@ -114,7 +115,18 @@ fn finish(
         partitions,
         device: device.map_or_else(|| "any".to_owned(), |device| device.value),
         max_lease_tasks: section.integer("max_lease_tasks", 0, MAX_TASKS)?.map_or(0, |tasks| tasks.value),
+        shuffle_replicas: shuffle_replicas(section, kernel)?,
     })
+}
+
+/// How many workers keep what a map stage hands to its reduce stage; 0 when the section leaves it open.
+fn shuffle_replicas(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, Problem> {
+    let Some(replicas) = section.integer("shuffle_replicas", 1, MAX_SHUFFLE_REPLICAS)? else { return Ok(0) };
+    if replicas.value > 1 && !kernel.shuffles {
+        let message = format!("has nothing to copy: map kernel `{}` writes tallies only", kernel.name);
+        return Err(section.problem_at("shuffle_replicas", &replicas.origin, message).fix("take the line out"));
+    }
+    Ok(replicas.value as u32)
 }
 
 impl Stage {
@@ -158,6 +170,7 @@ impl Stage {
             partitions: output_partitions,
             device: Some(DeviceRequest { class: self.device, amount: Some(Capacity { milli_cpu: 0, memory_bytes: 0, slots: 1 }) }),
             max_lease_tasks: self.max_lease_tasks,
+            shuffle_replicas: self.shuffle_replicas,
         }
     }
 }

@@ -521,3 +521,26 @@ fn a_range_that_is_not_the_image_is_refused_where_it_stands() {
         "--set input.range.count=61: [input] range count is 61, but the image has 60 rows (parameter 'height'), and each integer is one row"
     );
 }
+
+mod shuffle_replicas {
+    use super::*;
+
+    #[test]
+    fn one_or_two_places_may_be_asked_for() {
+        let wish = |n: &str| format!("{WORDS}shuffle_replicas = {n}\n");
+        assert_eq!(read(WORDS).stages[0].shuffle_replicas, 0);
+        let stages = read(&wish("2")).stages;
+        assert_eq!((stages[0].shuffle_replicas, stages[1].shuffle_replicas), (2, 0));
+        assert_eq!(refusal(&wish("3")), "job.toml:5: [map] shuffle_replicas must be at most 2, not 3");
+        assert_eq!(refusal(&wish("0")), "job.toml:5: [map] shuffle_replicas must be at least 1");
+    }
+
+    #[test]
+    fn a_kernel_that_shuffles_nothing_has_nothing_to_copy() {
+        let said = refusal(&format!("{RANGE}shuffle_replicas = 2\n"));
+        assert_eq!(
+            said,
+            "job.toml:5: [map] shuffle_replicas has nothing to copy: map kernel `pi` writes tallies only\nfix: take the line out"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, SetAside, StageSpec, StageView, TallyTotal};
+use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal};
 use serde_json::{Value, json};
 
 use crate::calendar::utc;
@@ -88,6 +88,9 @@ pub fn print(console: &Console, view: &JobView) {
         if let Some(output) = &spec.output {
             console.line(format!("output: {} ({})", output.url, output.format));
         }
+    }
+    for copies in &view.shuffle_copies {
+        console.line(copies_text(copies));
     }
     if !view.set_aside.is_empty() {
         console.line("");
@@ -197,6 +200,18 @@ fn stage_text(stage: &StageSpec) -> String {
     crate::table::printable(&format!("reads {input}; device {class}{params}"))
 }
 
+/// Whether the copies of shuffle data that the job asked for were made.
+pub fn copies_text(copies: &ShuffleCopies) -> String {
+    let (two, one) = (group_digits(copies.two_places), group_digits(copies.one_place));
+    match copies.one_place {
+        0 => format!("shuffle data of {}: {two} tasks at two workers", copies.stage),
+        _ => format!(
+            "shuffle data of {}: {two} tasks at two workers, {one} at one only (no other worker was there to take a copy, or one was lost)",
+            copies.stage
+        ),
+    }
+}
+
 /// Which device did how much.
 pub fn shares(shares: &[DeviceShare]) -> Table {
     let mut table = Table::new(["device", "class", "worker", "stage", ">tasks", ">share", ">busy", ">input"]);
@@ -262,6 +277,9 @@ pub fn to_json(view: &JobView) -> Value {
             "workers": aside.workers, "message": aside.message, "at_ms": aside.at_ms,
         })).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
+        "shuffle_copies": view.shuffle_copies.iter().map(|copies| json!({
+            "stage": copies.stage, "two_places": copies.two_places, "one_place": copies.one_place,
+        })).collect::<Vec<_>>(),
     })
 }
 

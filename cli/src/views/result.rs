@@ -27,6 +27,9 @@ pub fn print(console: &Console, view: &JobView) {
     if let Some(place) = place(view) {
         blocks.push(Box::new(move || console.line(&place)));
     }
+    if view.shuffle_copies.iter().any(|copies| copies.one_place > 0) {
+        blocks.push(Box::new(|| view.shuffle_copies.iter().for_each(|copies| console.line(job::copies_text(copies)))));
+    }
     if !view.shares.is_empty() {
         blocks.push(Box::new(|| console.table(&job::shares(&view.shares))));
     }

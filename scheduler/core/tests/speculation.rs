@@ -111,7 +111,7 @@ fn shuffle_data_is_fetched_from_the_winner() {
     r.finish(fast);
     r.report_some(slow, 0, 5);
     let holders: Vec<_> = r.state.jobs[&job].stages[0].tasks().iter().map(|(range, state)| (range.first, state)).collect();
-    let accepted = |worker| TaskState::Accepted { worker: WorkerId(worker), generation: 1 };
+    let accepted = |worker| TaskState::Accepted { worker: WorkerId(worker), copy: WorkerId(0), generation: 1 };
     assert_eq!(holders, [(0, accepted(7)), (5, accepted(8))]);
     r.lose(7);
     assert_eq!(r.state.jobs[&job].stages[0].ready(), 5, "only the loser's own share is lost with it");

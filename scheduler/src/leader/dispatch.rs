@@ -61,7 +61,7 @@ impl Leader {
             if conn.known_stages.insert((lease.job, lease.stage)) {
                 grants.stages.push(stage_info(job, lease.stage));
             }
-            grants.grants.push(grant(state, job, *id, lease));
+            grants.grants.push(wire::Grant { copy_to: self.copies.targets(state, job, *id, lease), ..grant(state, job, *id, lease) });
         }
         for (conn, grants) in messages {
             effects.push(Effect::Send { conn, message: down::Message::Grants(grants) });
@@ -108,6 +108,7 @@ fn grant(state: &State, job: &Job, id: LeaseId, lease: &Lease) -> wire::Grant {
         task_count: lease.tasks.count(),
         splits,
         sources,
+        copy_to: Vec::new(),
     }
 }
 
@@ -115,10 +116,18 @@ fn grant(state: &State, job: &Job, id: LeaseId, lease: &Lease) -> wire::Grant {
 fn shuffle_sources(state: &State, job: &Job, stage: usize) -> Vec<wire::ShuffleSource> {
     let mut sources = Vec::new();
     for (range, task) in job.stages[stage].tasks().iter() {
-        let TaskState::Accepted { worker, generation } = task else { continue };
+        let TaskState::Accepted { worker, copy, generation } = task else { continue };
         let TaskRange { first, .. } = range;
-        let address = state.workers.get(&worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
-        sources.push(wire::ShuffleSource { worker: worker.0, address, generation, first_task: first, task_count: range.count() });
+        let address_of = |worker| state.workers.get(&worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
+        sources.push(wire::ShuffleSource {
+            worker: worker.0,
+            address: address_of(worker),
+            generation,
+            first_task: first,
+            task_count: range.count(),
+            copy_worker: copy.0,
+            copy_address: address_of(copy),
+        });
     }
     sources
 }

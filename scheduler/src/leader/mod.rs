@@ -5,6 +5,7 @@
 //! outstanding from the replicated state when it begins. Nothing here grants or ends a right; that takes a log entry.
 
 mod batch;
+mod copies;
 mod dispatch;
 mod logs;
 mod publish;
@@ -145,6 +146,7 @@ pub struct Leader {
     submissions: Submissions,
     publishing: Publishing,
     logs: LogRequests,
+    copies: copies::Copies,
     /// Something changed since the last planning round.
     replan: bool,
     clock: Clock,
@@ -192,6 +194,7 @@ impl Leader {
             submissions: Submissions::default(),
             publishing: Publishing::default(),
             logs: LogRequests::default(),
+            copies: copies::Copies::default(),
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
         }
@@ -276,6 +279,13 @@ impl Leader {
             Event::PublishDecided { job } => tracing::info!(%job, "every part is prepared; publishing"),
             Event::Invalidated { job, worker, tasks } => {
                 tracing::warn!(%job, %worker, tasks, "shuffle data lost; its tasks run again under a new generation");
+            }
+            Event::CopiesLeft { job, worker, tasks } => {
+                tracing::warn!(%job, %worker, tasks, "one of two places of shuffle data lost; the other one is read");
+            }
+            Event::PartsLost { job, parts } => {
+                tracing::warn!(%job, parts, "decided parts are lost; they are made again under a new generation");
+                self.publishing.forget(*job);
             }
             Event::TaskFailed { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task failed"),
             Event::SetAside { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task set aside"),

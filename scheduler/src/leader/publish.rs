@@ -1,5 +1,8 @@
 //! Second phase of publishing. The decision is in the log; some worker that reaches the destination makes it visible. Repeatable: a
 //! new leader simply asks again.
+//!
+//! A publisher that finds a part missing or damaged is not believed at once: it may only be the one that does not see it. The worker that
+//! prepared the part is asked, or, when that one is gone, every other one. Then the part is lost for good, and the log takes the decision back.
 
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
@@ -18,6 +21,8 @@ struct Attempt {
     last_error: String,
     /// The verdict is on its way into the log.
     settled: bool,
+    /// Who does not find which part, by partition and the name of the attempt.
+    missed: BTreeMap<(u32, String), BTreeMap<WorkerId, String>>,
 }
 
 #[derive(Default)]
@@ -46,12 +51,13 @@ impl Leader {
                 not_before: now,
                 last_error: String::new(),
                 settled: false,
+                missed: BTreeMap::new(),
             });
             if attempt.settled || attempt.conn.is_some() || attempt.not_before > now {
                 continue;
             }
             let present = self.sessions.present(self.now);
-            let Some(worker) = publisher(job, &present, attempt.tries) else { continue };
+            let Some(worker) = publisher(job, &present, attempt) else { continue };
             let Some(conn) = self.sessions.by_worker.get(&worker).copied() else { continue };
             attempt.conn = Some(conn);
             let message = down::Message::Publish(wire::Publish {
@@ -73,6 +79,18 @@ impl Leader {
         attempt.conn = None;
         attempt.tries += 1;
         attempt.last_error = report.error.clone();
+        let present = self.sessions.present(self.now);
+        if let Some(worker) = self.sessions.conns.get(&conn).map(|c| c.worker) {
+            for lost in report.lost {
+                attempt.missed.entry((lost.partition, lost.staged_name)).or_default().insert(worker, lost.reason);
+            }
+        }
+        let lost = lost_for_good(&state.jobs[&job], &present, attempt);
+        if !lost.is_empty() {
+            attempt.settled = true;
+            self.batch.push(Command::RemakeParts(wire::RemakeParts { job: job.0, parts: lost }), Waiter::Published(job));
+            return;
+        }
         if !report.error.is_empty() && report.retryable && attempt.tries < MAX_TRIES {
             attempt.not_before = now + RETRY_MS;
             return;
@@ -83,8 +101,14 @@ impl Leader {
     }
 }
 
-/// The worker that prepared most parts: the destination is at hand there. Later tries go round the others.
-fn publisher(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, tries: u32) -> Option<WorkerId> {
+/// The worker that prepared most parts: the destination is at hand there. When parts are missed, their makers come first; other tries go
+/// round.
+fn publisher(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, attempt: &Attempt) -> Option<WorkerId> {
+    let unheard = |worker: &WorkerId| present.contains_key(worker) && !attempt.missed.values().any(|said| said.contains_key(worker));
+    let makers = attempt.missed.keys().filter_map(|(partition, _)| job.parts.get(partition)).map(|part| WorkerId(part.worker));
+    if let Some(maker) = makers.into_iter().find(unheard) {
+        return Some(maker);
+    }
     let mut prepared: BTreeMap<WorkerId, usize> = present.keys().map(|w| (*w, 0)).collect();
     for part in job.parts.values() {
         if let Some(count) = prepared.get_mut(&WorkerId(part.worker)) {
@@ -94,7 +118,26 @@ fn publisher(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, tr
     let mut order: Vec<(WorkerId, usize)> = prepared.into_iter().collect();
     order.sort_by_key(|(worker, count)| (std::cmp::Reverse(*count), *worker));
     let len = order.len();
-    (len > 0).then(|| order[tries as usize % len].0)
+    (len > 0).then(|| order[attempt.tries as usize % len].0)
+}
+
+/// Missed parts of which no other opinion is to be had: their maker says so, or, when it is gone, so many others do that nobody else is
+/// left to ask.
+fn lost_for_good(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, attempt: &Attempt) -> Vec<wire::LostPart> {
+    let mut lost = Vec::new();
+    for ((partition, name), said) in &attempt.missed {
+        let Some(part) = job.parts.get(partition).filter(|part| part.staged_name == *name) else { continue };
+        let maker = WorkerId(part.worker);
+        let verdict = match present.contains_key(&maker) {
+            true => said.contains_key(&maker),
+            false => attempt.tries >= MAX_TRIES || present.keys().all(|worker| said.contains_key(worker)),
+        };
+        if verdict {
+            let reason = said.get(&maker).or_else(|| said.values().next()).cloned().unwrap_or_default();
+            lost.push(wire::LostPart { partition: *partition, staged_name: name.clone(), reason });
+        }
+    }
+    lost
 }
 
 /// What the published directory says of itself: counts, checksums, and who made it.

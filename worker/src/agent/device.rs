@@ -7,7 +7,11 @@ use super::{
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
     prepare::{Inputs, OutputFile, Prepared, Preparer, source, writes},
-    shuffle::store::ShuffleStore,
+    shuffle::{
+        self,
+        copy::{Copied, Copier},
+        store::ShuffleStore,
+    },
     staging::Staging,
 };
 use crate::{
@@ -19,12 +23,13 @@ use crate::{
     session::Input,
 };
 use raftwerk_proto::v1::{
-    DefineStage, FailureClass, ForgetJobs, FromExecutor, Grant, LeaseProgress, RunLease, Shutdown, StageInfo, StopLease, TaskFailure,
-    ToExecutor, from_executor, stage_input::Source, to_executor,
+    CopyTarget, DefineStage, FailureClass, ForgetJobs, FromExecutor, Grant, LeaseProgress, RunLease, Shutdown, StageInfo, StopLease,
+    TaskFailure, ToExecutor, from_executor, stage_input::Source, to_executor,
 };
 use std::{
     collections::{HashMap, VecDeque},
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -51,6 +56,7 @@ pub(crate) struct Common {
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) staging: Arc<Staging>,
     pub(crate) parts: Semaphore,
+    pub(crate) copier: Arc<Copier>,
     pub(crate) edge: mpsc::UnboundedSender<EdgeInput>,
 }
 
@@ -145,6 +151,9 @@ struct Lease {
     permits: VecDeque<(u64, OwnedSemaphorePermit)>,
     /// Progress of leases with parts goes through here, in order, because parts take their time.
     parts: Option<mpsc::UnboundedSender<LeaseProgress>>,
+    /// Workers to copy shuffle data to; progress then goes through `copies` in the same way.
+    copy_to: Vec<CopyTarget>,
+    copies: Option<mpsc::UnboundedSender<LeaseProgress>>,
 }
 
 impl Device {
@@ -238,6 +247,8 @@ impl Device {
             tasks_done: 0,
             permits: VecDeque::new(),
             parts: None,
+            copy_to: grant.copy_to.clone(),
+            copies: None,
         };
         if !writes(&stage) && matches!(source(&stage), Some(Source::Range(_))) {
             // Nothing to open: straight to the executor.
@@ -369,6 +380,8 @@ impl Device {
         for mut progress in batch {
             let Some(key) = progress.lease.map(LeaseKey::from) else { continue };
             let Some(lease) = self.leases.get_mut(&key) else { continue };
+            // Nothing that an executor could know.
+            (progress.copy_worker, progress.copy_incarnation) = (0, 0);
             lease.tasks_done += progress.results.iter().map(|r| r.task_count).sum::<u64>();
             lease.tasks_done += progress.failures.iter().map(|f| f.task_count).sum::<u64>();
             while lease.permits.front().is_some_and(|(tasks, _)| *tasks <= lease.tasks_done) {
@@ -381,11 +394,15 @@ impl Device {
             }
             if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
                 let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);
-                let blocks = std::mem::take(&mut progress.blocks);
-                self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &blocks);
+                self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &progress.blocks);
+                if lease.copies.is_none() && !lease.copy_to.is_empty() {
+                    lease.copies = Some(start_copies(&self.common, key, lease, path.clone()));
+                }
             }
             let ended = progress.final_report;
-            if lease.stage.output.is_some() {
+            if let Some(copies) = &lease.copies {
+                let _ = copies.send(progress);
+            } else if lease.stage.output.is_some() {
                 let parts = lease.parts.get_or_insert_with(|| start_parts(&self.common, key, &lease.stage, lease.output.clone()));
                 let _ = parts.send(progress);
             } else {
@@ -523,6 +540,18 @@ impl Device {
             killer.kill();
         }
     }
+}
+
+fn start_copies(common: &Common, key: LeaseKey, lease: &Lease, file: Arc<PathBuf>) -> mpsc::UnboundedSender<LeaseProgress> {
+    let copied = Copied {
+        lease: key,
+        job: lease.stage.job,
+        stage: lease.stage.spec.as_ref().map_or_else(String::new, |spec| spec.name.clone()),
+        generation: lease.generation,
+        file,
+        targets: lease.copy_to.clone(),
+    };
+    shuffle::copy::start(common.copier.clone(), common.preparer.clone(), copied, common.edge.clone())
 }
 
 /// Prepares the parts of one lease, message by message, and passes the progress on behind each.

@@ -190,13 +190,15 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     });
     let staging = Arc::new(Staging::new(identity.cluster()));
     let parts = Semaphore::new(staging::PARTS_AT_ONCE);
-    let common = Arc::new(Common { worker: id, launcher, preparer, store: store.clone(), staging, parts, edge: edge.clone() });
+    let copier = Arc::default();
+    let common = Arc::new(Common { worker: id, launcher, preparer, store: store.clone(), staging, parts, copier, edge: edge.clone() });
     let (devices, offered) = offer(&common, found)?;
-    let data_service = serve_data(listener, &identity, store);
+    let incarnation = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    let data_service = serve_data(listener, &identity, store, incarnation);
 
     let hello = Hello {
         protocol_version: PROTOCOL_VERSION,
-        incarnation: getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?,
+        incarnation,
         name: config.name.clone(),
         data_address: address.clone(),
         host: Some(machine.host),
@@ -259,9 +261,11 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
     Ok((devices, offered))
 }
 
-fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStore>) -> DataServer {
+fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStore>, incarnation: u64) -> DataServer {
     let incoming = raftwerk_transport::incoming(listener, identity);
-    let data = WorkerDataServer::new(DataService { store }).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let data = WorkerDataServer::new(DataService { store, incarnation })
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
         let (health_reporter, health) = tonic_health::server::health_reporter();

@@ -130,7 +130,11 @@ impl Preparer {
         }
         match source(&stage) {
             Some(Source::Files(_)) => self.open_files(&grant, &tell).await,
-            Some(Source::Stage(producer)) => self.fetch_partitions(&grant, &producer.stage, &tell).await,
+            Some(Source::Stage(producer)) => {
+                #[cfg(debug_assertions)]
+                tokio::task::spawn_blocking(|| crate::fail_point::reach("reduce.fetch")).await.unwrap_or_default();
+                self.fetch_partitions(&grant, &producer.stage, &tell).await
+            }
             _ => {
                 tell(Prepared::Segment { first_task: grant.first_task, inputs: Inputs::Index { tasks: grant.task_count }, permit: None });
             }

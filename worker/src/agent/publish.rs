@@ -1,26 +1,31 @@
 //! Publishing an output: the second phase, decided in the log, carried out here; repeatable at every step.
 //!
 //! ```text
-//! accepted parts get their final names -> everything else in staging goes -> manifest.json -> fsync of files and directory
-//!   -> ONE rename: staging becomes the output -> fsync of the parent
+//! every part is read and compared with what was reported -> accepted parts get their final names -> manifest.json -> fsync
+//!   -> staging is claimed: renamed to a name that only this attempt knows -> everything else in it goes
+//!   -> ONE rename: the claim becomes the output -> fsync of the parent
 //! ```
-//! Readers see the old output or the new one, never a mixture. Asked again, a step that is done is recognised by what it left.
+//! Readers see the old output or the new one, never a mixture. Asked again, a step that is done is recognised by what it left. The claim is
+//! a fence: of two publishers, one of which a leader had given up too early, the slower one finds its directory gone and changes nothing.
 use super::{
     destination,
     listing::output_path,
     staging::{Staging, sync_dir},
 };
-use raftwerk_proto::v1::{IfExists, OutputPart, Publish, PublishReport};
+use crate::fail_point;
+use raftwerk_proto::v1::{IfExists, LostPart, OutputPart, Publish, PublishReport};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
 pub(super) const MANIFEST: &str = "manifest.json";
+/// Bytes of a part read at once while it is checked.
+const CHECK_BYTES: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
@@ -30,9 +35,9 @@ pub(crate) enum PublishError {
     Manifest,
     #[error("{0}")]
     InTheWay(String),
-    /// Another worker may see it: the output must be on a file system that all workers share.
-    #[error("part {name}, prepared by worker {worker}, is not in {}; an output must lie on a file system that all workers share", dir.display())]
-    PartMissing { name: String, worker: u64, dir: PathBuf },
+    /// Another worker may see them: the output must be on a file system that all workers share.
+    #[error("{}, prepared by worker {worker}, {} (in {}; {} of its parts are lost or not seen here). An output must lie on a file system that all workers share", .lost[0].staged_name, .lost[0].reason, dir.display(), lost.len())]
+    PartsLost { lost: Vec<LostPart>, worker: u64, dir: PathBuf },
     #[error("cannot publish {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -42,16 +47,28 @@ impl PublishError {
     fn retryable(&self) -> bool {
         match self {
             Self::Url(_) | Self::Manifest | Self::InTheWay(_) => false,
-            Self::PartMissing { .. } | Self::Io { .. } => true,
+            Self::PartsLost { .. } | Self::Io { .. } => true,
         }
     }
 }
 
 pub(crate) fn answer(staging: &Staging, request: &Publish) -> PublishReport {
     match publish(staging, request) {
-        Ok(()) => PublishReport { job: request.job, ..PublishReport::default() },
-        Err(error) => PublishReport { job: request.job, error: error.to_string(), retryable: error.retryable() },
+        Ok(()) => {
+            fail_point::reach("publish.done");
+            PublishReport { job: request.job, ..PublishReport::default() }
+        }
+        Err(error) => {
+            let (message, retryable) = (error.to_string(), error.retryable());
+            let lost = if let PublishError::PartsLost { lost, .. } = error { lost } else { Vec::new() };
+            PublishReport { job: request.job, error: message, retryable, lost }
+        }
     }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PublishError {
+    let path = path.to_owned();
+    move |source| PublishError::Io { path, source }
 }
 
 fn publish(staging: &Staging, request: &Publish) -> Result<(), PublishError> {
@@ -59,27 +76,54 @@ fn publish(staging: &Staging, request: &Publish) -> Result<(), PublishError> {
     let output = output_path(&spec.url).filter(|path| path.file_name().is_some()).ok_or_else(|| PublishError::Url(spec.url.clone()))?;
     let manifest: Value = serde_json::from_str(&request.manifest_json).map_err(|_| PublishError::Manifest)?;
     let dir = staging.dir(&output, request.job);
-    let io_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PublishError::Io { path, source }
-    };
+    staging.touches(request.job, &dir);
+    fail_point::reach("publish.asked");
     if is_of(&output, &manifest)? {
-        // Published before; what an exchange left behind is the replaced output.
-        return destination::remove_replaced(&dir).map_err(io_error(&dir));
+        return clean_up(staging, &dir);
     }
     let replace = spec.if_exists() == IfExists::Replace;
     if let Some(problem) = destination::problem(&output, replace) {
         return Err(PublishError::InTheWay(problem));
     }
-    fs::create_dir_all(&dir).map_err(io_error(&dir))?;
+    for claim in staging.claims(&dir).map_err(io_error(&dir))? {
+        take_back(&claim, &dir, &manifest)?;
+    }
+    let lost = check_parts(&dir, &request.parts);
+    if let Some(first) = lost.first() {
+        if is_of(&output, &manifest)? {
+            return clean_up(staging, &dir); // another publisher was quicker
+        }
+        let worker = request.parts.iter().find(|part| part.partition == first.partition).map_or(0, |part| part.worker);
+        return Err(PublishError::PartsLost { lost, worker, dir });
+    }
+    fail_point::reach("publish.checked");
+    if request.parts.is_empty() {
+        fs::create_dir_all(&dir).map_err(io_error(&dir))?;
+    }
     settle_parts(&dir, &request.parts)?;
-    write_manifest(&dir.join(MANIFEST), &request.manifest_json).map_err(io_error(&dir.join(MANIFEST)))?;
+    fail_point::reach("publish.settled");
+    write_manifest(&dir, &request.manifest_json).map_err(io_error(&dir.join(MANIFEST)))?;
     sync_dir(&dir).map_err(io_error(&dir))?;
-    swap(&dir, &output, replace)?;
+    fail_point::reach("publish.manifest");
+    let claim = staging.claim_name(&dir);
+    fs::rename(&dir, &claim).map_err(io_error(&dir))?;
+    fail_point::reach("publish.claimed");
+    remove_others(&claim, &request.parts)?;
+    sync_dir(&claim).map_err(io_error(&claim))?;
+    swap(&claim, &output, replace)?;
+    fail_point::reach("publish.swapped");
     if let Some(parent) = output.parent() {
         sync_dir(parent).map_err(io_error(parent))?;
     }
-    destination::remove_replaced(&dir).map_err(io_error(&dir))
+    clean_up(staging, &dir)
+}
+
+/// The output is in place; what an exchange left behind is the replaced one.
+fn clean_up(staging: &Staging, dir: &Path) -> Result<(), PublishError> {
+    for claim in staging.claims(dir).map_err(io_error(dir))? {
+        destination::remove_replaced(&claim).map_err(io_error(&claim))?;
+    }
+    Ok(())
 }
 
 /// Whether the output there is this job's: same job, same cluster.
@@ -90,29 +134,84 @@ fn is_of(output: &Path, manifest: &Value) -> Result<bool, PublishError> {
     Ok(there.as_ref().and_then(id) == Some(ours))
 }
 
-fn settle_parts(dir: &Path, parts: &[OutputPart]) -> Result<(), PublishError> {
-    let io_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PublishError::Io { path, source }
-    };
-    let mut keep: HashSet<&str> = HashSet::from([MANIFEST]);
-    for part in parts {
-        let name = part.name.as_str();
-        let (prepared, settled) = (dir.join(&part.staged_name), dir.join(name));
-        match fs::rename(&prepared, &settled) {
-            // A repeat after a crash finds the part under its final name.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let there = fs::metadata(&settled).is_ok_and(|metadata| metadata.len() == part.bytes);
-                if !there {
-                    return Err(PublishError::PartMissing { name: name.into(), worker: part.worker, dir: dir.into() });
-                }
+/// A publisher died, or was given up, between its claim and the swap: what it had goes back to where parts are looked for. A claim that
+/// holds the output replaced by a swap has another manifest and stays.
+fn take_back(claim: &Path, dir: &Path, manifest: &Value) -> Result<(), PublishError> {
+    if !is_of(claim, manifest)? {
+        return Ok(());
+    }
+    match fs::rename(claim, dir) {
+        // Somebody prepared into a new staging directory meanwhile: part by part then.
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+            for entry in fs::read_dir(claim).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(io_error(claim))? {
+                fs::rename(entry.path(), dir.join(entry.file_name())).map_err(io_error(&entry.path()))?;
             }
+            fs::remove_dir(claim).map_err(io_error(claim))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // its publisher went on
+        other => other.map_err(io_error(claim)),
+    }
+}
+
+/// Parts that are not there as they were reported: every byte is read.
+fn check_parts(dir: &Path, parts: &[OutputPart]) -> Vec<LostPart> {
+    let lost = |part: &OutputPart| {
+        let reason = wrong_with(dir, part)?;
+        tracing::warn!(part = part.name, attempt = part.staged_name, reason, "a decided part is not as it was prepared");
+        Some(LostPart { partition: part.partition, staged_name: part.staged_name.clone(), reason })
+    };
+    parts.iter().filter_map(lost).collect()
+}
+
+fn wrong_with(dir: &Path, part: &OutputPart) -> Option<String> {
+    // A repeat after a crash finds the part under its final name.
+    let file = match File::open(dir.join(&part.staged_name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(dir.join(&part.name)),
+        other => other,
+    };
+    match file.and_then(|file| checksum(file, part.bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".into()),
+        Err(error) => Some(format!("cannot be read: {error}")),
+        Ok((bytes, _)) if bytes != part.bytes => Some(format!("has {bytes} bytes instead of {}", part.bytes)),
+        Ok((_, crc)) if crc != part.crc32c => Some(format!("is damaged: its checksum is {crc:08x}, not {:08x}", part.crc32c)),
+        Ok(_) => None,
+    }
+}
+
+/// Length and CRC-32C; of a file of another length than expected, the length alone.
+fn checksum(mut file: File, expected: u64) -> io::Result<(u64, u32)> {
+    let bytes = file.metadata()?.len();
+    if bytes != expected {
+        return Ok((bytes, 0));
+    }
+    let (mut buffer, mut crc, mut read) = (vec![0; CHECK_BYTES.min(bytes as usize).max(1)], 0, 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((read, crc)),
+            n => {
+                crc = crc32c::crc32c_append(crc, &buffer[..n]);
+                read += n as u64;
+            }
+        }
+    }
+}
+
+fn settle_parts(dir: &Path, parts: &[OutputPart]) -> Result<(), PublishError> {
+    for part in parts {
+        let prepared = dir.join(&part.staged_name);
+        match fs::rename(&prepared, dir.join(&part.name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // settled before, and just checked
             other => other.map_err(io_error(&prepared))?,
         }
-        keep.insert(name);
     }
-    for entry in fs::read_dir(dir).map_err(io_error(dir))? {
-        let entry = entry.map_err(io_error(dir))?;
+    Ok(())
+}
+
+/// Attempts that were not accepted. After the claim nobody can put another file in by the old name.
+fn remove_others(claim: &Path, parts: &[OutputPart]) -> Result<(), PublishError> {
+    let keep: HashSet<&str> = parts.iter().map(|part| part.name.as_str()).chain([MANIFEST]).collect();
+    for entry in fs::read_dir(claim).map_err(io_error(claim))? {
+        let entry = entry.map_err(io_error(claim))?;
         if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
             remove(&entry.path()).map_err(io_error(&entry.path()))?;
         }
@@ -120,10 +219,13 @@ fn settle_parts(dir: &Path, parts: &[OutputPart]) -> Result<(), PublishError> {
     Ok(())
 }
 
-fn write_manifest(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
+/// Under its name it is always whole: another publisher may make the directory visible at any moment.
+fn write_manifest(dir: &Path, text: &str) -> io::Result<()> {
+    let half = dir.join(format!("{MANIFEST}.{:016x}", getrandom::u64().unwrap_or_default()));
+    let mut file = File::create(&half)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(&half, dir.join(MANIFEST))
 }
 
 /// The atomic act.
@@ -306,5 +408,70 @@ mod tests {
         request.parts[0].worker = 4;
         let report = answer(&bench.staging, &request);
         assert!(report.retryable && report.error.contains("prepared by worker 4"), "{report:?}");
+        assert_eq!((report.lost[0].staged_name.as_str(), report.lost[0].reason.as_str()), ("part-00001.csv.0-9-9", "is missing"));
+    }
+
+    #[test]
+    fn a_damaged_part_is_named_and_nothing_becomes_visible() {
+        let bench = Bench::new();
+        let damage = [("shorter", b"te".to_vec()), ("other bytes", b"tex!".to_vec()), ("longer", b"text text".to_vec())];
+        for (job, (what, bytes)) in (1..).zip(damage) {
+            let request = bench.prepared(job, 10, "text", IfExists::Error);
+            let staged = bench.staging.dir(&bench.output(), job).join(&request.parts[0].staged_name);
+            fs::write(&staged, bytes).unwrap();
+            let report = answer(&bench.staging, &request);
+            assert_eq!(report.lost.len(), 1, "{what}: {report:?}");
+            assert!(!bench.output().exists(), "{what}");
+            // The part is made again by another attempt, and the bad one does not come along.
+            let again = bench.prepared(job, 11, "text", IfExists::Error);
+            assert_eq!(answer(&bench.staging, &again).error, "", "{what}");
+            assert_eq!(bench.files().len(), 2, "{what}");
+            fs::remove_dir_all(bench.output()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_part_damaged_after_it_was_settled_is_found_too() {
+        let bench = Bench::new();
+        let request = bench.prepared(1, 10, "text", IfExists::Error);
+        let dir = bench.staging.dir(&bench.output(), 1);
+        fs::rename(dir.join(&request.parts[0].staged_name), dir.join("part-00000.csv")).unwrap();
+        fs::write(dir.join("part-00000.csv"), "tex!").unwrap();
+        assert!(answer(&bench.staging, &request).lost[0].reason.contains("damaged"));
+    }
+
+    #[test]
+    fn a_claim_left_by_a_publisher_that_died_is_taken_back() {
+        for also_prepared in [false, true] {
+            let bench = Bench::new();
+            let request = bench.prepared(1, 10, "text", IfExists::Error);
+            let dir = bench.staging.dir(&bench.output(), 1);
+            settle_parts(&dir, &request.parts).unwrap();
+            write_manifest(&dir, &request.manifest_json).unwrap();
+            fs::rename(&dir, bench.staging.claim_name(&dir)).unwrap();
+            if also_prepared {
+                bench.prepared(1, 12, "too late", IfExists::Error);
+            }
+            assert_eq!(answer(&bench.staging, &request).error, "");
+            assert_eq!(bench.files().len(), 2, "{:?}", bench.files());
+            assert_eq!(bench.siblings(), 1);
+        }
+    }
+
+    #[test]
+    fn of_two_publishers_the_slower_one_changes_nothing() {
+        let bench = Bench::new();
+        assert_eq!(answer(&bench.staging, &bench.prepared(1, 10, "old", IfExists::Error)).error, "");
+        let request = bench.prepared(2, 20, "new", IfExists::Replace);
+        let dir = bench.staging.dir(&bench.output(), 2);
+        // The slower one stands right before its exchange when the other one takes over.
+        settle_parts(&dir, &request.parts).unwrap();
+        write_manifest(&dir, &request.manifest_json).unwrap();
+        let slow = bench.staging.claim_name(&dir);
+        fs::rename(&dir, &slow).unwrap();
+        assert_eq!(answer(&bench.staging, &request).error, "");
+        assert!(swap(&slow, &bench.output(), true).is_err(), "its directory is gone");
+        assert_eq!(bench.files()[1].1, "new");
+        assert_eq!(bench.siblings(), 1);
     }
 }

@@ -5,6 +5,8 @@
 //! /data/out.raftwerk-tmp-<cluster>-<job>/         staging, on the same file system so that one rename publishes it
 //!     part-00003.csv.<lease>                      one attempt's part; attempts of one task never share a name
 //!     part-00003.csv                              the accepted attempt's part, once publishing has begun
+//! /data/out.raftwerk-tmp-<cluster>-<job>-claim-*  the same under the name of one publisher, right before the rename; after an exchange,
+//!                                                 the output that was replaced
 //! ```
 use raftwerk_proto::v1::{BlockRange, OutputPart};
 use std::{
@@ -21,6 +23,8 @@ use crate::lease::LeaseKey;
 
 /// Letters of the cluster's name in a staging directory: two clusters that share a file system count their jobs from one, both.
 const CLUSTER_LETTERS: usize = 12;
+/// After the name of a staging directory that a publisher has claimed.
+const CLAIM: &str = "-claim-";
 /// Bytes copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -40,8 +44,7 @@ pub(crate) struct Staging {
 
 impl Staging {
     pub(crate) fn new(cluster: &str) -> Self {
-        let cluster = cluster.chars().filter(char::is_ascii_alphanumeric).take(CLUSTER_LETTERS).collect();
-        Self { cluster, dirs: Mutex::default(), released: Mutex::default() }
+        Self { cluster: letters(cluster), dirs: Mutex::default(), released: Mutex::default() }
     }
 
     /// The staging directory of a job's output.
@@ -49,6 +52,35 @@ impl Staging {
         let mut name = output.file_name().map_or_else(OsString::new, OsString::from);
         name.push(format!(".raftwerk-tmp-{}-{job}", self.cluster));
         output.with_file_name(name)
+    }
+
+    /// A name for the staging directory that only one attempt to publish knows.
+    pub(crate) fn claim_name(&self, dir: &Path) -> PathBuf {
+        with_suffix(dir, &format!("{CLAIM}{:016x}", getrandom::u64().unwrap_or_default()))
+    }
+
+    /// Claims of this staging directory, whoever made them.
+    pub(crate) fn claims(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let Some(parent) = dir.parent() else { return Ok(Vec::new()) };
+        let prefix = with_suffix(dir, CLAIM);
+        let prefix = prefix.file_name().unwrap_or_default().as_encoded_bytes();
+        let entries = match fs::read_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut claims = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(prefix) {
+                claims.push(entry.path());
+            }
+        }
+        Ok(claims)
+    }
+
+    /// This agent works on the job's staging directory, and so has to clean up after it.
+    pub(crate) fn touches(&self, job: u64, dir: &Path) {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, dir.to_owned());
     }
 
     /// Copies parts out of a lease's output file. When this returns they are on disk under the names it sets.
@@ -66,7 +98,7 @@ impl Staging {
             return Err((dir, io::Error::other("the job has ended")));
         }
         fs::create_dir_all(&dir).map_err(|error| (dir.clone(), error))?;
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, dir.clone());
+        self.touches(job, &dir);
         for part in parts.iter_mut() {
             let Some(range) = ranges.iter().find(|range| range.task == u64::from(part.partition)) else {
                 return Err((dir, io::Error::other(format!("the executor did not say where part {} is", part.partition))));
@@ -81,7 +113,15 @@ impl Staging {
             }
             copied?;
         }
+        crate::fail_point::reach("prepare.written");
         sync_dir(&dir).map_err(|error| (dir, error))
+    }
+
+    /// Whether a claim holds what was prepared for this job, and not the output that was replaced by it.
+    fn is_ours(&self, claim: &Path, job: u64) -> bool {
+        let manifest = fs::read(claim.join(super::publish::MANIFEST)).ok();
+        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok()).unwrap_or_default();
+        manifest["job"] == job && manifest["cluster"].as_str().is_some_and(|cluster| letters(cluster) == self.cluster)
     }
 
     fn is_released(&self, job: u64) -> bool {
@@ -98,12 +138,30 @@ impl Staging {
                 released.pop_first();
             }
         }
-        let dir = self.dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
-        match dir.map(fs::remove_dir_all) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        let Some(dir) = self.dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job) else { return Ok(()) };
+        for claim in self.claims(&dir)? {
+            if self.is_ours(&claim, job) {
+                fs::remove_dir_all(&claim)?;
+            } else {
+                // A replaced output: only its own files go.
+                super::destination::remove_replaced(&claim)?;
+            }
+        }
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
+}
+
+fn letters(cluster: &str) -> String {
+    cluster.chars().filter(char::is_ascii_alphanumeric).take(CLUSTER_LETTERS).collect()
+}
+
+fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
+    let mut name = dir.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(suffix);
+    dir.with_file_name(name)
 }
 
 fn copy(source: &File, range: &BlockRange, expected: u32, path: &Path) -> io::Result<()> {

@@ -32,6 +32,8 @@ impl Outbox {
             busy_ns: body.busy_ns,
             input_bytes: body.input_bytes,
             parts: body.parts,
+            copy_worker: body.copy.0,
+            copy_incarnation: body.copy.1,
         };
         if report.final_report {
             self.finals.insert(lease);

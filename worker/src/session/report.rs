@@ -20,6 +20,8 @@ pub(super) struct Body {
     pub(super) final_report: bool,
     pub(super) busy_ns: u64,
     pub(super) input_bytes: u64,
+    /// Who keeps a second copy of the shuffle data, and the incarnation that confirmed it.
+    pub(super) copy: (u64, u64),
 }
 
 /// Takes the reported tasks out of `remaining`; what is not in there (reported twice, or not of this lease) is dropped, because an
@@ -52,6 +54,7 @@ pub(super) fn bodies(progress: LeaseProgress, remaining: &mut TaskRanges, stoppe
         }
     }
     let mut bodies = cutter.finish();
+    bodies.iter_mut().for_each(|body| body.copy = (progress.copy_worker, progress.copy_incarnation));
     if bodies.is_empty() && !progress.final_report && progress.busy_ns == 0 {
         return bodies;
     }

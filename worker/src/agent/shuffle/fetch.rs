@@ -27,6 +27,7 @@ const MEMORY_BYTES: usize = 1 << 20;
 const SOURCES_AT_ONCE: usize = 4;
 /// A peer that sends nothing for this long is treated as gone.
 const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE_WITH_CHOICE: Duration = Duration::from_secs(2);
 
 /// What is wanted: one partition of one stage's output.
 #[derive(Clone, Debug)]
@@ -36,6 +37,12 @@ pub(crate) struct Wanted {
     pub(crate) stage: String,
     pub(crate) partition: u32,
     pub(crate) sources: Arc<Vec<ShuffleSource>>,
+}
+
+/// A worker that holds some of it.
+struct Place {
+    worker: u64,
+    address: String,
 }
 
 /// A partition in one file, its blocks by task.
@@ -71,14 +78,16 @@ impl Fetcher {
     }
 
     pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
-        // One request per worker and generation, however the leases were cut.
-        let mut by_source: BTreeMap<(u64, u32), (String, Vec<TaskRange>)> = BTreeMap::new();
+        // One request per place (or pair of places) and generation, however the leases were cut.
+        let mut by_source: BTreeMap<(u64, u64, u32), (Vec<Place>, Vec<TaskRange>)> = BTreeMap::new();
         for source in wanted.sources.iter() {
-            let entry = by_source.entry((source.worker, source.generation)).or_insert_with(|| (source.address.clone(), Vec::new()));
+            let entry = by_source
+                .entry((source.worker, source.copy_worker, source.generation))
+                .or_insert_with(|| (self.places(source), Vec::new()));
             entry.1.push(TaskRange { first_task: source.first_task, task_count: source.task_count });
         }
         let sink = tokio::sync::Mutex::new(Sink::new(self.dir.clone()));
-        let fetches = by_source.into_iter().map(|((worker, generation), (address, mut ranges))| {
+        let fetches = by_source.into_iter().map(|((worker, _, generation), (places, mut ranges))| {
             ranges.sort_by_key(|range| range.first_task);
             let request = FetchPartitionRequest {
                 job: wanted.job,
@@ -88,7 +97,7 @@ impl Fetcher {
                 tasks: ranges,
             };
             let sink = &sink;
-            async move { self.read_source(worker, &address, request, sink).await }
+            async move { self.read_source(worker, places, request, sink).await }
         });
         let fetched: Vec<Result<Vec<BlockRange>, FetchError>> = stream::iter(fetches).buffer_unordered(SOURCES_AT_ONCE).collect().await;
         let mut blocks = Vec::new();
@@ -105,32 +114,53 @@ impl Fetcher {
         FetchError::Here { dir: self.dir.clone(), reason: error.to_string() }
     }
 
+    /// Where the data lies, in the order to try: this worker's own disk before the network, the original before its copy.
+    fn places(&self, source: &ShuffleSource) -> Vec<Place> {
+        let mut places = vec![Place { worker: source.worker, address: source.address.clone() }];
+        if source.copy_worker != 0 {
+            places.push(Place { worker: source.copy_worker, address: source.copy_address.clone() });
+        }
+        places.sort_by_key(|place| place.worker != self.worker);
+        places
+    }
+
+    /// Reads from the first place that has it whole. `worker`, the holder of the original, is blamed when none has.
     async fn read_source(
         &self,
         worker: u64,
-        address: &str,
+        mut places: Vec<Place>,
         request: FetchPartitionRequest,
         sink: &tokio::sync::Mutex<Sink>,
     ) -> Result<Vec<BlockRange>, FetchError> {
         let mut pauses = RETRY_PAUSES.iter();
+        let mut reasons = Vec::new();
         loop {
-            let result = if worker == self.worker {
-                self.read_disk(request.clone(), sink).await
-            } else {
-                self.read_peer(address, request.clone(), sink).await
-            };
-            let failure = match result {
-                Ok(blocks) => return Ok(blocks),
-                Err(failure) => failure,
-            };
-            match (failure, pauses.next()) {
-                (Failure::Here(error), _) => return Err(self.here(&error)),
-                // What is gone does not come back by asking again.
-                (Failure::Gone(reason), _) | (Failure::Source(reason), None) => return Err(FetchError::Source { worker, reason }),
-                (Failure::Source(reason), Some(pause)) => {
-                    tracing::debug!(worker, address, reason, "fetching shuffle data failed, trying again");
-                    tokio::time::sleep(*pause).await;
+            reasons.clear();
+            let mut gone = Vec::new();
+            // With another place to turn to, a silent one is not waited for so long.
+            let silence = if places.len() > 1 { SILENCE_WITH_CHOICE } else { SILENCE };
+            for place in &places {
+                let result = if place.worker == self.worker {
+                    self.read_disk(request.clone(), sink).await
+                } else {
+                    self.read_peer(&place.address, silence, request.clone(), sink).await
+                };
+                match result {
+                    Ok(blocks) => return Ok(blocks),
+                    Err(Failure::Here(error)) => return Err(self.here(&error)),
+                    // What is gone does not come back by asking again.
+                    Err(Failure::Gone(reason)) => {
+                        gone.push(place.worker);
+                        reasons.push(reason);
+                    }
+                    Err(Failure::Source(reason)) => reasons.push(reason),
                 }
+                tracing::debug!(worker = place.worker, address = place.address, reason = reasons.last(), "fetching shuffle data failed");
+            }
+            places.retain(|place| !gone.contains(&place.worker));
+            match pauses.next() {
+                Some(pause) if !places.is_empty() => tokio::time::sleep(*pause).await,
+                _ => return Err(FetchError::Source { worker, reason: reasons.join("; ") }),
             }
         }
     }
@@ -161,6 +191,7 @@ impl Fetcher {
     async fn read_peer(
         &self,
         address: &str,
+        silence: Duration,
         request: FetchPartitionRequest,
         sink: &tokio::sync::Mutex<Sink>,
     ) -> Result<Vec<BlockRange>, Failure> {
@@ -170,12 +201,12 @@ impl Fetcher {
         };
         let channel = self.channel(address).await.map_err(|error| Failure::Source(plain_error(&error)))?;
         let mut client = WorkerDataClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let silent = |_| Failure::Source(format!("{address}: nothing came for {} s", SILENCE.as_secs()));
-        let response = tokio::time::timeout(SILENCE, client.fetch_partition(request)).await.map_err(silent)?;
+        let silent = |_| Failure::Source(format!("{address}: nothing came for {} s", silence.as_secs()));
+        let response = tokio::time::timeout(silence, client.fetch_partition(request)).await.map_err(silent)?;
         let mut messages = response.map_err(failed)?.into_inner();
         let (mut pieces, mut crc) = (Vec::new(), 0);
         let mut ranges = Vec::new();
-        while let Some(message) = tokio::time::timeout(SILENCE, messages.message()).await.map_err(silent)?.map_err(failed)? {
+        while let Some(message) = tokio::time::timeout(silence, messages.message()).await.map_err(silent)?.map_err(failed)? {
             for block in message.blocks {
                 crc = crc32c::crc32c_append(crc, &block.data);
                 pieces.push(block.data);
@@ -190,7 +221,7 @@ impl Fetcher {
     }
 
     /// One channel per worker; it reconnects by itself.
-    async fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
+    pub(super) async fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
         let mut channels = self.channels.lock().await;
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());

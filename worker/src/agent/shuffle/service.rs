@@ -1,20 +1,27 @@
 //! `WorkerData`: other workers fetch partitions here, streamed from disk.
-use super::store::{BlockPlace, ShuffleStore};
+use super::{
+    copy,
+    store::{BlockPlace, ShuffleStore},
+};
 use bytes::{Bytes, BytesMut};
-use raftwerk_proto::v1::{FetchPartitionRequest, ShuffleBlock, ShuffleBlocks, worker_data_server::WorkerData};
+use raftwerk_proto::v1::{
+    FetchPartitionRequest, KeepCopyReply, KeepCopyRequest, ShuffleBlock, ShuffleBlocks, worker_data_server::WorkerData,
+};
 use raftwerk_transport::{PeerKind, require};
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Bytes of data in one message, and read from disk at once.
-const MESSAGE_BYTES: usize = 512 << 10;
+pub(super) const MESSAGE_BYTES: usize = 512 << 10;
 /// Messages made ahead of the network.
 const AHEAD: usize = 4;
 
 pub(crate) struct DataService {
     pub(crate) store: Arc<ShuffleStore>,
+    /// Of this process; whoever has a copy here knows with it that the copy is gone when another process answers to this worker's name.
+    pub(crate) incarnation: u64,
 }
 
 #[tonic::async_trait]
@@ -32,6 +39,12 @@ impl WorkerData for DataService {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn keep_copy(&self, request: Request<Streaming<KeepCopyRequest>>) -> Result<Response<KeepCopyReply>, Status> {
+        require(&request, &[PeerKind::Worker])?;
+        copy::keep(&self.store, request.into_inner()).await?;
+        Ok(Response::new(KeepCopyReply { incarnation: self.incarnation }))
     }
 }
 

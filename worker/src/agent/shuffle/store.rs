@@ -2,23 +2,35 @@
 //!
 //! ```text
 //! <data dir>/shuffle/<job>/<stage>-<generation>-<lease>.blocks      blocks back to back, written by the executor
+//!                        .../copy-<generation>-<lease>-<number>.blocks   the same of another worker's lease, as it came over the network
 //! ```
+//! Nothing here is flushed: what a crash of the machine would lose, the end of this process loses anyway.
+//!
 //! The index lives in memory: an agent that restarts is a new incarnation, its shuffle data counts as lost and is made again. So the
 //! directory is emptied at start.
 use crate::{lease::LeaseKey, ranges::TaskRanges};
 use raftwerk_proto::v1::{BlockIndex, TaskRange, TaskResults};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+/// Ended jobs that are remembered.
+const RELEASED_JOBS: usize = 4096;
 
 pub(crate) struct ShuffleStore {
     dir: PathBuf,
     jobs: Mutex<HashMap<u64, JobData>>,
+    /// Ended jobs: a copy that was still on its way must not bring their files back.
+    released: Mutex<BTreeSet<u64>>,
+    copies: AtomicU64,
 }
 
 #[derive(Default)]
@@ -28,6 +40,9 @@ struct JobData {
     /// Files of leases that lost every task to others: what comes for them late is not kept.
     freed: HashSet<PathBuf>,
     stages: HashMap<(String, u32), StageData>,
+    /// The same of other workers' leases. Apart, because a lease here may run a task whose accepted data is kept here as a copy, lose it to
+    /// the other worker, and take its own file along.
+    copies: HashMap<(String, u32), StageData>,
     bytes: u64,
 }
 
@@ -64,7 +79,7 @@ impl ShuffleStore {
             _ => {}
         }
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir, jobs: Mutex::default() })
+        Ok(Self { dir, jobs: Mutex::default(), released: Mutex::default(), copies: AtomicU64::new(0) })
     }
 
     /// Where nameless files may be made; emptied at every start.
@@ -91,6 +106,23 @@ impl ShuffleStore {
         Ok((Arc::new(path), file))
     }
 
+    /// A file for a copy of another worker's blocks.
+    pub(crate) fn create_copy(&self, job: u64, generation: u32, lease: LeaseKey) -> io::Result<(Arc<PathBuf>, File)> {
+        if self.is_released(job) {
+            return Err(io::Error::other(format!("job {job} has ended")));
+        }
+        let dir = self.dir.join(job.to_string());
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(format!("copy-{generation}-{lease}-{}.blocks", self.copies.fetch_add(1, Ordering::Relaxed)));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok((Arc::new(path), file))
+    }
+
+    /// Whether this worker was told that the job has ended.
+    pub(crate) fn is_released(&self, job: u64) -> bool {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).contains(&job)
+    }
+
     /// Makes finished tasks findable; before they are reported, because a reduce task may ask for them right after.
     pub(crate) fn add(&self, job: u64, stage: &str, generation: u32, file: &Arc<PathBuf>, results: &[TaskResults], blocks: &[BlockIndex]) {
         let mut jobs = self.jobs();
@@ -101,14 +133,23 @@ impl ShuffleStore {
         let (_, _, held) = job.files.entry(file.clone()).or_insert_with(|| (stage.to_owned(), generation, TaskRanges::default()));
         results.iter().for_each(|result| held.insert(result.first_task, result.task_count));
         let stage = job.stages.entry((stage.to_owned(), generation)).or_default();
-        for block in blocks {
-            let place = BlockPlace { file: file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
-            job.bytes += block.bytes;
-            stage.partitions.entry(block.partition).or_default().insert(block.task, place);
-        }
-        for result in results {
-            stage.tasks.insert(result.first_task, result.task_count);
-        }
+        job.bytes += stage.add(file, results, blocks);
+    }
+
+    /// Makes a copy of another worker's tasks findable.
+    pub(crate) fn add_copy(
+        &self,
+        job: u64,
+        stage: &str,
+        generation: u32,
+        file: &Arc<PathBuf>,
+        results: &[TaskResults],
+        blocks: &[BlockIndex],
+    ) {
+        let mut jobs = self.jobs();
+        let job = jobs.entry(job).or_default();
+        let stage = job.copies.entry((stage.to_owned(), generation)).or_default();
+        job.bytes += stage.add(file, results, blocks);
     }
 
     /// The blocks of one partition, by task; all tasks of the ranges must be held.
@@ -121,18 +162,25 @@ impl ShuffleStore {
         ranges: &[TaskRange],
     ) -> Result<Vec<(u64, BlockPlace)>, NotHeld> {
         let jobs = self.jobs();
-        let data = jobs.get(&job).and_then(|data| data.stages.get(&(stage.to_owned(), generation)));
+        let key = (stage.to_owned(), generation);
+        let places = jobs.get(&job).map(|data| [data.stages.get(&key), data.copies.get(&key)]);
+        let places: Vec<&StageData> = places.into_iter().flatten().flatten().collect();
         let mut found = Vec::new();
-        for range in ranges.iter().filter(|range| range.task_count > 0) {
-            let missing = data.map_or(Some(range.first_task), |data| data.tasks.first_missing(range.first_task, range.task_count));
-            if let Some(task) = missing {
-                return Err(NotHeld { job, stage: stage.to_owned(), task });
-            }
+        for range in ranges {
             let end = range.first_task.saturating_add(range.task_count);
-            let of_partition = data.and_then(|data| data.partitions.get(&partition));
-            found.extend(
-                of_partition.into_iter().flat_map(|blocks| blocks.range(range.first_task..end)).map(|(&task, place)| (task, place.clone())),
-            );
+            let mut task = range.first_task;
+            // A range may lie partly with what was made here and partly with copies.
+            while task < end {
+                let held = places.iter().map(|data| (data, data.tasks.first_missing(task, end - task).unwrap_or(end)));
+                let Some((data, until)) = held.max_by_key(|(_, until)| *until).filter(|(_, until)| *until > task) else {
+                    return Err(NotHeld { job, stage: stage.to_owned(), task });
+                };
+                let of_partition = data.partitions.get(&partition);
+                found.extend(
+                    of_partition.into_iter().flat_map(|blocks| blocks.range(task..until)).map(|(&task, place)| (task, place.clone())),
+                );
+                task = until;
+            }
         }
         Ok(found)
     }
@@ -158,6 +206,13 @@ impl ShuffleStore {
 
     /// Forgets the job and deletes its files.
     pub(crate) fn release(&self, job: u64) -> io::Result<()> {
+        {
+            let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.insert(job);
+            while released.len() > RELEASED_JOBS {
+                released.pop_first(); // job numbers only grow
+            }
+        }
         self.jobs().remove(&job);
         match fs::remove_dir_all(self.dir.join(job.to_string())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -167,6 +222,20 @@ impl ShuffleStore {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.jobs().values().map(|job| job.bytes).sum()
+    }
+}
+
+impl StageData {
+    /// How many bytes more there are.
+    fn add(&mut self, file: &Arc<PathBuf>, results: &[TaskResults], blocks: &[BlockIndex]) -> u64 {
+        for block in blocks {
+            let place = BlockPlace { file: file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
+            self.partitions.entry(block.partition).or_default().insert(block.task, place);
+        }
+        for result in results {
+            self.tasks.insert(result.first_task, result.task_count);
+        }
+        blocks.iter().map(|block| block.bytes).sum()
     }
 }
 
@@ -197,6 +266,27 @@ impl JobData {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_stays_when_a_lease_that_ran_the_same_tasks_here_is_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ShuffleStore::open(dir.path()).unwrap();
+        let [winner, loser] = [5, 6].map(|index| LeaseKey { epoch: 0, index, position: 0 });
+        let block = |task| BlockIndex { task, partition: 0, offset: 0, bytes: 9, crc32c: 0 };
+        let (copy, _) = store.create_copy(1, 1, winner).unwrap();
+        store.add_copy(1, "map", 1, &copy, &[results(2, 2)], &[block(2)]);
+        let (own, _) = store.create(1, 0, 1, loser).unwrap();
+        store.add(1, "map", 1, &own, &[results(0, 3)], &[block(0), block(2)]);
+        let range = |first_task, task_count| [TaskRange { first_task, task_count }];
+        let both = store.blocks(1, "map", 1, 0, &range(0, 4)).unwrap();
+        assert_eq!(both.iter().map(|(task, _)| *task).collect::<Vec<_>>(), [0, 2], "one range, two places");
+        store.free(loser).unwrap();
+        let kept = store.blocks(1, "map", 1, 0, &range(2, 2)).unwrap();
+        assert!(kept.len() == 1 && kept[0].1.file == copy && copy.exists(), "{kept:?}");
+        assert_eq!(store.blocks(1, "map", 1, 0, &range(0, 4)).unwrap_err().task, 0);
+        store.release(1).unwrap();
+        assert!(store.create_copy(1, 1, winner).is_err(), "nothing is kept for a job that has ended");
+    }
 
     fn results(first_task: u64, task_count: u64) -> TaskResults {
         TaskResults { first_task, task_count, tallies: Vec::new() }

@@ -1,0 +1,271 @@
+//! A second copy of shuffle data on another worker, made before the tasks are reported: when a task is accepted, both places hold it.
+//!
+//! ```text
+//! progress of a lease --> blocks read from its file --> KeepCopy at the first candidate that takes them --> progress goes on, naming it
+//! ```
+//! A copy is worth waiting for, but not for ever: when nobody takes it, the tasks are reported with one place, and the job says so.
+use super::{
+    fetch::Fetcher,
+    service::{BlockReader, MESSAGE_BYTES},
+    store::{BlockPlace, ShuffleStore},
+};
+use crate::{
+    agent::{edge::EdgeInput, prepare::Preparer},
+    fail_point,
+    lease::LeaseKey,
+    session::Input,
+};
+use raftwerk_proto::v1::{
+    BlockIndex, CopiedBlock, CopiedBlocks, CopyHeader, CopyTarget, KeepCopyReply, KeepCopyRequest, LeaseProgress, ShuffleBlock, TaskRange,
+    TaskResults, keep_copy_request::Message, worker_data_client::WorkerDataClient,
+};
+use raftwerk_transport::{MAX_MESSAGE_BYTES, plain_error, plain_status};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// Leases whose data is copied at once.
+const COPIES_AT_ONCE: usize = 8;
+/// Messages made ahead of the network.
+const AHEAD: usize = 4;
+/// Progress messages of a lease that are copied in one call when they have gathered.
+const MESSAGES_AT_ONCE: usize = 64;
+/// A worker that has not taken a copy by then is taken to be away ..
+const PATIENCE: Duration = Duration::from_secs(5);
+/// .. with a second more for every so many bytes: a slow network is not an absent worker.
+const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 20;
+/// How long a worker that was away is not asked again. By then it is back, or the cluster has declared it lost and no longer names it.
+const AVOID: Duration = Duration::from_secs(10);
+
+/// Sends copies; one per agent.
+pub(crate) struct Copier {
+    turns: Semaphore,
+    /// Workers that did not answer, and when.
+    away: Mutex<HashMap<u64, Instant>>,
+}
+
+/// What is the same for all messages of a lease.
+#[derive(Clone)]
+pub(crate) struct Copied {
+    pub(crate) lease: LeaseKey,
+    pub(crate) job: u64,
+    /// Name of the stage that makes the data.
+    pub(crate) stage: String,
+    pub(crate) generation: u32,
+    pub(crate) file: Arc<PathBuf>,
+    pub(crate) targets: Vec<CopyTarget>,
+}
+
+impl Default for Copier {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(COPIES_AT_ONCE), away: Mutex::default() }
+    }
+}
+
+/// Copies what each message says is finished and passes the message on behind it, in order, naming who holds the copy.
+pub(crate) fn start(
+    copier: Arc<Copier>,
+    preparer: Arc<Preparer>,
+    copied: Copied,
+    edge: mpsc::UnboundedSender<EdgeInput>,
+) -> mpsc::UnboundedSender<LeaseProgress> {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<LeaseProgress>();
+    tokio::spawn(async move {
+        let mut batch = Vec::new();
+        while receiver.recv_many(&mut batch, MESSAGES_AT_ONCE).await > 0 {
+            let ranges: Vec<TaskRange> = (batch.iter().flat_map(|progress| &progress.results))
+                .map(|results| TaskRange { first_task: results.first_task, task_count: results.task_count })
+                .collect();
+            let mut blocks: Vec<BlockIndex> = batch.iter_mut().flat_map(|progress| std::mem::take(&mut progress.blocks)).collect();
+            if !ranges.is_empty() {
+                // In the order of the file, so that neighbours are read at once.
+                blocks.sort_by_key(|block| block.offset);
+                let holder = copier.copy(&preparer.fetcher, &copied, &ranges, &Arc::new(blocks)).await;
+                if let Some((worker, incarnation)) = holder {
+                    for progress in batch.iter_mut().filter(|progress| !progress.results.is_empty()) {
+                        (progress.copy_worker, progress.copy_incarnation) = (worker, incarnation);
+                    }
+                }
+            }
+            let _ = edge.send(EdgeInput::Session(Input::Progress(std::mem::take(&mut batch))));
+        }
+    });
+    sender
+}
+
+impl Copier {
+    async fn copy(&self, fetcher: &Fetcher, copied: &Copied, ranges: &[TaskRange], blocks: &Arc<Vec<BlockIndex>>) -> Option<(u64, u64)> {
+        let _turn = self.turns.acquire().await.ok()?;
+        for target in copied.targets.iter().filter(|target| !self.is_away(target.worker)) {
+            let (worker, address) = (target.worker, &target.address);
+            let attempt = tokio::time::timeout(patience(blocks), send(fetcher, address, copied, ranges, blocks.clone()));
+            let reason = match attempt.await {
+                Ok(Ok(reply)) => return Some((worker, reply.incarnation)),
+                Ok(Err(reason)) => reason,
+                Err(_) => "it does not answer".into(),
+            };
+            tracing::warn!(lease = %copied.lease, worker, address, reason, "no second copy of shuffle data there");
+            self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, Instant::now());
+        }
+        tracing::warn!(lease = %copied.lease, candidates = copied.targets.len(), "shuffle data has one place only: no other worker takes a copy");
+        None
+    }
+
+    fn is_away(&self, worker: u64) -> bool {
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.retain(|_, since| since.elapsed() < AVOID);
+        away.contains_key(&worker)
+    }
+}
+
+fn patience(blocks: &[BlockIndex]) -> Duration {
+    let bytes: u64 = blocks.iter().map(|block| block.bytes).sum();
+    PATIENCE + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
+}
+
+async fn send(
+    fetcher: &Fetcher,
+    address: &str,
+    copied: &Copied,
+    ranges: &[TaskRange],
+    blocks: Arc<Vec<BlockIndex>>,
+) -> Result<KeepCopyReply, String> {
+    let channel = fetcher.channel(address).await.map_err(|error| plain_error(&error))?;
+    let mut client = WorkerDataClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let header = CopyHeader {
+        job: copied.job,
+        stage: copied.stage.clone(),
+        generation: copied.generation,
+        lease: Some(copied.lease.into()),
+        tasks: ranges.to_vec(),
+        blocks: blocks.len() as u64,
+    };
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let file = copied.file.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = read_out(header, &file, &blocks, &sender) {
+            // The stream ends short of what the header says, and is refused for it.
+            tracing::warn!(file = %file.display(), %error, "cannot read shuffle data back to copy it");
+        }
+    });
+    let kept = client.keep_copy(ReceiverStream::new(receiver)).await;
+    kept.map(tonic::Response::into_inner).map_err(|status| plain_status(&status))
+}
+
+fn read_out(header: CopyHeader, file: &Arc<PathBuf>, blocks: &[BlockIndex], sender: &mpsc::Sender<KeepCopyRequest>) -> io::Result<()> {
+    let send = |message| sender.blocking_send(KeepCopyRequest { message: Some(message) }).is_ok();
+    if !send(Message::Header(header)) {
+        return Ok(()); // the other side says why
+    }
+    let place = |block: &BlockIndex| BlockPlace { file: file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
+    let places: Vec<(u64, BlockPlace)> = blocks.iter().map(|block| (block.task, place(block))).collect();
+    let mut reader = BlockReader::default();
+    let mut done = 0;
+    while done < blocks.len() {
+        let data = reader.read(&places[done..])?;
+        let mut message = Vec::new();
+        let mut bytes = 0;
+        for (block, data) in blocks[done..].iter().zip(&data) {
+            let pieces = data.len().div_ceil(MESSAGE_BYTES).max(1);
+            for piece in 0..pieces {
+                let from = piece * MESSAGE_BYTES;
+                let data = data.slice(from..data.len().min(from + MESSAGE_BYTES));
+                bytes += data.len();
+                let block_piece = ShuffleBlock { task: block.task, crc32c: block.crc32c, data, last: piece + 1 == pieces };
+                message.push(CopiedBlock { partition: block.partition, block: Some(block_piece) });
+                if bytes >= MESSAGE_BYTES {
+                    bytes = 0;
+                    if !send(Message::Blocks(CopiedBlocks { blocks: std::mem::take(&mut message) })) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        done += data.len();
+        if !message.is_empty() && !send(Message::Blocks(CopiedBlocks { blocks: message })) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The other side: takes a copy, checks every block, and makes it findable when all of it is there.
+pub(crate) async fn keep(store: &Arc<ShuffleStore>, mut incoming: Streaming<KeepCopyRequest>) -> Result<(), Status> {
+    let first = incoming.message().await?.and_then(|request| request.message);
+    let Some(Message::Header(header)) = first else { return Err(Status::invalid_argument("a copy begins with its header")) };
+    let lease = header.lease.map(LeaseKey::from).ok_or_else(|| Status::invalid_argument("the header of a copy names its lease"))?;
+    let (shared, job, generation) = (store.clone(), header.job, header.generation);
+    let (path, file) = on_disk(move || shared.create_copy(job, generation, lease)).await?;
+    let taken = take(&header, &mut incoming, &path, file).await;
+    fail_point::reach("copy.taken");
+    match taken {
+        Ok(blocks) if !store.is_released(header.job) => {
+            let result =
+                |range: &TaskRange| TaskResults { first_task: range.first_task, task_count: range.task_count, ..Default::default() };
+            let results: Vec<TaskResults> = header.tasks.iter().map(result).collect();
+            store.add_copy(header.job, &header.stage, header.generation, &path, &results, &blocks);
+            Ok(())
+        }
+        refused => {
+            // Nobody will ask for it.
+            let _ = on_disk(move || fs::remove_file(&*path)).await;
+            Err(refused.err().unwrap_or_else(|| Status::failed_precondition("the job has ended")))
+        }
+    }
+}
+
+async fn take(
+    header: &CopyHeader,
+    incoming: &mut Streaming<KeepCopyRequest>,
+    path: &Arc<PathBuf>,
+    file: File,
+) -> Result<Vec<BlockIndex>, Status> {
+    let file = Arc::new(file);
+    let (mut index, mut end) = (Vec::new(), 0);
+    let (mut crc, mut begun) = (0, 0);
+    while let Some(request) = incoming.message().await? {
+        let Some(Message::Blocks(CopiedBlocks { blocks })) = request.message else {
+            return Err(Status::invalid_argument("after its header a copy has blocks only"));
+        };
+        let mut pieces = Vec::with_capacity(blocks.len());
+        for CopiedBlock { partition, block } in blocks {
+            let block = block.ok_or_else(|| Status::invalid_argument("a block without its data"))?;
+            let inside = |range: &TaskRange| block.task.checked_sub(range.first_task).is_some_and(|at| at < range.task_count);
+            if !header.tasks.iter().any(inside) {
+                return Err(Status::invalid_argument(format!("task {} is not among those of the header", block.task)));
+            }
+            crc = crc32c::crc32c_append(crc, &block.data);
+            end += block.data.len() as u64;
+            pieces.push(block.data);
+            if block.last {
+                if crc != block.crc32c {
+                    let found =
+                        format!("the block of task {} came damaged: its checksum is {crc:08x}, not {:08x}", block.task, block.crc32c);
+                    return Err(Status::data_loss(found));
+                }
+                index.push(BlockIndex { task: block.task, partition, offset: begun, bytes: end - begun, crc32c: crc });
+                (crc, begun) = (0, end);
+            }
+        }
+        let file = file.clone();
+        on_disk(move || pieces.iter().try_for_each(|piece| (&*file).write_all(piece))).await?;
+    }
+    if index.len() as u64 != header.blocks || begun != end {
+        return Err(Status::data_loss(format!("{} of {} blocks came ({})", index.len(), header.blocks, path.display())));
+    }
+    Ok(index)
+}
+
+/// File work, off the runtime's threads. A full disk is this worker's trouble, and another one may take the copy.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
+    done.map_err(|error| Status::unavailable(format!("cannot keep a copy: {error}")))
+}
