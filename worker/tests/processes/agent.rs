@@ -6,9 +6,11 @@ use crate::{
     named,
 };
 use raftwerk_proto::v1::{
-    FailureClass, FetchLogs, Files, Grant, Grants, IfExists, InputFile, ListInputs, OutputSpec, Publish, ReleaseJobs, Report,
-    ShuffleSource, Split, StageInfo, StageOutput, scheduler_message::Message as Down, stage_input::Source, worker_message::Message as Up,
+    CopiedBlock, CopiedBlocks, CopyHeader, CopyTarget, FailureClass, FetchLogs, Files, Grant, Grants, IfExists, InputFile, KeepCopyRequest, ListInputs, OutputSpec, Publish,
+    ReleaseJobs, Report, ShuffleBlock, ShuffleSource, Split, StageInfo, StageOutput, TaskRange, keep_copy_request,
+    scheduler_message::Message as Down, stage_input::Source, worker_data_client::WorkerDataClient, worker_message::Message as Up,
 };
+use raftwerk_transport::{PeerKind, connect};
 use std::{
     fs,
     future::Future,
@@ -21,6 +23,9 @@ pub const TESTS: &[Named] = named![
     lines_go_through_two_workers_and_come_out_published,
     a_flipped_byte_in_shuffle_data_is_found_and_blamed_on_its_worker,
     lost_shuffle_data_is_blamed_on_its_worker,
+    a_copy_is_read_when_the_original_is_damaged_or_gone,
+    a_copy_that_arrives_damaged_or_short_is_refused,
+    shuffle_data_that_nobody_takes_has_one_place,
     a_lease_of_many_small_files_runs_whole,
     a_changed_input_fails_the_job,
     an_executor_that_dies_is_replaced_and_only_its_task_is_charged,
@@ -205,6 +210,108 @@ fn lost_shuffle_data_is_blamed_on_its_worker() {
         first.grant(gather(4, &sources));
         let (class, source, message) = blame(&first.finish().await);
         assert_eq!((class, source), (FailureClass::Source, 11), "{message}");
+        anna.stop().await;
+    });
+}
+
+/// Maps one file on a worker that is asked to copy what it wrote; the reports.
+async fn map_with_copy(dir: &Path, session: &mut Session, copy_to: Vec<CopyTarget>) -> Vec<Report> {
+    let path = dir.join("in.txt");
+    fs::write(&path, "apple\nfig\n").unwrap();
+    let file = input_file(&path);
+    let splits = vec![Split { bytes: file.bytes, file: Some(file), offset: 0 }];
+    session.grant(Grants { stages: vec![text_stage(1, 1)], grants: vec![Grant { splits, copy_to, ..grant(1, 0, 1) }] });
+    session.succeed().await
+}
+
+fn a_copy_is_read_when_the_original_is_damaged_or_gone() {
+    run(async |dir| {
+        let mut cluster = Cluster::start().await;
+        let (anna, mut first) = cluster.worker("anna", &dir).await;
+        let (bert, mut second) = cluster.worker("bert", &dir).await;
+        let target = |worker: u64, address: &str| CopyTarget { worker, address: address.into() };
+        // The first candidate is away: the next one takes it.
+        let copy_to = vec![target(99, "127.0.0.1:1"), target(second.worker, &bert.address())];
+        let reports = map_with_copy(&dir, &mut first, copy_to).await;
+        let with_results: Vec<&Report> = reports.iter().filter(|report| !report.results.is_empty()).collect();
+        assert!(!with_results.is_empty());
+        assert!(with_results.iter().all(|report| report.copy_worker == second.worker && report.copy_incarnation != 0), "{reports:?}");
+        let sources = vec![ShuffleSource {
+            worker: first.worker,
+            address: anna.address(),
+            task_count: 1,
+            copy_worker: second.worker,
+            copy_address: bert.address(),
+            ..ShuffleSource::default()
+        }];
+        let gather = |index| {
+            let grant = Grant { stage: 1, sources: sources.clone(), ..grant(index, 0, 1) };
+            Grants { stages: vec![gather_stage(1, None)], grants: vec![grant] }
+        };
+        let file = dir.join("anna/shuffle/1/0-0-0-1-0.blocks");
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[3] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        first.grant(gather(3));
+        assert_eq!(tally(&first.succeed().await), 2, "the block on its own disk is bad, the copy is not");
+        let (carl, mut third) = cluster.worker("carl", &dir).await;
+        anna.stop().await;
+        third.grant(gather(4));
+        assert_eq!(tally(&third.succeed().await), 2, "the original is gone, the copy is not");
+        bert.stop().await;
+        third.grant(gather(5));
+        let (class, source, message) = blame(&third.finish().await);
+        assert_eq!((class, source), (FailureClass::Source, 10), "{message}");
+        carl.stop().await;
+    });
+}
+
+fn a_copy_that_arrives_damaged_or_short_is_refused() {
+    run(async |dir| {
+        let mut cluster = Cluster::start().await;
+        let (anna, session) = cluster.worker("anna", &dir).await;
+        let identity = cluster.authority.issue(PeerKind::Worker, 50, "w").unwrap();
+        let mut client = WorkerDataClient::new(connect(&anna.address(), &identity, PeerKind::Worker).await.unwrap());
+        let header = |blocks| CopyHeader {
+            job: 1,
+            stage: "t-lines".into(),
+            lease: Some(lease(7)),
+            tasks: vec![TaskRange { first_task: 0, task_count: 2 }],
+            blocks,
+            ..CopyHeader::default()
+        };
+        let data = bytes::Bytes::from_static(b"block");
+        let block = |task, crc32c| CopiedBlock { partition: 0, block: Some(ShuffleBlock { task, crc32c, data: data.clone(), last: true }) };
+        let right = crc32c::crc32c(&data);
+        let cases = [
+            (header(1), vec![block(0, right ^ 1)], Some("damaged")),
+            (header(2), vec![block(0, right)], Some("1 of 2 blocks")),
+            (header(1), vec![block(5, right)], Some("not among")),
+            (header(2), vec![block(0, right), block(1, right)], None),
+        ];
+        for (header, blocks, refused) in cases {
+            let message = |message| KeepCopyRequest { message: Some(message) };
+            let blocks = CopiedBlocks { blocks };
+            let stream = vec![message(keep_copy_request::Message::Header(header)), message(keep_copy_request::Message::Blocks(blocks))];
+            let answer = client.keep_copy(tokio_stream::iter(stream)).await;
+            match refused {
+                Some(word) => assert!(answer.unwrap_err().message().contains(word), "{word}"),
+                None => assert_ne!(answer.unwrap().into_inner().incarnation, 0),
+            }
+        }
+        let kept: Vec<_> = fs::read_dir(dir.join("anna/shuffle/1")).unwrap().collect();
+        assert_eq!(kept.len(), 1, "what was refused is not kept: {kept:?}");
+        drop(session);
+        anna.stop().await;
+    });
+}
+
+fn shuffle_data_that_nobody_takes_has_one_place() {
+    run(async |dir| {
+        let mut cluster = Cluster::start().await;
+        let (anna, mut first) = cluster.worker("anna", &dir).await;
+        let reports = map_with_copy(&dir, &mut first, vec![CopyTarget { worker: 99, address: "127.0.0.1:1".into() }]).await;
+        assert!(reports.iter().all(|report| report.copy_worker == 0) && tally(&reports) == 2, "{reports:?}");
         anna.stop().await;
     });
 }
