@@ -6,9 +6,10 @@ use crate::{
     named,
 };
 use raftwerk_proto::v1::{
-    CopiedBlock, CopiedBlocks, CopyHeader, CopyTarget, FailureClass, FetchLogs, Files, Grant, Grants, IfExists, InputFile, KeepCopyRequest, ListInputs, OutputSpec, Publish,
-    ReleaseJobs, Report, ShuffleBlock, ShuffleSource, Split, StageInfo, StageOutput, TaskRange, keep_copy_request,
-    scheduler_message::Message as Down, stage_input::Source, worker_data_client::WorkerDataClient, worker_message::Message as Up,
+    CopiedBlock, CopiedBlocks, CopyHeader, CopyTarget, FailureClass, FetchLogs, Files, Grant, Grants, IfExists, InputFile, KeepCopyRequest,
+    ListInputs, OutputSpec, Publish, ReleaseJobs, Report, ShuffleBlock, ShuffleSource, Split, StageInfo, StageOutput, TaskRange,
+    keep_copy_request, scheduler_message::Message as Down, stage_input::Source, worker_data_client::WorkerDataClient,
+    worker_message::Message as Up,
 };
 use raftwerk_transport::{PeerKind, connect};
 use std::{
@@ -109,8 +110,8 @@ async fn mapped(dir: &Path, first: &mut Session, second: &mut Session, addresses
     assert_eq!(tally(&first.succeed().await) + tally(&second.succeed().await), 6);
     let [a, b] = addresses;
     vec![
-        ShuffleSource { worker: first.worker, address: a, generation: 0, first_task: 0, task_count: 2 },
-        ShuffleSource { worker: second.worker, address: b, generation: 0, first_task: 2, task_count: 1 },
+        ShuffleSource { worker: first.worker, address: a, generation: 0, first_task: 0, task_count: 2, ..ShuffleSource::default() },
+        ShuffleSource { worker: second.worker, address: b, generation: 0, first_task: 2, task_count: 1, ..ShuffleSource::default() },
     ]
 }
 
@@ -228,7 +229,7 @@ fn a_copy_is_read_when_the_original_is_damaged_or_gone() {
     run(async |dir| {
         let mut cluster = Cluster::start().await;
         let (anna, mut first) = cluster.worker("anna", &dir).await;
-        let (bert, mut second) = cluster.worker("bert", &dir).await;
+        let (bert, second) = cluster.worker("bert", &dir).await;
         let target = |worker: u64, address: &str| CopyTarget { worker, address: address.into() };
         // The first candidate is away: the next one takes it.
         let copy_to = vec![target(99, "127.0.0.1:1"), target(second.worker, &bert.address())];
