@@ -562,3 +562,26 @@ fn a_grant_names_workers_to_copy_shuffle_data_to_when_the_job_asks_for_it() {
         }
     }
 }
+
+#[test]
+fn a_publisher_that_hangs_is_given_up_and_its_late_answer_does_no_harm() {
+    let (mut host, first) = decided();
+    let mut effects = Vec::new();
+    let mut waited = 0;
+    while publisher(&effects).is_none() {
+        assert!(waited < 120_000, "nobody else is asked");
+        waited += 500;
+        effects = host.wait(500);
+        for conn in 1..=3 {
+            host.up(conn, Up::Heartbeat(Heartbeat::default()));
+        }
+    }
+    let second = publisher(&effects).expect("somebody");
+    assert!(second != first && waited >= 60_000, "{second} after {waited} ms");
+    host.up(first, missing(&host, &[0, 1, 2]));
+    host.commit();
+    assert_eq!(host.state.jobs[&JobId(1)].phase, raftwerk_core::Phase::Publishing, "what it says late is not heard");
+    host.up(second, Up::Published(PublishReport { job: 1, ..PublishReport::default() }));
+    host.commit();
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
+}

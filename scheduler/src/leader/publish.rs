@@ -13,11 +13,18 @@ use std::collections::BTreeMap;
 /// Retryable failures after which the job fails with the last message.
 const MAX_TRIES: u32 = 5;
 const RETRY_MS: u64 = 500;
+/// A publisher that has not answered after this time, and the time to read its parts at [`SLOWEST_BYTES_PER_MS`], hangs (a file server that is away, a
+/// disk that does not answer), and another one is asked. Should the first one come round, its claim has gone, and it changes nothing.
+const PATIENCE_MS: u64 = 60_000;
+/// 20 MB/s: a shared disk under load.
+const SLOWEST_BYTES_PER_MS: u64 = 20_000;
 
 struct Attempt {
     conn: Option<ConnId>,
     tries: u32,
     not_before: u64,
+    /// When the one that was asked is given up.
+    deadline: u64,
     last_error: String,
     /// The verdict is on its way into the log.
     settled: bool,
@@ -49,10 +56,16 @@ impl Leader {
                 conn: None,
                 tries: 0,
                 not_before: now,
+                deadline: 0,
                 last_error: String::new(),
                 settled: false,
                 missed: BTreeMap::new(),
             });
+            if attempt.conn.is_some() && attempt.deadline <= now {
+                tracing::warn!(job = %job.id, "the publisher does not answer; another one is asked");
+                attempt.conn = None;
+                attempt.tries += 1;
+            }
             if attempt.settled || attempt.conn.is_some() || attempt.not_before > now {
                 continue;
             }
@@ -60,6 +73,8 @@ impl Leader {
             let Some(worker) = publisher(job, &present, attempt) else { continue };
             let Some(conn) = self.sessions.by_worker.get(&worker).copied() else { continue };
             attempt.conn = Some(conn);
+            let bytes = job.parts.values().fold(0u64, |sum, part| sum.saturating_add(part.bytes));
+            attempt.deadline = now.saturating_add(PATIENCE_MS + bytes / SLOWEST_BYTES_PER_MS);
             let message = down::Message::Publish(wire::Publish {
                 job: job.id.0,
                 output: job.spec.output.clone(),
