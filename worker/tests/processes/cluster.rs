@@ -116,10 +116,7 @@ impl Session {
             let message =
                 tokio::time::timeout(Duration::from_secs(10), self.up.recv()).await.expect("a message in time").expect("a session");
             match message.message.unwrap() {
-                Up::Heartbeat(heartbeat) => {
-                    let ack = raftwerk_proto::v1::HeartbeatAck { sequence: heartbeat.sequence };
-                    let _ = self.down.send(Ok(SchedulerMessage { message: Some(Down::HeartbeatAck(ack)) }));
-                }
+                Up::Heartbeat(_) => {} // answered when it came
                 message => return message,
             }
         }
@@ -179,8 +176,14 @@ impl WorkerSession for Service {
         let mut messages = request.into_inner();
         let (up_sender, up) = mpsc::unbounded_channel();
         let (down, down_receiver) = mpsc::unbounded_channel();
+        // Also while the test listens to another session: a worker leaves a leader that falls silent.
+        let answers = down.downgrade();
         tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
+                if let (Some(Up::Heartbeat(heartbeat)), Some(answers)) = (&message.message, answers.upgrade()) {
+                    let ack = raftwerk_proto::v1::HeartbeatAck { sequence: heartbeat.sequence };
+                    let _ = answers.send(Ok(SchedulerMessage { message: Some(Down::HeartbeatAck(ack)) }));
+                }
                 if up_sender.send(message).is_err() {
                     return;
                 }

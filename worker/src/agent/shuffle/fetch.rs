@@ -137,8 +137,8 @@ impl Fetcher {
         loop {
             reasons.clear();
             let mut gone = Vec::new();
-            // With another place to turn to, a silent one is not waited for so long.
-            let silence = if places.len() > 1 { SILENCE_WITH_CHOICE } else { SILENCE };
+            // With another place to turn to, a silent one is not waited for so long, unless all were silent twice: then they may just be slow.
+            let silence = if places.len() > 1 && pauses.len() > 0 { SILENCE_WITH_CHOICE } else { SILENCE };
             for place in &places {
                 let result = if place.worker == self.worker {
                     self.read_disk(request.clone(), sink).await
