@@ -119,6 +119,7 @@ pub struct Cluster {
     pub workers: Vec<Process>,
     pub home: tempfile::TempDir,
     pub addresses: Vec<String>,
+    worker_launch: Launch,
 }
 
 impl Cluster {
@@ -130,11 +131,15 @@ impl Cluster {
     /// A home for processes that are added one by one.
     pub fn empty() -> Cluster {
         let home = tempfile::Builder::new().prefix("raftwerk-test-").tempdir().expect("a temporary directory");
-        Cluster { schedulers: Vec::new(), workers: Vec::new(), home, addresses: Vec::new() }
+        Cluster { schedulers: Vec::new(), workers: Vec::new(), home, addresses: Vec::new(), worker_launch: Launch::default() }
     }
 
     pub fn with_worker_flags(schedulers: usize, workers: usize, flags: &[&str]) -> Cluster {
-        let mut cluster = Cluster::empty();
+        Cluster::with_worker_launch(schedulers, workers, flags, Launch::default())
+    }
+
+    pub fn with_worker_launch(schedulers: usize, workers: usize, flags: &[&str], worker_launch: Launch) -> Cluster {
+        let mut cluster = Cluster { worker_launch, ..Cluster::empty() };
         for n in 1..=schedulers {
             cluster.add_scheduler(n);
         }
@@ -171,7 +176,7 @@ impl Cluster {
         let mut args: Vec<String> = ["worker", "start", "--name", &name, "--join", &self.addresses.join(",")].map(String::from).to_vec();
         args.extend(["--token-file".into(), self.token_file(), "--data-dir".into(), self.path(&name).display().to_string()]);
         args.extend(flags.iter().map(|f| f.to_string()));
-        self.workers.push(Process::start(&name, &args, self.home.path()));
+        self.workers.push(Process::launch(&name, &args, self.home.path(), &self.worker_launch));
     }
 
     /// Starts a stopped or killed process again with the same data directory.
