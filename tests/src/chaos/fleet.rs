@@ -43,6 +43,15 @@ impl Access {
         let output = self.run(&all);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
     }
+
+    /// The same of a cluster that is well.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = vec!["-o", "json", "-q"];
+        all.extend(args);
+        let output = self.run(&all);
+        assert!(output.status.success(), "raftwerk {args:?}: {}\n{}", output.status, text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("a JSON document")
+    }
 }
 
 /// A worker that something was done to, and when (Unix microseconds): the only excuse for running one of its tasks again.
