@@ -123,6 +123,7 @@ pub struct Cluster {
     pub workers: Vec<Process>,
     pub home: tempfile::TempDir,
     pub addresses: Vec<String>,
+    worker_launch: Launch,
 }
 
 impl Cluster {
@@ -134,22 +135,30 @@ impl Cluster {
     /// A home for processes that are added one by one.
     pub fn empty() -> Cluster {
         let home = tempfile::Builder::new().prefix("raftwerk-test-").tempdir().expect("a temporary directory");
-        Cluster { schedulers: Vec::new(), workers: Vec::new(), home, addresses: Vec::new() }
+        Cluster { schedulers: Vec::new(), workers: Vec::new(), home, addresses: Vec::new(), worker_launch: Launch::default() }
     }
 
     pub fn with_worker_flags(schedulers: usize, workers: usize, flags: &[&str]) -> Cluster {
-        Cluster::with_fail_points(schedulers, workers, flags, &[])
+        Cluster::launched(Cluster::empty(), schedulers, workers, flags)
+    }
+
+    pub fn with_worker_launch(schedulers: usize, workers: usize, flags: &[&str], worker_launch: Launch) -> Cluster {
+        Cluster::launched(Cluster { worker_launch, ..Cluster::empty() }, schedulers, workers, flags)
     }
 
     /// `fail_at` are wishes such as `kill:publish.settled`; each comes true once, in whichever process is there first, which then leaves a file
     /// of the point's name in the home. Debug builds alone have fail points.
     pub fn with_fail_points(schedulers: usize, workers: usize, flags: &[&str], fail_at: &[&str]) -> Cluster {
-        let mut cluster = Cluster::empty();
+        let cluster = Cluster::empty();
         let wish = |wish: &&str| {
             let point = wish.split_once(':').map_or(*wish, |(_, point)| point);
             format!("{wish}:{}", cluster.home.path().join(point).display())
         };
         std::fs::write(cluster.home.path().join(WISHES), fail_at.iter().map(wish).collect::<Vec<_>>().join(",")).expect("a file of wishes");
+        Cluster::launched(cluster, schedulers, workers, flags)
+    }
+
+    fn launched(mut cluster: Cluster, schedulers: usize, workers: usize, flags: &[&str]) -> Cluster {
         for n in 1..=schedulers {
             cluster.add_scheduler(n);
         }
@@ -186,7 +195,7 @@ impl Cluster {
         let mut args: Vec<String> = ["worker", "start", "--name", &name, "--join", &self.addresses.join(",")].map(String::from).to_vec();
         args.extend(["--token-file".into(), self.token_file(), "--data-dir".into(), self.path(&name).display().to_string()]);
         args.extend(flags.iter().map(|f| f.to_string()));
-        self.workers.push(Process::start(&name, &args, self.home.path()));
+        self.workers.push(Process::launch(&name, &args, self.home.path(), &self.worker_launch));
     }
 
     /// Starts a stopped or killed process again with the same data directory.

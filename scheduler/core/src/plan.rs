@@ -36,6 +36,8 @@ pub struct View<'a> {
     pub present: &'a BTreeMap<WorkerId, Session>,
     /// Workers not heard of for a while: they get no new work, and what they hold may be leased a second time.
     pub suspects: &'a BTreeSet<WorkerId>,
+    /// Workers that a new leader still waits for, or that came to it a moment ago: what they finished without a leader may be on its way.
+    pub returning: &'a BTreeSet<WorkerId>,
     /// Cluster time that the entry made of this plan will be stamped with: decides which pauses are over.
     pub now: Timestamp,
     /// Jobs submitted by the same entry, with the position of their command.

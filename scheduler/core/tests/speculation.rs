@@ -189,6 +189,17 @@ fn a_suspect_is_not_waited_for_and_gets_nothing_new() {
 }
 
 #[test]
+fn nobody_is_late_who_is_on_its_way_to_a_new_leader() {
+    let (mut r, _, _) = tail(8);
+    r.pause_ms = 60_000;
+    assert!(!r.plan().is_empty());
+    r.returning = [WorkerId(7)].into();
+    assert!(r.plan().is_empty(), "it may have done everything without a leader");
+    r.suspects = [WorkerId(7)].into();
+    assert!(!r.plan().is_empty(), "but it does not come");
+}
+
+#[test]
 fn a_device_that_became_slow_does_not_excuse_itself() {
     let (mut r, job, slow) = tail(2);
     // One task came home, a thousand times slower than the others.

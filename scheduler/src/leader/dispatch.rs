@@ -15,8 +15,9 @@ impl Leader {
     pub(super) fn place(&mut self, state: &State, now: Timestamp) {
         let present = self.sessions.present(self.now);
         let suspects = self.sessions.suspects(state, self.now, self.timing.return_ms());
+        let returning = self.sessions.returning(state, self.now, self.timing.return_ms(), self.timing.heartbeat_ms);
         let submitted = self.batch.submissions();
-        let placements = plan(&View { state, present: &present, suspects: &suspects, now, submitted: &submitted });
+        let placements = plan(&View { state, present: &present, suspects: &suspects, returning: &returning, now, submitted: &submitted });
         if !placements.is_empty() {
             self.batch.append(Command::GrantLeases(wire::GrantLeases { placements }), Waiter::Grants);
         }

@@ -16,6 +16,7 @@ pub(super) struct WorkerConn {
     /// `None` until the registration is in the log.
     pub(super) session: Option<Session>,
     pub(super) hello: Hello,
+    since: u64,
     pub(super) detector: Detector,
     pub(super) load: Option<Load>,
     /// Stages whose `StageInfo` this session has.
@@ -51,6 +52,16 @@ impl Sessions {
             None => now.saturating_sub(self.begun) > return_ms,
         };
         state.workers.iter().filter(|(id, w)| !w.lost && suspect(id)).map(|(id, _)| *id).collect()
+    }
+
+    /// Workers whose results may still be on their way: a new leadership waits for them, or they came less than a heartbeat ago. Their
+    /// reports come right behind their hello, but not in the same message.
+    pub(super) fn returning(&self, state: &State, now: u64, return_ms: u64, heartbeat_ms: u64) -> BTreeSet<WorkerId> {
+        let returning = |worker: &WorkerId| match self.by_worker.get(worker).and_then(|c| self.conns.get(c)) {
+            Some(conn) => now.saturating_sub(conn.since) <= heartbeat_ms,
+            None => now.saturating_sub(self.begun) <= return_ms,
+        };
+        state.workers.iter().filter(|(id, w)| !w.lost && returning(id)).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn revoke(&self, state: &State, id: LeaseId, lease: &Lease, effects: &mut Vec<Effect>) {
@@ -115,6 +126,7 @@ impl Leader {
         let session = resumed.map(|record| record.session);
         let entry = WorkerConn {
             worker,
+            since: now,
             session,
             hello: hello.clone(),
             detector: Detector::new(now, self.timing.heartbeat_ms),

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A worker's log shows every granted lease and every line of its kernels: the record of executions.
-const WORKER_LOG: &str = "info,raftwerk_worker::leases=debug,raftwerk_worker::output=debug";
+pub const WORKER_LOG: &str = "info,raftwerk_worker::leases=debug,raftwerk_worker::output=debug";
 
 /// How a client reaches the cluster. Clients run on threads of their own while the fleet is being broken.
 #[derive(Clone, Debug)]
@@ -42,6 +42,15 @@ impl Access {
         all.extend(args);
         let output = self.run(&all);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
+    }
+
+    /// The same of a cluster that is well.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = vec!["-o", "json", "-q"];
+        all.extend(args);
+        let output = self.run(&all);
+        assert!(output.status.success(), "raftwerk {args:?}: {}\n{}", output.status, text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("a JSON document")
     }
 }
 
@@ -311,7 +320,7 @@ pub fn runs(pid: u32) -> bool {
     state.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let said = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).output().expect("kill runs");
     if !said.status.success() && runs(pid) {
         panic!("kill -{name} {pid}: {}", text(&said.stderr));

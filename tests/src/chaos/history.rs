@@ -3,7 +3,7 @@
 //! [`check`] compares the history with what the cluster says in the end, with the known answers, and with the record of executions. Every
 //! rule is a function of its own; the tests below plant a lie for each of them.
 
-use super::executions::Execution;
+use super::executions::{Execution, GrantSeen};
 use super::fleet::Touch;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// How long after its pause a worker's old results may still be on their way, or its leases be given to others: the lease time and a bit.
 const AFTERMATH_US: u64 = 15_000_000;
+
+/// From a task's end to the leader's knowledge of it: workers report ten times a second, and the entry has to be committed.
+const REPORT_US: u64 = 500_000;
 
 /// What a job must come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,7 @@ pub struct Evidence {
     /// `job list`, and `job show` of each: by job.
     pub jobs: BTreeMap<u64, Value>,
     pub executions: Vec<Execution>,
+    pub grants: Vec<GrantSeen>,
     pub touches: Vec<Touch>,
 }
 
@@ -227,8 +231,8 @@ fn nobody_elses_jobs(evidence: &Evidence, wrong: &mut Vec<String>) {
     }
 }
 
-/// A task may run again when the worker that ran it was killed, stopped or cut off around that time, and for no other reason: the death
-/// of a scheduler is none.
+/// A task may run again when the worker that ran it was killed, stopped or cut off around that time: the death of a scheduler is no
+/// reason. And a task that was late and not known to be finished may have been leased a second time.
 fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut Vec<String>) {
     let mut by_index: BTreeMap<u64, Vec<&Execution>> = BTreeMap::new();
     for execution in &evidence.executions {
@@ -236,21 +240,39 @@ fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut
     }
     for runs in by_index.values_mut().filter(|r| r.len() > 1) {
         runs.sort_by_key(|e| e.at_us);
-        let excused = |first: &Execution, again: &Execution| {
-            let around = |t: &&Touch| t.from_us <= again.at_us && t.to_us.saturating_add(AFTERMATH_US) >= first.at_us;
-            evidence.touches.iter().filter(|t| t.worker == first.worker).any(|t| around(&t))
-        };
-        for pair in runs.windows(2).filter(|p| !excused(p[0], p[1])) {
+        for pair in runs.windows(2) {
+            let (first, again) = (pair[0], pair[1]);
+            let around = |t: &Touch| t.from_us <= again.at_us && t.to_us.saturating_add(AFTERMATH_US) >= first.at_us;
+            let touched = evidence.touches.iter().filter(|t| t.worker == first.worker).any(around);
+            let granted = granted_at(evidence, again);
+            if touched || granted.is_some_and(|at_us| at_us <= first.at_us + REPORT_US) {
+                continue;
+            }
             wrong.push(format!(
-                "the task of index {} ran on {} and {:.1} s later on {}, though nothing was done to {}",
-                pair[0].index,
-                pair[0].worker,
-                (pair[1].at_us - pair[0].at_us) as f64 / 1e6,
-                pair[1].worker,
-                pair[0].worker
+                "the task of index {} ran on {} and {:.1} s later on {}, which got it {} after that, though nothing was done to {}",
+                first.index,
+                first.worker,
+                (again.at_us - first.at_us) as f64 / 1e6,
+                again.worker,
+                granted.map_or("who knows when".into(), |at_us| format!("{:.1} s", at_us.saturating_sub(first.at_us) as f64 / 1e6)),
+                first.worker
             ));
         }
     }
+}
+
+/// When the worker of this execution was last given the task.
+fn granted_at(evidence: &Evidence, execution: &Execution) -> Option<u64> {
+    let index = execution.index;
+    let (story, task) = evidence.stories.iter().find_map(|s| match s.expect {
+        Expect::Sum { first, tasks } if (first..first + tasks).contains(&index) => Some((s, index - first)),
+        _ => None,
+    })?;
+    let job = job_of(story, &evidence.jobs)?["job"].as_u64()?;
+    let of_task = |g: &&GrantSeen| {
+        g.job == job && g.worker == execution.worker && g.at_us <= execution.at_us && (g.first_task..g.first_task + g.tasks).contains(&task)
+    };
+    evidence.grants.iter().filter(of_task).map(|g| g.at_us).max()
 }
 
 #[cfg(test)]
@@ -275,7 +297,7 @@ mod tests {
 
     fn evidence(stories: Vec<Story>, jobs: Vec<Value>) -> Evidence {
         let jobs = jobs.into_iter().map(|j| (j["job"].as_u64().expect("a number"), j)).collect();
-        Evidence { stories, jobs, executions: Vec::new(), touches: Vec::new() }
+        Evidence { stories, jobs, executions: Vec::new(), grants: Vec::new(), touches: Vec::new() }
     }
 
     fn sole(evidence: &Evidence, words: &str) {
@@ -362,5 +384,16 @@ mod tests {
         sole(&evidence, "though nothing was done to a");
         evidence.touches = vec![touched("a", 2_000_000, 2_500_000)];
         assert_eq!(check(&evidence), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_second_lease_of_what_was_late_is_no_repetition_of_what_was_finished() {
+        let ran = |worker: &str, at_us| Execution { worker: worker.into(), at_us, index: 101 };
+        let mut evidence = evidence(vec![story(vec![call("job wait", 0, Some(7))])], vec![job("done", "303")]);
+        evidence.executions = vec![ran("a", 5_000_000), ran("b", 9_000_000)];
+        evidence.grants = vec![GrantSeen { worker: "b".into(), at_us: 4_000_000, job: 7, first_task: 0, tasks: 2 }];
+        assert_eq!(check(&evidence), Vec::<String>::new());
+        evidence.grants[0].at_us = 7_000_000;
+        sole(&evidence, "which got it 2.0 s after that");
     }
 }

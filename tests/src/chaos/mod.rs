@@ -119,12 +119,14 @@ pub fn run(config: &Config) -> Result<Report, String> {
 /// Asks the healed cluster for everything, and reads what the workers wrote.
 fn gather(fleet: &Fleet, stories: Vec<Story>) -> Evidence {
     let access = fleet.access();
-    let list = access.ask(&["job", "list", "--limit", "10000"]).expect("the healed cluster lists its jobs");
+    let list = access.json(&["job", "list", "--limit", "10000", "--timeout", "60s"]);
     let numbers = list["jobs"].as_array().into_iter().flatten().filter_map(|j| j["job"].as_u64());
-    let show = |number: u64| (number, access.ask(&["job", "show", &number.to_string()]).expect("a listed job can be shown"));
+    let show = |number: u64| (number, access.json(&["job", "show", &number.to_string(), "--timeout", "60s"]));
     let jobs = numbers.map(show).collect();
-    let executions = fleet.worker_logs().iter().flat_map(|(name, log)| executions::executions(name, log)).collect();
-    Evidence { stories, jobs, executions, touches: fleet.touches.clone() }
+    let logs = fleet.worker_logs();
+    let executions = logs.iter().flat_map(|(name, log)| executions::executions(name, log)).collect();
+    let grants = logs.iter().flat_map(|(name, log)| executions::grants(name, log)).collect();
+    Evidence { stories, jobs, executions, grants, touches: fleet.touches.clone() }
 }
 
 /// A run that shows nothing is not a run that went well.
@@ -157,7 +159,7 @@ impl Report {
         let at = |share: f64| gaps.get(((gaps.len() as f64 * share).ceil() as usize).saturating_sub(1)).copied().unwrap_or(f64::NAN);
         let mut text = format!(
             "{} disturbances in {:.0} s: {} kills of the leader (next leader known after median {:.2} s, max {:.2} s), {} kills of workers\n\
-             {} jobs, {} submits (slowest {:.1} s, slowest wait {:.1} s); {} tasks recorded, {} run again after something was done to their worker\n",
+             {} jobs, {} submits (slowest {:.1} s, slowest wait {:.1} s); {} tasks recorded, {} run again (their worker was harmed, or they were late)\n",
             self.done.lines.len(),
             self.took.as_secs_f64(),
             self.done.leader_kills,
@@ -173,7 +175,7 @@ impl Report {
         );
         match self.wrong.len() {
             0 => text.push_str(
-                "0 acknowledged submits lost, 0 tasks accepted twice, 0 finished tasks of an untouched worker run again, every exit code true",
+                "0 acknowledged submits lost, 0 tasks accepted twice, 0 finished tasks of an unharmed worker run again, every exit code true",
             ),
             n => {
                 text.push_str(&format!("{n} things wrong:\n"));

@@ -1,7 +1,8 @@
 //! Leasing late tasks a second time, so that one slow worker does not hold a job.
 //!
 //! When a stage has nothing left to lease, an idle device may take tasks that another worker holds, if that worker is suspect (not heard of
-//! for a while) or the lease has taken more than [`LATE_FACTOR`] times what it should. The first accepted result of a task wins.
+//! for a while) or the lease has taken more than [`LATE_FACTOR`] times what it should. The first accepted result of a task wins. After a change
+//! of leader nobody is late before there was time to report what was done without one.
 //!
 //! Copies that turn out to be needless cost at most a tenth of the stage's tasks (and at least one task, or a short stage would be held
 //! for ever): every copy is counted against the budget until it has won.
@@ -59,6 +60,10 @@ fn expected_ms(view: &View<'_>, lease: &Lease) -> Option<u64> {
 fn is_late(view: &View<'_>, lease: &Lease) -> bool {
     if view.suspects.contains(&lease.worker) {
         return true;
+    }
+    // The time without a leader is not the worker's; nor is what it did meanwhile known yet.
+    if view.returning.contains(&lease.worker) {
+        return false;
     }
     let elapsed = view.now.0.saturating_sub(lease.granted_at.0);
     // Cheap first: this is asked for every lease of a stage.

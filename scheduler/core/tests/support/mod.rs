@@ -67,6 +67,7 @@ pub struct Replica {
     pub pause_ms: u64,
     pub clock: u64,
     pub suspects: BTreeSet<WorkerId>,
+    pub returning: BTreeSet<WorkerId>,
     pub index: u64,
     pub log: Vec<EntryBody>,
 }
@@ -79,6 +80,7 @@ impl Replica {
             pause_ms: 0,
             clock: 1000,
             suspects: BTreeSet::new(),
+            returning: BTreeSet::new(),
             index: 0,
             log: Vec::new(),
         }
@@ -126,7 +128,14 @@ impl Replica {
     /// What one planning round proposes for the next entry.
     pub fn plan(&self) -> Vec<Placement> {
         let now = Timestamp(self.clock + 1 + self.pause_ms);
-        plan(&View { state: &self.state, present: &self.present(), suspects: &self.suspects, now, submitted: &[] })
+        plan(&View {
+            state: &self.state,
+            present: &self.present(),
+            suspects: &self.suspects,
+            returning: &self.returning,
+            now,
+            submitted: &[],
+        })
     }
 
     /// One planning round whose plan is granted at once.
