@@ -8,6 +8,7 @@ mod footprint;
 mod latency;
 mod sample;
 mod sessions;
+mod start;
 mod throughput;
 
 use clap::{Parser, Subcommand};
@@ -46,8 +47,13 @@ enum What {
         #[arg(long, default_value_t = 20)]
         seconds: u64,
     },
-    /// Memory of idle processes, and the time from start to the first task
+    /// Memory of idle processes, and the time of a whole `raftwerk run`
     Footprint,
+    /// From the start of `raftwerk run`, and of a worker on a running cluster, to its first task
+    Start {
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
     /// Everything above
     All,
 }
@@ -62,8 +68,10 @@ fn main() -> anyhow::Result<()> {
         What::Failover { runs } => failover::run(runs),
         What::Sessions { count, seconds } => sessions::run(count, seconds),
         What::Footprint => footprint::run(),
+        What::Start { runs } => start::run(runs),
         What::All => {
             footprint::run()?;
+            start::run(5)?;
             throughput::run(5)?;
             latency::run(500, 3)?;
             failover::run(5)?;

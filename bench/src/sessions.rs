@@ -182,6 +182,7 @@ impl Link {
     async fn talk(&self, address: String, outgoing: mpsc::UnboundedReceiver<WorkerMessage>) -> anyhow::Result<()> {
         let channel = connect(&address, &self.identity, PeerKind::Scheduler).await?;
         let _ = self.inputs.send((self.number, Input::Connected { address }));
+        // No deadline here: the session itself closes a link whose `Hello` is not answered, and one on which nothing is heard.
         let mut messages = WorkerSessionClient::new(channel).session(UnboundedReceiverStream::new(outgoing)).await?.into_inner();
         while let Some(message) = messages.message().await? {
             let _ = self.inputs.send((self.number, Input::FromScheduler(message)));

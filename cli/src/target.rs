@@ -105,10 +105,14 @@ fn no_context(wanted: Option<&str>, known: &Contexts, file: &Path, has_address: 
 }
 
 pub fn load_credential(file: &Path) -> Result<Identity, Failure> {
-    let text = std::fs::read_to_string(file)
+    let bytes = std::fs::read(file)
         .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot read the credential {}", file.display())))?;
-    Identity::from_pem_bundle(&text)
-        .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("{} is not a credential", file.display())))
+    // What is no text is no credential either; the reader of PEM says so.
+    Identity::from_pem_bundle(&String::from_utf8_lossy(&bytes)).map_err(|error| {
+        Failure::new(Exit::BadUsage, error)
+            .context(format!("{} is not a credential", file.display()))
+            .fix("name a client's credential, for example admin.pem in the first scheduler's data directory")
+    })
 }
 
 #[cfg(test)]

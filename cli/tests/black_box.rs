@@ -128,6 +128,22 @@ mod without_a_cluster {
         let output = home.run(&["job", "list", "--address", "127.0.0.1:1", "--credential", "admin.pem"]);
         assert_exit(&output, 2);
         assert!(stderr(&output).contains("admin.pem is not a credential"), "{}", stderr(&output));
+        std::fs::write(home.path().join("admin.pem"), b"\xff\xfe").unwrap();
+        let output = home.run(&["job", "list", "--address", "127.0.0.1:1", "--credential", "admin.pem"]);
+        assert_exit(&output, 2);
+        let said = stderr(&output);
+        assert!(said.contains("admin.pem is not a credential") && said.contains("fix: name a client's credential"), "{said}");
+    }
+
+    #[test]
+    fn a_data_directory_that_cannot_be_made_is_bad_usage() {
+        let home = Home::new();
+        home.write("file", "");
+        for role in [&["scheduler", "start", "--name", "x", "--bootstrap"][..], &["worker", "start", "--join", "127.0.0.1:1"]] {
+            let output = home.run(&[role, &["--listen", "127.0.0.1:0", "--data-dir", "file/data"]].concat());
+            assert_exit(&output, 2);
+            assert!(stderr(&output).contains("file/data") && stderr(&output).contains("Not a directory"), "{}", stderr(&output));
+        }
     }
 
     #[test]
@@ -259,7 +275,13 @@ mod on_an_embedded_cluster {
         home.write("job.toml", "[input]\nfiles = \"missing-*.txt\"\n[map]\nkernel = \"word_count\"\n");
         let output = home.run(&["run", "job.toml", "--no-gpu"]);
         assert_exit(&output, 6);
-        assert!(stderr(&output).contains("missing-*.txt"), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("missing-*.txt") && said.contains("fix: give a path that exists"), "{said}");
+        // What is there but cannot be read says itself what to do.
+        home.write("job.toml", "[input]\nfiles = \"/dev/null\"\n[map]\nkernel = \"word_count\"\n");
+        let output = home.run(&["run", "job.toml", "--no-gpu"]);
+        assert_exit(&output, 6);
+        assert!(stderr(&output).contains("/dev/null") && !stderr(&output).contains("fix: give a path"), "{}", stderr(&output));
     }
 
     #[test]

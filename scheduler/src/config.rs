@@ -58,7 +58,7 @@ impl SchedulerConfig {
 /// Why a replica did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{path}: {source}")]
+    #[error("cannot use {path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
     #[error("cannot listen on {address}: {source}; choose another with --listen")]
     Listen { address: String, source: std::io::Error },

@@ -44,7 +44,11 @@ impl From<CallError> for Failure {
                     Code::PermissionDenied | Code::Unauthenticated => {
                         (Exit::Refused, Some("use the credential of a client of this cluster, for example admin.pem"))
                     }
-                    Code::FailedPrecondition if status.message().starts_with("no worker sees the input") => {
+                    // Other reasons, such as an output that cannot be written, say themselves what to do.
+                    Code::FailedPrecondition
+                        if status.message().starts_with("no worker sees the input")
+                            && ["no file matches", "No such file"].iter().any(|reason| status.message().contains(reason)) =>
+                    {
                         (Exit::Refused, Some("give a path that exists on a worker's machine"))
                     }
                     Code::AlreadyExists | Code::FailedPrecondition | Code::ResourceExhausted | Code::Aborted => (Exit::Refused, None),

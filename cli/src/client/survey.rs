@@ -51,7 +51,9 @@ impl Cluster {
 
 async fn ask(identity: Identity, replica: ReplicaView) -> (u64, Result<ClusterView, String>) {
     let answer = tokio::time::timeout(ASK, async {
-        let channel = connect(&replica.address, &identity, PeerKind::Scheduler).await.map_err(|error| plain_error(&error))?;
+        let channel = connect(&replica.address, &identity, PeerKind::Scheduler)
+            .await
+            .map_err(|error| without_address(&plain_error(&error), &replica.address))?;
         let mut client = ClientClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut request = Request::new(ShowClusterRequest {});
         request.set_timeout(ASK);
@@ -62,6 +64,11 @@ async fn ask(identity: Identity, replica: ReplicaView) -> (u64, Result<ClusterVi
         Err(_) => Err(format!("no answer within {} s", ASK.as_secs())),
     };
     (replica.replica, answer)
+}
+
+/// The address stands in its own column.
+fn without_address(reason: &str, address: &str) -> String {
+    reason.strip_prefix(&format!("cannot reach {address}: ")).unwrap_or(reason).to_owned()
 }
 
 /// Another replica may have taken over the address of one that is gone.

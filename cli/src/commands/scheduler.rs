@@ -126,7 +126,11 @@ fn config(args: Start) -> Result<SchedulerConfig, Failure> {
 
 fn exit_of(error: &StartError) -> Exit {
     match error {
-        StartError::Empty(_) | StartError::WrongKind { .. } | StartError::OtherCluster { .. } | StartError::Listen { .. } => Exit::BadUsage,
+        StartError::Empty(_)
+        | StartError::WrongKind { .. }
+        | StartError::OtherCluster { .. }
+        | StartError::Listen { .. }
+        | StartError::File { .. } => Exit::BadUsage,
         StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
         StartError::Join(_) => Exit::Refused,
         StartError::Unreachable(_) => Exit::ContactLost,

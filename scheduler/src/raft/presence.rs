@@ -16,9 +16,10 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use openraft::impls::TokioRuntime;
 use raftwerk_proto::v1 as pb;
+use raftwerk_transport::CALL_DEADLINE;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use super::leadership::Leadership;
 use super::network::Lines;
@@ -81,16 +82,24 @@ fn leads(leadership: &watch::Receiver<Leadership>, id: u64) -> bool {
 /// Tells whenever a stream to the replica has stood and broken. An orderly end tells that it stops, and that it is no leader any more.
 async fn watch_one(id: u64, address: String, lines: Lines, gone: mpsc::UnboundedSender<u64>) {
     loop {
-        if let Ok(mut client) = lines.client(id, &address)
-            && let Ok(answer) = client.presence(Request::new(pb::PresenceRequest { to: id })).await
+        // It may stand for days; that the other host is there is asked by HTTP/2 pings.
+        if let Some(mut stream) = open(id, &address, &lines).await
+            && stream.message().await.is_err()
+            && gone.send(id).is_err()
         {
-            let mut stream = answer.into_inner();
-            if stream.message().await.is_ok_and(|first| first.is_some()) && stream.message().await.is_err() && gone.send(id).is_err() {
-                return;
-            }
+            return;
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// A stream whose first message has come.
+async fn open(id: u64, address: &str, lines: &Lines) -> Option<Streaming<pb::PresenceReply>> {
+    let mut client = lines.client(id, address).ok()?;
+    let opened = tokio::time::timeout(CALL_DEADLINE, client.presence(Request::new(pb::PresenceRequest { to: id }))).await;
+    let mut stream = opened.ok()?.ok()?.into_inner();
+    let first = tokio::time::timeout(CALL_DEADLINE, stream.message()).await.ok()?;
+    first.is_ok_and(|first| first.is_some()).then_some(stream)
 }
 
 /// Asks for pre-votes in turn until another leads; `None` once the replica has stopped.
