@@ -23,7 +23,7 @@ mod workload;
 
 pub use counters::Counters;
 pub use faults::Fault;
-pub use run::{Failure, Options, Report, run_seed};
+pub use run::{Failure, Options, Report, planted_seeds, run_seed};
 
 use agent::Agent;
 use audit::{Watched, audit};

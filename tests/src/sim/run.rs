@@ -139,3 +139,17 @@ impl Sim {
         }
     }
 }
+
+/// The stored seeds of every planted bug, from `tests/planted-seeds.txt`: `name seed seed ..`.
+pub fn planted_seeds() -> Result<Vec<(Bug, Vec<u64>)>, String> {
+    let mut stored = Vec::new();
+    let lines = include_str!("../../planted-seeds.txt").lines().enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let wrong = |why: String| format!("tests/planted-seeds.txt line {}: {why}", number + 1);
+        let mut words = line.split_whitespace();
+        let bug: Bug = words.next().unwrap_or_default().parse().map_err(wrong)?;
+        let seeds: Result<Vec<u64>, _> = words.map(str::parse).collect();
+        stored.push((bug, seeds.map_err(|e| wrong(e.to_string()))?));
+    }
+    Ok(stored)
+}
