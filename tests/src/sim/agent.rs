@@ -32,6 +32,7 @@ pub(super) struct Running {
     /// Every so-manieth task fails this often before it succeeds; see [`super::workload`].
     fail_every: u64,
     fail_times: u64,
+    kills: bool,
     pub(super) sources: Vec<ShuffleSource>,
     pending: Vec<LeaseProgress>,
 }
@@ -43,6 +44,7 @@ pub(super) struct Finished {
     pub(super) task: u64,
     pub(super) fail_every: u64,
     pub(super) fail_times: u64,
+    pub(super) kills: bool,
     pub(super) sources: Vec<ShuffleSource>,
 }
 
@@ -70,6 +72,8 @@ pub(super) struct Agent {
     /// Reports gather this many tasks.
     batch: usize,
     pub(super) repeat_reports: bool,
+    /// How many times longer than elsewhere a task takes here.
+    pub(super) slowness: u64,
 }
 
 impl Agent {
@@ -93,6 +97,7 @@ impl Agent {
             resumed_at: 0,
             batch: 1 + index % 4,
             repeat_reports: false,
+            slowness: 1,
         };
         agent.revive(0);
         agent
@@ -214,13 +219,14 @@ impl Agent {
         let running = self.queue.front_mut().filter(|_| now >= self.next_done)?;
         let task = running.next_task;
         running.next_task += 1;
-        self.next_done = now + running.task_ms;
+        self.next_done = now + running.task_ms * self.slowness;
         Some(Finished {
             job: running.job,
             stage: running.stage,
             task,
             fail_every: running.fail_every,
             fail_times: running.fail_times,
+            kills: running.kills,
             sources: running.sources.clone(),
         })
     }
@@ -258,7 +264,7 @@ impl Agent {
             }
         });
         if self.queue.is_empty() {
-            self.next_done = now + task_ms;
+            self.next_done = now + task_ms * self.slowness;
         }
         self.queue.push_back(Running {
             lease,
@@ -273,6 +279,7 @@ impl Agent {
             task_ms,
             fail_every: param("fail_every"),
             fail_times: param("fail_times"),
+            kills: param("kills") != 0,
             sources: grant.sources.clone(),
             pending: Vec::new(),
         });
@@ -286,16 +293,16 @@ impl Agent {
         {
             progress = running.pending;
             if at == 0 {
-                self.next_done = now + self.queue.front().map_or(0, |r| r.task_ms);
+                self.next_done = now + self.queue.front().map_or(0, |r| r.task_ms) * self.slowness;
             }
         }
         progress.push(LeaseProgress { lease: Some(lease.into()), final_report: true, ..LeaseProgress::default() });
         self.handle(now, Input::Progress(progress))
     }
 
-    /// The executor dies under its leases.
-    pub(super) fn executor_dies(&mut self, now: u64) -> Vec<Effect> {
-        let running = self.queue.front().map(|r| (r.lease.into(), r.next_task, 1));
+    /// The executor dies under its leases: over this task, or over the one that runs.
+    pub(super) fn executor_dies(&mut self, now: u64, task: Option<u64>) -> Vec<Effect> {
+        let running = self.queue.front().map(|r| (r.lease.into(), task.unwrap_or(r.next_task), 1));
         // What it had handed over already is the agent's.
         let progress: Vec<LeaseProgress> = self.queue.drain(..).flat_map(|r| r.pending).collect();
         let mut effects = self.handle(now, Input::Progress(progress));

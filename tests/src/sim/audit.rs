@@ -204,6 +204,8 @@ impl Audit {
                 Event::WorkerLost { .. } => counters.workers_lost += 1,
                 Event::TaskFailed { .. } => counters.failed_attempts += 1,
                 Event::JobEnded { .. } => counters.jobs_ended += 1,
+                Event::SetAside { .. } => counters.tasks_set_aside += 1,
+                Event::Quarantined { .. } => counters.quarantines += 1,
                 _ => {}
             }
         }
@@ -216,6 +218,8 @@ impl Audit {
         }
         let fenced = |state: &State| state.jobs.values().flat_map(|j| &j.stages).map(|s| s.fenced).sum::<u64>();
         counters.fenced_results += fenced(entry.after).saturating_sub(fenced(entry.before));
+        let won = |state: &State| state.jobs.values().flat_map(|j| &j.stages).map(|s| s.speculative_wins).sum::<u64>();
+        counters.speculative_wins += won(entry.after).saturating_sub(won(entry.before));
     }
 
     fn lease_ids_are_never_reused(&mut self, entry: &Entry<'_>) -> Result<(), (&'static str, String)> {
@@ -290,6 +294,18 @@ impl Audit {
                     self.counters.accepted_tasks += 1;
                 }
             }
+            // The other one of two leases has ended or failed.
+            TaskState::Leased(id) if old.is_held_by(id) => {}
+            TaskState::Raced { first, second } => {
+                let worker = |id: &LeaseId| entry.after.leases.get(id).map(|l| l.worker);
+                if worker(&first).is_none() || worker(&second).is_none() || worker(&first) == worker(&second) {
+                    return wrong("two_holders_are_on_two_workers", "they are not");
+                }
+                if second.index != entry.index || !entry.after.leases.get(&second).is_some_and(|l| l.speculative) {
+                    return wrong(NAME, "the second lease is not a new speculative one");
+                }
+            }
+            TaskState::SetAside => {}
             TaskState::Leased(id) => {
                 if id.index != entry.index {
                     return wrong(NAME, "a lease from an earlier entry takes it");
@@ -301,7 +317,7 @@ impl Audit {
                     return wrong("a_task_has_one_holder", &format!("lease {other} still holds it"));
                 }
             }
-            TaskState::Ready => {
+            TaskState::Ready | TaskState::Waiting(_) => {
                 if let TaskState::Leased(id) = old
                     && entry.after.leases.contains_key(&id)
                     && !entry.reports_failure(id)

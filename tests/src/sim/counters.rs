@@ -39,6 +39,7 @@ counters! {
     workers_lost: "workers declared lost",
     speculative_wins: "speculative wins",
     tasks_set_aside: "tasks set aside",
+    quarantines: "workers or devices quarantined",
     snapshots_restored: "snapshots restored",
     snapshots_installed: "snapshots installed from a leader",
     installs_under_fire: "of these while a fault was going on",

@@ -36,6 +36,8 @@ pub enum Fault {
     Goodbye { down: u64 },
     RepeatReports { ms: u64 },
     SlowWorkers { ms: u64, most: u64 },
+    /// One worker computes so many times slower.
+    Straggler { ms: u64, times: u64 },
     CutClient { ms: u64 },
 }
 
@@ -71,6 +73,7 @@ impl Fault {
             Fault::Goodbye { .. } => "worker shut down",
             Fault::RepeatReports { .. } => "reports repeated",
             Fault::SlowWorkers { .. } => "slow way to workers",
+            Fault::Straggler { .. } => "slow worker",
             Fault::CutClient { .. } => "client cut off",
         }
     }
@@ -78,7 +81,7 @@ impl Fault {
     fn draw(dice: &mut Dice) -> Fault {
         let short = 200 + dice.below(3_000);
         let long = 1_000 + dice.below(9_000);
-        match dice.below(36) {
+        match dice.below(38) {
             0 | 1 => Fault::KillReplica { down: long },
             2..=4 => Fault::KillLeader { down: short },
             5 => Fault::KillAllReplicas { down: short },
@@ -105,6 +108,7 @@ impl Fault {
             30 | 31 => Fault::ResetStream,
             32 => Fault::KillExecutor,
             33 => Fault::Goodbye { down: short },
+            35 | 36 => Fault::Straggler { ms: 3 * long, times: 3 + dice.below(40) },
             34 => Fault::RepeatReports { ms: long * 3 },
             _ if dice.below(2) == 0 => Fault::SlowWorkers { ms: long, most: 20 + dice.below(400) },
             _ => Fault::CutClient { ms: long },
@@ -137,6 +141,7 @@ pub(super) enum Undo {
     Continue(usize, u64),
     MendWays(Vec<Way>),
     NoRepeats(usize),
+    Hurry(usize),
     FastWire,
 }
 
@@ -283,7 +288,7 @@ impl Sim {
             }
             Fault::KillExecutor => {
                 if let Some(index) = self.any(&self.living_agents()) {
-                    let effects = self.agents[index].executor_dies(self.now);
+                    let effects = self.agents[index].executor_dies(self.now, None);
                     self.perform_agent(index, effects);
                 }
             }
@@ -305,6 +310,12 @@ impl Sim {
             Fault::SlowWorkers { ms, most } => {
                 self.wire.slow_ms = most;
                 self.later(ms, Undo::FastWire);
+            }
+            Fault::Straggler { ms, times } => {
+                if let Some(index) = self.any(&self.living_agents()) {
+                    self.agents[index].slowness = times;
+                    self.later(ms, Undo::Hurry(index));
+                }
             }
             Fault::CutClient { ms } => {
                 let client = self.dice.below(self.clients.len().max(1) as u64) as usize;
@@ -358,6 +369,7 @@ impl Sim {
             }
             Undo::MendWays(ways) => ways.into_iter().for_each(|way| self.wire.mend(now, way)),
             Undo::NoRepeats(index) => self.agents[index].repeat_reports = false,
+            Undo::Hurry(index) => self.agents[index].slowness = 1,
             Undo::FastWire => self.wire.slow_ms = 0,
         }
     }

@@ -318,6 +318,11 @@ impl Sim {
         }
         if let Some(finished) = self.agents[index].finished(now) {
             let failure = self.fate(index, &finished);
+            if let Some((FailureClass::Executor, _, _)) = failure {
+                let effects = self.agents[index].executor_dies(now, Some(finished.task));
+                self.perform_agent(index, effects);
+                return self.dial_if_due(index);
+            }
             let progress = self.agents[index].conclude(finished.task, failure);
             if !progress.is_empty() {
                 let effects = self.agents[index].handle(now, session::Input::Progress(progress));
@@ -340,7 +345,8 @@ impl Sim {
             let attempts = self.attempts.entry((task.job, task.stage, task.task)).or_default();
             *attempts += 1;
             if *attempts <= task.fail_times {
-                return Some((FailureClass::Task, 0, "this task fails at first"));
+                let class = if task.kills { FailureClass::Executor } else { FailureClass::Task };
+                return Some((class, 0, "this task fails at first"));
             }
         }
         None

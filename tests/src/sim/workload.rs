@@ -1,11 +1,11 @@
 //! The jobs of a simulation. Parameters of the kernel tell the simulated executor how long a task takes and which tasks fail at first.
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{IndexRange, JobSpec, KernelKind, KernelRef, OutputSpec, Param, StageInput, StageOutput, StageSpec};
+use raftwerk_proto::v1::{IndexRange, JobSpec, KernelKind, KernelRef, OnSetAside, OutputSpec, Param, StageInput, StageOutput, StageSpec};
 use raftwerk_scheduler::raft::sim::Dice;
 
 /// What a job looks like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Shape {
     pub tasks: u64,
     /// 0: one stage, no output.
@@ -15,6 +15,10 @@ pub struct Shape {
     pub fail_every: u64,
     /// .. this often; more often than a task may fail means that the job fails.
     pub fail_times: u64,
+    /// They do not fail: their executor dies.
+    pub kills: bool,
+    /// The rest of the job goes on without tasks that were set aside.
+    pub goes_on: bool,
     pub max_lease_tasks: u64,
 }
 
@@ -29,23 +33,25 @@ pub struct Planned {
 pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
     let extra = 3 + dice.below(4);
     let mut jobs = Vec::new();
-    for n in 0..4 + extra {
-        let kind = if n < 4 { n } else { dice.below(5) };
-        let at_ms = if n < 4 { 500 + n * span_ms / 5 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
+    for n in 0..5 + extra {
+        let kind = if n < 5 { n } else { dice.below(6) };
+        let at_ms = if n < 5 { 500 + n * span_ms / 6 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
             // One long stage.
-            0 => Shape { tasks: 250 + dice.below(250), partitions: 0, task_ms: 20 + dice.below(80), fail_every: 0, fail_times: 0, max_lease_tasks: lease },
+            0 => Shape { tasks: 250 + dice.below(250), partitions: 0, task_ms: 20 + dice.below(80), fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
             // Map and reduce with an output.
-            1 => Shape { tasks: 60 + dice.below(90), partitions: 3 + dice.below(9) as u32, task_ms: 40 + dice.below(250), fail_every: 0, fail_times: 0, max_lease_tasks: lease },
+            1 => Shape { tasks: 60 + dice.below(90), partitions: 3 + dice.below(9) as u32, task_ms: 40 + dice.below(250), fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
             // Tasks that fail once or twice.
-            2 => Shape { tasks: 40 + dice.below(60), partitions: dice.below(2) as u32 * 4, task_ms: 20 + dice.below(150), fail_every: 7, fail_times: 1 + dice.below(2), max_lease_tasks: lease },
+            2 => Shape { tasks: 40 + dice.below(60), partitions: dice.below(2) as u32 * 4, task_ms: 20 + dice.below(150), fail_every: 7, fail_times: 1 + dice.below(2), max_lease_tasks: lease, ..Shape::default() },
             // A task that never succeeds.
-            3 => Shape { tasks: 30 + dice.below(20), partitions: 0, task_ms: 15, fail_every: 25, fail_times: 1_000, max_lease_tasks: lease },
+            3 => Shape { tasks: 30 + dice.below(20), partitions: 0, task_ms: 15, fail_every: 25, fail_times: 1_000, max_lease_tasks: lease, ..Shape::default() },
+            // A task that kills every executor.
+            4 => Shape { tasks: 25 + dice.below(20), task_ms: 30, fail_every: 20, fail_times: 1_000, kills: true, goes_on: dice.below(2) == 0, max_lease_tasks: lease, ..Shape::default() },
             // Cancelled in the middle.
-            _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease },
+            _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
-        let cancel_after_ms = (kind == 4).then(|| 200 + dice.below(4_000));
+        let cancel_after_ms = (kind == 5).then(|| 200 + dice.below(4_000));
         jobs.push(Planned { at_ms, shape, cancel_after_ms });
     }
     jobs
@@ -62,13 +68,16 @@ impl Shape {
         let map = StageSpec {
             name: "map".into(),
             kernel: kernel("number", KernelKind::Map, &["value"]),
-            params: vec![param("fail_every", self.fail_every), param("fail_times", self.fail_times), param("ms", self.task_ms)],
+            params: vec![param("fail_every", self.fail_every), param("fail_times", self.fail_times), param("kills", u64::from(self.kills)), param("ms", self.task_ms)],
             inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(range)) }],
             partitions: self.partitions,
             max_lease_tasks: self.max_lease_tasks,
             ..StageSpec::default()
         };
         let mut spec = JobSpec { name: "simulated".into(), namespace: "default".into(), stages: vec![map], ..JobSpec::default() };
+        if self.goes_on {
+            spec.set_on_set_aside(OnSetAside::Continue);
+        }
         if self.partitions > 0 {
             spec.stages.push(StageSpec {
                 name: "reduce".into(),
