@@ -60,7 +60,11 @@ impl std::str::FromStr for Bug {
 
     fn from_str(text: &str) -> Result<Bug, String> {
         let known = || Bug::ALL.iter().map(|b| b.name()).collect::<Vec<_>>().join(", ");
-        Bug::ALL.iter().copied().find(|b| b.name() == text).ok_or_else(|| format!("there is no planted bug '{text}'; there are {}", known()))
+        Bug::ALL
+            .iter()
+            .copied()
+            .find(|b| b.name() == text)
+            .ok_or_else(|| format!("there is no planted bug '{text}'; there are {}", known()))
     }
 }
 

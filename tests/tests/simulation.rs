@@ -53,7 +53,9 @@ fn every_planted_bug_is_caught_by_its_stored_seeds() {
     let runs: Vec<(Bug, u64)> = stored.into_iter().flat_map(|(bug, seeds)| seeds.into_iter().map(move |seed| (bug, seed))).collect();
     let missed = in_parallel(&runs, |(bug, seed)| {
         let caught = run_seed(*seed, Options { planted: Some(*bug), tell: false }).is_err();
-        (!caught).then(|| format!("seed {seed} does not see {}; find another with `cargo xtask sim --planted {} --seeds 500`", bug.name(), bug.name()))
+        (!caught).then(|| {
+            format!("seed {seed} does not see {}; find another with `cargo xtask sim --planted {} --seeds 500`", bug.name(), bug.name())
+        })
     });
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }

@@ -35,7 +35,12 @@ impl State {
             next_id: self.next_id,
             jobs: self.jobs.values().map(job_record).collect(),
             workers: self.workers.iter().map(|(id, worker)| worker_record(*id, worker)).collect(),
-            leases: self.leases.iter().filter(|_| !planted::on(Bug::SnapshotLosesLeases)).map(|(id, lease)| lease_record(*id, lease)).collect(),
+            leases: self
+                .leases
+                .iter()
+                .filter(|_| !planted::on(Bug::SnapshotLosesLeases))
+                .map(|(id, lease)| lease_record(*id, lease))
+                .collect(),
             idempotency: self
                 .idempotency
                 .iter()

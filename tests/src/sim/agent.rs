@@ -324,7 +324,7 @@ impl Agent {
     }
 
     pub(super) fn published(job: u64, error: &str) -> Input {
-        Input::Published(PublishReport { job, error: error.into(), retryable: true })
+        Input::Published(PublishReport { job, error: error.into(), retryable: true, ..PublishReport::default() })
     }
 
     /// A worker that has heard nothing for the lease time stops by itself.
@@ -368,7 +368,12 @@ fn concluded(running: &Running, task: u64, over: bool, failure: Option<(FailureC
     progress.blocks.push(BlockIndex { task, ..BlockIndex::default() });
     if running.with_parts {
         let staged_name = format!("part-{task}.{}", running.lease);
-        let part = OutputPart { partition: task as u32, name: format!("part-{task}-{}", running.generation), staged_name, ..OutputPart::default() };
+        let part = OutputPart {
+            partition: task as u32,
+            name: format!("part-{task}-{}", running.generation),
+            staged_name,
+            ..OutputPart::default()
+        };
         progress.parts.push(part);
     }
     progress

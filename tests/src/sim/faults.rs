@@ -9,36 +9,92 @@ use std::time::Duration;
 /// One fault. Times are milliseconds that it lasts; whom it hits is drawn when it happens.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    KillReplica { down: u64 },
-    KillLeader { down: u64 },
-    KillAllReplicas { down: u64 },
-    StopReplica { ms: u64 },
-    StopLeader { ms: u64 },
-    CutReplicas { ms: u64, one_way: bool },
-    IsolateReplica { ms: u64 },
-    LossAndRepeats { ms: u64, loss: u64, repeats: u64 },
-    SlowNetwork { ms: u64, most: u64 },
-    SlowDisk { ms: u64, flush: u64 },
-    FailWrite { torn: bool, down: u64 },
-    FlipBit { bit: u64, down: u64 },
-    ClockJump { hours: i64 },
+    KillReplica {
+        down: u64,
+    },
+    KillLeader {
+        down: u64,
+    },
+    KillAllReplicas {
+        down: u64,
+    },
+    StopReplica {
+        ms: u64,
+    },
+    StopLeader {
+        ms: u64,
+    },
+    CutReplicas {
+        ms: u64,
+        one_way: bool,
+    },
+    IsolateReplica {
+        ms: u64,
+    },
+    LossAndRepeats {
+        ms: u64,
+        loss: u64,
+        repeats: u64,
+    },
+    SlowNetwork {
+        ms: u64,
+        most: u64,
+    },
+    SlowDisk {
+        ms: u64,
+        flush: u64,
+    },
+    FailWrite {
+        torn: bool,
+        down: u64,
+    },
+    FlipBit {
+        bit: u64,
+        down: u64,
+    },
+    ClockJump {
+        hours: i64,
+    },
     AddReplica,
     RemoveReplica,
     HandOver,
-    KillWorker { down: u64, silent: bool },
-    StopWorker { ms: u64 },
+    KillWorker {
+        down: u64,
+        silent: bool,
+    },
+    StopWorker {
+        ms: u64,
+    },
     /// Longer than the lease time: it comes back as a zombie.
-    Zombie { ms: u64 },
+    Zombie {
+        ms: u64,
+    },
     /// The same, but it works on while nobody hears it.
-    CutWorker { ms: u64, up: bool, down: bool },
+    CutWorker {
+        ms: u64,
+        up: bool,
+        down: bool,
+    },
     ResetStream,
     KillExecutor,
-    Goodbye { down: u64 },
-    RepeatReports { ms: u64 },
-    SlowWorkers { ms: u64, most: u64 },
+    Goodbye {
+        down: u64,
+    },
+    RepeatReports {
+        ms: u64,
+    },
+    SlowWorkers {
+        ms: u64,
+        most: u64,
+    },
     /// One worker computes so many times slower.
-    Straggler { ms: u64, times: u64 },
-    CutClient { ms: u64 },
+    Straggler {
+        ms: u64,
+        times: u64,
+    },
+    CutClient {
+        ms: u64,
+    },
 }
 
 impl Fault {

@@ -8,9 +8,7 @@ use openraft::type_config::AsyncRuntime;
 use prost::Message;
 use raftwerk_core::{Applied, JobId, WorkerId};
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{
-    FailureClass, Redirect, SchedulerMessage, WorkerMessage, command::Command, scheduler_message, worker_message,
-};
+use raftwerk_proto::v1::{FailureClass, Redirect, SchedulerMessage, WorkerMessage, command::Command, scheduler_message, worker_message};
 use raftwerk_scheduler::leader::{ConnId, Effect, Input, Leader, RequestId, Timing};
 use raftwerk_scheduler::raft::Replica;
 use raftwerk_scheduler::raft::sim::SimRuntime;
@@ -336,7 +334,8 @@ impl Sim {
     fn fate(&mut self, agent: usize, task: &Finished) -> Option<(FailureClass, u64, &'static str)> {
         for source in &task.sources {
             let holder = self.agents.iter().find(|a| a.id == source.worker);
-            let there = holder.is_some_and(|a| a.alive() && (!a.stopped || a.index == agent) && a.has_shuffle(task.job, task.stage - 1, source));
+            let there =
+                holder.is_some_and(|a| a.alive() && (!a.stopped || a.index == agent) && a.has_shuffle(task.job, task.stage - 1, source));
             if !there {
                 return Some((FailureClass::Source, source.worker, "its shuffle data cannot be fetched"));
             }

@@ -391,7 +391,10 @@ impl Sim {
         if !state.leases.is_empty() {
             return Some(format!("{} leases live", state.leases.len()));
         }
-        replicas.iter().any(|r| r.status().applied < replicas.iter().map(|r| r.status().last_log_index).max().unwrap_or(0)).then(|| "a replica is behind".into())
+        replicas
+            .iter()
+            .any(|r| r.status().applied < replicas.iter().map(|r| r.status().last_log_index).max().unwrap_or(0))
+            .then(|| "a replica is behind".into())
     }
 
     /// Every job that is done has counted each task once; a job that must fail has failed, with a cause.

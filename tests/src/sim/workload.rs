@@ -39,15 +39,56 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
             // One long stage.
-            0 => Shape { tasks: 250 + dice.below(250), partitions: 0, task_ms: 20 + dice.below(80), fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
+            0 => Shape {
+                tasks: 250 + dice.below(250),
+                partitions: 0,
+                task_ms: 20 + dice.below(80),
+                fail_every: 0,
+                fail_times: 0,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // Map and reduce with an output.
-            1 => Shape { tasks: 60 + dice.below(90), partitions: 3 + dice.below(9) as u32, task_ms: 40 + dice.below(250), fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
+            1 => Shape {
+                tasks: 60 + dice.below(90),
+                partitions: 3 + dice.below(9) as u32,
+                task_ms: 40 + dice.below(250),
+                fail_every: 0,
+                fail_times: 0,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // Tasks that fail once or twice.
-            2 => Shape { tasks: 40 + dice.below(60), partitions: dice.below(2) as u32 * 4, task_ms: 20 + dice.below(150), fail_every: 7, fail_times: 1 + dice.below(2), max_lease_tasks: lease, ..Shape::default() },
+            2 => Shape {
+                tasks: 40 + dice.below(60),
+                partitions: dice.below(2) as u32 * 4,
+                task_ms: 20 + dice.below(150),
+                fail_every: 7,
+                fail_times: 1 + dice.below(2),
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // A task that never succeeds.
-            3 => Shape { tasks: 30 + dice.below(20), partitions: 0, task_ms: 15, fail_every: 25, fail_times: 1_000, max_lease_tasks: lease, ..Shape::default() },
+            3 => Shape {
+                tasks: 30 + dice.below(20),
+                partitions: 0,
+                task_ms: 15,
+                fail_every: 25,
+                fail_times: 1_000,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // A task that kills every executor.
-            4 => Shape { tasks: 25 + dice.below(20), task_ms: 30, fail_every: 20, fail_times: 1_000, kills: true, goes_on: dice.below(2) == 0, max_lease_tasks: lease, ..Shape::default() },
+            4 => Shape {
+                tasks: 25 + dice.below(20),
+                task_ms: 30,
+                fail_every: 20,
+                fail_times: 1_000,
+                kills: true,
+                goes_on: dice.below(2) == 0,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // Cancelled in the middle.
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
@@ -68,7 +109,12 @@ impl Shape {
         let map = StageSpec {
             name: "map".into(),
             kernel: kernel("number", KernelKind::Map, &["value"]),
-            params: vec![param("fail_every", self.fail_every), param("fail_times", self.fail_times), param("kills", u64::from(self.kills)), param("ms", self.task_ms)],
+            params: vec![
+                param("fail_every", self.fail_every),
+                param("fail_times", self.fail_times),
+                param("kills", u64::from(self.kills)),
+                param("ms", self.task_ms),
+            ],
             inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(range)) }],
             partitions: self.partitions,
             max_lease_tasks: self.max_lease_tasks,

@@ -44,7 +44,12 @@ impl State {
             state => !speculative && state.is_free_at(self.now),
         });
         let excluded = job.excluded.contains(&worker_id) || job.excluded_devices.contains(&(worker_id, placement.device));
-        if excluded || !stage.open || !(grantable || planted::on(Bug::DoubleGrant)) || !device_fits(spec, device) || worker.is_quarantined(placement.device, self.now) {
+        if excluded
+            || !stage.open
+            || !(grantable || planted::on(Bug::DoubleGrant))
+            || !device_fits(spec, device)
+            || worker.is_quarantined(placement.device, self.now)
+        {
             return None;
         }
         let amount = lease_amount(spec);
