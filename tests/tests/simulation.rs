@@ -1,90 +1,61 @@
-//! Three replicas, two workers, one seed: the leader dies in the middle, and the job ends with every task counted once.
+//! A few seeds of the simulation, and the proof that it can see: every planted bug is caught by its stored seeds.
 //!
-//! `SEED=n cargo test -p raftwerk-tests --test simulation` replays one run.
+//! `cargo xtask sim --seeds 300` runs more of them, `cargo xtask sim --seeds 1 --from S --tell` replays one.
 
-use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{IndexRange, JobSpec, KernelKind, KernelRef, OutputSpec, StageInput, StageOutput, StageSpec};
-use raftwerk_scheduler::raft::sim;
-use raftwerk_tests::sim::{Outcome, Sim};
+use raftwerk_planted::Bug;
+use raftwerk_tests::sim::{Options, planted_seeds, run_seed};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
-    Some(KernelRef { name: name.into(), version: 1, kind: kind.into(), tallies: tallies.iter().map(|t| t.to_string()).collect() })
-}
-
-fn numbers(tasks: u64, partitions: u32) -> JobSpec {
-    let range = IndexRange { start: 0, count: tasks, tasks };
-    let mut spec = JobSpec {
-        name: "numbers".into(),
-        namespace: "default".into(),
-        stages: vec![StageSpec {
-            name: "map".into(),
-            kernel: kernel("number", KernelKind::Map, &["value"]),
-            inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(range)) }],
-            partitions,
-            ..StageSpec::default()
-        }],
-        ..JobSpec::default()
-    };
-    if partitions > 0 {
-        spec.stages.push(StageSpec {
-            name: "reduce".into(),
-            kernel: kernel("gather", KernelKind::Reduce, &[]),
-            inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
-            ..StageSpec::default()
-        });
-        spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), ..OutputSpec::default() });
-    }
-    spec
-}
-
-fn leader_dies_in_the_middle(seed: u64) -> Outcome {
-    sim::run(seed, async move {
-        let mut world = Sim::new(seed, 2).await;
-        world.submit(numbers(400, 0));
-        world.submit(numbers(60, 3));
-        while world.accepted() < 40 {
-            assert!(world.now < 60_000, "nothing starts");
-            world.step().await;
+/// Does `each` for all items on the cores of this machine, and returns what it says of them.
+fn in_parallel<T: Sync>(items: &[T], each: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let said = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(4);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(text) = each(item) {
+                        said.lock().unwrap().push(text);
+                    }
+                }
+            });
         }
-        let leader = world.leader().expect("a leader");
-        world.kill(leader).await;
-        for _ in 0..seed % 700 {
-            world.step().await;
-        }
-        world.kill_worker((seed % 2) as usize);
-        for _ in 0..1500 {
-            world.step().await;
-        }
-        world.restart(leader).await;
-        world.revive_worker((seed % 2) as usize);
-        let outcome = world.run_to_the_end(120_000).await;
-        world.assert_replicas_agree().await;
-        world.assert_counted_once();
-        assert!(outcome.leaderships >= 2, "the leader's death was not noticed");
-        outcome
-    })
-}
-
-/// A seed from the environment, or a few fixed ones.
-fn seeds() -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => vec![1, 2, 3, 8841],
-    }
+    });
+    said.into_inner().unwrap()
 }
 
 #[test]
-fn a_job_survives_the_death_of_its_leader_and_of_a_worker() {
-    for seed in seeds() {
-        println!("replay: SEED={seed} cargo test -p raftwerk-tests --test simulation");
-        let outcome = leader_dies_in_the_middle(seed);
-        println!("seed {seed}: {} simulated ms, {} leaderships", outcome.took_ms, outcome.leaderships);
-    }
+fn seeds_hold_every_promise() {
+    let seeds: Vec<u64> = (1..=16).collect();
+    let broken = in_parallel(&seeds, |seed| {
+        let failure = run_seed(*seed, Options::default()).err()?;
+        Some(format!("seed {seed}: {}\nreplay: {}\n{}", failure.what, failure.replay(), failure.story.join("\n")))
+    });
+    assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let seed = seeds()[0];
-    assert_eq!(leader_dies_in_the_middle(seed), leader_dies_in_the_middle(seed));
-    assert_ne!(leader_dies_in_the_middle(seed).trace, leader_dies_in_the_middle(seed + 1).trace, "the seed decides nothing");
+    let run = |seed| run_seed(seed, Options::default()).map_err(|f| f.what).unwrap();
+    let first = run(77);
+    assert_eq!(run(77), first);
+    assert_ne!(run(78).trace, first.trace, "the seed decides nothing");
+}
+
+#[test]
+fn every_planted_bug_is_caught_by_its_stored_seeds() {
+    let stored = planted_seeds().unwrap();
+    for bug in Bug::ALL {
+        assert!(stored.iter().any(|(b, seeds)| b == bug && !seeds.is_empty()), "no seed is stored for {}", bug.name());
+    }
+    let runs: Vec<(Bug, u64)> = stored.into_iter().flat_map(|(bug, seeds)| seeds.into_iter().map(move |seed| (bug, seed))).collect();
+    let missed = in_parallel(&runs, |(bug, seed)| {
+        let caught = run_seed(*seed, Options { planted: Some(*bug), tell: false }).is_err();
+        (!caught).then(|| {
+            format!("seed {seed} does not see {}; find another with `cargo xtask sim --planted {} --seeds 500`", bug.name(), bug.name())
+        })
+    });
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }

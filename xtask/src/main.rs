@@ -4,6 +4,7 @@
 
 mod command;
 mod sample_data;
+mod simulation;
 mod vulkan;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ cargo xtask test [-- ARGS]  build everything and run all tests; ARGS go to `carg
 cargo xtask check           format, lints, documentation, licences and tests; writes nothing into the tree
 cargo xtask lint            the same without the tests
 cargo xtask chaos [FLAGS]   break a real cluster while jobs run and check what its clients were told; --help tells the flags
+cargo xtask sim --seeds N   N seeds of the deterministic simulation, from --from S on; --planted all shows that it can see
+cargo xtask soak --minutes M fresh seeds as long as told; writes tests/soak.txt
 cargo xtask fix             what `check` would complain about and a program can repair
 cargo xtask sample-data     write examples/data again (deterministic)";
 
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
         "check" => lint().and_then(|()| test(&rest)),
         "lint" => lint(),
         "chaos" => chaos(&rest),
+        "sim" => simulation::sim(&rest),
+        "soak" => simulation::soak(&rest),
         "fix" => fix(),
         "sample-data" => sample_data::write(&root()),
         _ => Err(USAGE.to_owned()),

@@ -4,6 +4,7 @@ use crate::ids::{TaskRange, WorkerId};
 use crate::job::Job;
 use crate::stage::TaskState;
 use crate::state::State;
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{Report, ShuffleCopies};
 
 /// Workers named to an agent for one copy: the first that takes it is enough.
@@ -43,6 +44,9 @@ impl Job {
                 let TaskState::Accepted { worker: original, copy, generation } = state else { continue };
                 let left = if original == worker { copy } else { original };
                 if left == WorkerId(0) {
+                    if planted::on(Bug::LoseGeneration) {
+                        continue;
+                    }
                     given.lost += range.count();
                     made_again = true;
                     stage.counted.set(range, true);

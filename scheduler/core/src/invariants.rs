@@ -8,13 +8,18 @@ use std::collections::BTreeMap;
 
 /// All promises that one state can show.
 pub fn check(state: &State) -> Result<(), String> {
+    check_cheap(state)?;
+    snapshot_restores_the_same_state(state)
+}
+
+/// All of them but the one that encodes and decodes the whole state.
+pub fn check_cheap(state: &State) -> Result<(), String> {
     counts_sum_to_the_total(state)?;
     leased_tasks_have_live_leases(state)?;
     set_aside_tasks_have_their_evidence(state)?;
     device_use_equals_its_leases(state)?;
     no_device_holds_more_than_it_has(state)?;
-    ended_jobs_hold_nothing(state)?;
-    snapshot_restores_the_same_state(state)
+    ended_jobs_hold_nothing(state)
 }
 
 pub fn counts_sum_to_the_total(state: &State) -> Result<(), String> {

@@ -11,6 +11,7 @@ use crate::trouble::{Evidence, Standing, Suspicions};
 use crate::view::{job_state, set_aside_records, tally_totals};
 use crate::worker::Worker;
 use prost::Message;
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, task_interval};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -34,7 +35,12 @@ impl State {
             next_id: self.next_id,
             jobs: self.jobs.values().map(job_record).collect(),
             workers: self.workers.iter().map(|(id, worker)| worker_record(*id, worker)).collect(),
-            leases: self.leases.iter().map(|(id, lease)| lease_record(*id, lease)).collect(),
+            leases: self
+                .leases
+                .iter()
+                .filter(|_| !planted::on(Bug::SnapshotLosesLeases))
+                .map(|(id, lease)| lease_record(*id, lease))
+                .collect(),
             idempotency: self
                 .idempotency
                 .iter()

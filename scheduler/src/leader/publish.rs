@@ -7,6 +7,7 @@
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId};
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down};
 use std::collections::BTreeMap;
 
@@ -51,7 +52,12 @@ impl Publishing {
 
 impl Leader {
     pub(super) fn start_publishing(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
-        for job in state.active_jobs().filter(|j| j.phase == Phase::Publishing) {
+        // [`Bug::PublishEarly`]: the last reports are on their way, so why wait.
+        let nearly = |j: &Job| {
+            let last = j.stages.last();
+            planted::on(Bug::PublishEarly) && j.spec.output.is_some() && last.is_some_and(|s| s.accepted() + s.leased() == s.tasks().len())
+        };
+        for job in state.active_jobs().filter(|j| j.phase == Phase::Publishing || nearly(j)) {
             let attempt = self.publishing.attempts.entry(job.id).or_insert(Attempt {
                 conn: None,
                 tries: 0,

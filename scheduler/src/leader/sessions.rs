@@ -5,6 +5,7 @@ use super::{ConnId, Effect, Leader};
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId};
 use raftwerk_liveness::Detector;
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, Hello, Load, command::Command, scheduler_message as down, worker_message as up};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -223,7 +224,11 @@ impl Leader {
                 // Results from before this registration come right behind the hello; apply fences or accepts them by their lease.
                 let session = entry.session.unwrap_or_default();
                 for chunk in chunks_below_one_entry(reports.reports) {
-                    let sequences = chunk.iter().map(|r| r.sequence).collect();
+                    let sequences: Vec<u64> = chunk.iter().map(|r| r.sequence).collect();
+                    if planted::on(Bug::AckEarly) {
+                        let message = down::Message::ReportAck(wire::ReportAck { sequences: sequences.clone() });
+                        effects.push(Effect::Send { conn, message });
+                    }
                     let command = Command::ReportResults(wire::ReportResults { worker: worker.0, session: session.0, reports: chunk });
                     self.batch.push(command, Waiter::Reports { conn, sequences });
                 }
@@ -250,6 +255,11 @@ impl Leader {
                 self.on_worker_disconnected(now, conn, effects);
                 self.sessions.lost_at.insert(worker, now);
             }
+        }
+        if planted::on(Bug::ExpireByWallClock) {
+            let ttl = self.timing.lease_ttl_ms;
+            let old = state.leases.values().filter(|l| l.granted_at.0 + ttl < state.now.0);
+            self.sessions.lost_at.extend(old.map(|l| (l.worker, now)));
         }
         let lost: Vec<WorkerId> = self.sessions.lost_at.iter().filter(|(_, at)| **at <= now).map(|(w, _)| *w).collect();
         for worker in lost {

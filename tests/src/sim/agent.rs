@@ -1,54 +1,115 @@
-//! A worker: the agent session that ships, and executors that only take time.
+//! A worker: the agent session that ships, and executors that take time and sometimes fail.
 
+use super::audit::{audit, value_of};
+use super::wire::Delivery;
 use raftwerk_core::LeaseId;
 use raftwerk_proto::v1::{
-    BlockIndex, Capacity, Device, Hello, InputListing, LeaseProgress, OutputPart, PublishReport, TallyValues, TaskResults,
+    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, LeaseProgress, ListInputs, OutputPart, PublishReport,
+    ShuffleSource, StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
 };
-use raftwerk_scheduler::leader::ConnId;
 use raftwerk_worker::session::{AgentSession, Effect, Input};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One stream between an agent and a replica; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Link(pub(super) u64);
 
-/// How long a task of the simulation takes.
-const TASK_MS: u64 = 3;
+/// A worker may go on this long after its lease time without having heard anything; more is a broken promise.
+const FENCE_SLACK_MS: u64 = 1_500;
 
-struct Running {
-    lease: LeaseId,
+/// A lease at the executor.
+pub(super) struct Running {
+    pub(super) lease: LeaseId,
+    pub(super) job: u64,
+    pub(super) stage: u32,
+    generation: u32,
     next_task: u64,
     end: u64,
     tallies: usize,
     with_parts: bool,
+    keeps_shuffle: bool,
+    task_ms: u64,
+    /// Every so-manieth task fails this often before it succeeds; see [`super::workload`].
+    fail_every: u64,
+    fail_times: u64,
+    kills: bool,
+    pub(super) sources: Vec<ShuffleSource>,
+    pending: Vec<LeaseProgress>,
+}
+
+/// A task that an executor has come to the end of.
+pub(super) struct Finished {
+    pub(super) job: u64,
+    pub(super) stage: u32,
+    pub(super) task: u64,
+    pub(super) fail_every: u64,
+    pub(super) fail_times: u64,
+    pub(super) kills: bool,
+    pub(super) sources: Vec<ShuffleSource>,
 }
 
 pub(super) struct Agent {
+    pub(super) index: usize,
     pub(super) id: u64,
     pub(super) link: Link,
-    /// The replica and connection at the other end, once accepted.
-    pub(super) conn: Option<(u64, ConnId)>,
+    /// The replica at the other end of the link.
+    pub(super) replica: u64,
     session: Option<AgentSession>,
-    incarnation: u64,
+    pub(super) incarnation: u64,
     /// Leases in the order they came; the first one runs.
-    queue: Vec<Running>,
+    queue: VecDeque<Running>,
     next_done: u64,
     dial: Option<(u64, Option<String>)>,
+    pub(super) stopped: bool,
+    pub(super) backlog: Vec<Delivery>,
+    started: BTreeSet<LeaseId>,
+    /// Sequence numbers of this process and the leases they report.
+    sequences: BTreeMap<u64, LeaseId>,
+    /// Shuffle data of this process: (job, stage, task).
+    shuffle: BTreeSet<(u64, u32, u64)>,
+    last_heard: u64,
+    resumed_at: u64,
+    /// Reports gather this many tasks.
+    batch: usize,
+    pub(super) repeat_reports: bool,
+    /// How many times longer than elsewhere a task takes here.
+    pub(super) slowness: u64,
 }
 
 impl Agent {
-    pub(super) fn new(id: u64) -> Agent {
-        let mut agent = Agent { id, link: Link(0), conn: None, session: None, incarnation: 0, queue: Vec::new(), next_done: 0, dial: None };
-        agent.revive();
+    pub(super) fn new(index: usize, id: u64) -> Agent {
+        let mut agent = Agent {
+            index,
+            id,
+            link: Link(0),
+            replica: 0,
+            session: None,
+            incarnation: 0,
+            queue: VecDeque::new(),
+            next_done: 0,
+            dial: None,
+            stopped: false,
+            backlog: Vec::new(),
+            started: BTreeSet::new(),
+            sequences: BTreeMap::new(),
+            shuffle: BTreeSet::new(),
+            last_heard: 0,
+            resumed_at: 0,
+            batch: 1 + index % 4,
+            repeat_reports: false,
+            slowness: 1,
+        };
+        agent.revive(0);
         agent
     }
 
-    pub(super) fn revive(&mut self) {
+    /// A new process.
+    pub(super) fn revive(&mut self, now: u64) {
         self.incarnation += 1;
         let device = Device {
             class: "cpu".into(),
             name: "simulated".into(),
-            capacity: Some(Capacity { milli_cpu: 1000, memory_bytes: 1 << 30, slots: 16 }),
+            capacity: Some(Capacity { milli_cpu: 1000, memory_bytes: 1 << 30, slots: 8 }),
             kernels: vec!["number@1".into(), "gather@1".into()],
             parallelism: 1,
             ..Device::default()
@@ -61,26 +122,59 @@ impl Agent {
             devices: vec![device],
             ..Hello::default()
         });
-        let effects = session.handle(0, Input::Start);
+        let effects = session.handle(now, Input::Start);
         self.session = Some(session);
+        self.last_heard = now;
         for effect in effects {
             if let Effect::Connect { address, .. } = effect {
-                self.dial = Some((0, address));
+                self.dial = Some((now, address));
             }
         }
     }
 
+    pub(super) fn alive(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// The process is gone, with everything it knew.
-    pub(super) fn die(&mut self) -> Option<(u64, ConnId)> {
+    pub(super) fn die(&mut self) {
         self.session = None;
+        self.stopped = false;
         self.queue.clear();
+        self.started.clear();
+        self.sequences.clear();
+        self.shuffle.clear();
+        self.backlog.clear();
         self.dial = None;
         self.link = Link(0);
-        self.conn.take()
     }
 
     pub(super) fn handle(&mut self, now: u64, input: Input) -> Vec<Effect> {
         self.session.as_mut().map(|s| s.handle(now, input)).unwrap_or_default()
+    }
+
+    /// Notes what a message says before the session takes it.
+    pub(super) fn hears(&mut self, now: u64, message: &scheduler_message::Message) {
+        self.last_heard = now;
+        if let scheduler_message::Message::ReportAck(ack) = message {
+            for sequence in &ack.sequences {
+                if let Some(lease) = self.sequences.get(sequence) {
+                    audit(|a| a.report_acknowledged(self.id, *lease, *sequence));
+                }
+            }
+        }
+    }
+
+    /// Notes what is sent.
+    pub(super) fn says(&mut self, message: &WorkerMessage) {
+        if let Some(worker_message::Message::Reports(reports)) = &message.message {
+            for report in &reports.reports {
+                let lease = report.lease.unwrap_or_default().into();
+                if self.sequences.insert(report.sequence, lease).is_some() {
+                    audit(|a| a.counters.kept_reports_offered += 1);
+                }
+            }
+        }
     }
 
     /// A dial that is due.
@@ -95,81 +189,192 @@ impl Agent {
         self.dial = Some((at, address));
     }
 
-    /// What time brings: ticks and finished tasks.
-    pub(super) fn step(&mut self, now: u64) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if self.session.as_ref().and_then(|s| s.wake_at()).is_some_and(|at| at <= now) {
-            effects.extend(self.handle(now, Input::Tick));
-        }
-        if let Some(running) = self.queue.first_mut()
-            && now >= self.next_done
-        {
-            let task = running.next_task;
-            running.next_task += 1;
-            self.next_done = now + TASK_MS;
-            let over = running.next_task == running.end;
-            let progress = finished(running, task, over);
-            if over {
-                self.queue.remove(0);
-            }
-            effects.extend(self.handle(now, Input::Progress(vec![progress])));
-        }
-        effects
+    pub(super) fn left_leader(&self) -> Option<&str> {
+        self.session.as_ref()?.left_leader()
     }
 
-    pub(super) fn start(&mut self, now: u64, grant: &raftwerk_proto::v1::Grant, stage: &raftwerk_proto::v1::StageInfo) {
-        let spec = stage.spec.clone().unwrap_or_default();
-        if self.queue.is_empty() {
-            self.next_done = now + TASK_MS;
+    /// When something is to do without a message.
+    pub(super) fn wakes_at(&self) -> u64 {
+        let Some(session) = self.session.as_ref().filter(|_| !self.stopped) else { return u64::MAX };
+        let tick = session.wake_at().unwrap_or(u64::MAX);
+        let dial = self.dial.as_ref().map_or(u64::MAX, |(at, _)| *at);
+        let done = if self.queue.is_empty() { u64::MAX } else { self.next_done };
+        tick.min(dial).min(done)
+    }
+
+    pub(super) fn tick_due(&self, now: u64) -> bool {
+        self.session.as_ref().and_then(|s| s.wake_at()).is_some_and(|at| at <= now)
+    }
+
+    /// The process wakes after a stop. Its executors stood still too.
+    pub(super) fn go_on(&mut self, now: u64) -> Vec<Delivery> {
+        self.stopped = false;
+        self.resumed_at = now;
+        self.next_done = self.next_done.max(now);
+        std::mem::take(&mut self.backlog)
+    }
+
+    /// The task whose time is over, if there is one.
+    pub(super) fn finished(&mut self, now: u64) -> Option<Finished> {
+        let running = self.queue.front_mut().filter(|_| now >= self.next_done)?;
+        let task = running.next_task;
+        running.next_task += 1;
+        self.next_done = now + running.task_ms * self.slowness;
+        Some(Finished {
+            job: running.job,
+            stage: running.stage,
+            task,
+            fail_every: running.fail_every,
+            fail_times: running.fail_times,
+            kills: running.kills,
+            sources: running.sources.clone(),
+        })
+    }
+
+    /// Puts the task's end into what the session is told, in batches.
+    pub(super) fn conclude(&mut self, task: u64, failure: Option<(FailureClass, u64, &str)>) -> Vec<LeaseProgress> {
+        let Some(running) = self.queue.front_mut() else { return Vec::new() };
+        let over = running.next_task == running.end;
+        if failure.is_none() {
+            audit(|a| a.computed(running.lease, task));
+            if running.keeps_shuffle {
+                self.shuffle.insert((running.job, running.stage, task));
+            }
         }
-        self.queue.push(Running {
-            lease: grant.lease.unwrap_or_default().into(),
+        running.pending.push(concluded(running, task, over, failure));
+        if !over && running.pending.len() < self.batch {
+            return Vec::new();
+        }
+        let progress = std::mem::take(&mut running.pending);
+        if over {
+            self.queue.pop_front();
+        }
+        progress
+    }
+
+    pub(super) fn start(&mut self, now: u64, grant: &Grant, stage: &StageInfo) {
+        let spec = stage.spec.clone().unwrap_or_default();
+        let param = |name: &str| spec.params.iter().find(|p| p.name == name).and_then(|p| p.value.parse().ok()).unwrap_or_default();
+        let task_ms = std::cmp::max(1, param("ms"));
+        let lease: LeaseId = grant.lease.unwrap_or_default().into();
+        audit(|a| {
+            a.lease_starts(self.id, lease);
+            if !self.started.insert(lease) {
+                a.violate("a_lease_is_started_once", format!("worker {} starts lease {lease} again", self.id));
+            }
+        });
+        if self.queue.is_empty() {
+            self.next_done = now + task_ms * self.slowness;
+        }
+        self.queue.push_back(Running {
+            lease,
+            job: grant.job,
+            stage: grant.stage,
+            generation: grant.generation,
             next_task: grant.first_task,
             end: grant.first_task + grant.task_count,
-            tallies: spec.kernel.map_or(0, |k| k.tallies.len()),
+            tallies: spec.kernel.as_ref().map_or(0, |k| k.tallies.len()),
             with_parts: stage.output.is_some(),
+            keeps_shuffle: spec.partitions > 0,
+            task_ms,
+            fail_every: param("fail_every"),
+            fail_times: param("fail_times"),
+            kills: param("kills") != 0,
+            sources: grant.sources.clone(),
+            pending: Vec::new(),
         });
     }
 
     /// Drops what has not run and says so with the final message.
     pub(super) fn stop(&mut self, now: u64, lease: LeaseId) -> Vec<Effect> {
-        self.queue.retain(|r| r.lease != lease);
-        let last = LeaseProgress { lease: Some(lease.into()), final_report: true, ..LeaseProgress::default() };
-        self.handle(now, Input::Progress(vec![last]))
+        let mut progress: Vec<LeaseProgress> = Vec::new();
+        if let Some(at) = self.queue.iter().position(|r| r.lease == lease)
+            && let Some(running) = self.queue.remove(at)
+        {
+            progress = running.pending;
+            if at == 0 {
+                self.next_done = now + self.queue.front().map_or(0, |r| r.task_ms) * self.slowness;
+            }
+        }
+        progress.push(LeaseProgress { lease: Some(lease.into()), final_report: true, ..LeaseProgress::default() });
+        self.handle(now, Input::Progress(progress))
     }
 
-    pub(super) fn listing(request: &raftwerk_proto::v1::ListInputs) -> Input {
+    /// The executor dies under its leases: over this task, or over the one that runs.
+    pub(super) fn executor_dies(&mut self, now: u64, task: Option<u64>) -> Vec<Effect> {
+        let running = self.queue.front().map(|r| (r.lease.into(), task.unwrap_or(r.next_task), 1));
+        // What it had handed over already is the agent's.
+        let progress: Vec<LeaseProgress> = self.queue.drain(..).flat_map(|r| r.pending).collect();
+        let mut effects = self.handle(now, Input::Progress(progress));
+        let running = running.into_iter().collect();
+        effects.extend(self.handle(now, Input::ExecutorLost { device: 0, message: "killed".into(), running, charged: true }));
+        effects
+    }
+
+    pub(super) fn release(&mut self, job: u64) {
+        self.shuffle.retain(|(of, _, _)| *of != job);
+    }
+
+    pub(super) fn has_shuffle(&self, job: u64, stage: u32, source: &ShuffleSource) -> bool {
+        (source.first_task..source.first_task + source.task_count).all(|task| self.shuffle.contains(&(job, stage, task)))
+    }
+
+    pub(super) fn listing(request: &ListInputs) -> Input {
         Input::Listing(InputListing { request: request.request, inputs: request.inputs.clone(), ..InputListing::default() })
     }
 
-    pub(super) fn published(job: u64) -> Input {
-        Input::Published(PublishReport { job, ..PublishReport::default() })
+    pub(super) fn published(job: u64, error: &str) -> Input {
+        Input::Published(PublishReport { job, error: error.into(), retryable: true, ..PublishReport::default() })
+    }
+
+    /// A worker that has heard nothing for the lease time stops by itself.
+    pub(super) fn check_fence(&self, now: u64, lease_ttl_ms: u64) {
+        let limit = lease_ttl_ms + FENCE_SLACK_MS;
+        if !self.queue.is_empty() && now > self.last_heard + limit && now > self.resumed_at + FENCE_SLACK_MS && !self.stopped {
+            let silent = now - self.last_heard;
+            audit(|a| a.violate("an_unheard_worker_stops", format!("worker {} runs leases after {silent} ms of silence", self.id)));
+        }
     }
 
     pub(super) fn describe(&self) -> String {
-        let held: BTreeMap<String, usize> = BTreeMap::from([("held".into(), self.session.as_ref().map_or(0, |s| s.held().count()))]);
+        let held = self.session.as_ref().map_or(0, |s| s.held().count());
+        let unacknowledged = self.session.as_ref().map_or(0, |s| s.unacknowledged());
+        let state = if self.alive() { "alive" } else { "dead" };
         format!(
-            "agent {} link {:?} {held:?} unacknowledged {}",
+            "worker {} {state} stopped {} link {:?} to {} held {held} unacknowledged {unacknowledged} queue {}",
             self.id,
+            self.stopped,
             self.link,
-            self.session.as_ref().map_or(0, |s| s.unacknowledged())
+            self.replica,
+            self.queue.len()
         )
     }
 }
 
-fn finished(running: &Running, task: u64, over: bool) -> LeaseProgress {
-    let parts = if running.with_parts {
-        vec![OutputPart { partition: task as u32, name: format!("part-{task}"), ..OutputPart::default() }]
-    } else {
-        vec![]
-    };
-    LeaseProgress {
+fn concluded(running: &Running, task: u64, over: bool, failure: Option<(FailureClass, u64, &str)>) -> LeaseProgress {
+    let mut progress = LeaseProgress {
         lease: Some(running.lease.into()),
-        results: vec![TaskResults { first_task: task, task_count: 1, tallies: vec![TallyValues { values: vec![task] }; running.tallies] }],
-        blocks: vec![BlockIndex { task, ..BlockIndex::default() }],
-        parts,
         final_report: over,
-        busy_ns: TASK_MS * 1_000_000,
+        busy_ns: running.task_ms * 1_000_000,
         ..LeaseProgress::default()
+    };
+    if let Some((class, source_worker, message)) = failure {
+        let failure = TaskFailure { first_task: task, task_count: 1, class: class.into(), message: message.into(), source_worker };
+        progress.failures.push(failure);
+        return progress;
     }
+    let tallies = vec![TallyValues { values: vec![value_of(task)] }; running.tallies];
+    progress.results.push(TaskResults { first_task: task, task_count: 1, tallies });
+    progress.blocks.push(BlockIndex { task, ..BlockIndex::default() });
+    if running.with_parts {
+        let staged_name = format!("part-{task}.{}", running.lease);
+        let part = OutputPart {
+            partition: task as u32,
+            name: format!("part-{task}-{}", running.generation),
+            staged_name,
+            ..OutputPart::default()
+        };
+        progress.parts.push(part);
+    }
+    progress
 }

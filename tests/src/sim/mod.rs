@@ -1,182 +1,185 @@
-//! The control plane under a seed: three replicas with real Raft, real leader loops, real agent sessions. Replaced are the clock, the
-//! network between all of them, the disks under Raft's log, and the executors (a task takes a while and returns its number).
+//! The whole control plane under a seed: replicas with real Raft, real leader loops, real agent sessions, clients that repeat, cancel and
+//! look. Replaced are the clock, the network between all of them, the disks under Raft's log, and the executors (a task takes a while
+//! and returns its number). Decision 0005 lists every replacement.
 //!
-//! Time moves in steps of one simulated millisecond. After every step the promises of [`raftwerk_core::invariants`] are checked on every
-//! replica whose state moved.
+//! ```text
+//! workload   the jobs            audit     sees every applied entry and judges it
+//! faults     the plan of faults  members   replicas come, go and are replaced
+//! client     submit, cancel, look            lead      leader loops where their edge would be
+//! agent      worker sessions     wire      messages under way
+//! run        one seed from its beginning to its verdict
+//! ```
 
 mod agent;
+mod audit;
+mod client;
+mod counters;
+mod faults;
 mod lead;
+mod members;
+mod run;
 mod wire;
+mod workload;
+
+pub use counters::Counters;
+pub use faults::Fault;
+pub use run::{Failure, Options, Report, planted_seeds, run_seed};
 
 use agent::Agent;
-use lead::LeaderHost;
+use audit::{Watched, audit};
+use client::Client;
+use faults::Undo;
+use lead::{Greeting, LeaderHost};
+use members::Members;
+use openraft::async_runtime::Instant;
 use openraft::type_config::AsyncRuntime;
-use raftwerk_core::{JobId, Phase, State, invariants};
-use raftwerk_proto::v1::JobSpec;
-use raftwerk_scheduler::leader::{Answer, Input, RequestId, Timing};
-use raftwerk_scheduler::machine::Replicated;
+use raftwerk_core::Phase;
+use raftwerk_core::stage::TaskState;
+use raftwerk_scheduler::leader::Leader;
 use raftwerk_scheduler::raft::sim::{Dice, SimCluster, SimRuntime};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wire::{Delivery, Wire};
 
-/// What one simulation did, for comparing two runs of a seed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Hash over every message delivered and every leadership seen, with their times.
-    pub trace: String,
-    /// Simulated milliseconds until the last job ended.
-    pub took_ms: u64,
-    pub leaderships: u64,
-}
+/// How long a flush takes on a disk in good order.
+const FLUSH: Duration = Duration::from_micros(300);
+/// Ids as the cluster mints them, above the replicas'.
+const FIRST_WORKER: u64 = 10_000;
+/// The simulated edges look around at least this often.
+const LONGEST_STEP_MS: u64 = 10;
+/// Lines of the story that a failure tells.
+const STORY_LINES: usize = 200;
 
-/// A submit that is repeated with its idempotency key until it is acknowledged, as the command line does.
-struct Submit {
-    spec: JobSpec,
-    key: String,
-    asked: Option<(u64, RequestId)>,
-    job: Option<JobId>,
-}
+/// Replicas that stopped by themselves: id, number of the start, cause.
+type Stopped = Arc<Mutex<Vec<(u64, u64, String)>>>;
 
-pub struct Sim {
-    pub now: u64,
-    pub cluster: SimCluster<Replicated>,
+pub(crate) struct Sim {
+    now: u64,
+    begun: <SimRuntime as AsyncRuntime>::Instant,
+    cluster: SimCluster<Watched>,
     dice: Dice,
     wire: Wire,
     leaders: BTreeMap<u64, LeaderHost>,
+    /// Leader loops of past leaderships, for a planted bug.
+    retired: BTreeMap<u64, Leader>,
+    greetings: Vec<Greeting>,
     agents: Vec<Agent>,
-    submits: Vec<Submit>,
-    seen: BTreeMap<u64, State>,
+    clients: Vec<Client>,
+    members: Members,
+    plan: VecDeque<(u64, Fault)>,
+    undo: BTreeMap<(u64, u64), Undo>,
+    /// Messages for replicas that stand still.
+    frozen: Vec<Delivery>,
+    /// Milliseconds that a replica's wall clock is off.
+    skew: BTreeMap<u64, i64>,
+    /// Replicas whose next write fails, and how long they stay down then.
+    failing: BTreeMap<u64, u64>,
+    stopped: Stopped,
+    starts: BTreeMap<u64, u64>,
+    /// Failed attempts of tasks, by (job, stage, task).
+    attempts: BTreeMap<(u64, u32, u64), u64>,
+    read_floor: u64,
+    counted_reads: u64,
+    calm_after: u64,
+    installed: u64,
     trace: Sha256,
     next_number: u64,
-    leaderships: u64,
+    story: VecDeque<String>,
+    tell: bool,
+}
+
+fn address(id: u64) -> String {
+    format!("replica-{id}:7070")
+}
+
+fn id_of(address: &str) -> Option<u64> {
+    address.strip_prefix("replica-")?.split(':').next()?.parse().ok()
+}
+
+fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    drop(SimRuntime::spawn(future));
 }
 
 impl Sim {
     /// Three replicas, and workers with one CPU device each.
-    pub async fn new(seed: u64, workers: u64) -> Sim {
-        let cluster = SimCluster::new(seed, 3).await;
+    async fn new(seed: u64, tell: bool) -> Sim {
+        audit::begin();
+        let mut dice = Dice::new(seed ^ 0x5157_4552);
+        let every = 30 + dice.below(200);
+        let keep = dice.below(20);
+        let cluster = SimCluster::with_settings(seed, 3, move |config| {
+            config.snapshot_every_entries = every;
+            config.keep_entries = keep;
+        })
+        .await;
         let mut sim = Sim {
             now: 0,
+            begun: <SimRuntime as AsyncRuntime>::Instant::now(),
             cluster,
-            dice: Dice::new(seed ^ 0x5157_4552),
+            dice,
             wire: Wire::default(),
             leaders: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            greetings: Vec::new(),
             agents: Vec::new(),
-            submits: Vec::new(),
-            seen: BTreeMap::new(),
+            clients: Vec::new(),
+            members: Members::new([1, 2, 3]),
+            plan: VecDeque::new(),
+            undo: BTreeMap::new(),
+            frozen: Vec::new(),
+            skew: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            stopped: Stopped::default(),
+            starts: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            read_floor: 0,
+            counted_reads: 0,
+            calm_after: 0,
+            installed: 0,
             trace: Sha256::new(),
             next_number: 1,
-            leaderships: 0,
+            story: VecDeque::new(),
+            tell,
         };
-        // Ids as the cluster mints them, above the replicas'.
-        sim.agents = (0..workers).map(|n| Agent::new(10 + n)).collect();
+        let workers = 3 + sim.dice.below(4);
+        sim.agents = (0..workers).map(|n| Agent::new(n as usize, FIRST_WORKER + n)).collect();
+        for id in 1..=3 {
+            sim.watch(id);
+        }
         sim
     }
 
-    /// Hands a job to the cluster; it is submitted again until some leader has acknowledged it.
-    pub fn submit(&mut self, spec: JobSpec) {
-        let key = format!("submit-{}", self.submits.len());
-        self.submits.push(Submit { spec, key, asked: None, job: None });
-    }
-
-    /// Kills a replica as a power cut does. Its leader loop and the sessions with it are gone.
-    pub async fn kill(&mut self, id: u64) {
-        self.note(&format!("kill {id}"));
-        self.drop_leader(id);
-        self.cluster.kill(id).await;
-        self.seen.remove(&id);
-    }
-
-    pub async fn restart(&mut self, id: u64) {
-        self.note(&format!("restart {id}"));
-        self.cluster.restart(id).await.expect("a killed replica starts again on its disk");
-    }
-
-    /// The machine of a worker dies; another process takes its place later with [`Sim::revive_worker`].
-    pub fn kill_worker(&mut self, index: usize) {
-        self.note(&format!("kill worker {index}"));
-        if let Some((replica, conn)) = self.agents[index].die() {
-            self.wire.send(self.now, &mut self.dice, Delivery::Hangup { replica, conn });
-        }
-    }
-
-    pub fn revive_worker(&mut self, index: usize) {
-        self.note(&format!("revive worker {index}"));
-        self.agents[index].revive();
-    }
-
     /// The replica that leads now, if any does.
-    pub fn leader(&self) -> Option<u64> {
-        self.leaders.iter().max_by_key(|(_, host)| host.term).map(|(id, _)| *id)
-    }
-
-    /// Accepted tasks of the first submitted job, as the leader sees it.
-    pub fn accepted(&self) -> u64 {
-        let state = self.leader().and_then(|id| self.cluster.replica(id)).map(|r| r.state().read().unwrap().0.clone());
-        state.map_or(0, |s| s.jobs.get(&JobId(1)).map_or(0, |j| j.stages.iter().map(|s| s.accepted()).sum()))
-    }
-
-    /// Every submit is acknowledged and every job has ended.
-    pub fn all_ended(&self) -> bool {
-        let Some(replica) = self.leader().and_then(|id| self.cluster.replica(id)) else { return false };
-        let state = replica.state().read().unwrap();
-        self.submits.iter().all(|s| s.job.is_some_and(|job| state.0.jobs.get(&job).is_some_and(|j| j.phase.ended_at().is_some())))
-    }
-
-    /// One simulated millisecond.
-    pub async fn step(&mut self) {
-        self.now += 1;
-        self.follow_leadership();
-        for delivery in self.wire.due(self.now) {
-            self.deliver(delivery);
-        }
-        self.repeat_submits();
-        for agent in 0..self.agents.len() {
-            let effects = self.agents[agent].step(self.now);
-            self.perform_agent(agent, effects);
-        }
-        let replicas: Vec<u64> = self.leaders.keys().copied().collect();
-        for id in replicas {
-            self.step_leader(id);
-        }
-        self.check();
-        SimRuntime::sleep(Duration::from_millis(1)).await;
-    }
-
-    /// Runs until every job ended, or panics with the state when it takes too long.
-    pub async fn run_to_the_end(&mut self, limit_ms: u64) -> Outcome {
-        let until = self.now + limit_ms;
-        while !self.all_ended() {
-            assert!(self.now < until, "jobs did not end within {limit_ms} simulated ms: {:#?}", self.describe());
-            self.step().await;
-        }
-        Outcome { trace: format!("{:x}", self.trace.clone().finalize()), took_ms: self.now, leaderships: self.leaderships }
-    }
-
-    /// Waits until all running replicas applied the same entries, and compares their state hashes.
-    pub async fn assert_replicas_agree(&mut self) {
-        let last = self.cluster.running().map(|r| r.status().last_log_index).max().unwrap_or(0);
-        self.cluster.applied_everywhere(last).await;
-        let hashes: Vec<String> = self.cluster.running().map(|r| r.state().read().unwrap().0.hash()).collect();
-        assert!(hashes.windows(2).all(|w| w[0] == w[1]), "equal index, different state: {hashes:?}");
-    }
-
-    /// Every submitted job is done, and its tally is what `n` tasks that return their numbers must give.
-    pub fn assert_counted_once(&self) {
-        let replica = self.cluster.running().next().expect("a running replica");
-        let state = replica.state().read().unwrap();
-        assert_eq!(state.0.jobs.len(), self.submits.len(), "a submit was lost or taken twice");
-        for job in state.0.jobs.values() {
-            assert!(matches!(job.phase, Phase::Done { .. }), "job {}: {:?}", job.id, job.phase);
-            let n = u128::from(job.stages[0].tasks().len());
-            assert_eq!(job.stages[0].tallies[0], n * (n - 1) / 2, "job {}", job.id);
-        }
+    fn leader(&self) -> Option<u64> {
+        let able = self.leaders.iter().filter(|(id, _)| !self.cluster.is_stopped(**id));
+        able.max_by_key(|(_, host)| host.term).map(|(id, _)| *id)
     }
 
     fn note(&mut self, what: &str) {
         self.trace.update(format!("{} {what}\n", self.now));
+    }
+
+    fn note_delivery(&mut self, delivery: &Delivery) {
+        self.trace.update(self.now.to_le_bytes());
+        delivery.digest().iter().for_each(|part| self.trace.update(part.to_le_bytes()));
+        if self.tell {
+            println!("{:>7} {}", self.now, delivery.words());
+        }
+    }
+
+    /// A line of the story that is told when the seed fails.
+    fn say(&mut self, what: String) {
+        self.note(&what);
+        if self.tell {
+            println!("{:>7} {what}", self.now);
+        }
+        self.story.push_back(format!("{:>7} {what}", self.now));
+        if self.story.len() > STORY_LINES {
+            self.story.pop_front();
+        }
     }
 
     fn number(&mut self) -> u64 {
@@ -184,11 +187,83 @@ impl Sim {
         self.next_number
     }
 
+    /// Reports when a replica stops by itself.
+    fn watch(&mut self, id: u64) {
+        let Some(replica) = self.cluster.replica(id) else { return };
+        let start = self.starts.entry(id).or_default();
+        *start += 1;
+        let (start, stopped) = (*start, self.stopped.clone());
+        spawn(async move {
+            let why = replica.fatal().await;
+            stopped.lock().unwrap().push((id, start, why));
+        });
+    }
+
+    /// Kills a replica as a power cut does. Its leader loop and the sessions with it are gone.
+    async fn kill(&mut self, id: u64) {
+        if self.cluster.replica(id).is_none() {
+            return;
+        }
+        self.say(format!("replica {id} is killed"));
+        self.drop_leader(id);
+        self.retired.remove(&id);
+        self.frozen.retain(|d| d.way().replica != id);
+        self.greetings.retain(|g| g.replica() != id);
+        for agent in self.agents.iter().filter(|a| a.replica == id && a.link.0 != 0) {
+            let broken = Delivery::Broken { agent: agent.index, replica: id, link: agent.link };
+            self.wire.send(self.now, &mut self.dice, broken);
+        }
+        *self.starts.entry(id).or_default() += 1;
+        self.cluster.kill(id).await;
+    }
+
+    /// Starts a replica on its disk.
+    async fn start(&mut self, id: u64) {
+        if self.cluster.replica(id).is_some() || !self.cluster.ids().contains(&id) || self.members.is_lost(id) {
+            return;
+        }
+        self.cluster.disk(id).mend();
+        self.failing.remove(&id);
+        match self.cluster.restart(id).await {
+            Ok(()) => {
+                self.say(format!("replica {id} is started"));
+                if self.members.flipped(id) {
+                    audit(|a| a.counters.damage_harmless += 1);
+                }
+                self.keeps_its_promises(id);
+                self.watch(id);
+            }
+            Err(error) if self.members.flipped(id) => {
+                self.say(format!("replica {id} does not start: {error}"));
+                audit(|a| a.counters.damage_detected += 1);
+                self.members.lose(id);
+            }
+            Err(error) => audit(|a| a.violate("a_replica_starts_on_its_disk", format!("replica {id}: {error}"))),
+        }
+    }
+
+    /// A vote that a replica has given is not forgotten by a restart: it could be given twice.
+    fn keeps_its_promises(&self, id: u64) {
+        let (promised, stored) = (self.cluster.network().promised(id), self.cluster.stored_vote(id));
+        // A vote for another one in the same term comes later only by a new leader of that term, and there is only one.
+        if promised.map(|(term, _)| term) > stored.map(|(term, _)| term) {
+            audit(|a| a.violate("a_vote_survives_a_restart", format!("replica {id} voted {promised:?} and has {stored:?} on its disk")));
+        }
+    }
+
+    /// The process of a worker ends; the kernel of its machine says so to the other end.
+    fn kill_agent(&mut self, index: usize) {
+        let (link, replica) = (self.agents[index].link, self.agents[index].replica);
+        self.agents[index].die();
+        if link.0 != 0 {
+            self.wire.send(self.now, &mut self.dice, Delivery::Hangup { agent: index, replica, link });
+        }
+    }
+
     fn follow_leadership(&mut self) {
-        let now = self.now;
         let mut begun = Vec::new();
         let mut ended = Vec::new();
-        for replica in self.cluster.running() {
+        for replica in self.cluster.running().filter(|r| !self.cluster.is_stopped(r.id())) {
             let leading = replica.leadership_watch().current().leading;
             let hosted = self.leaders.get(&replica.id()).map(|h| (h.term, h.failed()));
             match (&leading, hosted) {
@@ -199,83 +274,181 @@ impl Sim {
             }
         }
         for id in ended {
-            self.note(&format!("{id} leads no longer"));
+            self.say(format!("replica {id} leads no longer"));
             self.drop_leader(id);
         }
         for (id, term) in begun {
-            self.note(&format!("{id} leads in term {term}"));
+            self.say(format!("replica {id} leads in term {term}"));
             self.drop_leader(id);
-            self.leaderships += 1;
+            audit(|a| a.counters.leaderships += 1);
             let replica = self.cluster.replica(id).expect("a running replica").clone();
-            self.leaders.insert(id, LeaderHost::new(replica, term, Timing::default(), now));
+            let host = LeaderHost::new(replica, term, self.now, self.retired.remove(&id));
+            self.leaders.insert(id, host);
         }
     }
 
-    /// All sessions and waiting calls end with a leadership.
-    fn drop_leader(&mut self, id: u64) {
-        let Some(host) = self.leaders.remove(&id) else { return };
-        for agent in host.conns.into_values() {
-            let conn = self.agents[agent].link;
-            self.wire.send(self.now, &mut self.dice, Delivery::Broken { agent, link: conn });
-        }
-        for submit in &mut self.submits {
-            if submit.asked.is_some_and(|(replica, _)| replica == id) {
-                submit.asked = None;
-            }
-        }
-    }
-
-    fn repeat_submits(&mut self) {
-        let Some(leader) = self.leader() else { return };
-        for n in 0..self.submits.len() {
-            if self.submits[n].job.is_some() || self.submits[n].asked.is_some() {
+    /// Replicas that stopped by themselves: after a failed write they must, for any other reason they must not.
+    async fn bury_stopped(&mut self) {
+        let stopped: Vec<_> = self.stopped.lock().unwrap().drain(..).collect();
+        for (id, start, why) in stopped {
+            if self.starts.get(&id) != Some(&start) || self.cluster.replica(id).is_none() {
                 continue;
             }
-            let request = RequestId(self.number());
-            let submit = &mut self.submits[n];
-            submit.asked = Some((leader, request));
-            let input = Input::Submit { request, spec: submit.spec.clone(), idempotency_key: submit.key.clone() };
-            self.wire.send(self.now, &mut self.dice, Delivery::Client { replica: leader, input: Box::new(input) });
+            self.say(format!("replica {id} stopped: {why}"));
+            if let Some(down) = self.failing.remove(&id) {
+                audit(|a| a.counters.stopped_by_disk += 1);
+                self.kill(id).await;
+                let number = self.number();
+                self.undo.insert((self.now + down, number), Undo::Start(id));
+            } else if self.members.flipped(id) {
+                audit(|a| a.counters.damage_detected += 1);
+                self.kill(id).await;
+                self.members.lose(id);
+            } else {
+                audit(|a| a.violate("a_replica_stops_only_for_a_cause", format!("replica {id}: {why}")));
+            }
         }
     }
 
-    fn on_answer(&mut self, request: RequestId, answer: Answer) {
-        let Some(submit) = self.submits.iter_mut().find(|s| s.asked.is_some_and(|(_, r)| r == request)) else { return };
-        submit.asked = None;
-        match answer {
-            Answer::Submitted { job, .. } => submit.job = Some(job),
-            // Nobody there yet: ask again.
-            Answer::Unavailable(_) => {}
-            other => panic!("the submit was answered {other:?}"),
+    /// The next moment at which anything is due, a few milliseconds ahead at most: Raft moves by itself in between.
+    fn next_step(&self) -> u64 {
+        let mut next = self.now + LONGEST_STEP_MS;
+        let mut by = |at: u64| next = next.min(at);
+        by(self.wire.next_at());
+        by(self.clients_wake_at());
+        by(self.plan.front().map_or(u64::MAX, |(at, _)| *at));
+        by(self.undo.first_key_value().map_or(u64::MAX, |((at, _), _)| *at));
+        self.agents.iter().for_each(|a| by(a.wakes_at()));
+        self.leaders.values().for_each(|l| by(l.wakes_at()));
+        next.max(self.now + 1)
+    }
+
+    async fn step(&mut self) {
+        self.bury_stopped().await;
+        self.follow_leadership();
+        while let Some((_, fault)) = self.plan.pop_front_if(|(at, _)| *at <= self.now) {
+            self.strike(fault).await;
+        }
+        while let Some(entry) = self.undo.first_entry().filter(|e| e.key().0 <= self.now) {
+            let undo = entry.remove();
+            self.undo(undo).await;
+        }
+        self.manage_members().await;
+        self.settle_greetings();
+        while let Some(delivery) = self.wire.next(self.now) {
+            self.deliver(delivery);
+        }
+        for client in 0..self.clients.len() {
+            self.step_client(client);
+        }
+        for agent in 0..self.agents.len() {
+            self.step_agent(agent);
+        }
+        let replicas: Vec<u64> = self.leaders.keys().copied().filter(|id| !self.cluster.is_stopped(*id)).collect();
+        for id in replicas {
+            self.step_leader(id);
+        }
+        self.count_installs();
+        let wait = self.next_step() - self.now;
+        SimRuntime::sleep(Duration::from_millis(wait)).await;
+        // Starting and stopping replicas takes simulated time too.
+        self.now = self.begun.elapsed().as_millis() as u64;
+    }
+
+    fn count_installs(&mut self) {
+        let installed = self.cluster.network().counts().snapshots;
+        let more = installed - self.installed;
+        if more > 0 {
+            self.installed = installed;
+            let under_fire = self.now < self.calm_after || !self.undo.is_empty();
+            audit(|a| {
+                a.counters.snapshots_installed += more;
+                a.counters.installs_under_fire += if under_fire { more } else { 0 };
+            });
         }
     }
 
-    fn check(&mut self) {
-        for replica in self.cluster.running() {
-            let state = replica.state().read().unwrap().0.clone();
-            let before = self.seen.get(&replica.id());
-            if before.is_some_and(|b| b.applied_index == state.applied_index) {
+    /// What is missing until everything is as it must be once faults have stopped.
+    fn unsettled(&self) -> Option<String> {
+        if let Some(what) = self.members.unsettled() {
+            return Some(what);
+        }
+        let replicas: Vec<_> = self.cluster.running().collect();
+        if replicas.len() != self.cluster.ids().len() {
+            return Some("a replica is down".into());
+        }
+        let leading: Vec<u64> = replicas.iter().filter(|r| r.leadership_watch().current().leading.is_some()).map(|r| r.id()).collect();
+        if leading.len() != 1 {
+            return Some(format!("replicas {leading:?} lead"));
+        }
+        if let Some(client) = self.clients.iter().position(|c| !c.is_content()) {
+            return Some(format!("the submit of client {client} is not acknowledged"));
+        }
+        let Some(state) = audit(|a| a.latest()) else { return Some("no entry was applied".into()) };
+        if let Some(job) = state.jobs.values().find(|j| j.phase.ended_at().is_none()) {
+            return Some(format!("job {} is {:?}", job.id, job.phase));
+        }
+        if !state.leases.is_empty() {
+            return Some(format!("{} leases live", state.leases.len()));
+        }
+        replicas
+            .iter()
+            .any(|r| r.status().applied < replicas.iter().map(|r| r.status().last_log_index).max().unwrap_or(0))
+            .then(|| "a replica is behind".into())
+    }
+
+    /// Every job that is done has counted each task once; a job that must fail has failed, with a cause.
+    fn check_results(&self) {
+        let Some(state) = audit(|a| a.latest()) else { return };
+        for job in state.jobs.values() {
+            if let Phase::Failed { cause, .. } = &job.phase
+                && cause.is_empty()
+            {
+                audit(|a| a.violate("failed_jobs_have_a_cause", format!("job {}", job.id)));
+            }
+            if !matches!(job.phase, Phase::Done { .. }) {
                 continue;
             }
-            invariants::check(&state).unwrap_or_else(|e| panic!("replica {} at {}: {e}", replica.id(), self.now));
-            if let Some(before) = before {
-                invariants::moves_only_forward(before, &state).unwrap_or_else(|e| panic!("replica {} at {}: {e}", replica.id(), self.now));
+            let tasks = job.stages[0].tasks().iter().filter(|(_, state)| *state != TaskState::SetAside);
+            let expected: u128 = tasks.flat_map(|(range, _)| range.first..range.end).map(|task| u128::from(audit::value_of(task))).sum();
+            if job.stages[0].tallies[0] != expected {
+                audit(|a| a.violate("tallies_are_exact", format!("job {}: {}", job.id, job.stages[0].tallies[0])));
             }
-            self.seen.insert(replica.id(), state);
+            if job.spec.output.is_some() && job.parts.len() as u64 != job.stages.last().map_or(0, |s| s.tasks().len()) {
+                audit(|a| a.violate("outputs_are_whole", format!("job {} has {} parts", job.id, job.parts.len())));
+            }
+        }
+    }
+
+    /// All replicas applied the same entries, so their states have the same hash.
+    fn check_hashes(&self) {
+        let hashes: Vec<String> = self.cluster.running().map(|r| r.state().read().unwrap().state().hash()).collect();
+        if hashes.windows(2).any(|w| w[0] != w[1]) {
+            audit(|a| a.violate("equal_index_means_equal_state", format!("at the end: {hashes:?}")));
         }
     }
 
     fn describe(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.cluster.running().map(|r| format!("{:?}", r.status())).collect();
-        if let Some(replica) = self.leader().and_then(|id| self.cluster.replica(id)) {
-            let state = replica.state().read().unwrap();
-            for job in state.0.jobs.values() {
+        let mut lines: Vec<String> = Vec::new();
+        for replica in self.cluster.running() {
+            let s = replica.status();
+            let voters: Vec<u64> = s.members.iter().filter(|m| m.voter).map(|m| m.id).collect();
+            let stopped = self.cluster.is_stopped(s.id);
+            lines.push(format!(
+                "replica {} term {} leader {:?} last {} committed {} applied {} snapshot {} voters {voters:?} stopped {stopped}",
+                s.id, s.term, s.leader, s.last_log_index, s.committed, s.applied, s.snapshot
+            ));
+        }
+        if let Some(state) = audit(|a| a.latest()) {
+            for job in state.jobs.values() {
                 let stages: Vec<_> = job.stages.iter().map(|s| (s.ready(), s.leased(), s.accepted(), s.generation)).collect();
                 lines.push(format!("job {} {:?} {stages:?}", job.id, job.phase));
             }
-            lines.extend(state.0.leases.iter().map(|(id, l)| format!("lease {id} {:?} on {}", l.tasks, l.worker)));
+            lines.extend(state.leases.iter().map(|(id, l)| format!("lease {id} {:?} of job {} on {}", l.tasks, l.job, l.worker)));
+            lines.extend(state.workers.iter().map(|(id, w)| format!("record of worker {id}: session {} lost {}", w.session, w.lost)));
         }
         lines.extend(self.agents.iter().map(|a| a.describe()));
+        lines.push(self.members.describe());
         lines
     }
 }

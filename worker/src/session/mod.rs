@@ -24,6 +24,7 @@ mod tests;
 use crate::{lease::LeaseKey, ranges::TaskRanges};
 use outbox::Outbox;
 use raftwerk_liveness::Detector;
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{
     self as pb, AttemptLogs, Device, FailureClass, Grant, Grants, Heartbeat, Hello, InputListing, LeaseId, LeaseProgress, Load,
     PublishReport, SchedulerMessage, StageInfo, TaskFailure, WorkerMessage, scheduler_message, worker_message,
@@ -316,6 +317,9 @@ impl AgentSession {
         let hello = Hello { held: held.collect(), left_leader, ..self.hello.clone() };
         effects.push(send(worker_message::Message::Hello(hello)));
         // Right behind `Hello`, so that the leader sees what a lease produced before it decides about the lease.
+        if planted::on(Bug::ForgetResults) {
+            self.outbox = Outbox::default();
+        }
         effects.extend(self.outbox.all().into_iter().map(|reports| send(worker_message::Message::Reports(reports))));
     }
 
@@ -437,7 +441,7 @@ impl AgentSession {
     }
 
     fn on_tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        if !self.leases.is_empty() && now_ms >= self.last_heard_ms + self.lease_ttl_ms {
+        if !self.leases.is_empty() && now_ms >= self.last_heard_ms + self.lease_ttl_ms && !planted::on(Bug::NoSelfFence) {
             let keys: Vec<LeaseKey> = self.leases.keys().copied().collect();
             for key in keys {
                 self.stop_lease(now_ms, key, StopReason::Unheard, effects);

@@ -8,6 +8,7 @@ use crate::matching::device_fits;
 use crate::spec::lease_amount;
 use crate::stage::TaskState;
 use crate::state::State;
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{GrantLeases, Placement, placement};
 
 impl State {
@@ -43,7 +44,12 @@ impl State {
             state => !speculative && state.is_free_at(self.now),
         });
         let excluded = job.excluded.contains(&worker_id) || job.excluded_devices.contains(&(worker_id, placement.device));
-        if excluded || !stage.open || !grantable || !device_fits(spec, device) || worker.is_quarantined(placement.device, self.now) {
+        if excluded
+            || !stage.open
+            || !(grantable || planted::on(Bug::DoubleGrant))
+            || !device_fits(spec, device)
+            || worker.is_quarantined(placement.device, self.now)
+        {
             return None;
         }
         let amount = lease_amount(spec);
@@ -53,7 +59,9 @@ impl State {
         }
 
         let id = LeaseId { epoch: self.epoch, index: entry.index, position: entry.next_lease };
-        entry.next_lease += 1;
+        if !planted::on(Bug::ReuseLeaseId) {
+            entry.next_lease += 1;
+        }
         let generation = stage.generation;
         let lease = Lease {
             job: job_id,

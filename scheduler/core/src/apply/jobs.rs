@@ -5,6 +5,7 @@ use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
 use crate::spec;
 use crate::state::{State, Submission};
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::SubmitJob;
 
 impl State {
@@ -30,7 +31,7 @@ impl State {
         self.forget_old_jobs();
         let id = JobId(self.next_job);
         self.next_job += 1;
-        if !key.1.is_empty() {
+        if !key.1.is_empty() && !planted::on(Bug::ForgetKey) {
             self.idempotency.insert(key, Submission { job: id, payload_sha256: submit.payload_sha256.to_vec(), ended_at: Timestamp(0) });
         }
         let job = Job::new(id, spec, submit.idempotency_key, self.now);

@@ -8,6 +8,7 @@ use crate::lease::Lease;
 use crate::stage::TaskState;
 use crate::state::State;
 use crate::worker::Worker;
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{DeviceShare, Report, ReportResults, TaskResults};
 use std::collections::BTreeSet;
 
@@ -36,6 +37,9 @@ impl State {
         let Some(id) = report.lease.map(LeaseId::from) else { return };
         let offered: u64 = report.results.iter().map(|r| r.task_count).fold(0, u64::saturating_add);
         // Only the holder may report, and only while the lease lives.
+        if planted::on(Bug::AcceptFenced) && !self.leases.contains_key(&id) {
+            return self.accept_without_lease(worker, &report, entry);
+        }
         let Some(lease) = self.leases.get(&id).filter(|l| l.worker == worker).cloned() else {
             if let Some(stage) = self.jobs.get_mut(&crate::JobId(report.job)).and_then(|j| j.stages.get_mut(report.stage as usize)) {
                 stage.fenced = stage.fenced.saturating_add(offered);
@@ -96,6 +100,28 @@ impl State {
         if stage.is_none_or(|s| s.held_by(lease.tasks, id).is_empty()) {
             self.end_lease(id, entry);
         }
+    }
+
+    /// [`Bug::AcceptFenced`]: takes what is not accepted yet from whoever brings it.
+    fn accept_without_lease(&mut self, worker: WorkerId, report: &Report, entry: &mut Entry) {
+        let id = crate::JobId(report.job);
+        let Some(job) = self.jobs.get_mut(&id).filter(|j| j.phase == crate::Phase::Running) else { return };
+        let Some(stage) = job.stages.get_mut(report.stage as usize) else { return };
+        for results in &report.results {
+            let Some(range) = TaskRange::new(results.first_task, results.task_count) else { continue };
+            for task in range.first..range.end.min(stage.tasks().len()) {
+                let one = TaskRange { first: task, end: task + 1 };
+                if !matches!(stage.state_of(task), Some(TaskState::Ready | TaskState::Waiting(_) | TaskState::Leased(_))) {
+                    continue;
+                }
+                for (sum, values) in stage.tallies.iter_mut().zip(&results.tallies) {
+                    *sum += u128::from(values.values.get((task - range.first) as usize).copied().unwrap_or_default());
+                }
+                let generation = stage.generation;
+                stage.set(one, TaskState::Accepted { worker, copy: WorkerId(0), generation });
+            }
+        }
+        self.advance_job(id, entry);
     }
 
     /// A job that no present worker can work on any more fails with the reasons, instead of waiting for ever.

@@ -13,21 +13,24 @@
 //! and messages overtake each other. The same seed gives the same run, message by message ([`SimCluster::trace`]).
 
 mod network;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use network::{SimNetwork, Trace};
-pub use openraft_rt_sim::SimRuntime;
+pub use network::{NetworkCounts, SimNetwork, Trace};
+pub use runtime::{InProcess, Process, SimRuntime};
 
 use openraft::type_config::AsyncRuntime;
 
-pub use super::store::MemoryDisk;
+pub use super::store::{Flip, MemoryDisk, WriteFault};
 
 use super::store::SnapshotStore;
 use super::{OpenError, ProposeError, RaftConfig, Replica, StateMachine, Storage};
+
+const CLUSTER: &str = "simulated";
 
 /// How long a wait for the cluster may take, on the simulated clock, before the simulation fails.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,6 +98,7 @@ pub struct SimCluster<S: StateMachine> {
     network: SimNetwork<S>,
     disks: BTreeMap<u64, MemoryDisk>,
     running: Directory<S>,
+    processes: BTreeMap<u64, Process>,
     configure: Arc<dyn Fn(&mut RaftConfig) + Send + Sync>,
 }
 
@@ -110,6 +114,7 @@ impl<S: StateMachine> SimCluster<S> {
             network: SimNetwork::new(seed),
             disks: BTreeMap::new(),
             running: Directory(Arc::default()),
+            processes: BTreeMap::new(),
             configure: Arc::new(configure),
         };
         for id in 1..=n {
@@ -138,19 +143,57 @@ impl<S: StateMachine> SimCluster<S> {
         let Some(replica) = self.running.lock().remove(&id) else { return };
         self.network.disconnect(id);
         self.disks[&id].cut_power();
+        self.go_on(id); // a stopped process cannot end; what it says from here on is not heard
         replica.shutdown().await;
+    }
+
+    /// Stops a replica's process as SIGSTOP does.
+    pub fn stop(&self, id: u64) {
+        if let Some(process) = self.processes.get(&id) {
+            process.stop();
+        }
+    }
+
+    /// Lets a stopped process go on, with everything that has piled up.
+    pub fn go_on(&self, id: u64) {
+        if let Some(process) = self.processes.get(&id) {
+            process.go_on();
+        }
+    }
+
+    pub fn is_stopped(&self, id: u64) -> bool {
+        self.processes.get(&id).is_some_and(Process::is_stopped)
+    }
+
+    /// Forgets a replica that is not running, with its disk.
+    pub fn forget(&mut self, id: u64) {
+        assert!(self.replica(id).is_none(), "replica {id} is running");
+        self.disks.remove(&id);
+        self.processes.remove(&id);
+    }
+
+    /// The vote on a replica's disk, as term and whom for.
+    pub fn stored_vote(&self, id: u64) -> Option<(u64, u64)> {
+        self.disks.get(&id)?.vote(CLUSTER)
+    }
+
+    /// Every replica that has a disk here, running or not.
+    pub fn ids(&self) -> Vec<u64> {
+        self.disks.keys().copied().collect()
     }
 
     /// Starts a killed replica on its disk.
     pub async fn restart(&mut self, id: u64) -> Result<(), OpenError> {
         assert!(self.replica(id).is_none(), "replica {id} is running");
-        let mut config = RaftConfig::new("simulated", id, &format!("replica-{id}"), &address(id), "");
+        let mut config = RaftConfig::new(CLUSTER, id, &format!("replica-{id}"), &address(id), "");
         (self.configure)(&mut config);
         let medium = self.disks[&id].medium();
         let snapshots = SnapshotStore::in_memory(&config.cluster, medium.clone());
         let storage = Storage { medium: Arc::new(medium), snapshots, dir: None };
         let link = self.network.link(id);
-        let replica = Replica::start(config, storage, link.clone()).await?;
+        let process = Process::default();
+        let replica = process.run(Replica::start(config, storage, link.clone())).await?;
+        self.processes.insert(id, process);
         link.serve(replica.handler());
         self.running.lock().insert(id, replica);
         Ok(())

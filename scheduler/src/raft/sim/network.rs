@@ -15,10 +15,11 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::AsyncRuntime;
-use openraft_rt_sim::{SimInstant, SimRuntime};
+use openraft_rt_sim::SimInstant;
 use prost::Message;
+use raftwerk_proto::v1 as pb;
 
-use super::Dice;
+use super::{Dice, SimRuntime};
 use crate::raft::coalesce::{Appending, coalesce};
 use crate::raft::convert::{
     append_to_pb, appended_from_pb, ask_vote_to_pb, transfer_to_pb, transferred_from_pb, vote_from_pb, voted_from_pb,
@@ -41,6 +42,18 @@ pub struct Trace {
     pub hash: u64,
 }
 
+/// What the network did to messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkCounts {
+    /// A connection broke under a message, which arrived or not.
+    pub lost: u64,
+    /// Sent again after a time-out of the transport, as TCP does.
+    pub late: u64,
+    pub repeated: u64,
+    /// Snapshots that reached another replica.
+    pub snapshots: u64,
+}
+
 struct Wires<S: StateMachine> {
     /// The incarnation of each replica that may speak, and its ear once it listens.
     alive: BTreeMap<u64, (u64, Option<Handler<S, SimRuntime>>)>,
@@ -48,6 +61,13 @@ struct Wires<S: StateMachine> {
     /// From, to: a cut may be one-sided.
     cut: BTreeSet<(u64, u64)>,
     delay: (Duration, Duration),
+    /// Of a thousand messages, one way.
+    loss: u64,
+    /// Of a thousand messages, delivered twice.
+    repeats: u64,
+    counts: NetworkCounts,
+    /// The newest vote that each replica has told another one it would keep: term and whom for.
+    promised: BTreeMap<u64, (u64, u64)>,
     dice: Dice,
     trace: Trace,
 }
@@ -67,6 +87,10 @@ impl<S: StateMachine> SimNetwork<S> {
             incarnations: 0,
             cut: BTreeSet::new(),
             delay: (Duration::from_micros(50), Duration::from_millis(2)),
+            loss: 0,
+            repeats: 0,
+            counts: NetworkCounts::default(),
+            promised: BTreeMap::new(),
             dice: Dice::new(seed),
             trace: Trace { messages: 0, hash: 0xcbf2_9ce4_8422_2325 },
         })))
@@ -75,6 +99,21 @@ impl<S: StateMachine> SimNetwork<S> {
     /// How long a message takes one way: a random time between these.
     pub fn set_delay(&self, least: Duration, most: Duration) {
         self.lock().delay = (least, most);
+    }
+
+    /// Of a thousand messages so many meet a broken connection or arrive late, and so many are delivered twice.
+    pub fn set_unreliable(&self, loss: u64, repeats: u64) {
+        let mut wires = self.lock();
+        (wires.loss, wires.repeats) = (loss, repeats);
+    }
+
+    pub fn counts(&self) -> NetworkCounts {
+        self.lock().counts
+    }
+
+    /// The newest vote that a replica has told another one it would keep: term and whom for.
+    pub fn promised(&self, id: u64) -> Option<(u64, u64)> {
+        self.lock().promised.get(&id).copied()
     }
 
     /// Messages from one replica to another vanish, the other way they pass.
@@ -127,6 +166,13 @@ impl<S: StateMachine> Wires<S> {
 
     fn speaks(&self, id: u64, incarnation: u64) -> bool {
         self.alive.get(&id).is_some_and(|(current, _)| *current == incarnation)
+    }
+
+    fn promise(&mut self, id: u64, vote: Option<&pb::RaftVote>) {
+        if let Some(vote) = vote {
+            let promised = self.promised.entry(id).or_default();
+            *promised = (*promised).max((vote.term, vote.node));
+        }
     }
 
     fn record(&mut self, from: u64, to: u64, kind: &str, message: &[u8]) {
@@ -188,24 +234,33 @@ impl<S: StateMachine> Wire<S> {
         action: RPCTypes,
         limit: Duration,
         message: M,
-        handle: impl FnOnce(Handler<S, SimRuntime>, M) -> F + Send,
+        handle: impl Fn(Handler<S, SimRuntime>, M) -> F + Send + Sync,
     ) -> Result<A, RPCError<C<S>>>
     where
+        M: Clone,
         F: Future<Output = Result<A, Refused>> + Send,
         A: Send,
     {
         let (from, to) = (self.link.id, self.target);
         let there_and_back = async {
             self.travel(from, to).await?;
-            let handler = {
+            let (handler, again) = {
                 let mut wires = self.link.network.lock();
                 wires.record(from, to, &format!("{action:?}"), &message.encode_to_vec());
-                wires.alive.get(&to).and_then(|(_, handler)| handler.clone())
+                let again = wires.repeats > 0 && wires.dice.below(1000) < wires.repeats;
+                wires.counts.repeated += u64::from(again);
+                wires.counts.snapshots += u64::from(matches!(action, RPCTypes::InstallSnapshot));
+                (wires.alive.get(&to).and_then(|(_, handler)| handler.clone()), again)
             };
             let answer = match handler {
                 // What a host answers on whose port nobody listens.
                 None => Err("connection refused".to_owned()),
-                Some(handler) => handle(handler, message).await.map_err(|e| e.to_string()),
+                Some(handler) => {
+                    if again {
+                        let _ = handle(handler.clone(), message.clone()).await;
+                    }
+                    handle(handler, message).await.map_err(|e| e.to_string())
+                }
             };
             self.travel(to, from).await?;
             answer
@@ -221,10 +276,21 @@ impl<S: StateMachine> Wire<S> {
     async fn travel(&self, from: u64, to: u64) -> Result<(), String> {
         let delay = self.link.network.lock().delay();
         SimRuntime::sleep(delay).await;
-        let lost = {
-            let wires = self.link.network.lock();
-            wires.cut.contains(&(from, to)) || !wires.speaks(self.link.id, self.link.incarnation)
+        let (lost, trouble) = {
+            let mut wires = self.link.network.lock();
+            let trouble = (wires.loss > 0 && wires.dice.below(1000) < wires.loss).then(|| wires.dice.below(800));
+            match trouble {
+                Some(0..400) => wires.counts.lost += 1,
+                Some(_) => wires.counts.late += 1,
+                None => {}
+            }
+            (wires.cut.contains(&(from, to)) || !wires.speaks(self.link.id, self.link.incarnation), trouble)
         };
+        match trouble {
+            Some(0..400) => return Err("connection reset".to_owned()),
+            Some(late) => SimRuntime::sleep(Duration::from_millis(late - 350)).await,
+            None => {}
+        }
         if lost {
             SimRuntime::sleep(KEEP_ALIVE).await;
             return Err("the connection is dead".to_owned());
@@ -262,7 +328,16 @@ impl<S: StateMachine> RaftNetworkV2<C<S>> for Wire<S> {
     async fn vote(&mut self, rpc: VoteRequest<C<S>>, option: RPCOption) -> Result<VoteResponse<C<S>>, RPCError<C<S>>> {
         let from = self.link.id;
         let message = ask_vote_to_pb(self.target, &rpc);
-        let reply = self.call(RPCTypes::Vote, option.soft_ttl(), message, |h, m| async move { h.vote(from, m).await }).await?;
+        let (network, target) = (self.link.network.clone(), self.target);
+        let vote = |h: Handler<S, SimRuntime>, m: pb::VoteRequest| {
+            let network = network.clone();
+            async move {
+                let reply = h.vote(from, m).await?;
+                network.lock().promise(target, reply.vote.as_ref().filter(|_| reply.granted));
+                Ok(reply)
+            }
+        };
+        let reply = self.call(RPCTypes::Vote, option.soft_ttl(), message, vote).await?;
         voted_from_pb(&reply).map_err(|e| self.broken(e))
     }
 
@@ -283,11 +358,15 @@ impl<S: StateMachine> RaftNetworkV2<C<S>> for Wire<S> {
         let from = self.link.id;
         let mut chunks = chunks(self.target, &vote, snapshot);
         let head = chunks.next().unwrap_or_default();
+        let rest: Vec<pb::SnapshotChunk> = chunks.collect();
         let reply = self
-            .call(RPCTypes::InstallSnapshot, option.soft_ttl(), head, |h, head| async move {
-                let mut incoming = h.begin_snapshot(from, head)?;
-                chunks.for_each(|chunk| incoming.add(chunk.data));
-                h.install(incoming).await
+            .call(RPCTypes::InstallSnapshot, option.soft_ttl(), head, |h, head| {
+                let rest = rest.clone();
+                async move {
+                    let mut incoming = h.begin_snapshot(from, head)?;
+                    rest.into_iter().for_each(|chunk| incoming.add(chunk.data));
+                    h.install(incoming).await
+                }
             })
             .await?;
         let vote = reply.vote.as_ref().map(vote_from_pb).ok_or_else(|| self.broken("an answer without a vote"))?;

@@ -3,14 +3,34 @@
 //! A commit becomes durable at its end, after the simulated time of a flush. A killed replica's commits that had not ended are lost, and
 //! it can write nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use raftwerk_planted::Bug;
+use raftwerk_proto::v1 as pb;
+
 use super::StoreError;
-use super::medium::{Medium, Visit, Write};
+use super::medium::{Medium, Visit, Write, meta};
+use super::record::{Kind, Seal};
+
+/// How a write goes wrong. The process is told that it failed either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFault {
+    /// Nothing of it is there afterwards.
+    Lost,
+    /// It is there: the transaction was complete when the error came.
+    Torn,
+}
+
+/// A bit that changed by itself.
+#[derive(Clone, Debug)]
+pub struct Flip {
+    pub what: String,
+    pub bit: u64,
+}
 
 #[derive(Default)]
 struct Contents {
@@ -20,8 +40,22 @@ struct Contents {
     /// Counts starts: only the newest may write.
     generation: u64,
     failure: Option<String>,
+    next_write: Option<WriteFault>,
     flush: Duration,
+    commits: u64,
+    /// The last writes of a disk that lies about them ([`Bug::SkipFsync`]), newest last: what was there before.
+    unflushed: VecDeque<Undo>,
 }
+
+/// What a commit replaced.
+#[derive(Default)]
+struct Undo {
+    log: Vec<(u64, Option<Vec<u8>>)>,
+    meta: Vec<(&'static str, Option<Vec<u8>>)>,
+}
+
+/// Commits that a lying disk still holds in its cache.
+const CACHED_COMMITS: usize = 20;
 
 /// One replica's disk.
 #[derive(Clone)]
@@ -45,7 +79,66 @@ impl MemoryDisk {
 
     /// What a power cut does: nothing that is still on its way arrives.
     pub fn cut_power(&self) {
-        self.lock().generation += 1;
+        let mut contents = self.lock();
+        contents.generation += 1;
+        while let Some(undo) = contents.unflushed.pop_back() {
+            for (index, record) in undo.log.into_iter().rev() {
+                match record {
+                    Some(record) => contents.log.insert(index, record),
+                    None => contents.log.remove(&index),
+                };
+            }
+            for (name, record) in undo.meta.into_iter().rev() {
+                match record {
+                    Some(record) => contents.meta.insert(name, record),
+                    None => contents.meta.remove(name),
+                };
+            }
+        }
+    }
+
+    /// The next write goes wrong, and with it every later one until [`MemoryDisk::mend`].
+    pub fn fail_next_write(&self, how: WriteFault) {
+        self.lock().next_write = Some(how);
+    }
+
+    /// Writes succeed again, for the next start of the replica.
+    pub fn mend(&self) {
+        let mut contents = self.lock();
+        (contents.failure, contents.next_write) = (None, None);
+    }
+
+    /// Flips one bit of everything that lies here: the `bit`th, counted round. `None` when nothing does.
+    pub fn flip(&self, bit: u64) -> Option<Flip> {
+        let mut contents = self.lock();
+        let Contents { log, meta, snapshots, .. } = &mut *contents;
+        let log = log.iter_mut().map(|(index, record)| (format!("log entry {index}"), record));
+        let meta = meta.iter_mut().map(|(name, record)| (format!("the {name}"), record));
+        let snapshots = snapshots.iter_mut().map(|(name, record)| (format!("snapshot {name}"), record));
+        let mut records: Vec<(String, &mut Vec<u8>)> = log.chain(meta).chain(snapshots).collect();
+        let total: u64 = records.iter().map(|(_, record)| record.len() as u64 * 8).sum();
+        let mut bit = bit % total.max(1);
+        for (what, record) in &mut records {
+            let bits = record.len() as u64 * 8;
+            if bit < bits {
+                record[(bit / 8) as usize] ^= 1 << (bit % 8);
+                return Some(Flip { what: what.clone(), bit });
+            }
+            bit -= bits;
+        }
+        None
+    }
+
+    /// The vote that lies here, as term and whom for.
+    pub fn vote(&self, cluster: &str) -> Option<(u64, u64)> {
+        let record = self.lock().meta.get(meta::VOTE).cloned()?;
+        let vote: pb::RaftVote = Seal::new(cluster).read(Kind::Vote, &record, &self.file, &|| "the vote".into()).ok()?;
+        Some((vote.term, vote.node))
+    }
+
+    /// Transactions so far.
+    pub fn commits(&self) -> u64 {
+        self.lock().commits
     }
 
     /// Every later write fails with this text.
@@ -59,6 +152,17 @@ impl MemoryDisk {
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Contents {
+    /// Begins a write; says how it goes wrong, if it does.
+    fn begin_write(&mut self) -> Option<WriteFault> {
+        let fault = self.next_write.take();
+        if fault.is_some() {
+            self.failure = Some("Input/output error".to_owned());
+        }
+        fault
     }
 }
 
@@ -76,6 +180,10 @@ impl MemoryMedium {
 
     fn writable(&self) -> Result<MutexGuard<'_, Contents>, StoreError> {
         let contents = self.contents()?;
+        self.fail_if_told(contents)
+    }
+
+    fn fail_if_told<'a>(&self, contents: MutexGuard<'a, Contents>) -> Result<MutexGuard<'a, Contents>, StoreError> {
         match &contents.failure {
             Some(why) => Err(StoreError::io("write", &self.disk.file)(std::io::Error::other(why.clone()))),
             None => Ok(contents),
@@ -87,8 +195,13 @@ impl MemoryMedium {
     }
 
     pub(super) fn put_snapshot(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
-        self.writable()?.snapshots.insert(name.to_owned(), bytes);
-        Ok(())
+        let mut contents = self.writable()?;
+        let fault = contents.begin_write();
+        // A snapshot that is not complete has no name yet, so a torn one is as good as none.
+        if fault.is_none() {
+            contents.snapshots.insert(name.to_owned(), bytes);
+        }
+        self.fail_if_told(contents).map(drop)
     }
 
     pub(super) fn remove_snapshot(&self, name: &str) -> Result<(), StoreError> {
@@ -117,18 +230,30 @@ impl Medium for MemoryMedium {
 
     fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let mut contents = self.writable()?;
+        if contents.begin_write() == Some(WriteFault::Lost) {
+            return self.fail_if_told(contents).map(drop);
+        }
+        contents.commits += 1;
+        let mut undo = Undo::default();
         for write in writes {
             match write {
-                Write::Entry { index, record } => {
-                    contents.log.insert(*index, record.clone());
+                Write::Entry { index, record } => undo.log.push((*index, contents.log.insert(*index, record.clone()))),
+                Write::Remove(range) => {
+                    let range = range.start..range.end.max(range.start);
+                    let removed: Vec<u64> = contents.log.range(range).map(|(index, _)| *index).collect();
+                    for index in removed {
+                        undo.log.push((index, contents.log.remove(&index)));
+                    }
                 }
-                Write::Remove(range) => contents.log.retain(|index, _| !range.contains(index)),
-                Write::Meta { name, record } => {
-                    contents.meta.insert(name, record.clone());
-                }
+                Write::Meta { name, record } => undo.meta.push((name, contents.meta.insert(name, record.clone()))),
             }
         }
-        Ok(())
+        if raftwerk_planted::on(Bug::SkipFsync) {
+            contents.unflushed.push_back(undo);
+            let flushed = contents.unflushed.len().saturating_sub(CACHED_COMMITS);
+            contents.unflushed.drain(..flushed);
+        }
+        self.fail_if_told(contents).map(drop)
     }
 
     fn close(&self) {

@@ -30,7 +30,7 @@ pub use error::StoreError;
 pub use log::{LogStats, LogStore, REPLICATION_BYTES};
 pub use medium::Medium;
 #[cfg(any(test, feature = "sim"))]
-pub use memory::{MemoryDisk, MemoryMedium};
+pub use memory::{Flip, MemoryDisk, MemoryMedium, WriteFault};
 pub use snapshots::SnapshotStore;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use openraft::storage::IOFlushed;
 use openraft::type_config::AsyncRuntime;
+use raftwerk_planted::Bug;
 
 use super::StoreError;
 use super::log::LogStats;
@@ -212,6 +213,7 @@ impl Writer {
                     writes.push(self.meta(meta::PURGED, Kind::LogId, &log_id_to_pb(upto)));
                     self.rows_to_remove.end = self.rows_to_remove.end.max(upto.index + 1);
                 }
+                Request::Vote(_) if raftwerk_planted::on(Bug::DropVote) => {}
                 Request::Vote(vote) => writes.push(self.meta(meta::VOTE, Kind::Vote, &vote_to_pb(vote))),
                 Request::Close => {}
             }

@@ -1,0 +1,187 @@
+//! Replicas come and go: added and removed under load, and replaced when their disk is damaged.
+
+use super::Sim;
+use super::audit::audit;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+const FEWEST: usize = 3;
+const MOST: usize = 5;
+/// Between two attempts to change the members.
+const PAUSE_MS: u64 = 300;
+
+type Done = Arc<Mutex<Option<Result<(), String>>>>;
+
+enum Change {
+    Join(u64),
+    Remove(u64),
+}
+
+pub(super) struct Members {
+    voters: BTreeSet<u64>,
+    next_id: u64,
+    joining: BTreeSet<u64>,
+    leaving: BTreeSet<u64>,
+    /// Their disks cannot be read any more.
+    lost: BTreeSet<u64>,
+    /// A bit of their disk was flipped.
+    flipped: BTreeSet<u64>,
+    change: Option<(Change, Done)>,
+    next_attempt: u64,
+}
+
+impl Members {
+    pub(super) fn new(voters: impl IntoIterator<Item = u64>) -> Members {
+        Members {
+            voters: voters.into_iter().collect(),
+            // Ids are minted, and never used again.
+            next_id: 100,
+            joining: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            flipped: BTreeSet::new(),
+            change: None,
+            next_attempt: 0,
+        }
+    }
+
+    pub(super) fn is_lost(&self, id: u64) -> bool {
+        self.lost.contains(&id)
+    }
+
+    pub(super) fn flipped(&self, id: u64) -> bool {
+        self.flipped.contains(&id)
+    }
+
+    /// It cannot start any more and is to be replaced.
+    pub(super) fn lose(&mut self, id: u64) {
+        self.lost.insert(id);
+        self.leaving.insert(id);
+    }
+
+    /// Nobody is coming, going or damaged.
+    fn steady(&self) -> bool {
+        self.joining.is_empty() && self.leaving.is_empty() && self.lost.is_empty()
+    }
+
+    pub(super) fn unsettled(&self) -> Option<String> {
+        (!self.steady() || self.change.is_some()).then(|| self.describe())
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let change = match &self.change {
+            Some((Change::Join(id), _)) => format!("{id} is joining"),
+            Some((Change::Remove(id), _)) => format!("{id} is being removed"),
+            None => "no change under way".into(),
+        };
+        format!("members {:?}, to join {:?}, to leave {:?}, lost {:?}, {change}", self.voters, self.joining, self.leaving, self.lost)
+    }
+}
+
+impl Sim {
+    pub(super) async fn add_replica(&mut self) {
+        if self.members.steady() && self.members.voters.len() < MOST {
+            self.new_replica().await;
+        }
+    }
+
+    async fn new_replica(&mut self) {
+        let id = self.members.next_id;
+        self.members.next_id += 1;
+        if let Err(error) = self.cluster.add(id).await {
+            return audit(|a| a.violate("a_replica_starts_on_its_disk", format!("new replica {id}: {error}")));
+        }
+        self.say(format!("replica {id} is new"));
+        self.watch(id);
+        self.members.joining.insert(id);
+    }
+
+    pub(super) async fn remove_replica(&mut self) {
+        if !self.members.steady() {
+            return;
+        }
+        if self.members.voters.len() <= FEWEST {
+            return self.new_replica().await;
+        }
+        let candidates: Vec<u64> = self.members.voters.iter().copied().collect();
+        let id = candidates[self.dice.below(candidates.len() as u64) as usize];
+        self.members.leaving.insert(id);
+    }
+
+    /// Kills a replica and flips one bit of its disk, if the others can do without it for good.
+    pub(super) async fn flip_bit(&mut self, bit: u64, down: u64) {
+        let all_there = self.members.voters.iter().all(|id| self.cluster.replica(*id).is_some());
+        if !self.members.steady() || !all_there || self.members.change.is_some() || !self.members.flipped.is_empty() {
+            return;
+        }
+        let candidates: Vec<u64> = self.members.voters.iter().copied().collect();
+        let id = candidates[self.dice.below(candidates.len() as u64) as usize];
+        self.kill(id).await;
+        if let Some(flip) = self.cluster.disk(id).flip(bit) {
+            self.say(format!("replica {id}: bit {} of {} is flipped", flip.bit, flip.what));
+            self.members.flipped.insert(id);
+        }
+        let number = self.number();
+        self.undo.insert((self.now + down, number), super::Undo::Start(id));
+    }
+
+    pub(super) async fn manage_members(&mut self) {
+        if let Some((change, done)) = self.members.change.take() {
+            let outcome = done.lock().unwrap().take();
+            match outcome {
+                None => self.members.change = Some((change, done)),
+                Some(Ok(())) => self.changed(change).await,
+                Some(Err(why)) => {
+                    self.say(format!("a change of members failed: {why}"));
+                    self.members.next_attempt = self.now + PAUSE_MS;
+                }
+            }
+            return;
+        }
+        if self.now < self.members.next_attempt || (self.members.joining.is_empty() && self.members.leaving.is_empty()) {
+            return;
+        }
+        self.members.next_attempt = self.now + PAUSE_MS;
+        let Some(leader) = self.leader().and_then(|id| self.cluster.replica(id)) else { return };
+        let done = Done::default();
+        let told = done.clone();
+        if let Some(&id) = self.members.leaving.first() {
+            self.members.change = Some((Change::Remove(id), done));
+            super::spawn(async move {
+                let outcome = leader.remove_member(id).await.map_err(|e| e.to_string());
+                *told.lock().unwrap() = Some(outcome);
+            });
+        } else if let Some(&id) = self.members.joining.first() {
+            if self.cluster.replica(id).is_none() {
+                return;
+            }
+            self.members.change = Some((Change::Join(id), done));
+            super::spawn(async move {
+                let outcome = leader.add_voter(id, &format!("replica-{id}"), &super::address(id)).await.map_err(|e| e.to_string());
+                *told.lock().unwrap() = Some(outcome);
+            });
+        }
+    }
+
+    async fn changed(&mut self, change: Change) {
+        match change {
+            Change::Join(id) => {
+                self.say(format!("replica {id} is a voter"));
+                self.members.joining.remove(&id);
+                self.members.voters.insert(id);
+            }
+            Change::Remove(id) => {
+                self.say(format!("replica {id} is removed"));
+                self.kill(id).await;
+                self.cluster.forget(id);
+                self.members.leaving.remove(&id);
+                self.members.voters.remove(&id);
+                self.members.flipped.remove(&id);
+                if self.members.lost.remove(&id) {
+                    audit(|a| a.counters.replicas_replaced += 1);
+                    self.new_replica().await;
+                }
+            }
+        }
+    }
+}

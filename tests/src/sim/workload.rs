@@ -1,0 +1,139 @@
+//! The jobs of a simulation. Parameters of the kernel tell the simulated executor how long a task takes and which tasks fail at first.
+
+use raftwerk_proto::v1::stage_input::Source;
+use raftwerk_proto::v1::{IndexRange, JobSpec, KernelKind, KernelRef, OnSetAside, OutputSpec, Param, StageInput, StageOutput, StageSpec};
+use raftwerk_scheduler::raft::sim::Dice;
+
+/// What a job looks like.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    pub tasks: u64,
+    /// 0: one stage, no output.
+    pub partitions: u32,
+    pub task_ms: u64,
+    /// Every so-manieth task fails ..
+    pub fail_every: u64,
+    /// .. this often; more often than a task may fail means that the job fails.
+    pub fail_times: u64,
+    /// They do not fail: their executor dies.
+    pub kills: bool,
+    /// The rest of the job goes on without tasks that were set aside.
+    pub goes_on: bool,
+    pub max_lease_tasks: u64,
+}
+
+/// A job, when it is submitted, and how long after the acknowledgement it is cancelled.
+pub struct Planned {
+    pub at_ms: u64,
+    pub shape: Shape,
+    pub cancel_after_ms: Option<u64>,
+}
+
+/// One job of each kind, and some more, over `span_ms`.
+pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
+    let extra = 3 + dice.below(4);
+    let mut jobs = Vec::new();
+    for n in 0..5 + extra {
+        let kind = if n < 5 { n } else { dice.below(6) };
+        let at_ms = if n < 5 { 500 + n * span_ms / 6 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
+        let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
+        let shape = match kind {
+            // One long stage.
+            0 => Shape {
+                tasks: 250 + dice.below(250),
+                partitions: 0,
+                task_ms: 20 + dice.below(80),
+                fail_every: 0,
+                fail_times: 0,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
+            // Map and reduce with an output.
+            1 => Shape {
+                tasks: 60 + dice.below(90),
+                partitions: 3 + dice.below(9) as u32,
+                task_ms: 40 + dice.below(250),
+                fail_every: 0,
+                fail_times: 0,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
+            // Tasks that fail once or twice.
+            2 => Shape {
+                tasks: 40 + dice.below(60),
+                partitions: dice.below(2) as u32 * 4,
+                task_ms: 20 + dice.below(150),
+                fail_every: 7,
+                fail_times: 1 + dice.below(2),
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
+            // A task that never succeeds.
+            3 => Shape {
+                tasks: 30 + dice.below(20),
+                partitions: 0,
+                task_ms: 15,
+                fail_every: 25,
+                fail_times: 1_000,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
+            // A task that kills every executor.
+            4 => Shape {
+                tasks: 25 + dice.below(20),
+                task_ms: 30,
+                fail_every: 20,
+                fail_times: 1_000,
+                kills: true,
+                goes_on: dice.below(2) == 0,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
+            // Cancelled in the middle.
+            _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
+        };
+        let cancel_after_ms = (kind == 5).then(|| 200 + dice.below(4_000));
+        jobs.push(Planned { at_ms, shape, cancel_after_ms });
+    }
+    jobs
+}
+
+fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
+    Some(KernelRef { name: name.into(), version: 1, kind: kind.into(), tallies: tallies.iter().map(|t| t.to_string()).collect() })
+}
+
+impl Shape {
+    pub fn spec(&self) -> JobSpec {
+        let param = |name: &str, value: u64| Param { name: name.into(), value: value.to_string() };
+        let range = IndexRange { start: 0, count: self.tasks, tasks: self.tasks };
+        let map = StageSpec {
+            name: "map".into(),
+            kernel: kernel("number", KernelKind::Map, &["value"]),
+            params: vec![
+                param("fail_every", self.fail_every),
+                param("fail_times", self.fail_times),
+                param("kills", u64::from(self.kills)),
+                param("ms", self.task_ms),
+            ],
+            inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(range)) }],
+            partitions: self.partitions,
+            max_lease_tasks: self.max_lease_tasks,
+            ..StageSpec::default()
+        };
+        let mut spec = JobSpec { name: "simulated".into(), namespace: "default".into(), stages: vec![map], ..JobSpec::default() };
+        if self.goes_on {
+            spec.set_on_set_aside(OnSetAside::Continue);
+        }
+        if self.partitions > 0 {
+            spec.stages.push(StageSpec {
+                name: "reduce".into(),
+                kernel: kernel("gather", KernelKind::Reduce, &[]),
+                params: vec![param("ms", self.task_ms * 4)],
+                inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
+                ..StageSpec::default()
+            });
+            spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), ..OutputSpec::default() });
+        }
+        spec
+    }
+}
