@@ -174,7 +174,7 @@ impl Audit {
         let core = |result: Result<(), String>| result.map_err(|e| ("core", e));
         core(invariants::check_cheap(after))?;
         core(invariants::moves_only_forward(before, after))?;
-        if index % SNAPSHOT_CHECK_EVERY == 0 {
+        if index.is_multiple_of(SNAPSHOT_CHECK_EVERY) {
             core(invariants::snapshot_restores_the_same_state(after))?;
         }
         let entry = Entry { index, before, after, commands };

@@ -79,7 +79,8 @@ impl Fetcher {
 
     pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
         // One request per place (or pair of places) and generation, however the leases were cut.
-        let mut by_source: BTreeMap<(u64, u64, u32), (Vec<Place>, Vec<TaskRange>)> = BTreeMap::new();
+        type Request = (Vec<Place>, Vec<TaskRange>);
+        let mut by_source: BTreeMap<(u64, u64, u32), Request> = BTreeMap::new();
         for source in wanted.sources.iter() {
             let entry = by_source
                 .entry((source.worker, source.copy_worker, source.generation))
