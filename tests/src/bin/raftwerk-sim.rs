@@ -143,7 +143,7 @@ fn seeds(args: &Args, from: u64, count: u64, time: Option<Duration>) -> Sum {
                     }
                     let mut sum = sum.lock().unwrap();
                     sum.add(outcome);
-                    if sum.seeds % 20 == 0 {
+                    if sum.seeds.is_multiple_of(20) {
                         println!("{} seeds, {} failed, {:.0} s", sum.seeds, sum.failures.len(), begun.elapsed().as_secs_f64());
                     }
                 }
