@@ -156,6 +156,7 @@ async fn send(
             tracing::warn!(file = %file.display(), %error, "cannot read shuffle data back to copy it");
         }
     });
+    // No deadline here: who calls this has patience by the bytes of the whole copy.
     let kept = client.keep_copy(ReceiverStream::new(receiver)).await;
     kept.map(tonic::Response::into_inner).map_err(|status| plain_status(&status))
 }
