@@ -167,6 +167,12 @@ fn command() -> impl Strategy<Value = Option<Command>> {
         1 => (number(), "e?").prop_map(|(job, error)| Some(Command::FinishPublish(FinishPublish { job, error }))),
         1 => Just(Some(Command::MintId(MintId::default()))),
         1 => number().prop_map(|job| Some(Command::FailJob(FailJob { job, cause: "c".into() }))),
+        1 => (prop::collection::vec(number(), 0..3), prop::collection::vec(number(), 0..3))
+            .prop_map(|(jobs, workers)| Some(Command::Forget(Forget { jobs, workers }))),
+        1 => (number(), prop::collection::vec(small(), 0..3)).prop_map(|(job, partitions)| {
+            let parts = partitions.into_iter().map(|partition| LostPart { partition, ..LostPart::default() });
+            Some(Command::RemakeParts(RemakeParts { job, parts: parts.collect() }))
+        }),
         1 => number().prop_map(|worker| Some(Command::EndQuarantine(EndQuarantine { worker }))),
         1 => Just(None),
     ]
