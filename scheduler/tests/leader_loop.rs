@@ -586,3 +586,76 @@ fn a_publisher_that_hangs_is_given_up_and_its_late_answer_does_no_harm() {
     host.commit();
     assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
 }
+
+#[test]
+fn a_suspects_lease_is_given_a_second_time_and_the_loser_is_told_to_stop_and_free_its_space() {
+    let mut host = Host::new();
+    host.connect(10, 10);
+    host.connect(11, 11);
+    for _ in 0..20 {
+        host.now += 500;
+        for worker in [10, 11] {
+            host.up(worker, Up::Heartbeat(Heartbeat::default()));
+        }
+    }
+    host.submit(1, numbers(2));
+    let first = grants(&host.commit());
+    let lease_of = |conn: u64, state: &State| state.leases.iter().find(|(_, l)| l.worker == WorkerId(conn)).map(|(id, _)| *id);
+    let held: Vec<Grant> = first.iter().flat_map(|g| g.grants.clone()).collect();
+    let (slow, quick) = (lease_of(11, &host.state).expect("a task each"), lease_of(10, &host.state).expect("a task each"));
+    let own = held.iter().find(|g| g.lease == Some(quick.into())).expect("its grant").clone();
+    host.up(10, reports(result(&own, 1)));
+    host.commit();
+    // Worker 11 falls silent with the last task.
+    let mut copy = Vec::new();
+    for _ in 0..6 {
+        host.up(10, Up::Heartbeat(Heartbeat::default()));
+        copy.extend(grants(&host.wait(500)));
+    }
+    let copies: Vec<&Grant> = copy.iter().flat_map(|g| &g.grants).collect();
+    let [copy] = copies[..] else { panic!("one copy, not {copies:?}") };
+    assert!(host.state.leases.len() == 2 && host.state.leases[&copy.lease.unwrap().into()].speculative);
+    host.up(10, reports(result(copy, 2)));
+    let effects = host.commit();
+    let revoked = sent(&effects).find_map(|(conn, m)| if let Down::Revoke(revoke) = m { Some((conn, revoke.clone())) } else { None });
+    let slow: LeaseId = slow.into();
+    assert_eq!(revoked, Some((11, Revoke { leases: vec![slow], unused: vec![slow] })));
+    assert_eq!(host.state.jobs[&JobId(1)].stages[0].tallies, [1]);
+}
+
+#[test]
+fn a_pause_ends_also_when_the_wall_clock_was_set_back() {
+    let mut host = Host::new();
+    host.connect(10, 10);
+    host.submit(1, numbers(1));
+    let granted = grants(&host.commit());
+    let failure =
+        TaskFailure { first_task: 0, task_count: 1, class: FailureClass::Task.into(), message: "boom".into(), ..Default::default() };
+    let report = Report { results: vec![], failures: vec![failure], ..result(&granted[0].grants[0], 1) };
+    host.up(10, reports(report));
+    host.commit();
+    assert!(host.state.leases.is_empty(), "it waits");
+    let failed_at = host.state.now.0;
+    let mut stamp = 0;
+    for _ in 0..10 {
+        host.now += 50;
+        host.leader.handle(host.now, &host.state, Input::Tick);
+        if let Some(body) = host.leader.flush(&host.state, 0) {
+            stamp = body.at_ms;
+            host.proposed = Some(body);
+            break;
+        }
+    }
+    assert_eq!(grants(&host.commit()).len(), 1, "the second attempt");
+    assert!((failed_at + 100..failed_at + 300).contains(&stamp), "{failed_at} {stamp}");
+}
+
+#[test]
+fn an_operator_ends_a_quarantine_and_hears_when_there_is_no_such_worker() {
+    let mut host = Host::new();
+    host.connect(10, 10);
+    let asked = |worker| Input::Release { request: RequestId(1), worker: WorkerId(worker) };
+    assert!(matches!(&answers(&host.input(asked(99)))[..], [Answer::NotFound(_)]));
+    assert_eq!(answers(&host.input(asked(10))), [], "not before it is committed");
+    assert_eq!(answers(&host.commit()), [Answer::Released]);
+}

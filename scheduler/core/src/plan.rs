@@ -126,7 +126,8 @@ impl<'a> Ready<'a> {
 
 /// Proposes placements for ready tasks. Reads only.
 pub fn plan(view: &View<'_>) -> Vec<Placement> {
-    let mut round = Round { view, isolated: isolate::isolated(view), slots: BTreeMap::new(), placements: Vec::new() };
+    let mut round =
+        Round { view, isolated: isolate::isolated(view), slots: BTreeMap::new(), placements: Vec::new(), means: BTreeMap::new() };
     let mut looked_at = 0;
     for job in view.state.active_jobs().filter(|j| j.phase == Phase::Running) {
         for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open) {
@@ -162,6 +163,7 @@ struct Round<'a> {
     isolated: BTreeSet<(WorkerId, u32)>,
     slots: BTreeMap<(WorkerId, u32), Option<Slot>>,
     placements: Vec<Placement>,
+    means: speculate::Means<'a>,
 }
 
 impl Round<'_> {

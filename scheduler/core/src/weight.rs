@@ -2,6 +2,7 @@
 
 use crate::ids::JobId;
 use crate::job::Job;
+use crate::stage::Stage;
 use crate::state::State;
 use prost::Message;
 use raftwerk_proto::v1::stage_input::Source;
@@ -12,6 +13,8 @@ const STAGE_BYTES: u64 = 1000;
 /// A spec takes about this many times its encoded size: strings and vectors of their own.
 const PER_SPEC_BYTE: u64 = 4;
 const INTERVAL_BYTES: u64 = 64;
+/// A task set aside, with a message of ordinary length.
+const EVIDENCE_BYTES: u64 = 500;
 const PART_BYTES: u64 = 600;
 const SHARE_BYTES: u64 = 300;
 const KEY_BYTES: u64 = 250;
@@ -45,6 +48,7 @@ impl State {
 }
 
 fn job_weight(job: &Job) -> u64 {
-    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + s.tasks().intervals() as u64 * INTERVAL_BYTES).sum();
+    let intervals = |s: &Stage| (s.tasks().intervals() + s.attempts.intervals()) as u64 * INTERVAL_BYTES;
+    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + s.evidence.len() as u64 * EVIDENCE_BYTES).sum();
     JOB_BYTES + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + job.shares.len() as u64 * SHARE_BYTES
 }

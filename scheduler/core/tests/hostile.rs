@@ -167,6 +167,12 @@ fn command() -> impl Strategy<Value = Option<Command>> {
         1 => (number(), "e?").prop_map(|(job, error)| Some(Command::FinishPublish(FinishPublish { job, error }))),
         1 => Just(Some(Command::MintId(MintId::default()))),
         1 => number().prop_map(|job| Some(Command::FailJob(FailJob { job, cause: "c".into() }))),
+        1 => (prop::collection::vec(number(), 0..3), prop::collection::vec(number(), 0..3))
+            .prop_map(|(jobs, workers)| Some(Command::Forget(Forget { jobs, workers }))),
+        1 => (number(), prop::collection::vec(small(), 0..3)).prop_map(|(job, partitions)| {
+            let parts = partitions.into_iter().map(|partition| LostPart { partition, ..LostPart::default() });
+            Some(Command::RemakeParts(RemakeParts { job, parts: parts.collect() }))
+        }),
         1 => number().prop_map(|worker| Some(Command::EndQuarantine(EndQuarantine { worker }))),
         1 => Just(None),
     ]
@@ -201,7 +207,9 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
         // Nor does the planner, which a leader runs on every state; what it proposes is never stale.
         let present = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, w)| (*id, w.session)).collect();
         let suspects = state.workers.keys().copied().filter(|w| w.0 % 3 == index % 3).collect();
-        let placements = plan(&View { state, present: &present, suspects: &suspects, now: state.now, submitted: &[] });
+        let returning = Default::default();
+        let placements =
+            plan(&View { state, present: &present, suspects: &suspects, returning: &returning, now: state.now, submitted: &[] });
         let granted = Some(Command::GrantLeases(GrantLeases { placements }));
         let body = EntryBody { format: 2, at_ms: 0, commands: vec![raftwerk_proto::v1::Command { command: granted }] };
         let applied = state.clone().apply(index + 1, body).expect("a known command");

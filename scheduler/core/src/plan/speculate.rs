@@ -14,6 +14,7 @@ use crate::lease::Lease;
 use crate::spec::lease_amount;
 use crate::stage::{Stage, TaskState};
 use raftwerk_proto::v1::{Placement, placement};
+use std::collections::BTreeMap;
 
 /// A lease is late after this many times its expected time: twice is beyond what load and unlike tasks do to an honest estimate.
 const LATE_FACTOR: u64 = 2;
@@ -42,22 +43,29 @@ fn mean_ns(job: &Job, stage: u32, class: &str) -> Option<u64> {
     mean(true).or_else(|| mean(false))
 }
 
+/// Means of this round, by job, stage and class: thousands of leases ask for the same few.
+pub(super) type Means<'a> = BTreeMap<(JobId, u32, &'a str), Option<u64>>;
+
 /// What all the work out on the lease's device should take, in milliseconds.
-fn expected_ms(view: &View<'_>, lease: &Lease) -> Option<u64> {
+fn expected_ms<'a>(view: &View<'a>, means: &mut Means<'a>, lease: &Lease) -> Option<u64> {
     let device = view.state.workers.get(&lease.worker)?.device(lease.device)?;
     let parallelism = u64::from(device.parallelism.max(1));
-    let own = mean_ns(view.state.jobs.get(&lease.job)?, lease.stage, &device.class)?;
+    let mut mean = |id: JobId, stage: u32| {
+        let known = means.entry((id, stage, device.class.as_str()));
+        *known.or_insert_with(|| view.state.jobs.get(&id).and_then(|job| mean_ns(job, stage, &device.class)))
+    };
+    let own = mean(lease.job, lease.stage)?;
     let from = (lease.worker, lease.device, JobId(0), 0);
     let until = (lease.worker, lease.device, JobId(u64::MAX), u32::MAX);
     let mut ns = 0u64;
     for (&(_, _, job, stage), &tasks) in view.state.stage_uses().range(from..=until) {
-        let mean = view.state.jobs.get(&job).and_then(|j| mean_ns(j, stage, &device.class)).unwrap_or(own.max(LEASE_NS));
-        ns = ns.saturating_add(tasks.saturating_mul(mean) / parallelism);
+        let each = mean(job, stage).unwrap_or(own.max(LEASE_NS));
+        ns = ns.saturating_add(tasks.saturating_mul(each) / parallelism);
     }
     Some((ns / 1_000_000).max(lease.expected_ms))
 }
 
-fn is_late(view: &View<'_>, lease: &Lease) -> bool {
+fn is_late<'a>(view: &View<'a>, means: &mut Means<'a>, lease: &Lease) -> bool {
     if view.suspects.contains(&lease.worker) {
         return true;
     }
@@ -68,7 +76,8 @@ fn is_late(view: &View<'_>, lease: &Lease) -> bool {
     let elapsed = view.now.0.saturating_sub(lease.granted_at.0);
     // Cheap first: this is asked for every lease of a stage.
     elapsed > LATE_SLACK_MS
-        && expected_ms(view, lease).is_some_and(|expected| elapsed > expected.saturating_mul(LATE_FACTOR).saturating_add(LATE_SLACK_MS))
+        && expected_ms(view, means, lease)
+            .is_some_and(|expected| elapsed > expected.saturating_mul(LATE_FACTOR).saturating_add(LATE_SLACK_MS))
 }
 
 impl Round<'_> {
@@ -78,20 +87,20 @@ impl Round<'_> {
         if stage.leased() == 0 || budget == 0 {
             return;
         }
-        let spec = &job.spec.stages[stage_index as usize];
-        let mut idle = self.devices(spec, Some(job));
-        idle.retain(|key| self.slots.get(key).and_then(|s| s.as_ref()).is_some_and(|s| s.used.leases == 0));
-        if idle.is_empty() {
-            return;
-        }
         let mut late: Vec<(bool, TaskRange, WorkerId)> = Vec::new();
         for (range, state) in stage.tasks().iter() {
             let TaskState::Leased(id) = state else { continue };
-            let Some(lease) = self.view.state.leases.get(&id).filter(|l| is_late(self.view, l)) else { continue };
+            let Some(lease) = self.view.state.leases.get(&id).filter(|l| is_late(self.view, &mut self.means, l)) else { continue };
             let suspect = self.view.suspects.contains(&lease.worker);
             // A task that may kill its executor does so on one device at a time.
             late.extend(stage.suspicions.clean(range).into_iter().map(|clean| (!suspect, clean, lease.worker)));
         }
+        if late.is_empty() {
+            return;
+        }
+        let spec = &job.spec.stages[stage_index as usize];
+        let mut idle = self.devices(spec, Some(job));
+        idle.retain(|key| self.slots.get(key).and_then(|s| s.as_ref()).is_some_and(|s| s.used.leases == 0));
         // Those nobody hears of first.
         late.sort_by_key(|(heard, range, _)| (*heard, range.first));
         let amount = lease_amount(spec);
