@@ -57,7 +57,7 @@ impl Job {
                 }
             }
             if made_again {
-                stage.generation += 1;
+                stage.generation = stage.generation.saturating_add(1);
             }
         }
         given

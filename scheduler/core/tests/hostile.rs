@@ -146,6 +146,9 @@ fn report() -> impl Strategy<Value = Report> {
             busy_ns,
             input_bytes,
             parts: parts.into_iter().map(|partition| OutputPart { partition, ..OutputPart::default() }).collect(),
+            // The number of a worker, often, and of a process of it, sometimes.
+            copy_worker: input_bytes,
+            copy_incarnation: u64::from(stage),
             ..Report::default()
         })
 }
@@ -169,7 +172,7 @@ fn command() -> impl Strategy<Value = Option<Command>> {
         1 => number().prop_map(|job| Some(Command::FailJob(FailJob { job, cause: "c".into() }))),
         1 => (prop::collection::vec(number(), 0..3), prop::collection::vec(number(), 0..3))
             .prop_map(|(jobs, workers)| Some(Command::Forget(Forget { jobs, workers }))),
-        1 => (number(), prop::collection::vec(small(), 0..3)).prop_map(|(job, partitions)| {
+        2 => (number(), prop::collection::vec(small(), 0..4)).prop_map(|(job, partitions)| {
             let parts = partitions.into_iter().map(|partition| LostPart { partition, ..LostPart::default() });
             Some(Command::RemakeParts(RemakeParts { job, parts: parts.collect() }))
         }),

@@ -19,7 +19,7 @@ impl State {
         let lost: Vec<&LostPart> = remake.parts.iter().filter(names_it).collect();
         let limit = job.max_attempts();
         let Some(stage) = job.stages.last_mut().filter(|_| !lost.is_empty()) else { return Outcome::Done };
-        stage.generation += 1;
+        stage.generation = stage.generation.saturating_add(1);
         let (mut parts, mut exhausted) = (0, None);
         for part in lost {
             let task = u64::from(part.partition);
@@ -30,7 +30,7 @@ impl State {
             let range = TaskRange { first: task, end: task + 1 };
             stage.counted.set(range, true);
             stage.set(range, TaskState::Ready);
-            stage.failed_attempts += 1;
+            stage.failed_attempts = stage.failed_attempts.saturating_add(1);
             stage.charge(range);
             let charged = stage.attempts.overlapping(range).next().map_or(0, |(_, charged)| charged);
             if charged >= limit {
