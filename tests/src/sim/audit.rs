@@ -439,6 +439,14 @@ impl Entry<'_> {
         })
     }
 
+    /// All that the lease still held has another's result now.
+    fn is_beaten(&self, id: LeaseId, lease: &raftwerk_core::Lease) -> bool {
+        let stage = |state: &State| state.jobs.get(&lease.job).and_then(|j| j.stages.get(lease.stage as usize)).cloned();
+        let (Some(before), Some(after)) = (stage(self.before), stage(self.after)) else { return false };
+        let settled = |range: TaskRange| after.all(range, |s| !s.is_held_by(id) && !matches!(s, TaskState::Ready | TaskState::Waiting(_)));
+        before.held_by(lease.tasks, id).into_iter().all(|(range, _)| settled(range))
+    }
+
     fn reports_failure(&self, id: LeaseId) -> bool {
         self.reports().any(|(_, r)| r.lease.map(LeaseId::from) == Some(id) && !r.failures.is_empty())
     }
@@ -454,7 +462,9 @@ fn leases_end_only_for_a_reason(entry: &Entry<'_>) -> Result<(), (&'static str, 
             Some(Do::RegisterWorker(register)) => register.worker == lease.worker.0,
             _ => false,
         });
-        if !(final_report || job_over || command) {
+        // Another lease has brought home what both held.
+        let beaten = entry.is_beaten(*id, lease);
+        if !(final_report || job_over || command || beaten) {
             return Err(("leases_end_only_for_a_reason", format!("lease {id} of worker {} is gone", lease.worker)));
         }
     }
