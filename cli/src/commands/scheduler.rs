@@ -14,6 +14,8 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::units::{parse_bytes, parse_duration};
 
+// Made once in a process; a box would only be in the way of clap.
+#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand, Debug)]
 pub enum Scheduler {
     /// Start a scheduler replica and run it until SIGTERM or Ctrl-C
