@@ -229,7 +229,7 @@ pub struct Wire<S: StateMachine> {
 
 impl<S: StateMachine> Wire<S> {
     /// Carries a message there and its answer back.
-    async fn call<M: Message, A, F>(
+    async fn call<M: Message + Clone, A, F>(
         &self,
         action: RPCTypes,
         limit: Duration,
@@ -237,7 +237,6 @@ impl<S: StateMachine> Wire<S> {
         handle: impl Fn(Handler<S, SimRuntime>, M) -> F + Send + Sync,
     ) -> Result<A, RPCError<C<S>>>
     where
-        M: Clone,
         F: Future<Output = Result<A, Refused>> + Send,
         A: Send,
     {
