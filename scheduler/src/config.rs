@@ -33,6 +33,8 @@ pub enum StartMode {
     Bootstrap,
     /// Join a running cluster through any of its replicas, or continue as the member this data directory belongs to.
     Join { addresses: Vec<String>, token: JoinToken },
+    /// Make a new cluster that begins with the state in a backup of another.
+    Restore { file: PathBuf },
     /// Continue with an existing data directory.
     Continue,
 }
@@ -72,6 +74,19 @@ pub enum StartError {
     OtherCluster { path: PathBuf },
     #[error("joining the cluster: {0}")]
     Join(String),
+    #[error("{0}")]
+    Removed(String),
+    /// Starting with an empty log under an id that has voted and acknowledged could undo a decision of the majority.
+    #[error(
+        "{path} holds the identity of replica {replica}, but its log is gone ({path}/raft.redb and {path}/raft-identity). It must not start \
+         empty under its old id: take it out with `raftwerk cluster remove {replica}`, and start a new replica in an empty directory with \
+         `raftwerk scheduler start --join ADDRESS --token-file FILE`"
+    )]
+    LogLost { path: PathBuf, replica: u64 },
+    #[error("{path} holds a replica already; restore a backup into an empty directory")]
+    NotEmpty { path: PathBuf },
+    #[error("{path} is no backup that this version can restore: {reason}")]
+    Backup { path: PathBuf, reason: String },
     /// Nobody answered, or everybody said to come back later, for as long as it makes sense to knock.
     #[error("joining the cluster: {0}")]
     Unreachable(String),

@@ -1,6 +1,7 @@
 //! How a new replica becomes a member: the token buys an identity, the leader makes it a voter.
 
 use crate::config::{SchedulerConfig, StartError};
+use crate::raft::{REMOVED_KEY, removed_text};
 use crate::services::LEADER_KEY;
 use raftwerk_proto::v1::join_client::JoinClient;
 use raftwerk_proto::v1::raft_client::RaftClient;
@@ -151,6 +152,9 @@ pub(crate) async fn become_voter(identity: &Identity, name: &str, address: &str,
         request.set_timeout(ADD_DEADLINE);
         match RaftClient::new(channel).add_replica(request).await {
             Ok(_) => return Ok(()),
+            Err(status) if status.metadata().contains_key(REMOVED_KEY) => {
+                return Err(StartError::Removed(removed_text(identity.peer().id, &format!("the replica at {next}"))));
+            }
             Err(status) => {
                 match leader_of(&status) {
                     Some(leader) => queue.push_front(leader),

@@ -6,6 +6,7 @@
 //! services/  gRPC handlers                                              server    puts a replica together and starts it
 //! ```
 
+mod backup;
 mod config;
 pub mod edge;
 mod fail_point;
@@ -16,6 +17,7 @@ pub mod raft;
 mod server;
 mod services;
 
+pub use backup::{Recovered, check_backup, recover, survey};
 pub use config::{SchedulerConfig, StartError, StartMode};
 pub use server::{ADMIN_FILE, RunningScheduler, TOKEN_FILE, start};
 pub use services::LEADER_KEY;

@@ -31,4 +31,8 @@ impl StateMachine for Replicated {
     fn empty(cluster: &str) -> Self {
         Replicated(State::new(cluster))
     }
+
+    fn is_removed(&self, replica: u64) -> bool {
+        self.0.removed_replicas.contains(&replica)
+    }
 }

@@ -1,5 +1,6 @@
 //! Starts a replica: identity, listener, Raft, services, leader loop. Stops it again.
 
+use crate::backup;
 use crate::config::{SchedulerConfig, StartError, StartMode};
 use crate::edge::{self, Shared};
 use crate::join;
@@ -15,14 +16,18 @@ use raftwerk_proto::v1::worker_session_server::WorkerSessionServer;
 use raftwerk_transport::{Authority, Identity, MAX_MESSAGE_BYTES, PeerKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The replica that makes a cluster has this id; all others are minted through the log.
-const FIRST_REPLICA: u64 = 1;
+pub(crate) const FIRST_REPLICA: u64 = 1;
 pub const ADMIN_FILE: &str = "admin.pem";
 pub const TOKEN_FILE: &str = "join-token";
+/// In the identity's folder: a log was made under this identity, so one that is missing is lost.
+const HAD_LOG: &str = "had-log";
+const MEMBERS_WAIT: Duration = Duration::from_secs(5);
 const ADDRESS_FILE: &str = "address";
 
 pub struct RunningScheduler {
@@ -46,6 +51,9 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     std::fs::create_dir_all(&config.data_dir).map_err(file_error(&config.data_dir))?;
     let identity_dir = config.data_dir.join("identity");
     let known = Identity::exists(&identity_dir);
+    if known && matches!(config.start, StartMode::Restore { .. }) {
+        return Err(StartError::NotEmpty { path: config.data_dir });
+    }
     if !known && matches!(config.start, StartMode::Continue) {
         return Err(StartError::Empty(config.data_dir.clone()));
     }
@@ -72,9 +80,15 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
                 peers.extend(addresses.iter().cloned());
                 (identity, authority)
             }
+            StartMode::Restore { file } => backup::restore(&config, file, &address, &identity_dir).await?,
             StartMode::Continue => return Err(StartError::Empty(config.data_dir.clone())),
         }
     };
+    let had_log = identity_dir.join(HAD_LOG);
+    let has_log = had_log.exists();
+    if has_log && !DataDir::holds_log(&config.data_dir) {
+        return Err(StartError::LogLost { path: config.data_dir, replica: identity.peer().id });
+    }
     if let (true, StartMode::Join { addresses, .. }) = (known, &config.start) {
         peers.extend(addresses.iter().cloned());
     }
@@ -87,6 +101,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     raft_config.election_max = config.election.1;
     raft_config.snapshot_every_entries = config.snapshot_every_entries;
     let replica: Replica<Replicated> = Replica::open(raft_config, identity.clone()).await?;
+    std::fs::write(&had_log, b"").map_err(file_error(&had_log))?;
     // Only now is the directory ours: a start that is refused must not change what another process keeps there.
     let saved = config.data_dir.join(ADDRESS_FILE);
     std::fs::write(&saved, format!("{bound}\n")).map_err(file_error(&saved))?;
@@ -100,6 +115,10 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     };
     let edge = tokio::spawn(edge::run(shared, timing, config.limits));
 
+    // One that was a member is one still, or is told otherwise; it has just not looked into its log yet.
+    if has_log {
+        replica.knows_members(MEMBERS_WAIT).await;
+    }
     if replica_id == FIRST_REPLICA {
         replica.bootstrap().await.map_err(|e| StartError::Other(e.to_string()))?;
     } else if !replica.status().members.iter().any(|m| m.id == replica_id && m.voter) {
@@ -155,7 +174,7 @@ fn load(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), S
     Ok((identity, authority))
 }
 
-fn save(identity: &Identity, authority: &Authority, dir: &Path) -> Result<(), StartError> {
+pub(crate) fn save(identity: &Identity, authority: &Authority, dir: &Path) -> Result<(), StartError> {
     let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
     authority.save(dir).map_err(wrong)?;
     // Last: its presence says that this directory is complete.
@@ -163,7 +182,7 @@ fn save(identity: &Identity, authority: &Authority, dir: &Path) -> Result<(), St
 }
 
 /// CA, own identity, admin credential and join token of a new cluster.
-fn make_cluster(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), StartError> {
+pub(crate) fn make_cluster(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), StartError> {
     let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
     let mut random = [0u8; 8];
     getrandom::fill(&mut random).map_err(|e| StartError::Other(format!("the system's random source: {e}")))?;
@@ -179,7 +198,7 @@ fn make_cluster(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Autho
     Ok((identity, authority))
 }
 
-fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;

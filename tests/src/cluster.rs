@@ -223,6 +223,17 @@ impl Cluster {
         dead
     }
 
+    /// A replica after a forced recovery: what it once joined is gone, so it just continues with its directory.
+    pub fn restart_survivor(&mut self, index: usize) {
+        let args = &mut self.schedulers[index].args;
+        for flag in ["--join", "--token-file"] {
+            if let Some(at) = args.iter().position(|arg| arg == flag) {
+                args.drain(at..at + 2);
+            }
+        }
+        self.restart_scheduler(index);
+    }
+
     pub fn restart_worker(&mut self, index: usize) {
         Cluster::restart(&mut self.workers[index], self.home.path());
     }

@@ -124,6 +124,14 @@ impl Authority {
         sha256(&self.certificate_der)
     }
 
+    /// The same authority with a new join secret; the old token opens nothing any more.
+    pub fn with_new_token(&self) -> Result<(Authority, JoinToken), IdentityError> {
+        let token =
+            JoinToken::random(self.ca_sha256()).map_err(|error| IdentityError::Crypto { what: "join token", reason: error.to_string() })?;
+        let token_sha256 = hex(&sha256(token.secret.as_bytes()));
+        Ok((Authority::from_parts(&self.cluster, &self.certificate_der, &self.key_pkcs8_der, &token_sha256)?, token))
+    }
+
     /// Whether `secret` is the join secret. Takes the same time whether it is nearly right or not at all.
     pub fn token_matches(&self, secret: &str) -> bool {
         let presented = hex(&sha256(secret.as_bytes()));

@@ -124,6 +124,29 @@ impl Cluster {
         self.call(ReleaseWorkerRequest { worker }, release).await.map(|_| ())
     }
 
+    pub async fn remove_replica(&mut self, replica: u64) -> Result<(), CallError> {
+        let remove = |mut client: Client, request| async move { client.remove_replica(request).await };
+        self.call_within(Work::Long, RemoveReplicaRequest { replica }, remove).await.map(|_| ())
+    }
+
+    /// The bytes of a backup file.
+    pub async fn backup(&mut self) -> Result<Vec<u8>, CallError> {
+        // The pieces are gathered inside the attempt, so that a leader that goes away in the middle is replaced by the next one.
+        let all = |mut client: Client, request| async move {
+            let mut pieces = client.backup(request).await?.into_inner();
+            let (mut bytes, mut total) = (Vec::new(), None);
+            while let Some(piece) = pieces.message().await? {
+                total.get_or_insert(piece.total_bytes);
+                bytes.extend_from_slice(&piece.data);
+            }
+            if total != Some(bytes.len() as u64) {
+                return Err(Status::unavailable("the backup ended early"));
+            }
+            Ok(Response::new(bytes))
+        };
+        self.call_within(Work::Long, BackupRequest {}, all).await
+    }
+
     /// Waits until so many workers are alive in the leader's eyes; whether they are in time.
     pub async fn wait_for_workers(&mut self, count: usize, limit: Duration) -> Result<bool, CallError> {
         let started = Instant::now();

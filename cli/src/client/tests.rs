@@ -135,6 +135,15 @@ impl Client for Replica {
         Err(Status::unimplemented(""))
     }
 
+    async fn remove_replica(&self, _: Request<RemoveReplicaRequest>) -> Result<Response<RemoveReplicaReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    type BackupStream = tokio_stream::Empty<Result<BackupChunk, Status>>;
+    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn show_cluster(&self, _: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {
         self.awake().await;
         Err(Status::unimplemented(""))

@@ -20,7 +20,23 @@ pub enum Scheduler {
     ///
     /// The first replica of a cluster starts with --bootstrap, further ones with --join and a token. A data directory that holds a
     /// replica already continues with it, whatever of the two is given.
-    Start(Start),
+    Start(Box<Start>),
+    /// Make a stopped replica the only one, after the majority is lost for good
+    ///
+    /// Without --yes it only shows what the data directory holds. Entries that were acknowledged by the lost replicas and did not reach this one
+    /// are gone; of several survivors take the one with the largest (term, entry). All other replicas are out for good, all leases end, and
+    /// machines join with a new token.
+    Recover(Recover),
+}
+
+#[derive(Args, Debug)]
+pub struct Recover {
+    /// Data directory of the survivor, which must not run
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Do it
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -40,6 +56,9 @@ pub struct Start {
     /// Make a new cluster with this replica as its first
     #[arg(long, conflicts_with = "join")]
     bootstrap: bool,
+    /// Make a new cluster that begins with this backup (see `raftwerk cluster backup`); the data directory must be empty
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["join", "bootstrap"])]
+    restore: Option<PathBuf>,
     /// Addresses of replicas of the cluster to join, separated by commas
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     join: Vec<String>,
@@ -66,10 +85,13 @@ pub struct Start {
 }
 
 pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
-    let Scheduler::Start(args) = command;
+    let args = match command {
+        Scheduler::Start(args) => *args,
+        Scheduler::Recover(args) => return recover(console, args).await,
+    };
     let until_stdin_closes = args.until_stdin_closes;
     let name = args.name.clone();
-    let bootstrap = args.bootstrap;
+    let bootstrap = args.bootstrap || args.restore.is_some();
     let config = config(args)?;
     let stop = signals::stop_or_stdin(until_stdin_closes);
     tokio::pin!(stop);
@@ -110,6 +132,10 @@ fn config(args: Start) -> Result<SchedulerConfig, Failure> {
     if let Some(lease_ttl) = args.lease_ttl {
         config.lease_ttl = lease_ttl;
     }
+    if let Some(file) = args.restore {
+        config.start = StartMode::Restore { file };
+        return Ok(config);
+    }
     config.start = match (args.bootstrap, args.join.is_empty(), token) {
         (true, _, _) => StartMode::Bootstrap,
         (false, false, Some(token)) => StartMode::Join { addresses: args.join, token },
@@ -132,7 +158,8 @@ fn exit_of(error: &StartError) -> Exit {
         | StartError::Listen { .. }
         | StartError::File { .. } => Exit::BadUsage,
         StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
-        StartError::Join(_) => Exit::Refused,
+        StartError::LogLost { .. } | StartError::NotEmpty { .. } | StartError::Backup { .. } => Exit::BadUsage,
+        StartError::Join(_) | StartError::Removed(_) => Exit::Refused,
         StartError::Unreachable(_) => Exit::ContactLost,
         _ => Exit::Internal,
     }
@@ -147,6 +174,48 @@ fn refused_start(error: StartError, name: &str) -> Failure {
         _ if in_use => failure.fix("stop that process, or give this one a --data-dir of its own"),
         _ => failure,
     }
+}
+
+async fn recover(console: &Console, args: Recover) -> Outcome {
+    let dir = args.data_dir.display();
+    let done = if args.yes { raftwerk_scheduler::recover(&args.data_dir).await } else { raftwerk_scheduler::survey(&args.data_dir).await };
+    let done = done.map_err(|error| {
+        let exit = exit_of(&error);
+        Failure::new(exit, error).context(format!("the replica in {dir} cannot be recovered"))
+    })?;
+    let survey = &done.survey;
+    let others: Vec<u64> = survey.members.iter().map(|m| m.id).filter(|id| *id != survey.replica).collect();
+    if console.is_json() {
+        console.json(serde_json::json!({
+            "cluster": done.cluster, "replica": survey.replica, "last_log_term": survey.last_log_term,
+            "last_log_index": survey.last_log_index, "others": others, "recovered": args.yes,
+        }));
+    } else {
+        let list = others.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        console.note(format!(
+            "replica {} of cluster {}: its log ends with entry {} of term {}; other members: {}",
+            survey.replica,
+            done.cluster,
+            survey.last_log_index,
+            survey.last_log_term,
+            if list.is_empty() { "none" } else { &list }
+        ));
+        if args.yes {
+            console.note(format!(
+                "it is now the only member, in a new epoch
+  join token        {dir}/join-token  (new; the old one opens nothing any more)
+  admin credential  {dir}/admin.pem
+go on with
+  raftwerk scheduler start --name NAME --data-dir {dir}
+and join new replicas in empty directories. Never start the others again."
+            ));
+        }
+    }
+    if args.yes {
+        return Ok(());
+    }
+    Err(Failure::say(Exit::BadUsage, "nothing was changed")
+        .fix("when the majority is lost for good, and this survivor has the largest (term, entry) of all, run it again with --yes"))
 }
 
 /// What the person who made a cluster needs next.

@@ -52,6 +52,7 @@ impl State {
                     ended_at_ms: s.ended_at.0,
                 })
                 .collect(),
+            removed_replicas: self.removed_replicas.iter().copied().collect(),
         };
         if needs_format_2(&snapshot) {
             snapshot.format = 2;
@@ -104,7 +105,17 @@ impl State {
         }
         crate::invariants::leased_tasks_have_live_leases(&state).map_err(ApplyError::Snapshot)?;
         crate::invariants::set_aside_tasks_have_their_evidence(&state).map_err(ApplyError::Snapshot)?;
+        state.removed_replicas = snapshot.removed_replicas.into_iter().collect();
         state.derive();
+        Ok(state)
+    }
+
+    /// The state of a snapshot of any cluster as the beginning of cluster `cluster`, whose replicas get ids of their own.
+    pub fn from_backup(cluster: &str, bytes: &[u8]) -> Result<State, ApplyError> {
+        let of = wire::Snapshot::decode(bytes).map_err(|e| ApplyError::Snapshot(e.to_string()))?.cluster;
+        let mut state = State::from_snapshot(&of, bytes)?;
+        state.cluster = cluster.to_string();
+        state.removed_replicas.clear();
         Ok(state)
     }
 
@@ -133,7 +144,8 @@ fn needs_format_2(snapshot: &wire::Snapshot) -> bool {
     };
     let spec = |s: &wire::JobSpec| s.on_set_aside != 0 || s.stages.iter().any(|stage| stage.shuffle_replicas != 0);
     let job = |j: &wire::JobRecord| j.spec.as_ref().is_some_and(spec) || j.stages.iter().any(stage);
-    snapshot.jobs.iter().any(job)
+    !snapshot.removed_replicas.is_empty()
+        || snapshot.jobs.iter().any(job)
         || snapshot.workers.iter().any(|w| w.standing.is_some() || !w.devices.is_empty())
         || snapshot.leases.iter().any(|l| l.speculative || l.expected_ms != 0)
 }

@@ -29,6 +29,8 @@ pub struct State {
     pub workers: BTreeMap<WorkerId, Worker>,
     pub leases: BTreeMap<LeaseId, Lease>,
     pub idempotency: BTreeMap<IdempotencyKey, Submission>,
+    /// Replicas that were taken out. Their ids are never let in again.
+    pub removed_replicas: BTreeSet<u64>,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -50,6 +52,7 @@ impl State {
             workers: BTreeMap::new(),
             leases: BTreeMap::new(),
             idempotency: BTreeMap::new(),
+            removed_replicas: BTreeSet::new(),
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,

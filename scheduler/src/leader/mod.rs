@@ -66,6 +66,11 @@ pub enum Input {
         kind: String,
         name: String,
     },
+    /// A replica that is out of the membership already.
+    RemoveReplica {
+        request: RequestId,
+        replica: u64,
+    },
     Logs {
         request: RequestId,
         job: JobId,
@@ -228,6 +233,10 @@ impl Leader {
                 } else {
                     effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no worker {worker}")) });
                 }
+            }
+            Input::RemoveReplica { request, replica } => {
+                let command = raftwerk_proto::v1::RemoveReplica { replica };
+                self.batch.push(Command::RemoveReplica(command), batch::Waiter::Release(request));
             }
             Input::Mint { request, kind, name } => {
                 self.batch.push(Command::MintId(raftwerk_proto::v1::MintId { kind, name }), batch::Waiter::Mint(request));

@@ -22,9 +22,13 @@ impl Fault {
     /// Records `error` with its whole chain of causes and returns it in the form openraft wants.
     pub(super) fn raise_io(&self, error: impl Error) -> io::Error {
         let text = chain(&error);
-        let _ = self.0.first.set(text.clone());
-        self.0.raised.notify_waiters();
+        self.raise(text.clone());
         io::Error::other(text)
+    }
+
+    pub(super) fn raise(&self, text: String) {
+        let _ = self.0.first.set(text);
+        self.0.raised.notify_waiters();
     }
 
     pub(super) fn first(&self) -> Option<String> {

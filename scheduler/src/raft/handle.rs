@@ -1,6 +1,7 @@
 //! What a replica does with a message from another one, whatever carried it: gRPC or the simulated network.
 
 use std::fmt;
+use std::sync::{Arc, RwLock};
 
 use bytes::{Bytes, BytesMut};
 use openraft::Raft;
@@ -28,16 +29,20 @@ pub enum Refused {
     CutShort { got: u64, total: u64 },
     #[error("this replica has stopped: {0}")]
     Stopped(String),
+    /// The sender reads this and stops.
+    #[error("replica {0} was taken out of the cluster and must not take part any more")]
+    Removed(u64),
 }
 
 pub(super) struct Handler<S: StateMachine, Rt: AsyncRuntime> {
     pub id: u64,
     pub raft: Raft<Types<S, Rt>, Machine<S, Rt>>,
+    pub state: Arc<RwLock<S>>,
 }
 
 impl<S: StateMachine, Rt: AsyncRuntime> Clone for Handler<S, Rt> {
     fn clone(&self) -> Self {
-        Handler { id: self.id, raft: self.raft.clone() }
+        Handler { id: self.id, raft: self.raft.clone(), state: self.state.clone() }
     }
 }
 
@@ -48,6 +53,10 @@ fn stopped(e: impl fmt::Display) -> Refused {
 impl<S: StateMachine, Rt: AsyncRuntime> Handler<S, Rt> {
     /// `sender` is who the channel says it is. A replica speaks for itself only, so a vote must be its own.
     fn check(&self, to: u64, vote: &Option<pb::RaftVote>, sender: u64) -> Result<(), Refused> {
+        // After a forced recovery its old membership would still count this replica's vote, and its log undo the recovery.
+        if self.state.read().unwrap_or_else(|e| e.into_inner()).is_removed(sender) {
+            return Err(Refused::Removed(sender));
+        }
         if to != self.id {
             return Err(Refused::NotHere { to, here: self.id });
         }

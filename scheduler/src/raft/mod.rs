@@ -15,6 +15,7 @@ mod fault;
 mod handle;
 mod leadership;
 mod network;
+pub mod offline;
 mod presence;
 mod replica;
 mod server;
@@ -30,9 +31,11 @@ pub use leadership::{LeaderTenure, Leadership, LeadershipWatch};
 pub use network::Network;
 pub use replica::{MAX_PAYLOAD_BYTES, OpenError, ProposeError, Replica, Storage};
 pub use server::RaftService;
+pub(crate) use server::{REMOVED_KEY, removed_text};
 pub use state_machine::{ApplyError, StateMachine};
 pub use status::{Member, Status};
 pub use store::{DataDir, LogStats, Medium, RedbMedium, SnapshotStore, StoreError};
+pub(crate) use store::{read_backup, write_backup};
 pub use types::{Node, Types};
 
 #[cfg(test)]

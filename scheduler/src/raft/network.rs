@@ -24,6 +24,8 @@ use super::convert::{
     append_to_pb, appended_from_pb, ask_vote_to_pb, snapshot_meta_to_pb, transfer_to_pb, transferred_from_pb, vote_from_pb, vote_to_pb,
     voted_from_pb,
 };
+use super::fault::Fault;
+use super::server::{REMOVED_KEY, removed_text};
 use super::state_machine::StateMachine;
 use super::types::{Node, Snapshot, Types, Vote};
 
@@ -45,6 +47,8 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub struct Network {
     id: u64,
     lines: Lines,
+    /// Raised when another replica says that this one was taken out of the cluster.
+    removed: Fault,
 }
 
 /// One connection per replica, shared by everything that is small.
@@ -74,7 +78,11 @@ impl Lines {
 
 impl Network {
     pub fn new(id: u64, identity: Identity) -> Self {
-        Network { id, lines: Lines { identity, lines: Arc::default() } }
+        Network { id, lines: Lines { identity, lines: Arc::default() }, removed: Fault::default() }
+    }
+
+    pub(super) fn removed(&self) -> Fault {
+        self.removed.clone()
     }
 
     pub(super) fn lines(&self) -> Lines {
@@ -82,7 +90,7 @@ impl Network {
     }
 
     fn connection(&self, target: u64, line: Arc<Line>, least_append: Duration) -> Connection {
-        Connection { id: self.id, target, line, least_append }
+        Connection { id: self.id, target, line, least_append, removed: self.removed.clone() }
     }
 }
 
@@ -156,6 +164,7 @@ pub struct Connection {
     target: u64,
     line: Arc<Line>,
     least_append: Duration,
+    removed: Fault,
 }
 
 impl Connection {
@@ -181,6 +190,9 @@ impl Connection {
             }
             Ok(Err(status)) if !matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) => {
                 self.line.answered();
+                if status.metadata().contains_key(REMOVED_KEY) {
+                    self.removed.raise(removed_text(self.id, &format!("replica {}", self.target)));
+                }
                 Err(self.unreachable(&status))
             }
             Ok(Err(_)) | Err(_) => {

@@ -115,9 +115,11 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
         });
         let (dir, medium, snapshots) = opened.await.map_err(|e| OpenError::Recover(e.to_string()))??;
         let network = Network::new(id, identity);
-        let lines = network.lines();
+        let (lines, removed) = (network.lines(), network.removed());
         let replica = Self::start(config, Storage { medium, snapshots, dir: Some(dir) }, network).await?;
         tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), lines));
+        let fault = replica.0.fault.clone();
+        tokio::spawn(async move { fault.raise(removed.wait().await) });
         Ok(replica)
     }
 
@@ -192,7 +194,7 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
     }
 
     pub(super) fn handler(&self) -> Handler<S, Rt> {
-        Handler { id: self.id(), raft: self.0.raft.clone() }
+        Handler { id: self.id(), raft: self.0.raft.clone(), state: self.0.state.clone() }
     }
 
     /// Begins a cluster with this replica as its only member. Does nothing if it has a log already.
@@ -250,6 +252,42 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
                 self.0.config.join_timeout
             ))),
         }
+    }
+
+    /// The voters that answer this replica, itself among them, as far as they do so after this call and within `limit`. Empty if it does not
+    /// lead.
+    pub async fn answering_voters(&self, limit: Duration) -> BTreeSet<u64> {
+        let asked = C::<S, Rt>::now();
+        loop {
+            let metrics = self.metrics();
+            let Some(heard) = metrics.heartbeat.as_ref().filter(|_| metrics.state == ServerState::Leader) else { return BTreeSet::new() };
+            let answers = |id: &u64| *id == metrics.id || heard.get(id).copied().flatten().is_some_and(|at| *at > asked);
+            let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+            let answering: BTreeSet<u64> = voters.iter().copied().filter(answers).collect();
+            if answering.len() == voters.len() || C::<S, Rt>::now() > asked + limit {
+                return answering;
+            }
+            Rt::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until this replica knows the members that its log or snapshot names; false if it names none.
+    pub async fn knows_members(&self, limit: Duration) -> bool {
+        let deadline = C::<S, Rt>::now() + limit;
+        loop {
+            if self.metrics().membership_config.nodes().next().is_some() {
+                return true;
+            }
+            if C::<S, Rt>::now() > deadline {
+                return false;
+            }
+            Rt::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Whether the state says that the replica was taken out for good.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.0.state.read().unwrap_or_else(|e| e.into_inner()).is_removed(id)
     }
 
     /// Takes a replica out of the cluster. Its id must never be used again.

@@ -16,6 +16,17 @@ use super::types::Node;
 
 pub struct RaftService<S: StateMachine>(pub(super) Replica<S, TokioRuntime>);
 
+/// Metadata key on the refusal of a replica that was taken out of the cluster for good.
+pub const REMOVED_KEY: &str = "raftwerk-removed";
+
+/// What such a replica tells its operator.
+pub(crate) fn removed_text(id: u64, says: &str) -> String {
+    format!(
+        "replica {id} was taken out of the cluster, says {says}. Its data directory cannot be used again: move it away, and start a new \
+         replica in an empty one with `raftwerk scheduler start --join ADDRESS --token-file FILE`"
+    )
+}
+
 /// The sender's replica id, from its certificate.
 fn sender<T>(request: &Request<T>) -> Result<u64, Status> {
     Ok(require(request, &[PeerKind::Scheduler])?.id)
@@ -29,6 +40,11 @@ impl From<Refused> for Status {
             Refused::NotHere { .. } => Status::failed_precondition(text),
             Refused::NotTheSender { .. } => Status::permission_denied(text),
             Refused::Stopped(_) => Status::unavailable(text),
+            Refused::Removed(_) => {
+                let mut status = Status::permission_denied(text);
+                status.metadata_mut().insert(REMOVED_KEY, tonic::metadata::MetadataValue::from_static("true"));
+                status
+            }
         }
     }
 }
@@ -82,6 +98,9 @@ impl<S: StateMachine> Raft for RaftService<S> {
         let node = request.into_inner().node.ok_or_else(|| Status::invalid_argument("the request names no replica"))?;
         if node.id != sender {
             return Err(Refused::NotTheSender { claimed: node.id, sender }.into());
+        }
+        if self.0.is_removed(sender) {
+            return Err(Refused::Removed(sender).into());
         }
         match self.0.add_voter(node.id, &node.name, &node.address).await {
             Ok(()) => {}

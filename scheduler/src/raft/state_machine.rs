@@ -40,6 +40,11 @@ pub trait StateMachine: Clone + Send + Sync + 'static {
     fn empty(cluster: &str) -> Self
     where
         Self: Sized;
+
+    /// Whether this replica was taken out of the cluster for good. Nothing it says is heard any more.
+    fn is_removed(&self, _replica: u64) -> bool {
+        false
+    }
 }
 
 /// A committed entry or a snapshot that this replica cannot take in. It stops rather than skip it, because a skipped entry would make

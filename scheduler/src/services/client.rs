@@ -1,13 +1,14 @@
 //! What the command line asks.
 
-use super::{not_leader, propose_error, worker_session};
+use super::{membership, not_leader, propose_error, worker_session};
 use crate::edge::Shared;
 use crate::leader::{Answer, Input};
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
-    CancelJobRequest, ClusterView, GetJobRequest, JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListWorkersReply,
-    ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
+    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, GetJobRequest, JobLogsReply, JobLogsRequest, JobView, ListJobsReply,
+    ListJobsRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, RemoveReplicaReply,
+    RemoveReplicaRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use tonic::{Request, Response, Status};
 
 /// Between two views of a watched job: at most ten a second.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// A voter that is there answers the leader within this time: many heartbeats.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of a backup in one message.
+const BACKUP_CHUNK: usize = 1 << 20;
 const DEFAULT_LIST: usize = 100;
 /// Longest job list; a view carries its spec, and a message has a limit.
 const MAX_LIST: usize = 1000;
@@ -85,6 +90,7 @@ fn refusal(answer: Answer) -> Status {
 
 #[tonic::async_trait]
 impl Client for ClientService {
+    type BackupStream = tokio_stream::Iter<std::vec::IntoIter<Result<BackupChunk, Status>>>;
     type WatchJobStream = ReceiverStream<Result<JobView, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitReply>, Status> {
@@ -197,6 +203,51 @@ impl Client for ClientService {
             Answer::Released => Ok(Response::new(ReleaseWorkerReply {})),
             other => Err(refusal(other)),
         }
+    }
+
+    async fn remove_replica(&self, request: Request<RemoveReplicaRequest>) -> Result<Response<RemoveReplicaReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let id = request.into_inner().replica;
+        let replica = &self.shared.replica;
+        self.barrier().await?;
+        let members = replica.status().members;
+        if members.iter().any(|m| m.id == id) {
+            membership::check_removal(&members, &replica.answering_voters(ANSWER_WAIT).await, id).map_err(Status::failed_precondition)?;
+            if id == self.replica_id {
+                // It cannot write down its own end. The next leader does, when the caller asks there.
+                replica.hand_over().await;
+                return Err(Status::unavailable("the leader itself is to be removed and hands over; ask the next one"));
+            }
+            replica.remove_member(id).await.map_err(|e| propose_error(&self.shared, &e))?;
+        } else if !replica.is_removed(id) {
+            let ids: Vec<String> = members.iter().map(|m| m.id.to_string()).collect();
+            return Err(Status::not_found(format!("there is no replica {id}; there are {}", ids.join(", "))));
+        }
+        // Last: a replica that is told so stops, and until it is out of the membership its vote may be needed.
+        match self.ask(|request| Input::RemoveReplica { request, replica: id }).await? {
+            Answer::Released => Ok(Response::new(RemoveReplicaReply {})),
+            other => Err(refusal(other)),
+        }
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        self.barrier().await?;
+        let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.clone();
+        let (index, record) = tokio::task::spawn_blocking(move || (state.applied_index, crate::backup::record(&state)))
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?;
+        let total = record.len() as u64;
+        let mut first = Some((total, index));
+        let mut rest = bytes::Bytes::from(record);
+        let chunks = std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (total_bytes, applied_index) = first.take().unwrap_or_default();
+            Some(Ok(BackupChunk { total_bytes, applied_index, data: rest.split_to(rest.len().min(BACKUP_CHUNK)) }))
+        });
+        Ok(Response::new(tokio_stream::iter(chunks.collect::<Vec<_>>())))
     }
 
     async fn show_cluster(&self, request: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {

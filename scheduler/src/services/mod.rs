@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod join;
+mod membership;
 pub(crate) mod worker_session;
 
 use crate::edge::Shared;

@@ -1,5 +1,6 @@
 //! `apply`: one arm per command, one function per arm. The same state and entry give the same result on every replica.
 
+mod epoch;
 mod failure;
 mod grant;
 mod jobs;
@@ -183,6 +184,11 @@ impl State {
                 Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
                 Command::Forget(c) => self.forget(c),
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
+                Command::RemoveReplica(c) => {
+                    self.removed_replicas.insert(c.replica);
+                    Outcome::Done
+                }
+                Command::NewEpoch(c) => self.new_epoch(c, &mut entry),
             };
             entry.jobs_by_command.push(submitted);
             entry.applied.outcomes.push(outcome);

@@ -46,6 +46,11 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
+    /// Whether a log was made in this directory.
+    pub fn holds_log(path: &Path) -> bool {
+        path.join(IDENTITY).exists()
+    }
+
     pub fn snapshots(&self) -> PathBuf {
         self.path.join(SNAPSHOTS)
     }

@@ -31,6 +31,7 @@ pub use log::{LogStats, LogStore, REPLICATION_BYTES};
 pub use medium::Medium;
 #[cfg(any(test, feature = "sim"))]
 pub use memory::{Flip, MemoryDisk, MemoryMedium, WriteFault};
+pub use record::{read_backup, write_backup};
 pub use snapshots::SnapshotStore;
 
 #[cfg(test)]

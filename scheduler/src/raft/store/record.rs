@@ -90,6 +90,15 @@ pub fn read_of_any_cluster<M: Message + Default>(
     decode(body(kind, record, file, what)?, file, what)
 }
 
+/// A backup is the record of a snapshot, of any cluster.
+pub fn write_backup(cluster: &str, body: &impl Message) -> Vec<u8> {
+    Seal::new(cluster).write(Kind::Snapshot, body)
+}
+
+pub fn read_backup<M: Message + Default>(record: &[u8], file: &Path) -> Result<M, StoreError> {
+    read_of_any_cluster(Kind::Snapshot, record, file, &|| "the backup".into())
+}
+
 fn decode<M: Message + Default>(body: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
     // One copy, of which the payloads of the message are slices.
     M::decode(Bytes::copy_from_slice(body)).map_err(|e| StoreError::damaged(file, format!("{} does not decode: {e}", what())))

@@ -1,0 +1,271 @@
+//! Replicas removed and replaced, a lost majority, backup and restore, and a restart of everything, with jobs running.
+
+use raftwerk_tests::cluster::{Cluster, Launch, PATIENCE, Process, text};
+use serde_json::Value;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+const TASKS: u64 = 240;
+
+/// A job that takes some seconds on a core; each task says its own number, so that the sum shows each was counted once.
+fn slow_job(cluster: &Cluster) -> u64 {
+    let text = format!(
+        "[job]\nname = \"slow\"\n[input]\nrange = {{ start = 0, count = {TASKS}, tasks = {TASKS} }}\n[map]\nkernel = \"noop\"\nparams = {{ sleep_us = 60000 }}\n"
+    );
+    let job = cluster.submit(&cluster.job_file("slow.toml", &text), &["--idempotency-key", "slow"]);
+    cluster.until("some tasks accepted", || cluster.accepted(job) > 5);
+    job
+}
+
+fn done_and_each_task_counted_once(cluster: &Cluster, job: u64) -> Value {
+    let view = cluster.wait_done(job);
+    let tallies = view["tallies"].as_array().expect("tallies");
+    let value = tallies.iter().find(|t| t["name"] == "value").expect("the sum of the tasks' numbers");
+    assert_eq!(value["total"], (TASKS * (TASKS - 1) / 2).to_string(), "{view:#}");
+    assert_eq!(view["stages"][0]["accepted"], TASKS);
+    view
+}
+
+fn replica_of(process: &Process) -> u64 {
+    process.ready["replica"].as_u64().expect("a replica's number")
+}
+
+fn remove(cluster: &Cluster, replica: u64) -> Output {
+    cluster.run(&["cluster", "remove", &replica.to_string()])
+}
+
+fn removed(cluster: &Cluster, replica: u64) {
+    let output = remove(cluster, replica);
+    assert!(output.status.success(), "{}\n{}", text(&output.stderr), cluster.logs());
+}
+
+/// Replicas by number, and whether each answers.
+fn members(cluster: &Cluster) -> Vec<(u64, bool)> {
+    let view = cluster.json(&["cluster", "show"]);
+    let replicas = view["replicas"].as_array().expect("replicas");
+    replicas.iter().map(|r| (r["replica"].as_u64().expect("a number"), r["answers"] == true && r["voter"] == true)).collect()
+}
+
+fn all_answer(cluster: &Cluster, count: usize) {
+    cluster.until(&format!("{count} voters answer"), || {
+        let members = members(cluster);
+        members.len() == count && members.iter().all(|(_, answers)| *answers)
+    });
+}
+
+/// A further replica, through the one that leads.
+fn join(cluster: &mut Cluster, n: usize) {
+    let through = cluster.addresses[cluster.leader()].clone();
+    let name = format!("scheduler-{n}");
+    let mut args = ["scheduler", "start", "--listen", "127.0.0.1:0", "--name", &name, "--join", &through].map(String::from).to_vec();
+    args.extend(["--data-dir".into(), cluster.path(&name).display().to_string()]);
+    args.extend(["--token-file".into(), cluster.path("scheduler-1/join-token").display().to_string()]);
+    let process = Process::launch(&name, &args, cluster.home.path(), &Launch::default());
+    cluster.addresses.push(process.ready["address"].as_str().expect("an address").to_string());
+    cluster.schedulers.push(process);
+}
+
+/// Starts a scheduler that must end by itself; its exit code and what it said.
+fn ends(cluster: &Cluster, name: &str, more: &[&str]) -> (Option<i32>, String) {
+    let dir = cluster.path(name).display().to_string();
+    let mut args = vec!["scheduler", "start", "--listen", "127.0.0.1:0", "--name", name, "--data-dir", &dir];
+    args.extend(more);
+    let mut child =
+        cluster.command(&args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().expect("raftwerk starts");
+    let stderr = child.stderr.take().expect("a pipe");
+    let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
+    let started = Instant::now();
+    let code = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break status.code();
+        }
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{name} goes on: {}", said.join().unwrap_or_default());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    (code, said.join().unwrap_or_default())
+}
+
+#[test]
+fn a_lost_replica_is_replaced_while_a_job_runs_and_what_was_removed_stops() {
+    let mut cluster = Cluster::start(3, 1);
+    let job = slow_job(&cluster);
+    let leader = cluster.leader();
+    let [lost, other] = [1, 2].map(|n| (leader + n) % 3);
+    let (lost_id, other_id) = (replica_of(&cluster.schedulers[lost]), replica_of(&cluster.schedulers[other]));
+    cluster.schedulers[lost].kill();
+    // At once, before the leader may have missed it.
+    let wrong = remove(&cluster, other_id);
+    let said = text(&wrong.stderr);
+    assert_eq!(wrong.status.code(), Some(6), "{said}");
+    assert!(said.contains("only 1 of 2 voters would answer") && said.contains(&format!("replica {lost_id} ")), "{said}");
+    removed(&cluster, lost_id);
+    removed(&cluster, lost_id); // again, as after a lost answer
+    join(&mut cluster, 4);
+    all_answer(&cluster, 3);
+
+    // The lost one comes back with its old membership, and is told.
+    let name = format!("scheduler-{}", lost + 1);
+    let (code, said) = ends(&cluster, &name, &[]);
+    assert_ne!(code, Some(0));
+    assert!(said.contains(&format!("replica {lost_id} was taken out of the cluster")) && said.contains("--join"), "{said}");
+
+    // The leader itself goes: it hands over, is taken out by its successor, and is told although it runs.
+    let leader = cluster.leader();
+    removed(&cluster, replica_of(&cluster.schedulers[leader]));
+    assert_ne!(cluster.schedulers[leader].wait(), Some(0));
+    assert!(cluster.schedulers[leader].log().contains("was taken out of the cluster"), "{}", cluster.schedulers[leader].log());
+    all_answer(&cluster, 2);
+    done_and_each_task_counted_once(&cluster, job);
+    let unknown = remove(&cluster, 99);
+    assert_eq!(unknown.status.code(), Some(7), "{}", text(&unknown.stderr));
+}
+
+#[test]
+fn an_emptied_directory_does_not_start_under_its_old_identity() {
+    let mut cluster = Cluster::start(3, 0);
+    for index in [0, 1] {
+        cluster.schedulers[index].signal("TERM");
+        cluster.schedulers[index].wait();
+        let name = format!("scheduler-{}", index + 1);
+        let dir = cluster.path(&name);
+        for file in ["raft.redb", "raft.mark", "raft-identity"] {
+            std::fs::remove_file(dir.join(file)).expect("the log is removed");
+        }
+        let (code, said) = ends(&cluster, &name, &["--bootstrap"]);
+        assert_eq!(code, Some(2), "{said}");
+        let id = replica_of(&cluster.schedulers[index]);
+        assert!(said.contains("its log is gone") && said.contains(&format!("raftwerk cluster remove {id}")), "{said}");
+        assert!(!dir.join("raft.redb").exists());
+        if index == 0 {
+            removed(&cluster, id);
+        }
+    }
+}
+
+#[test]
+fn a_survivor_of_a_lost_majority_goes_on_in_a_new_epoch_and_nobody_else_does() {
+    let mut cluster = Cluster::start(3, 1);
+    let old_token = std::fs::read_to_string(cluster.path("scheduler-1/join-token")).expect("a token");
+    let job = slow_job(&cluster);
+    for process in &mut cluster.schedulers {
+        process.kill();
+    }
+    let recover = |n: usize, yes: bool| {
+        let dir = cluster.path(&format!("scheduler-{n}")).display().to_string();
+        let mut args = vec!["-o", "json", "scheduler", "recover", "--data-dir", &dir];
+        args.extend(yes.then_some("--yes"));
+        let output = cluster.run(&args);
+        let view: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)));
+        (output, view)
+    };
+    // All three are looked at, nothing is changed, and the one with most of the log survives.
+    let furthest = (1..=3).max_by_key(|n| {
+        let (output, view) = recover(*n, false);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("nothing was changed"));
+        assert_eq!(view["others"].as_array().map(Vec::len), Some(2));
+        (view["last_log_term"].as_u64(), view["last_log_index"].as_u64())
+    });
+    let survivor = furthest.expect("three of them");
+    let (output, view) = recover(survivor, true);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(view["recovered"], true);
+    cluster.restart_survivor(survivor - 1);
+    cluster.until("the survivor leads alone", || members(&cluster) == [(replica_of(&cluster.schedulers[survivor - 1]), true)]);
+    assert_eq!(cluster.json(&["cluster", "show"])["epoch"], 1);
+    done_and_each_task_counted_once(&cluster, job);
+
+    // The others come back with a majority of the old membership, and are told at the first word.
+    for n in (1..=3).filter(|n| *n != survivor) {
+        let (code, said) = ends(&cluster, &format!("scheduler-{n}"), &[]);
+        assert_ne!(code, Some(0));
+        assert!(said.contains("was taken out of the cluster"), "{said}");
+    }
+    // The old token opens nothing, the new one does.
+    std::fs::write(cluster.path("old-token"), old_token).expect("written");
+    let address = cluster.addresses[survivor - 1].clone();
+    let join = |token: &str| ["--join".to_string(), address.clone(), "--token-file".into(), cluster.path(token).display().to_string()];
+    let (code, said) = ends(&cluster, "scheduler-4", &join("old-token").each_ref().map(String::as_str));
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("the join token is wrong"), "{said}");
+    let dir = cluster.path("scheduler-5").display().to_string();
+    let mut args =
+        ["scheduler", "start", "--listen", "127.0.0.1:0", "--name", "scheduler-5", "--data-dir", &dir].map(String::from).to_vec();
+    args.extend(join(&format!("scheduler-{survivor}/join-token")));
+    let fifth = Process::launch("scheduler-5", &args, cluster.home.path(), &Launch::default());
+    assert!(replica_of(&fifth) > 1000, "numbers that lost entries may have given away are left out");
+    cluster.until("two voters", || members(&cluster).len() == 2);
+}
+
+#[test]
+fn a_backup_begins_a_new_cluster_with_the_old_jobs() {
+    let mut cluster = Cluster::start(1, 1);
+    let quick = "[job]\nname = \"quick\"\n[input]\nrange = { start = 0, count = 40, tasks = 4 }\n[map]\nkernel = \"noop\"\n";
+    let first = cluster.submit(&cluster.job_file("quick.toml", quick), &[]);
+    cluster.wait_done(first);
+    let job = slow_job(&cluster);
+    let file = cluster.path("cluster.backup").display().to_string();
+    let made = cluster.json(&["cluster", "backup", &file]);
+    assert_eq!(made["jobs"], 2);
+    let again = cluster.run(&["cluster", "backup", &file]);
+    assert_eq!(again.status.code(), Some(2), "{}", text(&again.stderr));
+    cluster.schedulers[0].kill();
+    cluster.workers[0].kill();
+
+    // A damaged backup leaves the directory empty, an intact one can still be restored there.
+    let mut bytes = std::fs::read(&file).expect("the backup");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 16;
+    std::fs::write(cluster.path("damaged"), &bytes).expect("written");
+    let damaged = cluster.path("damaged").display().to_string();
+    let (code, said) = ends(&cluster, "restored", &["--restore", &damaged]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("fails its checksum"), "{said}");
+
+    let dir = cluster.path("restored").display().to_string();
+    let args = ["scheduler", "start", "--listen", "127.0.0.1:0", "--name", "restored", "--data-dir", &dir, "--restore", &file];
+    let restored = Process::launch("restored", &args.map(String::from), cluster.home.path(), &Launch::default());
+    let mut new = Cluster::empty();
+    new.addresses.push(restored.ready["address"].as_str().expect("an address").to_string());
+    std::fs::create_dir_all(new.path("scheduler-1")).expect("made");
+    for name in ["admin.pem", "join-token"] {
+        std::fs::copy(cluster.path("restored").join(name), new.path("scheduler-1").join(name)).expect("copied");
+    }
+    assert_eq!(new.json(&["cluster", "show"])["epoch"], 1);
+    assert_eq!(new.job(first)["state"], "done");
+    let same = std::fs::read_to_string(cluster.path("slow.toml")).expect("the job file");
+    assert_eq!(new.submit(&new.job_file("slow.toml", &same), &["--idempotency-key", "slow"]), job, "the key still names its job");
+    new.add_worker(1, &["--cpus", "1", "--no-gpu"]);
+    done_and_each_task_counted_once(&new, job);
+    // Into a directory that holds a replica nothing is restored.
+    let (code, said) = ends(&cluster, "restored", &["--restore", &file]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("holds a replica already"), "{said}");
+    let other = new.submit(&new.job_file("quick.toml", quick), &[]);
+    assert!(other > 1000, "numbers given away after the backup are left out");
+    new.wait_done(other);
+}
+
+#[test]
+fn everything_restarts_one_by_one_and_no_task_of_the_running_job_fails() {
+    let mut cluster = Cluster::start(3, 2);
+    let job = slow_job(&cluster);
+    for index in 0..3 {
+        cluster.schedulers[index].signal("TERM");
+        assert_eq!(cluster.schedulers[index].wait(), Some(0), "{}", cluster.schedulers[index].log());
+        cluster.restart_scheduler(index);
+        all_answer(&cluster, 3);
+    }
+    for index in 0..2 {
+        cluster.workers[index].signal("TERM");
+        assert_eq!(cluster.workers[index].wait(), Some(0), "{}", cluster.workers[index].log());
+        cluster.restart_worker(index);
+        cluster.wait_for_workers(2);
+    }
+    let view = done_and_each_task_counted_once(&cluster, job);
+    assert_eq!(view["stages"][0]["failed_attempts"], 0, "{view:#}");
+}
