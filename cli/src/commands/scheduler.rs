@@ -14,15 +14,13 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::units::{parse_bytes, parse_duration};
 
-// Made once in a process; a box would only be in the way of clap.
-#[allow(clippy::large_enum_variant)]
 #[derive(Subcommand, Debug)]
 pub enum Scheduler {
     /// Start a scheduler replica and run it until SIGTERM or Ctrl-C
     ///
     /// The first replica of a cluster starts with --bootstrap, further ones with --join and a token. A data directory that holds a
     /// replica already continues with it, whatever of the two is given.
-    Start(Start),
+    Start(Box<Start>),
     /// Make a stopped replica the only one, after the majority is lost for good
     ///
     /// Without --yes it only shows what the data directory holds. Entries that were acknowledged by the lost replicas and did not reach this one
@@ -88,7 +86,7 @@ pub struct Start {
 
 pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     let args = match command {
-        Scheduler::Start(args) => args,
+        Scheduler::Start(args) => *args,
         Scheduler::Recover(args) => return recover(console, args).await,
     };
     let until_stdin_closes = args.until_stdin_closes;
