@@ -659,3 +659,23 @@ fn an_operator_ends_a_quarantine_and_hears_when_there_is_no_such_worker() {
     assert_eq!(answers(&host.input(asked(10))), [], "not before it is committed");
     assert_eq!(answers(&host.commit()), [Answer::Released]);
 }
+
+#[test]
+fn a_worker_that_comes_back_while_it_is_being_declared_lost_registers_again() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.input(Input::WorkerDisconnected { conn: ConnId(1) });
+    host.now += TIMING.reconnect_grace_ms + 1;
+    host.input(Input::Tick);
+    // The verdict is on its way; the state does not know it yet.
+    let back = host.input(Input::WorkerConnected { conn: ConnId(2), worker: WorkerId(7), hello: hello(7) });
+    assert!(welcome(&back).is_some(), "{back:?}");
+    let effects = host.commit();
+    assert!(host.state.workers[&WorkerId(7)].lost);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Close { conn: ConnId(2) })), "{effects:?}");
+    host.connect(3, 7);
+    assert!(!host.state.workers[&WorkerId(7)].lost);
+    let granted = host.submit(1, numbers(4));
+    assert!(granted.is_empty());
+    assert!(!grants(&host.commit()).is_empty());
+}

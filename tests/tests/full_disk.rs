@@ -133,7 +133,8 @@ fn a_scheduler_whose_log_disk_is_full_stops_with_file_and_reason_and_goes_on_whe
     }
     let mut cluster = Cluster::empty();
     let disk = cluster.path("scheduler-1");
-    small_disk(&disk, "64m");
+    // Above --min-free-disk, or the job would be refused before the disk is full.
+    small_disk(&disk, "320m");
     cluster.add_scheduler(1);
     cluster.add_worker(1, &FLAGS);
     cluster.wait_for_workers(1);

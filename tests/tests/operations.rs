@@ -235,7 +235,7 @@ fn a_backup_begins_a_new_cluster_with_the_old_jobs() {
     for name in ["admin.pem", "join-token"] {
         std::fs::copy(cluster.path("restored").join(name), new.path("scheduler-1").join(name)).expect("copied");
     }
-    assert_eq!(new.json(&["cluster", "show"])["epoch"], 1);
+    new.until("the new epoch", || new.json(&["cluster", "show"])["epoch"] == 1);
     assert_eq!(new.job(first)["state"], "done");
     let same = std::fs::read_to_string(cluster.path("slow.toml")).expect("the job file");
     assert_eq!(new.submit(&new.job_file("slow.toml", &same), &["--idempotency-key", "slow"]), job, "the key still names its job");

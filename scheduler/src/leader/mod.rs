@@ -284,7 +284,10 @@ impl Leader {
                 self.publishing.forget(*job);
                 self.sessions.release(*job, effects);
             }
-            Event::WorkerLost { worker } => tracing::warn!(%worker, "worker lost; its tasks run elsewhere"),
+            Event::WorkerLost { worker } => {
+                tracing::warn!(%worker, "worker lost; its tasks run elsewhere");
+                self.close_lost(*worker, effects);
+            }
             Event::PublishDecided { job } => tracing::info!(%job, "every part is prepared; publishing"),
             Event::Invalidated { job, worker, tasks } => {
                 tracing::warn!(%job, %worker, tasks, "shuffle data lost; its tasks run again under a new generation");

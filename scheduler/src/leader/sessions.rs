@@ -245,6 +245,18 @@ impl Leader {
         }
     }
 
+    /// A worker may have come back while the verdict on its session was on its way into the log. It has to register again: a lost session gets no
+    /// more work.
+    pub(super) fn close_lost(&mut self, worker: WorkerId, effects: &mut Vec<Effect>) {
+        let Some(conn) = self.sessions.by_worker.get(&worker).copied() else { return };
+        if self.sessions.conns.get(&conn).is_some_and(|c| c.session.is_some()) {
+            self.sessions.by_worker.remove(&worker);
+            self.sessions.conns.remove(&conn);
+            self.connection_gone(conn);
+            effects.push(Effect::Close { conn });
+        }
+    }
+
     /// Silence for the lease time, or a connection that did not come back: the worker is lost, and the log says so.
     pub(super) fn lose_silent_workers(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
         let silent: Vec<ConnId> =
