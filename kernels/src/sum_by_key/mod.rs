@@ -71,7 +71,7 @@ impl Kernel for SumByKey {
         Ok(Box::new(PreparedSum { columns, key_type, format }))
     }
 
-    /// By key, as [`top::Top`] does: number keys as numbers, text keys by their bytes.
+    /// By key, as `top::Top` does: number keys as numbers, text keys by their bytes.
     fn compare_preview(&self, params: &Params, a: &[String], b: &[String]) -> Ordering {
         let number = |cells: &[String]| cells.first().and_then(|cell| cell.parse::<u64>().ok());
         match (number(a), number(b)) {

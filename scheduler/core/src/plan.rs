@@ -4,8 +4,8 @@
 //! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Toward the end of a stage
 //! ranges shrink (guided self-scheduling: Polychronopoulos and Kuck, 1987), so that all devices finish together.
 //!
-//! Tasks under suspicion of killing their executor get a device to themselves ([`isolate`]); what is late at the end of a stage is leased
-//! a second time ([`speculate`]).
+//! Tasks under suspicion of killing their executor get a device to themselves (`isolate`); what is late at the end of a stage is leased
+//! a second time (`speculate`).
 
 mod isolate;
 mod speculate;
