@@ -184,6 +184,8 @@ impl Proxies {
                 continue;
             }
             match (&mut &*source).read(&mut buffer) {
+                // This proxy itself has closed that end.
+                Ok(0) | Err(_) if connection.state.load(Ordering::Relaxed) == HALF_OPEN => {}
                 Ok(0) => {
                     let _ = sink.shutdown(Shutdown::Write);
                     return;
