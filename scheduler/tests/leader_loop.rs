@@ -679,3 +679,19 @@ fn a_worker_that_comes_back_while_it_is_being_declared_lost_registers_again() {
     assert!(granted.is_empty());
     assert!(!grants(&host.commit()).is_empty());
 }
+
+#[test]
+fn workers_that_do_not_answer_are_no_reason_to_refuse_an_input_for_good() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, files());
+    for _ in 0..6 {
+        host.up(1, Up::Heartbeat(Heartbeat::default()));
+        let effects = host.wait(1_000);
+        if let [answer] = &answers(&effects)[..] {
+            assert!(matches!(answer, Answer::Unavailable(_)), "{answer:?}");
+            return;
+        }
+    }
+    panic!("the submit was not answered");
+}

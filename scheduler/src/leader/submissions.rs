@@ -211,6 +211,13 @@ impl Leader {
 fn nobody_sees(submission: &Submission) -> Answer {
     let said: Vec<String> = submission.errors.iter().map(|(worker, error)| format!("worker {worker}: {error}")).collect();
     let silent = submission.waiting_for.len();
+    if said.is_empty() {
+        // Cut off, stopped or busy: that says nothing about the input, and asking again may.
+        return Answer::Unavailable(format!(
+            "none of the {} workers asked has said in time whether it sees the input",
+            submission.asked.len()
+        ));
+    }
     let mut text = format!("no worker sees the input and can write the output; asked {}: {}", submission.asked.len(), said.join("; "));
     if silent > 0 {
         text.push_str(&format!("; {silent} did not answer in time"));
