@@ -29,7 +29,7 @@ use super::state_machine::StateMachine;
 /// Between two attempts of one follower: more than a round of pre-votes takes.
 const TURN: Duration = Duration::from_millis(40);
 /// After this the ordinary time-out has called elections of its own.
-const PERSISTENCE: Duration = Duration::from_secs(2);
+const PERSISTENCE: Duration = Duration::from_secs(10);
 /// Before a stream is opened again after it could not be, and between two looks at who is a member.
 const PAUSE: Duration = Duration::from_millis(500);
 

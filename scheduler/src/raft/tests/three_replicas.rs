@@ -265,6 +265,8 @@ async fn a_leader_whose_connections_break_is_replaced_without_an_election_timeou
     for Running { replica, .. } in house.running.values() {
         replica.disable_election_timeout();
     }
+    // Streams that could not be opened at first are opened within this time.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     house.crash(old).await;
     let next = house.leader().await;
     assert_ne!(next.id(), old);
