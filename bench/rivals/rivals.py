@@ -411,6 +411,13 @@ def main():
     unknown = [name for name in args.only.split(",") if name not in systems]
     if unknown:
         parser.error(f"--only knows {', '.join(systems)}, not {', '.join(unknown)}")
+    unknown = [blow for blow in args.blows.split(",") if blow not in ("none", "head", "worker")]
+    if unknown:
+        parser.error(f"--blows knows none, head, worker, not {', '.join(unknown)}")
+    if "raftwerk" in args.only.split(",") and not shutil.which(args.raftwerk):
+        parser.error(f"--raftwerk {args.raftwerk} is no program; build it with: cargo build --release -p raftwerk")
+    if args.hq and not shutil.which(args.hq):
+        parser.error(f"--hq {args.hq} is no program")
     with tempfile.TemporaryDirectory(prefix="raftwerk-rivals-") as home:
         args.venv = args.venv or f"{home}/venv"
         print(f"{TASKS} tasks of {SLEEP * 1000:.0f} ms on 2 workers of one core; SIGKILL when {BLOW_AT} are done\n")

@@ -70,7 +70,9 @@ mod without_a_cluster {
         let home = Home::new();
         assert_exit(&home.run(&["--help"]), 0);
         assert_exit(&home.run(&["frobnicate"]), 2);
-        assert_exit(&home.run(&["job", "show", "seven"]), 2);
+        let output = home.run(&["job", "show", "seven"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).contains("a job is named by its number"), "{}", stderr(&output));
         assert_exit(&home.run(&["dev", "--schedulers", "2"]), 2);
         assert_exit(&home.run(&["executor"]), 2);
     }

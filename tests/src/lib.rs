@@ -1,8 +1,10 @@
 //! Whole-cluster tests.
 //!
-//! [`cluster`] starts real processes on loopback. [`chaos`] breaks them while jobs run and checks what their clients saw. [`sim`] runs the control plane that ships (core, leader loop, agent sessions, Raft) on a seeded clock, network and disks.
+//! [`cluster`] starts real processes on loopback. [`chaos`] breaks them while jobs run and checks what their clients saw. `sim` (feature `simulation`) runs the control
+//! plane that ships (core, leader loop, agent sessions, Raft) on a seeded clock, network and disks.
 
 pub mod chaos;
 pub mod cluster;
+#[cfg(feature = "simulation")]
 pub mod sim;
 pub mod words;

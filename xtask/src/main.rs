@@ -68,7 +68,12 @@ fn test(args: &[String]) -> Result<(), String> {
         // With an adapter on the machine, a test that finds none has found a bug.
         tests = tests.env("RAFTWERK_REQUIRE_GPU", "1");
     }
-    tests.args(args).run()
+    tests.args(args).run()?;
+    // Flags choose targets of the workspace; a name may be one of the simulation's tests.
+    if args.iter().any(|arg| arg.starts_with('-')) {
+        return Ok(());
+    }
+    simulation::test(args)
 }
 
 /// Builds the program under test and the one that breaks it, in the same profile.
@@ -79,8 +84,8 @@ fn chaos(args: &[String]) -> Result<(), String> {
 
 fn lint() -> Result<(), String> {
     cargo(["fmt", "--all", "--check"]).run()?;
-    cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()?;
-    cargo(["doc", "--locked", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()?;
+    cargo(["clippy", "--locked", "--workspace", "--all-targets", "--features", simulation::FEATURE, "--", "-D", "warnings"]).run()?;
+    cargo(["doc", "--locked", "--workspace", "--no-deps", "--features", simulation::FEATURE]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     licences()
 }
 
@@ -94,6 +99,7 @@ fn licences() -> Result<(), String> {
 }
 
 fn fix() -> Result<(), String> {
-    cargo(["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]).run()?;
+    cargo(["clippy", "--workspace", "--all-targets", "--features", simulation::FEATURE, "--fix", "--allow-dirty", "--allow-staged"])
+        .run()?;
     cargo(["fmt", "--all"]).run()
 }

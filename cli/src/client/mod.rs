@@ -99,10 +99,20 @@ impl Cluster {
         self.call(GetJobRequest { job }, |mut client, request| async move { client.get_job(request).await }).await
     }
 
+    /// The newest `limit` jobs, at least one, in as many calls as it takes.
     pub async fn jobs(&mut self, namespace: String, limit: u32) -> Result<Vec<JobView>, CallError> {
-        let request = ListJobsRequest { namespace, limit };
-        let reply = self.call(request, |mut client, request| async move { client.list_jobs(request).await }).await?;
-        Ok(reply.jobs)
+        let mut jobs: Vec<JobView> = Vec::new();
+        loop {
+            let left = limit.saturating_sub(jobs.len() as u32);
+            let before = jobs.last().map_or(0, |j| j.job);
+            let request = ListJobsRequest { namespace: namespace.clone(), limit: left, before };
+            let page = self.call(request, |mut client, request| async move { client.list_jobs(request).await }).await?;
+            let ends = !page.more || page.jobs.is_empty();
+            jobs.extend(page.jobs);
+            if ends || jobs.len() >= limit as usize {
+                return Ok(jobs);
+            }
+        }
     }
 
     pub async fn cancel(&mut self, job: u64) -> Result<JobView, CallError> {

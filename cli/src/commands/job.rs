@@ -34,24 +34,28 @@ pub struct List {
     #[arg(long, value_name = "NAME", default_value = "")]
     namespace: String,
     /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 
 #[derive(Args, Debug)]
 pub struct Id {
     /// The number that `submit` printed
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", value_parser = job_number)]
     job: u64,
 }
 
 #[derive(Args, Debug)]
 pub struct Wait {
     /// The number that `submit` printed
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", value_parser = job_number)]
     job: u64,
     #[command(flatten)]
     patience: Patience,
+}
+
+fn job_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a job is named by its number, as `submit` and `job list` print it".to_owned())
 }
 
 pub async fn job(console: &Console, target: &Target, command: Job) -> Outcome {

@@ -42,6 +42,14 @@ impl Phase {
             Phase::Done { at } | Phase::Failed { at, .. } | Phase::Cancelled { at } => Some(*at),
         }
     }
+
+    /// Why it failed; empty otherwise.
+    pub fn cause(&self) -> &str {
+        match self {
+            Phase::Failed { cause, .. } => cause,
+            _ => "",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

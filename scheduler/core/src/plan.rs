@@ -88,11 +88,21 @@ impl Slot {
         })
     }
 
-    /// Takes these tasks and says how many milliseconds it will be until they are done.
-    fn take(&mut self, tasks: TaskRange, amount: &Capacity, each: u64) -> u64 {
+    /// Takes these tasks, of which each costs `each` nanoseconds.
+    fn take(&mut self, job: placement::Job, stage: u32, tasks: TaskRange, amount: &Capacity, each: u64) -> Placement {
         self.used.add(tasks.count(), amount);
         self.queued_ns = self.queued_ns.saturating_add(tasks.count().saturating_mul(each) / self.parallelism);
-        (self.queued_ns / 1_000_000).max(1)
+        Placement {
+            job: Some(job),
+            stage,
+            first_task: tasks.first,
+            task_count: tasks.count(),
+            worker: self.worker.0,
+            session: self.session.0,
+            device: self.device,
+            speculative: false,
+            expected_ms: (self.queued_ns / 1_000_000).max(1),
+        }
     }
 }
 
@@ -219,19 +229,8 @@ impl Round<'_> {
                 let share = u128::from(ready.left) * u128::from(speed(*each, slot.parallelism)) / (2 * total_speed.max(1));
                 let guided = u64::try_from(share).unwrap_or(u64::MAX).max(1);
                 let Some(tasks) = ready.take(by_time.min(guided).min(longest)) else { return };
-                let expected_ms = slot.take(tasks, &amount, *each);
                 progress = true;
-                self.placements.push(Placement {
-                    job: Some(*job_ref),
-                    stage,
-                    first_task: tasks.first,
-                    task_count: tasks.count(),
-                    worker: slot.worker.0,
-                    session: slot.session.0,
-                    device: slot.device,
-                    speculative: false,
-                    expected_ms,
-                });
+                self.placements.push(slot.take(*job_ref, stage, tasks, &amount, *each));
             }
         }
     }

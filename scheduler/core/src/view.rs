@@ -67,10 +67,7 @@ fn job_view(job: &Job) -> JobView {
         job: job.id.0,
         spec: Some(job.spec.clone()),
         state: job_state(&job.phase).into(),
-        cause: match &job.phase {
-            Phase::Failed { cause, .. } => cause.clone(),
-            _ => String::new(),
-        },
+        cause: job.phase.cause().to_owned(),
         submitted_at_ms: job.submitted_at.0,
         finished_at_ms: job.phase.ended_at().map_or(0, |t| t.0),
         stages: stages.collect(),

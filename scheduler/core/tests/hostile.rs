@@ -221,6 +221,32 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
     Ok(known)
 }
 
+/// The dice find these too seldom.
+#[test]
+fn sums_that_overflow_neither_panic_nor_wrap() {
+    let mut r = Replica::new();
+    let endless = || InputFile { bytes: u64::MAX, record_bytes: 1, ..InputFile::default() };
+    let mut job = map_only(1);
+    job.stages[0].inputs[0].source =
+        Some(stage_input::Source::Files(Files { split_bytes: 1, listing: vec![endless(), endless()], ..Files::default() }));
+    let refused = r.apply(Command::SubmitJob(SubmitJob { spec: Some(job), ..SubmitJob::default() }));
+    assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
+
+    // All that there is, less one; then two more.
+    let all = Capacity { milli_cpu: u64::MAX, memory_bytes: u64::MAX, slots: u64::MAX };
+    r.register(1, vec![Device { capacity: Some(all), ..device(0, "cpu", 2) }]);
+    let asking = |amount: u64| {
+        let mut job = map_only(10);
+        let amount = Some(Capacity { milli_cpu: amount, memory_bytes: amount, slots: amount });
+        job.stages[0].device = Some(DeviceRequest { class: "any".into(), amount });
+        job
+    };
+    let (most, two) = (r.submit(asking(u64::MAX - 1)), r.submit(asking(2)));
+    assert!(r.grant(most, 0, 0, 1, 1).is_some());
+    assert!(r.grant(two, 0, 0, 1, 1).is_none(), "the device is promised twice");
+    invariants::check(&r.state).expect("the promises");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -13,7 +13,7 @@ use openraft::type_config::TypeConfigExt;
 use super::fault::Fault;
 use super::replica::OpenError;
 use super::state_machine::StateMachine;
-use super::status::Member;
+use super::status::{Member, members};
 use super::store::{DataDir, LogStore, SnapshotStore, StoreError};
 use super::types::{Entry, EntryPayload, Membership, Node, Payload, SnapshotMeta, StoredMembership, Types, Vote, log_id};
 
@@ -60,23 +60,12 @@ impl<S: StateMachine> Opened<S> {
         }
         let last = self.log.get_log_state().await.map_err(failed)?.last_log_id;
         let vote = self.log.read_vote().await.map_err(failed)?;
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        let members = membership
-            .nodes()
-            .map(|(id, node)| Member {
-                id: *id,
-                name: node.name.clone(),
-                address: node.address.clone(),
-                voter: voters.contains(id),
-                matched: None,
-            })
-            .collect();
         let survey = Survey {
             replica,
             term: vote.map_or(0, |v| v.leader_id.term),
             last_log_index: last.map_or(0, |id| id.index),
             last_log_term: last.map_or(0, |id| id.leader_id.term),
-            members,
+            members: members(&membership, |_| None),
         };
         Ok((survey, membership))
     }

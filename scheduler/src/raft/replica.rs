@@ -26,7 +26,7 @@ use super::network::Network;
 use super::presence;
 use super::server::RaftService;
 use super::state_machine::{Machine, StateMachine};
-use super::status::{Member, Status};
+use super::status::{Status, members};
 use super::store::{DataDir, LogStats, LogStore, Medium, SnapshotStore, StoreError};
 use super::types::{Node, Payload, Types};
 
@@ -329,12 +329,11 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
 
     pub fn status(&self) -> Status {
         let metrics = self.metrics();
-        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let matched = |id: &u64| {
-            if metrics.state == ServerState::Leader && *id == metrics.id {
+        let matched = |id: u64| {
+            if metrics.state == ServerState::Leader && id == metrics.id {
                 return metrics.last_log_index;
             }
-            metrics.replication.as_ref().and_then(|r| r.get(id)).and_then(|m| m.map(|id| id.index))
+            metrics.replication.as_ref().and_then(|r| r.get(&id)).and_then(|m| m.map(|id| id.index))
         };
         let index = |id: &Option<super::types::LogId>| id.map_or(0, |id| id.index);
         Status {
@@ -346,17 +345,7 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
             applied: index(&metrics.last_applied),
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),
-            members: metrics
-                .membership_config
-                .nodes()
-                .map(|(id, node)| Member {
-                    id: *id,
-                    name: node.name.clone(),
-                    address: node.address.clone(),
-                    voter: voters.contains(id),
-                    matched: matched(id),
-                })
-                .collect(),
+            members: members(metrics.membership_config.membership(), matched),
             log_bytes_written: self.0.stats.bytes.load(std::sync::atomic::Ordering::Relaxed),
             log_entries_written: self.0.stats.entries.load(std::sync::atomic::Ordering::Relaxed),
             log_commits: self.0.stats.commits.load(std::sync::atomic::Ordering::Relaxed),

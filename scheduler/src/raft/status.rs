@@ -1,5 +1,8 @@
 //! What a replica says about itself, for people and metrics.
 
+use super::types::Membership;
+use std::collections::BTreeSet;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub id: u64,
@@ -28,4 +31,16 @@ pub struct Member {
     pub voter: bool,
     /// How much of the log it has, as far as the leader knows; only the leader does.
     pub matched: Option<u64>,
+}
+
+pub(super) fn members(membership: &Membership, matched: impl Fn(u64) -> Option<u64>) -> Vec<Member> {
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let member = |(id, node): (&u64, &super::types::Node)| Member {
+        id: *id,
+        name: node.name.clone(),
+        address: node.address.clone(),
+        voter: voters.contains(id),
+        matched: matched(*id),
+    };
+    membership.nodes().map(member).collect()
 }

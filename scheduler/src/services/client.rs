@@ -1,5 +1,6 @@
 //! What the command line asks.
 
+use super::job_list::{page, shorten};
 use super::{membership, not_leader, propose_error, worker_session};
 use crate::edge::Shared;
 use crate::leader::{Answer, Input};
@@ -23,9 +24,6 @@ const WATCH_PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Bytes of a backup in one message.
 const BACKUP_CHUNK: usize = 1 << 20;
-const DEFAULT_LIST: usize = 100;
-/// Longest job list; a view carries its spec, and a message has a limit.
-const MAX_LIST: usize = 1000;
 
 pub(crate) struct ClientService {
     pub(crate) shared: Arc<Shared>,
@@ -59,18 +57,6 @@ impl ClientService {
 
     async fn ask(&self, make: impl FnOnce(crate::leader::RequestId) -> Input) -> Result<Answer, Status> {
         self.shared.ask(make).await.ok_or_else(|| not_leader(&self.shared))
-    }
-}
-
-/// A listing of many thousand files would not fit a message, and nobody reads it there.
-fn shorten(view: &mut JobView) {
-    const SHOWN_FILES: usize = 100;
-    for stage in view.spec.iter_mut().flat_map(|s| &mut s.stages) {
-        for input in &mut stage.inputs {
-            if let Some(raftwerk_proto::v1::stage_input::Source::Files(files)) = &mut input.source {
-                files.listing.truncate(SHOWN_FILES);
-            }
-        }
     }
 }
 
@@ -160,16 +146,8 @@ impl Client for ClientService {
         require(&request, &[PeerKind::Client])?;
         let wanted = request.into_inner();
         self.barrier().await?;
-        let limit = if wanted.limit == 0 { DEFAULT_LIST } else { (wanted.limit as usize).min(MAX_LIST) };
         let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
-        let newest = state.0.jobs.iter().rev().filter(|(_, j)| wanted.namespace.is_empty() || j.spec.namespace == wanted.namespace);
-        let mut jobs: Vec<JobView> = newest.take(limit).filter_map(|(id, _)| state.0.job_view(*id)).collect();
-        for view in &mut jobs {
-            shorten(view);
-            // Lists show how jobs stand; `GetJob` shows what they made.
-            view.parts.clear();
-        }
-        Ok(Response::new(ListJobsReply { jobs }))
+        Ok(Response::new(page(&state.0, &wanted)))
     }
 
     async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<JobView>, Status> {

@@ -119,7 +119,7 @@ pub fn run(config: &Config) -> Result<Report, String> {
 /// Asks the healed cluster for everything, and reads what the workers wrote.
 fn gather(fleet: &Fleet, stories: Vec<Story>) -> Evidence {
     let access = fleet.access();
-    let list = access.json(&["job", "list", "--limit", "10000", "--timeout", "60s"]);
+    let list = access.json(&["job", "list", "--limit", "1000000", "--timeout", "60s"]);
     let numbers = list["jobs"].as_array().into_iter().flatten().filter_map(|j| j["job"].as_u64());
     let show = |number: u64| (number, access.json(&["job", "show", &number.to_string(), "--timeout", "60s"]));
     let jobs = numbers.map(show).collect();

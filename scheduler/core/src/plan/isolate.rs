@@ -7,7 +7,7 @@ use crate::job::Job;
 use crate::spec::lease_amount;
 use crate::stage::TaskState;
 use crate::trouble::SUSPECTS_CUT;
-use raftwerk_proto::v1::{Placement, placement};
+use raftwerk_proto::v1::placement;
 use std::collections::BTreeSet;
 
 /// Devices on which a task under suspicion runs now.
@@ -68,18 +68,7 @@ impl Round<'_> {
             }
             let tasks = TaskRange { first: range.first, end: range.first + range.count().div_ceil(SUSPECTS_CUT) };
             let each = task_ns(job, stage_index, slot.worker, slot.device).unwrap_or(LEASE_NS);
-            let expected_ms = slot.take(tasks, &amount, each);
-            self.placements.push(Placement {
-                job: Some(placement::Job::Id(job.id.0)),
-                stage: stage_index,
-                first_task: tasks.first,
-                task_count: tasks.count(),
-                worker: slot.worker.0,
-                session: slot.session.0,
-                device: slot.device,
-                speculative: false,
-                expected_ms,
-            });
+            self.placements.push(slot.take(placement::Job::Id(job.id.0), stage_index, tasks, &amount, each));
         }
     }
 }

@@ -121,18 +121,8 @@ impl Round<'_> {
                 let tasks = TaskRange { first: range.end - count, end: range.end };
                 range.end = tasks.first;
                 budget -= count;
-                let expected_ms = slot.take(tasks, &amount, each);
-                self.placements.push(Placement {
-                    job: Some(placement::Job::Id(job.id.0)),
-                    stage: stage_index,
-                    first_task: tasks.first,
-                    task_count: tasks.count(),
-                    worker: slot.worker.0,
-                    session: slot.session.0,
-                    device: slot.device,
-                    speculative: true,
-                    expected_ms,
-                });
+                let second = slot.take(placement::Job::Id(job.id.0), stage_index, tasks, &amount, each);
+                self.placements.push(Placement { speculative: true, ..second });
             }
         }
     }
