@@ -12,6 +12,8 @@ pub fn start(default: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be said with eprintln!, which panics when nobody reads: a full disk under the log must not end what it tells of.
+        .log_internal_errors(false)
         .with_ansi(!no_color && std::io::stderr().is_terminal())
         .try_init();
 }

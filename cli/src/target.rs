@@ -10,7 +10,7 @@ use crate::client::Cluster;
 use crate::contexts::{self, Contexts};
 use crate::failure::{Exit, Failure};
 use crate::job_file::hint;
-use crate::units::parse_duration;
+use crate::units::{parse_address, parse_duration};
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Cluster")]
@@ -19,7 +19,7 @@ pub struct Target {
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// Scheduler addresses, separated by commas [env: RAFTWERK_ADDRESS]
-    #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long, global = true, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parse_address)]
     pub address: Vec<String>,
     /// Credential file of a client, such as admin.pem [env: RAFTWERK_CREDENTIAL]
     #[arg(long, global = true, value_name = "FILE")]

@@ -27,6 +27,18 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(*factor).ok_or_else(|| format!("`{text}` is more than 64 bits hold"))
 }
 
+/// `"10.0.0.1:7300"`, `"host:7300"`, `"[::1]:7300"`.
+pub fn parse_address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let host_is_one =
+        !host.is_empty() && !host.contains([' ', '/']) && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
+    if !host_is_one || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return Err("an address is a host and a port, as in 10.0.0.1:7300 or [::1]:7300".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// `1536` is `1.5 KiB`.
 pub fn format_bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

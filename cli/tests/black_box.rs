@@ -1,64 +1,13 @@
 //! The `raftwerk` binary as a script sees it: streams, exit codes, JSON. No network beyond loopback.
 
+mod home;
+
+use home::{Home, assert_exit, json, stderr, stdout};
+use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-use serde_json::Value;
-use tempfile::TempDir;
-
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let file = self.path().join(name);
-        std::fs::write(&file, text).unwrap();
-        file
-    }
-
-    /// The binary with nothing of the caller's environment that could point it at a cluster.
-    fn command(&self, line: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_raftwerk"));
-        for variable in ["RAFTWERK_ADDRESS", "RAFTWERK_CREDENTIAL", "RAFTWERK_CONTEXT", "RAFTWERK_JOIN_TOKEN", "RAFTWERK_LOG"] {
-            command.env_remove(variable);
-        }
-        command.env("RAFTWERK_CONFIG", self.path().join("contexts.toml")).env("TMPDIR", self.path());
-        command.current_dir(self.path()).args(line).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, line: &[&str]) -> Output {
-        self.command(line).output().unwrap()
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-    assert_eq!(document["schema"], 1, "{document}");
-    document
-}
-
-#[track_caller]
-fn assert_exit(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "stdout: {}\nstderr: {}", stdout(output), stderr(output));
-}
 
 const NOOP: &str = "[input]\nrange = { count = 1000, tasks = 100 }\n\n[map]\nkernel = \"noop\"\n";
 
@@ -121,6 +70,24 @@ mod without_a_cluster {
             &home.run(&["submit", "job.toml", "--wait", "--address", &address, "--credential", credential, "--timeout", "300ms"]),
             5,
         );
+    }
+
+    #[test]
+    fn flags_that_say_nothing_are_bad_usage_and_not_passed_over() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        for (line, said) in [
+            (&["submit", "job.toml", "--address", ""][..], "an address is a host and a port"),
+            (&["job", "list", "--address", "127.0.0.1:7300,foo"], "an address is a host and a port"),
+            (&["context", "add", "a", "--address", "127.0.0.1:1,,", "--credential", "x"], "an address is a host and a port"),
+            (&["context", "add", "", "--address", "127.0.0.1:1", "--credential", "x"], "a context's name"),
+            (&["submit", "job.toml", "--idempotency-key", ""], "1 to 256 bytes"),
+            (&["run", "job.toml", "--memory", "1B"], "64MiB at least"),
+        ] {
+            let output = home.run(line);
+            assert_exit(&output, 2);
+            assert!(stderr(&output).contains(said), "{line:?}: {}", stderr(&output));
+        }
     }
 
     #[test]
@@ -234,6 +201,16 @@ mod on_an_embedded_cluster {
             &home.run(&["run", "job.toml", "--no-gpu", "--input", "*.txt", "--output", "out", "--set", "output.if_exists=replace"]),
             0,
         );
+    }
+
+    #[test]
+    fn rows_that_nobody_keeps_are_told_of() {
+        let home = Home::new();
+        home.write("in.txt", "a b a\n");
+        home.write("job.toml", "[input]\nfiles = [\"in.txt\"]\n[map]\nkernel = \"word_count\"\n");
+        let output = home.run(&["run", "job.toml", "--no-gpu"]);
+        assert_exit(&output, 0);
+        assert!(stderr(&output).contains("the rows of `word_count` go nowhere"), "{}", stderr(&output));
     }
 
     #[test]

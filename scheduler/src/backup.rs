@@ -2,7 +2,7 @@
 
 use crate::config::{SchedulerConfig, StartError};
 use crate::machine::Replicated;
-use crate::raft::{Node, OpenError, offline, read_backup, write_backup};
+use crate::raft::{Node, OpenError, StoreError, offline, read_backup, write_backup};
 use crate::server::{ADMIN_FILE, FIRST_REPLICA, TOKEN_FILE, make_cluster, write_secret};
 use prost::Message;
 use raftwerk_core::State;
@@ -25,7 +25,12 @@ pub fn check_backup(file: &Path, record: &[u8]) -> Result<(String, u64, usize), 
 }
 
 fn read(file: &Path, record: &[u8]) -> Result<(String, State), String> {
-    let body: pb::RaftSnapshot = read_backup(record, file).map_err(|e| e.to_string())?;
+    let body: pb::RaftSnapshot = read_backup(record, file).map_err(|error| match error {
+        // The repair that goes with it is for a replica's own files.
+        StoreError::Damaged { what, .. } => format!("{what}; take another backup file"),
+        StoreError::UnknownFormat { .. } => "it does not begin like one, or a newer version wrote it".to_owned(),
+        other => other.to_string(),
+    })?;
     let of = pb::Snapshot::decode(body.state.clone()).map_err(|e| e.to_string())?.cluster;
     let state = State::from_snapshot(&of, &body.state).map_err(|e| e.to_string())?;
     Ok((of, state))

@@ -290,7 +290,7 @@ fn without_any_worker_a_submit_waits_a_little_and_then_says_so() {
     assert!(answers(&host.submit(1, numbers(1))).is_empty());
     assert!(answers(&host.wait(TIMING.listing_ms - 1)).is_empty());
     let said = answers(&host.wait(1));
-    assert!(matches!(said.as_slice(), [Answer::Unavailable(text)] if text.contains("worker start")), "{said:?}");
+    assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("worker start")), "{said:?}");
 
     host.submit(2, numbers(1));
     host.connect(1, 7);

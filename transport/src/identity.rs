@@ -117,6 +117,11 @@ impl Identity {
         &self.0.ca_certificate_der
     }
 
+    /// SHA-256 of the CA certificate: what a join token names the cluster by.
+    pub fn ca_sha256(&self) -> [u8; 32] {
+        crate::token::sha256(&self.0.ca_certificate_der)
+    }
+
     pub(crate) fn certified_key(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.0.certified_key)
     }

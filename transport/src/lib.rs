@@ -43,7 +43,7 @@ pub use identity::{Identity, PendingIdentity};
 pub use identity_error::IdentityError;
 pub use listener::{TlsIo, incoming, server};
 pub use peer::{Caller, Peer, PeerKind, UnknownPeerKind, called_by, caller_address, require};
-pub use plain::{plain_error, plain_status};
+pub use plain::{is_mere_silence, plain_error, plain_status};
 pub use token::{JoinToken, TokenError};
 
 /// The largest message either side accepts. tonic's own limit of 4 MiB is smaller than a snapshot chunk or a batch of reports may be; generated

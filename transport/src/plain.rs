@@ -13,6 +13,11 @@ use crate::connect_error::ConnectError;
 const BROKE: &str = "the connection broke";
 const SILENT: &str = "no answer in time";
 
+/// Whether these words of [`plain_error`] or [`plain_status`] tell less than what a handler said before.
+pub fn is_mere_silence(words: &str) -> bool {
+    words == BROKE || words == SILENT
+}
+
 /// One line that says why no connection could be made or kept.
 pub fn plain_error(error: &(dyn Error + 'static)) -> String {
     if let Some(ours) = ConnectError::find(error) {

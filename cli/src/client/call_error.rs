@@ -39,7 +39,9 @@ impl From<CallError> for Failure {
             }
             CallError::Refused(status) => {
                 let (exit, fix) = match status.code() {
-                    Code::NotFound => (Exit::NotFound, Some("`raftwerk job list` and `raftwerk worker list` show what there is")),
+                    Code::NotFound => {
+                        (Exit::NotFound, Some("`raftwerk job list`, `raftwerk worker list` and `raftwerk cluster show` tell what there is"))
+                    }
                     Code::InvalidArgument | Code::OutOfRange => (Exit::BadUsage, None),
                     Code::PermissionDenied | Code::Unauthenticated => {
                         (Exit::Refused, Some("use the credential of a client of this cluster, for example admin.pem"))

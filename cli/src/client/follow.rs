@@ -1,5 +1,6 @@
 //! Following a job to its end, through changes of leader and broken connections.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::{GetJobRequest, JobState, JobView};
@@ -8,6 +9,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::verdict::Verdict;
 use super::{Attempt, CallError, Cluster, Limits, PAUSE};
+use crate::failure::Exit;
 
 /// The stream speaks on every change only. After this much silence the job is asked for: a leader that was deposed, paused or cut off
 /// would otherwise keep us waiting without a word.
@@ -37,11 +39,14 @@ pub enum Standstill {
 impl Cluster {
     /// Reports every view of the job until it has ended, and returns the last one. Gives up when nobody has answered for `patience`.
     pub async fn follow(&mut self, job: u64, patience: Duration, mut on: impl FnMut(Sighting<'_>)) -> Result<JobView, Standstill> {
-        let mut last_heard = Instant::now();
+        let began = Instant::now();
+        let mut last_heard = began;
         let mut seen: Option<JobView> = None;
         let mut lost = false;
         let mut pause = PAUSE.0;
         let mut vain = 0;
+        // Addresses in a row where nobody will ever answer to this credential.
+        let mut hopeless: BTreeMap<String, String> = BTreeMap::new();
         loop {
             let rounds = vain / self.addresses.len().max(1);
             let opening = (OPENING.0 * (1 << rounds.min(8))).min(OPENING.1);
@@ -56,7 +61,11 @@ impl Cluster {
                 seen = Some(view.clone());
                 ended(view)
             };
-            let reason = match self.watch(job, opening, &mut on_view).await {
+            let watched = self.watch(job, opening, &mut on_view).await;
+            if !matches!(watched, Watched::Hopeless(..)) {
+                hopeless.clear();
+            }
+            let reason = match watched {
                 Watched::Ended => match seen.take() {
                     Some(view) => return Ok(view),
                     None => "the stream ended before it began".to_owned(),
@@ -69,8 +78,18 @@ impl Cluster {
                 }
                 Watched::Redirected => "every replica names another one as the leader".to_owned(),
                 Watched::Broken(reason) => reason,
+                Watched::Hopeless(reason, exit) => {
+                    hopeless.insert(self.current().to_owned(), reason.clone());
+                    if hopeless.len() >= self.addresses.len() {
+                        let tried = hopeless.into_iter().collect();
+                        return Err(Standstill::Refused(CallError::Hopeless { tried, exit }));
+                    }
+                    reason
+                }
             };
-            if !std::mem::replace(&mut lost, true) {
+            // At the beginning nothing is lost before every address was tried.
+            let begun = last_heard > began || vain + 1 >= self.addresses.len();
+            if begun && !std::mem::replace(&mut lost, true) {
                 on(Sighting::Lost(&reason));
             }
             if last_heard.elapsed() >= patience {
@@ -142,7 +161,8 @@ impl Cluster {
     async fn open(&mut self, address: &str, limit: Duration, job: u64) -> Result<Streaming<JobView>, Watched> {
         let mut client = match self.client::<()>(address, limit).await {
             Ok(client) => client,
-            Err(Attempt::Failed(reason) | Attempt::Hopeless(reason, _)) => return Err(Watched::Broken(reason)),
+            Err(Attempt::Failed(reason)) => return Err(Watched::Broken(reason)),
+            Err(Attempt::Hopeless(reason, exit)) => return Err(Watched::Hopeless(reason, exit)),
             Err(_) => return Err(Watched::Broken("no connection".to_owned())),
         };
         match tokio::time::timeout(limit, client.watch_job(Request::new(GetJobRequest { job }))).await {
@@ -167,6 +187,8 @@ enum Watched {
     Redirected,
     Broken(String),
     Refused(CallError),
+    /// No attempt at this address with this identity will succeed.
+    Hopeless(String, Exit),
 }
 
 pub fn ended(view: &JobView) -> bool {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::client_client::ClientClient;
 use raftwerk_proto::v1::*;
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, plain_error, plain_status};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, is_mere_silence, plain_error, plain_status};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -228,7 +228,10 @@ impl Cluster {
                         if work == Work::Long && began.elapsed() > VIGIL.0 + VIGIL.1 {
                             give_up = (Instant::now() + patience).min(last_end);
                         }
-                        tried.insert(address, reason);
+                        // What a replica said of itself tells more than the silence of the last, short attempts.
+                        if !(is_mere_silence(&reason) && tried.contains_key(&address)) {
+                            tried.insert(address, reason);
+                        }
                         hope = true;
                     }
                     Attempt::Hopeless(reason, exit) => {

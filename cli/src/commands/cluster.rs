@@ -70,7 +70,7 @@ async fn backup(console: &Console, mut cluster: Cluster, file: &Path) -> Outcome
     let bytes = cluster.backup().await?;
     let checked = raftwerk_scheduler::check_backup(file, &bytes);
     let (of, index, jobs) = checked.map_err(|why| Failure::say(Exit::Internal, format!("the backup arrived damaged: {why}")))?;
-    write_whole(file, &bytes).map_err(|e| Failure::new(Exit::Internal, e).context(format!("writing {}", file.display())))?;
+    write_whole(file, &bytes).map_err(|e| Failure::new(Exit::BadUsage, e).context(format!("cannot write {}", file.display())))?;
     if console.is_json() {
         console.json(json!({"file": file, "cluster": of, "applied_index": index, "jobs": jobs, "bytes": bytes.len()}));
     } else {

@@ -1,6 +1,6 @@
 //! `raftwerk context list | show | use | add | remove`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -28,7 +28,16 @@ pub enum ContextCommand {
 
 #[derive(Args, Debug)]
 pub struct Name {
+    #[arg(value_parser = context_name)]
     name: String,
+}
+
+pub fn context_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    if text.is_empty() || !text.chars().all(fits) {
+        return Err("a context's name has letters, digits and - _ . @, and is not empty".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 pub fn context(console: &Console, target: &Target, command: ContextCommand) -> Outcome {
@@ -40,25 +49,29 @@ pub fn context(console: &Console, target: &Target, command: ContextCommand) -> O
         ContextCommand::Use(Name { name }) => {
             present(&known, &name)?;
             known.current = Some(name.clone());
-            known.save(&file)?;
+            save(&known, &file)?;
             console.note(format!("the current context is {name}"));
         }
         ContextCommand::Add(Name { name }) => {
             let context = given(target)?;
             known.contexts.insert(name.clone(), context);
             known.current = Some(name.clone());
-            known.save(&file)?;
+            save(&known, &file)?;
             console.note(format!("context {name} is written to {} and is the current one", file.display()));
         }
         ContextCommand::Remove(Name { name }) => {
             present(&known, &name)?;
             known.contexts.remove(&name);
             known.current = known.current.filter(|current| *current != name);
-            known.save(&file)?;
+            save(&known, &file)?;
             console.note(format!("context {name} is removed"));
         }
     }
     Ok(())
+}
+
+fn save(known: &Contexts, file: &Path) -> Outcome {
+    known.save(file).map_err(|error| Failure::new(Exit::BadUsage, error).fix("set RAFTWERK_CONFIG to a file that can be written"))
 }
 
 fn present(known: &Contexts, name: &str) -> Outcome {

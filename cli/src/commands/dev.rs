@@ -46,7 +46,7 @@ pub struct Dev {
     #[arg(long)]
     no_gpu: bool,
     /// Name of the context that is written
-    #[arg(long, value_name = "NAME", default_value = "dev")]
+    #[arg(long, value_name = "NAME", default_value = "dev", value_parser = super::context::context_name)]
     context_name: String,
 }
 

@@ -39,6 +39,7 @@ pub struct Run {
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
     let spec = args.job.spec()?;
+    submit::note_rows_that_nobody_keeps(console, &spec);
     let dir = tempfile::Builder::new().prefix("raftwerk-run-").tempdir().map_err(|error| {
         Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR to a directory with room")
     })?;

@@ -12,7 +12,7 @@ use super::join::TokenFlags;
 use super::{ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::units::{parse_bytes, parse_duration};
+use crate::units::{parse_address, parse_bytes, parse_duration};
 
 #[derive(Subcommand, Debug)]
 pub enum Scheduler {
@@ -60,11 +60,11 @@ pub struct Start {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["join", "bootstrap"])]
     restore: Option<PathBuf>,
     /// Addresses of replicas of the cluster to join, separated by commas
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address, value_delimiter = ',')]
     join: Vec<String>,
     #[command(flatten)]
     token: TokenFlags,
-    /// A worker that has heard nothing for so long stops its leases, and its tasks run elsewhere
+    /// A worker that has heard nothing for so long stops its leases, and its tasks run elsewhere; 10s when not given
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
     lease_ttl: Option<Duration>,
     /// Refuse new jobs while the state takes more memory than this; give every scheduler the same
@@ -93,6 +93,7 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     let name = args.name.clone();
     let bootstrap = args.bootstrap || args.restore.is_some();
     let config = config(args)?;
+    end_on_panic();
     let stop = signals::stop_or_stdin(until_stdin_closes);
     tokio::pin!(stop);
     let started = tokio::select! {
@@ -116,6 +117,15 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     };
     running.stop().await;
     outcome
+}
+
+/// A replica in which a part has died could stay the leader and lead nothing. It ends instead, and the others take over.
+fn end_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        std::process::abort();
+    }));
 }
 
 fn config(args: Start) -> Result<SchedulerConfig, Failure> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use raftwerk_proto::v1::SubmitReply;
+use raftwerk_proto::v1::{JobSpec, SubmitReply};
 use serde_json::json;
 
 use super::wait::{self, Patience};
@@ -13,6 +13,9 @@ use crate::job_file::{self, Catalogue, Patches};
 use crate::target::Target;
 
 /// Changes to the job file from the command line.
+/// As the schedulers have it.
+const MAX_KEY_BYTES: usize = 256;
+
 #[derive(Args, Clone, Debug)]
 pub struct JobFlags {
     /// The job file (TOML)
@@ -44,14 +47,35 @@ pub struct SubmitArgs {
     #[arg(long)]
     wait: bool,
     /// Name of this submission: the same key and job file give the same job, however often it is sent
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
     idempotency_key: Option<String>,
     #[command(flatten)]
     patience: Patience,
 }
 
+/// A job without an output is fine for its tallies; whoever forgot the section should not have to find out at the end.
+pub fn note_rows_that_nobody_keeps(console: &Console, spec: &JobSpec) {
+    let makes_rows = |name: &str| raftwerk_kernels::find(name).is_ok_and(|kernel| kernel.descriptor().shuffles);
+    let kernel = spec.stages.first().and_then(|stage| stage.kernel.as_ref()).map_or("", |kernel| &kernel.name);
+    if spec.output.is_none() && makes_rows(kernel) {
+        console
+            .note(format!("the rows of `{kernel}` go nowhere, because the job has no [output] (or --output); its tallies are its result"));
+    }
+}
+
+/// An empty one, from a shell variable that is not set, would protect nothing.
+fn idempotency_key(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_KEY_BYTES || text.chars().any(char::is_control) {
+        return Err(format!(
+            "a key has 1 to {MAX_KEY_BYTES} bytes and no control characters; without this flag each submission gets a key of its own"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
     let spec = args.job.spec()?;
+    note_rows_that_nobody_keeps(console, &spec);
     let name = spec.name.clone();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;
     let mut cluster = target.cluster()?;

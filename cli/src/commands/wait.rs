@@ -14,7 +14,7 @@ use crate::views::result;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Patience {
-    /// With --wait: how long to look for a replica after contact was lost
+    /// While waiting: how long to look for a replica after contact was lost
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub contact_timeout: Duration,
 }

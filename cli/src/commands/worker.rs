@@ -14,7 +14,7 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::hint;
 use crate::target::Target;
-use crate::units::parse_bytes;
+use crate::units::{parse_address, parse_bytes};
 use crate::views;
 
 /// More threads than any machine has cores; a slip of the finger should not start a hundred thousand.
@@ -43,11 +43,21 @@ pub struct DeviceFlags {
     #[arg(long)]
     pub no_gpu: bool,
     /// Offer at most so much memory, as in 4GiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
     /// Offer only this device: a class (cpu, discrete, integrated, software) or a part of its name (repeatable)
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
+}
+
+/// What an executor takes before it has a task.
+const LEAST_MEMORY: u64 = 64 << 20;
+
+fn memory(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        bytes if bytes < LEAST_MEMORY => Err("a device needs 64MiB at least".to_owned()),
+        bytes => Ok(bytes),
+    }
 }
 
 impl DeviceFlags {
@@ -59,7 +69,7 @@ impl DeviceFlags {
 #[derive(Args, Debug)]
 pub struct Start {
     /// Scheduler addresses, separated by commas
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address, value_delimiter = ',', required = true)]
     join: Vec<String>,
     #[command(flatten)]
     token: TokenFlags,

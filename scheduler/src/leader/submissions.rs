@@ -196,8 +196,11 @@ impl Leader {
         let late: Vec<RequestId> = self.submissions.waiting.iter().filter(|(_, s)| s.deadline <= now).map(|(r, _)| *r).collect();
         for request in late {
             if let Some(submission) = self.submissions.waiting.remove(&request) {
-                let answer = if submission.asked.is_empty() {
-                    Answer::Unavailable("no worker is connected; start one with 'raftwerk worker start' and submit again".into())
+                let known = state.workers.values().any(|w| !w.lost);
+                let answer = if !known {
+                    Answer::Precondition("the cluster has no worker; start one with 'raftwerk worker start' and submit again".into())
+                } else if submission.asked.is_empty() {
+                    Answer::Unavailable("no worker is connected at this moment".into())
                 } else {
                     nobody_sees(&submission)
                 };

@@ -22,6 +22,8 @@ use tonic::{Request, Response, Status};
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// A voter that is there answers the leader within this time: many heartbeats.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// Keys are kept for a day at least.
+const MAX_KEY_BYTES: usize = 256;
 /// Bytes of a backup in one message.
 const BACKUP_CHUNK: usize = 1 << 20;
 
@@ -83,6 +85,9 @@ impl Client for ClientService {
         require(&request, &[PeerKind::Client])?;
         let submit = request.into_inner();
         let spec = submit.spec.ok_or_else(|| Status::invalid_argument("the request has no job spec"))?;
+        if submit.idempotency_key.len() > MAX_KEY_BYTES {
+            return Err(Status::invalid_argument(format!("an idempotency key has at most {MAX_KEY_BYTES} bytes")));
+        }
         match self.ask(|request| Input::Submit { request, spec, idempotency_key: submit.idempotency_key }).await? {
             Answer::Submitted { job, existing } => Ok(Response::new(SubmitReply { job: job.0, existing })),
             other => Err(refusal(other)),

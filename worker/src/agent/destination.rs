@@ -14,7 +14,8 @@ pub(crate) fn problem(output: &Path, replace: bool) -> Option<String> {
     output.symlink_metadata().ok()?;
     let shown = output.display();
     if !replace {
-        return Some(format!("the output {shown} exists already; choose another, remove it, or set [output] if_exists = \"replace\""));
+        let instead = if replaceable(output).is_ok() { "remove it, or set [output] if_exists = \"replace\"" } else { "or remove it" };
+        return Some(format!("the output {shown} exists already; choose another, {instead}"));
     }
     let stranger = replaceable(output).err()?;
     Some(format!(
@@ -122,8 +123,11 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_way_is_said_with_the_way_out() {
+        let ours = output(&[("manifest.json", OURS), ("part-00000.csv", "x")]);
+        assert!(problem(ours.path(), false).unwrap().contains("if_exists"));
         let home = output(&[("precious", "x")]);
-        assert!(problem(home.path(), false).unwrap().contains("if_exists"));
+        let said = problem(home.path(), false).unwrap();
+        assert!(said.contains("choose another") && !said.contains("if_exists"), "replacing it would be refused: {said}");
         assert!(problem(home.path(), true).unwrap().contains("not replaced"));
         assert_eq!(problem(&home.path().join("new"), false), None);
         assert!(unwritable(&home.path().join("precious/out"), "anna").unwrap().contains("is not a directory"));

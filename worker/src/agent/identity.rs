@@ -15,10 +15,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    #[error("{} holds no identity and no join token was given; pass the token that the cluster printed at its first start", .0.display())]
+    #[error("{} holds no identity and no join token was given; pass --token-file with the file `join-token` that the first scheduler wrote into its data directory", .0.display())]
     NoToken(PathBuf),
     #[error("the identity in {} cannot be used", path.display())]
     Identity { path: PathBuf, source: IdentityError },
+    #[error("{} holds the identity of a worker of cluster {cluster}, and the join token is of another cluster; use another data directory, or leave the token away", path.display())]
+    HeldByOther { path: PathBuf, cluster: String },
     #[error("{} holds the identity of a {kind}, not of a worker; use another data directory", path.display())]
     NotAWorker { path: PathBuf, kind: PeerKind },
     #[error("the join token is of another cluster than the schedulers at {addresses}; use the token of this cluster")]
@@ -42,7 +44,13 @@ pub(crate) async fn load_or_join(
     if Identity::exists(&path) {
         let identity = Identity::load(&path).map_err(|source| JoinError::Identity { path: path.clone(), source })?;
         let kind = identity.peer().kind;
-        return if kind == PeerKind::Worker { Ok(identity) } else { Err(JoinError::NotAWorker { path, kind }) };
+        if kind != PeerKind::Worker {
+            return Err(JoinError::NotAWorker { path, kind });
+        }
+        if token.is_some_and(|token| token.ca_sha256 != identity.ca_sha256()) {
+            return Err(JoinError::HeldByOther { path: dir.path().to_owned(), cluster: identity.cluster().to_owned() });
+        }
+        return Ok(identity);
     }
     let token = token.ok_or_else(|| JoinError::NoToken(dir.path().to_owned()))?;
     let (identity, known) = join(name, schedulers, token).await?;

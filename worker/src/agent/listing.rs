@@ -1,6 +1,6 @@
 //! Which files a job's patterns mean, as this worker sees them.
+use super::pattern::{self, PatternWalkError};
 use super::{destination, npy};
-use glob::MatchOptions;
 use prost::Message;
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs};
 use std::{
@@ -96,27 +96,18 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
 }
 
 /// A name that exists is itself, whatever characters it has; otherwise it is a pattern.
-fn expand(pattern: &str, worker: &str) -> Result<Vec<PathBuf>, ListingError> {
+fn expand(name: &str, worker: &str) -> Result<Vec<PathBuf>, ListingError> {
     let unreadable = |path: PathBuf, source: io::Error| ListingError::Unreadable { path, worker: worker.into(), source };
-    match fs::metadata(pattern) {
-        Ok(_) => return Ok(vec![PathBuf::from(pattern)]),
+    match fs::metadata(name) {
+        Ok(_) => return Ok(vec![PathBuf::from(name)]),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(unreadable(pattern.into(), error)),
+        Err(error) => return Err(unreadable(name.into(), error)),
     }
-    // As in a shell: `*` does not cross directories and does not match hidden names.
-    let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
-    // A trailing `**` matches directories alone; whoever writes it means the files in them.
-    let files = if pattern.ends_with("**") { format!("{pattern}/*") } else { pattern.to_owned() };
-    let paths = glob::glob_with(&files, options).map_err(|source| ListingError::Pattern { pattern: pattern.into(), source })?;
-    let mut found = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| unreadable(error.path().to_owned(), io::Error::from(error.error().kind())))?;
-        // `*` stays within its directory; a directory is read whole only when it is named itself.
-        if !path.is_dir() {
-            found.push(path);
-        }
-    }
-    Ok(found)
+    pattern::files(name).map_err(|error| match error {
+        PatternWalkError::Pattern(source) => ListingError::Pattern { pattern: name.into(), source },
+        PatternWalkError::Unreadable { path, source } => unreadable(path, source),
+        PatternWalkError::Name { path } => ListingError::Name { path },
+    })
 }
 
 fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>) -> Result<(), ListingError> {

@@ -18,6 +18,7 @@ mod listing;
 mod load;
 mod logs;
 mod npy;
+mod pattern;
 mod prepare;
 mod publish;
 mod shuffle;
