@@ -4,12 +4,14 @@
 //! api.rs      the contract with the executor          params.rs   parameters of a stage: defaults, limits, messages
 //! <name>/     one kernel                              run.rs      shuffle blocks: layout, reader, merge
 //! gpu/        the wgpu runtime that GPU twins share   key.rs      stable hash of a key, its partition, its sort prefix
+//! output.rs   what kernels print
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
 pub mod api;
 pub mod gpu;
 pub mod key;
+pub mod output;
 mod params;
 pub mod run;
 

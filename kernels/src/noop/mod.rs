@@ -7,10 +7,10 @@
 //! Errors    a range whose sum exceeds u64; the task that `fail_task` or `crash_task` names (to see how a failing job looks)
 //! Source    -
 
-use std::io::Write;
 use std::time::Duration;
 
 use crate::api::*;
+use crate::output;
 use crate::params::Resolved;
 
 #[cfg(test)]
@@ -89,11 +89,10 @@ impl Prepared for PreparedNoop {
             std::thread::sleep(self.sleep);
         }
         if self.print {
-            // A closed standard output is no reason to fail a task, which `println!` would make of it.
-            let _ = writeln!(std::io::stdout().lock(), "task {} at index {start}", task.number);
+            output::print(&format!("task {} at index {start}", task.number));
         }
         if self.crash_task == Some(task.number) {
-            let _ = writeln!(std::io::stderr().lock(), "task {} ends its executor because parameter 'crash_task' names it", task.number);
+            output::print(&format!("task {} ends its executor because parameter 'crash_task' names it", task.number));
             std::process::abort();
         }
         if self.fail_task == Some(task.number) {

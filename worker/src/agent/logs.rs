@@ -1,6 +1,7 @@
 //! What executors print, kept per lease.
 use super::child::OutputSink;
 use crate::{lease::LeaseKey, recorder::Recorder};
+use raftwerk_kernels::output::split_mark;
 use raftwerk_proto::v1::AttemptLog;
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,6 +14,8 @@ const LEASE_BYTES: usize = 64 << 10;
 const LEASES: usize = 1000;
 /// Text in one answer: half of what a message may have.
 const ANSWER_BYTES: u64 = 4 << 20;
+/// Ended leases that lines may still come from.
+const ENDED: usize = 256;
 /// Last lines of an executor, for the message when it dies.
 const TAIL_BYTES: usize = 2 << 10;
 
@@ -84,6 +87,14 @@ impl Logs {
     }
 }
 
+impl OutputState {
+    fn facts(&self, epoch: u64, index: u64, position: u64) -> Option<LeaseFacts> {
+        let is_it =
+            |facts: &&LeaseFacts| (u64::from(facts.key.epoch), facts.key.index, u64::from(facts.key.position)) == (epoch, index, position);
+        self.current.iter().chain(&self.ended).find(is_it).copied()
+    }
+}
+
 /// The output of one device's executor.
 pub(crate) struct DeviceOutput {
     logs: Arc<Logs>,
@@ -94,8 +105,8 @@ pub(crate) struct DeviceOutput {
 struct OutputState {
     /// Leases at the executor, oldest first.
     current: Vec<LeaseFacts>,
-    /// The lease that ended last: a line may be read after the end of the lease that printed it.
-    last: Option<LeaseFacts>,
+    /// The leases that ended last, the newest at the end: a line may be read after the end of the lease that printed it.
+    ended: VecDeque<LeaseFacts>,
     recorder: Option<Arc<Recorder>>,
     tail: String,
 }
@@ -117,7 +128,11 @@ impl DeviceOutput {
         let mut state = self.state();
         // Leases end about in the order they came.
         if let Some(at) = state.current.iter().position(|facts| facts.key == key) {
-            state.last = Some(state.current.remove(at));
+            let facts = state.current.remove(at);
+            state.ended.push_back(facts);
+            if state.ended.len() > ENDED {
+                state.ended.pop_front();
+            }
         }
     }
 }
@@ -126,13 +141,22 @@ impl OutputSink for DeviceOutput {
     fn lines(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         let mut state = self.state();
-        state.tail.push_str(&text);
+        // Where it belongs, as far as the line says so itself.
+        let lines: Vec<(Option<LeaseFacts>, &str)> = text
+            .lines()
+            .map(split_mark)
+            .map(|(mark, line)| (mark.and_then(|[epoch, index, position]| state.facts(epoch, index, position)), line))
+            .collect();
+        for (_, line) in &lines {
+            state.tail.push_str(line);
+            state.tail.push('\n');
+        }
         if state.tail.len() > TAIL_BYTES {
             let from = (state.tail.len() - TAIL_BYTES..).find(|&at| state.tail.is_char_boundary(at)).unwrap_or(0);
             state.tail.drain(..from);
         }
         let owners = match &state.current[..] {
-            [] => state.last.into_iter().collect(),
+            [] => state.ended.back().copied().into_iter().collect(),
             [only] => vec![*only],
             several => {
                 let running = state.recorder.as_ref().map(|recorder| recorder.running()).unwrap_or_default();
@@ -143,10 +167,14 @@ impl OutputSink for DeviceOutput {
         };
         drop(state);
         // Also where it survives this process; the text by lease is in memory.
-        for line in text.lines() {
+        for (own, line) in lines {
             tracing::debug!(target: "raftwerk_worker::output", "{line}");
+            let line = format!("{line}\n");
+            match own {
+                Some(facts) => self.logs.append(&facts, &line),
+                None => owners.iter().for_each(|facts| self.logs.append(facts, &line)),
+            }
         }
-        owners.iter().for_each(|facts| self.logs.append(facts, &text));
     }
 
     fn tail(&self) -> String {
@@ -184,6 +212,18 @@ mod tests {
         output.lines(b"late\n");
         let texts: Vec<String> = logs.of_job(7, 0).into_iter().map(|log| log.text).collect();
         assert_eq!(texts, ["one\nlate\n"]);
+    }
+
+    #[test]
+    fn a_marked_line_goes_to_its_lease_alone_also_beside_others_and_after_its_end() {
+        let logs = Arc::new(Logs::default());
+        let output = DeviceOutput::new(logs.clone());
+        (1..4).for_each(|index| output.started(facts(index)));
+        output.ended(facts(1).key);
+        output.lines("\u{1e}0.2.0\u{1e}two\n\u{1e}0.1.0\u{1e}one\n\u{1e}0.3.0\u{1e}three\n".as_bytes());
+        let texts: Vec<(u64, String)> = logs.of_job(7, 0).into_iter().map(|log| (log.lease.unwrap().index, log.text)).collect();
+        assert_eq!(texts, [(2, "two\n".into()), (1, "one\n".into()), (3, "three\n".into())]);
+        assert_eq!(output.tail(), "two\none\nthree");
     }
 
     #[test]

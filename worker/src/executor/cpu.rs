@@ -9,7 +9,7 @@ use super::{
     queue::Chunk,
     stage::{Fault, panic_message},
 };
-use raftwerk_kernels::{Prepared, Task, TaskOutput};
+use raftwerk_kernels::{Prepared, Task, TaskOutput, output};
 use raftwerk_proto::v1::FailureClass;
 use std::{
     cell::Cell,
@@ -56,6 +56,8 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
     let slot = shared.recorder.slot(place);
     let mut collector = Collector::new(&chunk.lease);
     let outer = IN_TASK.replace(true);
+    let key = chunk.lease.key;
+    let outer_mark = output::set_mark(Some([u64::from(key.epoch), key.index, u64::from(key.position)]));
     let (mut task, mut input_bytes) = (chunk.first, 0);
     let started = Instant::now();
     match &stage.prepared {
@@ -85,6 +87,7 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
         }
     }
     IN_TASK.set(outer);
+    output::set_mark(outer_mark);
     let elapsed = started.elapsed().as_nanos() as u64;
     let mut done = collector.finish();
     done.busy_ns = elapsed;
