@@ -14,7 +14,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done            1  unexpected error     2  bad usage or bad job file   3  the job failed
   4  job cancelled   5  cluster unreachable  6  refused by the cluster      7  not found
-  8  job done, but with tasks set aside      130  Ctrl-C while waiting (the job goes on)";
+  8  job done, but with tasks set aside      9  parts of a result lie on no worker that answers
+  130  Ctrl-C while waiting (the job goes on)";
 
 /// One MapReduce cluster of CPUs and GPUs that survives the loss of any machine
 #[derive(Parser, Debug)]

@@ -20,6 +20,8 @@ pub enum Exit {
     NotFound = 7,
     /// The job is done, but not with all of its tasks.
     SetAside = 8,
+    /// Parts of a result that stays on workers are on none that answers.
+    ResultAway = 9,
     /// 128 + SIGINT, as shells count. The job goes on.
     Interrupted = 130,
 }

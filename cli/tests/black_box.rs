@@ -195,6 +195,9 @@ mod on_an_embedded_cluster {
         assert!(text.contains(&format!("full result: {}/out", home.path().canonicalize().unwrap().display())), "{text}");
         let parts = std::fs::read_dir(home.path().join("out")).unwrap().count();
         assert_eq!(parts, 4, "three parts and the manifest");
+        let gone = home.run(&["run", "job.toml", "--no-gpu", "--input", "*.txt", "--output", "worker:"]);
+        assert_exit(&gone, 2);
+        assert!(stderr(&gone).contains("ends with its job"), "{}", stderr(&gone));
         // The second time, the output is in the way.
         assert_exit(&home.run(&["run", "job.toml", "--no-gpu", "--input", "*.txt", "--output", "out"]), 6);
         assert_exit(

@@ -11,3 +11,6 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwer
 
 /// Version of the wire protocol. A peer with another major number is refused with a message that names both.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The URL of an output that stays on the workers.
+pub const OUTPUT_ON_WORKERS: &str = "worker:";

@@ -298,11 +298,8 @@ fn without_any_worker_a_submit_waits_a_little_and_then_says_so() {
     assert!(answers(&effects).iter().any(|a| matches!(a, Answer::Submitted { .. })), "a worker that comes in time is enough: {effects:?}");
 }
 
-#[test]
-fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
-    let mut host = Host::new();
-    host.connect(1, 7);
-    host.connect(2, 8);
+/// No map task, and one partition.
+fn one_reduce_task() -> JobSpec {
     let mut spec = numbers(0);
     spec.stages[0].partitions = 1;
     spec.stages.push(StageSpec {
@@ -311,7 +308,110 @@ fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
         inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
         ..StageSpec::default()
     });
-    spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), if_exists: IfExists::Replace.into() });
+    spec
+}
+
+/// Who is asked to keep what.
+fn asked_to_keep(effects: &[Effect]) -> Vec<(u64, KeepParts)> {
+    sent(effects).filter_map(|(conn, m)| if let Down::KeepParts(keep) = m { Some((conn, keep.clone())) } else { None }).collect()
+}
+
+/// A job whose result is to lie on two workers, made by the worker behind the connection that is returned.
+fn with_a_part_on_workers(workers: u64) -> (Host, u64, Vec<Effect>) {
+    let mut host = Host::new();
+    (1..=workers).for_each(|n| drop(host.connect(n, 6 + n)));
+    let output = OutputSpec { url: "worker:".into(), format: "csv".into(), copies: 2, ..OutputSpec::default() };
+    host.submit(1, JobSpec { output: Some(output), ..one_reduce_task() });
+    let effects = host.commit();
+    let granted = sent(&effects).find_map(|(conn, m)| if let Down::Grants(g) = m { Some((conn, g.grants[0].clone())) } else { None });
+    let (conn, grant) = granted.expect("nobody needs to look at a destination");
+    let part = OutputPart { partition: 0, name: "part-00000.csv".into(), staged_name: "part.1".into(), ..OutputPart::default() };
+    let mut report = Report { stage: 1, parts: vec![part], ..result(&grant, 1) };
+    report.results[0].tallies.clear();
+    host.up(conn, reports(report));
+    let effects = host.commit();
+    (host, conn, effects)
+}
+
+fn kept(names: &[&str]) -> Up {
+    let kept = names.iter().map(|name| PartName { partition: 0, staged_name: (*name).into() }).collect();
+    Up::PartsKept(PartsKept { job: 1, kept, failed: vec![] })
+}
+
+fn not_kept(gone_at: &[u64]) -> Up {
+    let part = Some(PartName { partition: 0, staged_name: "part.1".into() });
+    let failed = PartNotKept { part, gone_at: gone_at.to_vec(), reason: "No space left on device".into() };
+    Up::PartsKept(PartsKept { job: 1, kept: vec![], failed: vec![failed] })
+}
+
+#[test]
+fn a_result_on_workers_is_done_when_another_worker_has_a_copy() {
+    let (mut host, maker, effects) = with_a_part_on_workers(3);
+    let asked = asked_to_keep(&effects);
+    let [(first, keep)] = &asked[..] else { panic!("{asked:?}") };
+    assert!(
+        *first != maker && keep.parts[0].sources == [CopyTarget { worker: 6 + maker, address: format!("w{}:1", 6 + maker) }],
+        "{keep:?}"
+    );
+    assert!(asked_to_keep(&host.wait(50)).is_empty(), "asked once");
+    // It cannot; then the third one is asked.
+    host.up(*first, not_kept(&[]));
+    let asked = asked_to_keep(&host.wait(50));
+    let second = asked[0].0;
+    assert!(second != *first && second != maker, "{asked:?}");
+    // A change of leader: the next one asks again.
+    host.change_leader();
+    for n in 1..=3 {
+        host.connect(10 * n, 6 + n);
+    }
+    let again = asked_to_keep(&host.wait(50));
+    assert_eq!(again.len(), 1, "{again:?}");
+    host.up(again[0].0, kept(&["part.1"]));
+    let effects = host.commit();
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
+    let released: Vec<(u64, bool)> =
+        sent(&effects)
+            .filter_map(|(conn, m)| {
+                if let Down::Release(release) = m { Some((conn, release.kept.iter().any(|k| k.names == ["part.1"]))) } else { None }
+            })
+            .collect();
+    assert_eq!(released.iter().filter(|(_, keeps)| *keeps).count(), 2, "its keepers keep it: {released:?}");
+    assert_eq!(released.len(), 3);
+}
+
+#[test]
+fn a_part_that_is_gone_where_it_was_made_is_made_again() {
+    let (mut host, maker, effects) = with_a_part_on_workers(2);
+    let (other, _) = asked_to_keep(&effects).remove(0);
+    host.up(other, not_kept(&[6 + maker]));
+    let effects = host.wait(50);
+    assert!(!grants(&effects).is_empty(), "its task runs again: {effects:?}");
+    assert_eq!(host.state.jobs[&JobId(1)].stages[1].generation, 2);
+}
+
+#[test]
+fn a_copy_that_nobody_can_take_does_not_hold_the_job_for_ever() {
+    let (mut host, maker, effects) = with_a_part_on_workers(2);
+    let (other, _) = asked_to_keep(&effects).remove(0);
+    host.up(other, not_kept(&[]));
+    for _ in 0..100 {
+        for (conn, _) in asked_to_keep(&host.wait(100)) {
+            assert_ne!(conn, maker);
+            host.up(conn, not_kept(&[]));
+        }
+        (1..=2).for_each(|conn| drop(host.up(conn, Up::Heartbeat(Heartbeat::default()))));
+    }
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some(), "done with one copy");
+    assert_eq!(host.state.jobs[&JobId(1)].parts[&0].worker, 6 + maker);
+}
+
+#[test]
+fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let output = OutputSpec { url: "file:///out".into(), format: "csv".into(), if_exists: IfExists::Replace.into(), copies: 0 };
+    let spec = JobSpec { output: Some(output), ..one_reduce_task() };
     let asked = host.submit(1, spec);
     assert!(
         sent(&asked).any(|(_, m)| matches!(m, Down::ListInputs(l) if l.output_url == "file:///out")),

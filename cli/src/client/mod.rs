@@ -119,6 +119,15 @@ impl Cluster {
         self.call(CancelJobRequest { job }, |mut client, request| async move { client.cancel_job(request).await }).await
     }
 
+    pub async fn drop_result(&mut self, job: u64) -> Result<JobView, CallError> {
+        self.call(DropResultRequest { job }, |mut client, request| async move { client.drop_result(request).await }).await
+    }
+
+    /// For connections of one's own, to the workers.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     pub async fn logs(&mut self, job: u64) -> Result<Vec<WorkerLogs>, CallError> {
         let reply = self.call(JobLogsRequest { job }, |mut client, request| async move { client.job_logs(request).await }).await?;
         Ok(reply.workers)

@@ -123,6 +123,10 @@ impl Client for Replica {
         Err(Status::unimplemented(""))
     }
 
+    async fn drop_result(&self, _: Request<DropResultRequest>) -> Result<Response<JobView>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn job_logs(&self, _: Request<JobLogsRequest>) -> Result<Response<JobLogsReply>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -1,16 +1,20 @@
-//! `raftwerk job list | show | wait | cancel | result | logs`.
+//! `raftwerk job list | show | wait | cancel | result | drop | logs`.
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use raftwerk_proto::v1::{AttemptLog, JobState, WorkerLogs};
+use raftwerk_proto::v1::{AttemptLog, JobState, JobView, WorkerLogs};
 use serde_json::json;
 
+use super::download;
 use super::wait::{self, Patience};
 use crate::client::{Cluster, ended};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::table::{printable, printable_lines};
 use crate::target::Target;
-use crate::views;
+use crate::units::format_bytes;
+use crate::views::{self, kept};
 
 #[derive(Subcommand, Debug)]
 pub enum Job {
@@ -22,8 +26,10 @@ pub enum Job {
     Wait(Wait),
     /// Cancel a job
     Cancel(Id),
-    /// Print the result of a job that is done
-    Result(Id),
+    /// Print the result of a job that is done, or bring one that lies on workers here
+    Result(Whole),
+    /// Delete what workers keep of the result of a job that has ended; the job's record stays
+    Drop(Id),
     /// Print what the job's kernels wrote to stdout and stderr
     Logs(Id),
 }
@@ -43,6 +49,16 @@ pub struct Id {
     /// The number that `submit` printed
     #[arg(value_name = "JOB", value_parser = job_number)]
     job: u64,
+}
+
+#[derive(Args, Debug)]
+pub struct Whole {
+    /// The number that `submit` printed
+    #[arg(value_name = "JOB")]
+    job: u64,
+    /// Bring the parts that lie on workers into this directory, which must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -68,7 +84,8 @@ pub async fn job(console: &Console, target: &Target, command: Job) -> Outcome {
             wait::report(console, &view)
         }
         Job::Cancel(Id { job }) => cancel(console, &mut cluster, job).await,
-        Job::Result(Id { job }) => result(console, &mut cluster, job).await,
+        Job::Result(Whole { job, output }) => result(console, &mut cluster, job, output.as_deref()).await,
+        Job::Drop(Id { job }) => drop_result(console, &mut cluster, job).await,
         Job::Logs(Id { job }) => logs(console, &mut cluster, job).await,
     }
 }
@@ -103,15 +120,60 @@ async fn cancel(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
     Ok(())
 }
 
-async fn result(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
+async fn drop_result(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
+    let view = cluster.drop_result(job).await?;
+    if console.is_json() {
+        console.json(views::job::to_json(&view));
+    } else {
+        console.line(format!("nothing of the result of job {job} is kept any more"));
+    }
+    Ok(())
+}
+
+async fn result(console: &Console, cluster: &mut Cluster, job: u64, output: Option<&Path>) -> Outcome {
     let view = cluster.job(job).await?;
     if !ended(&view) {
         let state = views::job::state_name(view.state());
         return Err(Failure::say(Exit::Refused, format!("job {job} has no result yet: it is {state}"))
             .fix(format!("wait for it with: raftwerk job wait {job}")));
     }
-    if view.state() == JobState::Done {
-        return wait::report(console, &view);
+    if view.state() != JobState::Done {
+        return wait::verdict(&view);
+    }
+    if !kept::is_on_workers(&view) {
+        return match output {
+            Some(_) => Err(Failure::say(Exit::BadUsage, format!("the result of job {job} does not lie on workers"))
+                .fix(format!("take --output out; `raftwerk job result {job}` says where it lies"))),
+            None => wait::report(console, &view),
+        };
+    }
+    if let Some(directory) = output {
+        return bring(console, cluster, view, directory).await;
+    }
+    let workers = cluster.workers().await?;
+    wait::show(console, &view);
+    if !console.is_json() && !view.parts.is_empty() && !kept::was_dropped(&view) {
+        console.line("");
+        console.table(&kept::table(&view, &workers));
+    }
+    let away: Vec<String> = kept::away(&view, &workers).map(|part| kept::away_text(part, &workers, |_| None)).collect();
+    if !away.is_empty() {
+        return Err(Failure::say(Exit::ResultAway, format!("parts of the result of job {job} are away:\n    {}", away.join("\n    ")))
+            .fix(kept::AWAY_FIX));
+    }
+    wait::verdict(&view)
+}
+
+async fn bring(console: &Console, cluster: &mut Cluster, view: JobView, directory: &Path) -> Outcome {
+    if kept::was_dropped(&view) {
+        return Err(Failure::say(Exit::NotFound, format!("the result of job {} was dropped", view.job)).fix("submit the job again"));
+    }
+    let brought = download::download(cluster, view.clone(), directory).await?;
+    let download::Brought { parts, bytes } = brought;
+    if console.is_json() {
+        console.json(json!({"job": view.job, "directory": directory.display().to_string(), "parts": parts, "bytes": bytes}));
+    } else {
+        console.line(format!("{}: {parts} parts, {}", directory.display(), format_bytes(bytes)));
     }
     wait::verdict(&view)
 }

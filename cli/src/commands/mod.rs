@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod context;
 pub mod dev;
 pub mod doctor;
+pub mod download;
 pub mod executor;
 pub mod job;
 pub mod join;

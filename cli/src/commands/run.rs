@@ -39,6 +39,13 @@ pub struct Run {
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
     let spec = args.job.spec()?;
+    if spec.output.as_ref().is_some_and(|output| output.url == raftwerk_proto::OUTPUT_ON_WORKERS) {
+        return Err(Failure::say(
+            Exit::BadUsage,
+            "the cluster of `run` ends with its job, and so does what its worker would keep of the result",
+        )
+        .fix("name a directory with --output DIR, or submit the job to a cluster that stays"));
+    }
     submit::note_rows_that_nobody_keeps(console, &spec);
     let dir = tempfile::Builder::new().prefix("raftwerk-run-").tempdir().map_err(|error| {
         Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR to a directory with room")

@@ -17,6 +17,9 @@ pub const MAX_PARTITIONS: u64 = 65_536;
 /// The worker that made the data, and one more.
 pub const MAX_SHUFFLE_REPLICAS: u64 = 2;
 
+/// Workers that keep each part of a result that stays on workers.
+pub const MAX_RESULT_COPIES: u64 = 5;
+
 /// A pattern travels in the job spec, which lives in the replicated state.
 pub const MAX_PATTERNS: usize = 10_000;
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use raftwerk_proto::OUTPUT_ON_WORKERS;
+
 use super::paths;
 use super::problem::{Origin, Problem};
 use super::tree::{Node, Table, Value, parse_value};
@@ -72,7 +74,10 @@ fn replace_input(root: &mut Table, patterns: &[String], current_dir: &Path) -> R
 
 fn replace_output(root: &mut Table, output: &str, current_dir: &Path) -> Result<(), Problem> {
     let origin = Origin::Flag(format!("--output {output}"));
-    let absolute = paths::absolute_dir(current_dir, output).map_err(|message| Problem::new(origin.clone(), message))?;
+    let absolute = match output {
+        OUTPUT_ON_WORKERS => output.to_owned(),
+        directory => paths::absolute_dir(current_dir, directory).map_err(|message| Problem::new(origin.clone(), message))?,
+    };
     section(root, "output", &origin)?.set("path", Node { origin, value: Value::Text(absolute) });
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use raftwerk_kernels::{Descriptor, Kind, Params, StageContext};
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
     Capacity, DeviceRequest, IfExists, KernelKind, KernelRef, OutputSpec, Param, StageInput, StageOutput, StageSpec, stage_input,
 };
@@ -180,15 +181,26 @@ pub fn from_stage(name: &str) -> StageInput {
 }
 
 pub fn read_output(root: &Table, map: &Stage, reduce: Option<&Stage>, dir: &Path) -> Result<Option<OutputSpec>, Problem> {
-    let Some(section) = Section::open(root, "output", &["path", "format", "if_exists"])? else { return Ok(None) };
+    let Some(section) = Section::open(root, "output", &["path", "format", "if_exists", "copies"])? else { return Ok(None) };
     let Some(reduce) = reduce else {
         return Err(section
             .problem(format!("has nothing to write: map kernel `{}` makes tallies only", map.kernel.name))
             .fix("take the section (or --output) out; the tallies are shown by `raftwerk job result`"));
     };
     let path = section.text("path")?.ok_or_else(|| section.problem("needs `path`, the directory of the result"))?;
-    let directory = paths::absolute_dir(dir, &path.value)
-        .map_err(|message| section.problem_at("path", &path.origin, format!("is not usable: {message}")))?;
+    let on_workers = path.value == OUTPUT_ON_WORKERS;
+    let url = match on_workers {
+        true => path.value.clone(),
+        false => paths::absolute_dir(dir, &path.value)
+            .map(|directory| format!("file://{directory}"))
+            .map_err(|message| section.problem_at("path", &path.origin, format!("is not usable: {message}")))?,
+    };
+    let copies = section.integer("copies", 1, MAX_RESULT_COPIES)?;
+    if let Some(copies) = copies.as_ref().filter(|copies| copies.value > 1 && !on_workers) {
+        return Err(section
+            .problem_at("copies", &copies.origin, "is for a result that stays on workers")
+            .fix(format!("write path = \"{OUTPUT_ON_WORKERS}\", or take the line out: a directory has the copies of its file system")));
+    }
     let format = match section.text("format")? {
         Some(format) if !reduce.kernel.formats.contains(&format.value.as_str()) => {
             return Err(section
@@ -203,8 +215,13 @@ pub fn read_output(root: &Table, map: &Stage, reduce: Option<&Stage>, dir: &Path
         None => reduce.kernel.formats.first().map(|format| (*format).to_owned()).unwrap_or_default(),
     };
     let if_exists = match section.choice("if_exists", &["error", "replace"])? {
+        Some(choice) if choice.value == "replace" && on_workers => {
+            let message = "is for a directory; each job's result has a place of its own on the workers";
+            return Err(section.problem_at("if_exists", &choice.origin, message).fix("take the line out"));
+        }
         Some(choice) if choice.value == "replace" => IfExists::Replace,
         _ => IfExists::Error,
     };
-    Ok(Some(OutputSpec { url: format!("file://{directory}"), format, if_exists: if_exists.into() }))
+    let copies = if on_workers { copies.map_or(1, |copies| copies.value as u32) } else { 0 };
+    Ok(Some(OutputSpec { url, format, if_exists: if_exists.into(), copies }))
 }

@@ -146,6 +146,16 @@ mod accepted {
     }
 
     #[test]
+    fn an_output_may_stay_on_workers() {
+        let output = |text: &str, patches: &Patches| read_with(&format!("{WORDS}{text}"), patches).unwrap().output.unwrap();
+        let two = output("[output]\npath = \"worker:\"\ncopies = 2\n", &Patches::default());
+        assert_eq!((two.url.as_str(), two.copies), ("worker:", 2));
+        let by_flag = output("[output]\npath = \"x\"\n", &Patches { output: Some("worker:".into()), ..Patches::default() });
+        assert_eq!((by_flag.url.as_str(), by_flag.copies), ("worker:", 1));
+        assert_eq!(output("[output]\npath = \"x\"\ncopies = 1\n", &Patches::default()).copies, 0, "a directory has no copies");
+    }
+
+    #[test]
     fn flags_replace_what_the_file_says() {
         let patches = Patches {
             set: vec!["reduce.partitions=4".into(), "map.device=cpu".into(), "job.name = \"x\"".into(), "reduce.params.key=a=b".into()],
@@ -422,6 +432,19 @@ mod refused_as_output {
             refusal(&format!("{WORDS}[output]\npath = \"s3://b/x\"\n")),
             "job.toml:6: [output] path is not usable: s3:// is not supported yet; the output must be a directory that the workers share"
         );
+    }
+
+    #[test]
+    fn copies_without_a_place_for_them() {
+        assert_eq!(
+            refusal(&format!("{WORDS}[output]\npath = \"x\"\ncopies = 2\n")),
+            "job.toml:7: [output] copies is for a result that stays on workers"
+        );
+        assert_eq!(
+            refusal(&format!("{WORDS}[output]\npath = \"worker:\"\ncopies = 6\n")),
+            "job.toml:7: [output] copies must be at most 5, not 6"
+        );
+        assert!(refusal(&format!("{WORDS}[output]\npath = \"worker:\"\nif_exists = \"replace\"\n")).contains("is for a directory"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal};
 use serde_json::{Value, json};
 
+use super::kept;
 use crate::calendar::utc;
 use crate::console::Console;
 use crate::table::{Cell, Colour, Table};
@@ -86,7 +87,8 @@ pub fn print(console: &Console, view: &JobView) {
             console.line(format!("{}: {}", stage.name, stage_text(stage)));
         }
         if let Some(output) = &spec.output {
-            console.line(format!("output: {} ({})", output.url, output.format));
+            let copies = if kept::is_on_workers(view) { format!(", copies of each part: {}", kept::wanted(view)) } else { String::new() };
+            console.line(format!("output: {} ({}){copies}", output.url, output.format));
         }
     }
     for copies in &view.shuffle_copies {
@@ -268,9 +270,12 @@ pub fn to_json(view: &JobView) -> Value {
         "stages": view.stages.iter().enumerate().map(stage).collect::<Vec<_>>(),
         // 128-bit sums as decimal text: most JSON readers lose digits above 2^53.
         "tallies": view.tallies.iter().map(|total| json!({"stage": total.stage, "name": total.name, "total": tally(total).to_string()})).collect::<Vec<_>>(),
-        "output": spec.and_then(|spec| spec.output.as_ref()).map(|output| json!({"url": output.url, "format": output.format})),
+        "output": spec.and_then(|spec| spec.output.as_ref()).map(|output| json!({
+            "url": output.url, "format": output.format, "copies": kept::is_on_workers(view).then(|| kept::wanted(view)),
+        })),
         "parts": view.parts.iter().map(|part| json!({
             "partition": part.partition, "name": part.name, "bytes": part.bytes, "rows": part.rows, "crc32c": format!("{:08x}", part.crc32c),
+            "workers": kept::is_on_workers(view).then(|| kept::keepers(part).collect::<Vec<_>>()),
         })).collect::<Vec<_>>(),
         "set_aside": view.set_aside.iter().map(|aside| json!({
             "stage": aside.stage, "first_task": aside.first_task, "task_count": aside.task_count, "attempts": aside.attempts,

@@ -3,5 +3,6 @@
 pub mod cluster;
 pub mod devices;
 pub mod job;
+pub mod kept;
 pub mod result;
 pub mod worker;

@@ -4,7 +4,7 @@ use raftwerk_kernels::{Kernel, Params};
 use raftwerk_proto::v1::{JobView, PreviewRow, StageSpec, TallyTotal};
 use serde_json::{Value, json};
 
-use super::job;
+use super::{job, kept};
 use crate::console::Console;
 use crate::table::{Cell, Table, printable, printable_lines};
 use crate::units::{format_bytes, format_duration, group_digits};
@@ -80,6 +80,20 @@ fn top_table(view: &JobView) -> Table {
 fn place(view: &JobView) -> Option<String> {
     let output = view.spec.as_ref()?.output.as_ref()?;
     let dir = output.url.strip_prefix("file://").unwrap_or(&output.url);
+    if kept::is_on_workers(view) {
+        return Some(match view.parts.len() {
+            0 => "full result: no parts".to_owned(),
+            _ if kept::was_dropped(view) => "full result: it was dropped from the workers".to_owned(),
+            parts => {
+                let (rows, bytes) = view.parts.iter().fold((0, 0), |(rows, bytes), part| (rows + part.rows, bytes + part.bytes));
+                let (rows, bytes) = (group_digits(rows), format_bytes(bytes));
+                format!(
+                    "full result: on workers ({rows} rows in {parts} {} parts, {bytes}); raftwerk job result {} --output DIR",
+                    output.format, view.job
+                )
+            }
+        });
+    }
     let rows: u64 = view.parts.iter().map(|part| part.rows).sum();
     let bytes: u64 = view.parts.iter().map(|part| part.bytes).sum();
     let text = match view.parts.as_slice() {

@@ -111,7 +111,7 @@ pub fn to_json(view: &WorkerView) -> Value {
             "hostname": host.hostname, "os": host.os, "memory_bytes": host.memory_bytes, "cores": host.cores,
         })),
         "load": view.load.as_ref().map(|load| json!({
-            "cpu_permille": load.cpu_permille, "memory_used_bytes": load.memory_used_bytes, "shuffle_bytes": load.shuffle_bytes,
+            "cpu_permille": load.cpu_permille, "memory_used_bytes": load.memory_used_bytes, "shuffle_bytes": load.shuffle_bytes, "kept_bytes": load.kept_bytes,
             "leases_running": load.leases_running, "leases_queued": load.leases_queued,
         })),
         "devices": view.devices.iter().map(devices::to_json).collect::<Vec<_>>(),

@@ -1,10 +1,11 @@
 //! What must always hold, one function per promise. Each returns what is wrong, or nothing.
 
 use crate::job::{Job, Phase};
+use crate::kept;
 use crate::stage::{Counts, TaskState};
 use crate::state::State;
 use crate::worker::DeviceUse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All promises that one state can show.
 pub fn check(state: &State) -> Result<(), String> {
@@ -19,6 +20,7 @@ pub fn check_cheap(state: &State) -> Result<(), String> {
     set_aside_tasks_have_their_evidence(state)?;
     device_use_equals_its_leases(state)?;
     no_device_holds_more_than_it_has(state)?;
+    kept_parts_have_their_keepers(state)?;
     ended_jobs_hold_nothing(state)
 }
 
@@ -103,6 +105,26 @@ pub fn no_device_holds_more_than_it_has(state: &State) -> Result<(), String> {
             used.held.slots > capacity.slots || used.held.milli_cpu > capacity.milli_cpu || used.held.memory_bytes > capacity.memory_bytes;
         if over {
             return Err(format!("worker {worker} device {device} holds {:?} of {capacity:?}", used.held));
+        }
+    }
+    Ok(())
+}
+
+/// Each part of a result on workers names different workers, no more than asked for. Parts of other outputs name nobody but
+/// their maker.
+pub fn kept_parts_have_their_keepers(state: &State) -> Result<(), String> {
+    for job in state.jobs.values() {
+        let (on_workers, copies) = (kept::on_workers(&job.spec), kept::copies(&job.spec));
+        for part in job.parts.values() {
+            let keepers: BTreeSet<_> = kept::keepers(part).collect();
+            let named = usize::from(part.worker != 0) + part.copy_workers.len();
+            let fits = match on_workers {
+                true => keepers.len() == named && named <= copies,
+                false => part.copy_workers.is_empty(),
+            };
+            if !fits {
+                return Err(format!("job {} part {} is kept by {} and {:?}", job.id, part.partition, part.worker, part.copy_workers));
+            }
         }
     }
     Ok(())

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod interval_map;
 pub mod invariants;
 pub mod job;
+pub mod kept;
 pub mod lease;
 pub mod matching;
 pub mod plan;

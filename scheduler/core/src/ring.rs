@@ -34,10 +34,14 @@ impl Ring {
 
     /// The first `count` different workers from the lease's place on, without its own.
     pub fn copies(&self, job: JobId, stage: u32, lease: LeaseId, own: WorkerId, count: usize) -> Vec<WorkerId> {
-        let words = [job.0, u64::from(stage), u64::from(lease.epoch), lease.index, u64::from(lease.position)];
-        let place = words.into_iter().fold(0, |hash, word| mix(hash ^ mix(word)));
+        self.owners(&[job.0, u64::from(stage), u64::from(lease.epoch), lease.index, u64::from(lease.position)], own, count)
+    }
+
+    /// The same for the place of anything that numbers name.
+    pub fn owners(&self, words: &[u64], own: WorkerId, count: usize) -> Vec<WorkerId> {
+        let place = words.iter().fold(0, |hash, word| mix(hash ^ mix(*word)));
         let start = self.points.partition_point(|(point, _)| *point < place);
-        let mut found = Vec::with_capacity(count);
+        let mut found = Vec::with_capacity(count.min(self.members.len()));
         for (_, worker) in self.points[start..].iter().chain(&self.points[..start]) {
             if found.len() == count {
                 break;

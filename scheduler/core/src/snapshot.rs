@@ -142,7 +142,8 @@ fn needs_format_2(snapshot: &wire::Snapshot) -> bool {
             || s.attempts.iter().any(|a| a.more != 0)
             || s.intervals.iter().any(interval)
     };
-    let spec = |s: &wire::JobSpec| s.on_set_aside != 0 || s.stages.iter().any(|stage| stage.shuffle_replicas != 0);
+    let spec =
+        |s: &wire::JobSpec| s.on_set_aside != 0 || s.stages.iter().any(|stage| stage.shuffle_replicas != 0) || crate::kept::on_workers(s);
     let job = |j: &wire::JobRecord| j.spec.as_ref().is_some_and(spec) || j.stages.iter().any(stage);
     !snapshot.removed_replicas.is_empty()
         || snapshot.jobs.iter().any(job)

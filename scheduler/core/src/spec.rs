@@ -1,7 +1,8 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
 use crate::split::tasks_of;
-use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, StageSpec, stage_input::Source};
+use raftwerk_proto::OUTPUT_ON_WORKERS;
+use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageSpec, stage_input::Source};
 
 /// Task numbers and their sums stay far from overflow.
 pub const MAX_TASKS: u64 = 1_000_000_000_000;
@@ -9,6 +10,8 @@ pub const MAX_TASKS: u64 = 1_000_000_000_000;
 pub const MAX_PARTITIONS: u32 = 65_536;
 /// The worker that made it, and one more.
 pub const MAX_SHUFFLE_REPLICAS: u32 = 2;
+/// Workers that keep each part of a result that stays on workers.
+pub const MAX_RESULT_COPIES: u32 = 5;
 pub const MAX_STAGES: usize = 2;
 /// A spec is part of one log entry, which is at most 1 MiB.
 pub const MAX_SPEC_BYTES: usize = 900 * 1024;
@@ -61,8 +64,8 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     if last.partitions != 0 {
         return refuse(format!("stage '{}' is the last one and cannot have partitions", last.name));
     }
-    if spec.output.as_ref().is_some_and(|o| !o.url.starts_with("file:///")) {
-        return refuse("output url must begin with file:/// (an absolute path); other stores are not supported by this version");
+    if let Some(output) = &spec.output {
+        check_output(output)?;
     }
     if spec.output.is_some() && spec.stages.len() < 2 {
         return refuse("only a job with a reduce stage writes an output; remove [output] or add [reduce]");
@@ -72,6 +75,22 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
         return refuse(format!(
             "the job spec with its input listing takes {bytes} bytes; the limit is {MAX_SPEC_BYTES}. Use fewer, larger input files"
         ));
+    }
+    Ok(())
+}
+
+fn check_output(output: &OutputSpec) -> Result<(), SpecError> {
+    let on_workers = output.url == OUTPUT_ON_WORKERS;
+    if !on_workers && !output.url.starts_with("file:///") {
+        return refuse(
+            "output url must begin with file:/// (an absolute path), or be worker:; other stores are not supported by this version",
+        );
+    }
+    if !on_workers && output.copies != 0 {
+        return refuse("only an output that stays on the workers (worker:) has copies; take them out");
+    }
+    if output.copies > MAX_RESULT_COPIES {
+        return refuse(format!("output: copies must be at most {MAX_RESULT_COPIES}"));
     }
     Ok(())
 }

@@ -108,6 +108,35 @@ fn history_of_lost_data() -> Replica {
     r
 }
 
+/// Results that stay on workers.
+fn history_of_kept_results() -> Replica {
+    let mut r = Replica::new();
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let mut spec = map_reduce(2, 2);
+    spec.output = Some(OutputSpec { url: "worker:".into(), format: "csv".into(), copies: 2, ..OutputSpec::default() });
+    for _ in 0..2 {
+        let job = r.submit(spec.clone());
+        let map = r.grant(job, 0, 0, 2, 7).unwrap();
+        r.finish(map);
+        let lease = r.grant(job, 1, 0, 2, 8).unwrap();
+        r.finish(lease);
+        let parts = [0, 1].map(|partition| PartName { partition, staged_name: String::new() });
+        r.apply(Command::RecordKept(RecordKept { job: job.0, worker: 9, parts: parts.to_vec() }));
+        r.apply(Command::FinishPublish(FinishPublish { job: job.0, error: String::new() }));
+    }
+    r.lose(8);
+    r.apply(Command::RecordKept(RecordKept { job: 1, worker: 7, parts: vec![PartName::default()] }));
+    r.apply(Command::DropResult(DropResult { job: 2 }));
+    r
+}
+
+#[test]
+fn the_log_with_kept_results_gives_its_snapshot() {
+    replays("log-v2-kept-results.bin", "snapshot-v2-kept-results.bin", 2, history_of_kept_results);
+}
+
 #[test]
 fn the_log_of_format_1_gives_the_snapshot_of_format_1() {
     replays("log-v1.bin", "snapshot-v1.bin", 1, history_1);

@@ -26,6 +26,9 @@ pub(super) enum Waiter {
     },
     Grants,
     Published(JobId),
+    Drop(RequestId),
+    /// Copies of these parts, by job and partition.
+    Kept(Vec<(JobId, u32)>),
 }
 
 #[derive(Default)]

@@ -42,7 +42,13 @@ impl Leader {
                 effects.push(Effect::Send { conn, message });
             }
             (Waiter::Grants, Outcome::Granted { leases, .. }) => self.dispatch(state, leases, effects),
-            (Waiter::Published(job), _) => self.publishing.forget(job),
+            (Waiter::Published(job), _) => {
+                self.publishing.forget(job);
+                self.keeping.job_changed(job);
+            }
+            (Waiter::Kept(parts), _) => self.keeping.recorded(&parts),
+            (Waiter::Drop(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
+            (Waiter::Drop(request), _) => answer(request, Answer::Released),
             (Waiter::Submit(request) | Waiter::Mint(request), other) => {
                 answer(request, Answer::Refused(format!("unexpected outcome {other:?}")));
             }

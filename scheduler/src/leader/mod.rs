@@ -7,6 +7,7 @@
 mod batch;
 mod copies;
 mod dispatch;
+mod keeping;
 mod logs;
 mod publish;
 mod retention;
@@ -60,6 +61,11 @@ pub enum Input {
     Release {
         request: RequestId,
         worker: WorkerId,
+    },
+    /// Nobody needs the result that workers keep any more.
+    DropResult {
+        request: RequestId,
+        job: JobId,
     },
     Mint {
         request: RequestId,
@@ -152,6 +158,7 @@ pub struct Leader {
     publishing: Publishing,
     logs: LogRequests,
     copies: copies::Copies,
+    keeping: keeping::Keeping,
     /// Something changed since the last planning round.
     replan: bool,
     clock: Clock,
@@ -200,6 +207,7 @@ impl Leader {
             publishing: Publishing::default(),
             logs: LogRequests::default(),
             copies: copies::Copies::default(),
+            keeping: keeping::Keeping::default(),
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
         }
@@ -233,6 +241,9 @@ impl Leader {
                 } else {
                     effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no worker {worker}")) });
                 }
+            }
+            Input::DropResult { request, job } => {
+                self.batch.push(Command::DropResult(raftwerk_proto::v1::DropResult { job: job.0 }), batch::Waiter::Drop(request));
             }
             Input::RemoveReplica { request, replica } => {
                 let command = raftwerk_proto::v1::RemoveReplica { replica };
@@ -275,6 +286,7 @@ impl Leader {
             self.on_event(state, event, effects);
         }
         self.start_publishing(now, state, effects);
+        self.keep_results(now, state, effects);
     }
 
     fn on_event(&mut self, state: &State, event: &Event, effects: &mut Vec<Effect>) {
@@ -282,13 +294,22 @@ impl Leader {
             Event::LeaseEnded { id, lease } => self.sessions.revoke(state, *id, lease, effects),
             Event::JobEnded { job } => {
                 self.publishing.forget(*job);
-                self.sessions.release(*job, effects);
+                self.keeping.job_changed(*job);
+                self.release(state, *job, effects);
+            }
+            Event::ResultDropped { job } => {
+                self.keeping.forget(*job);
+                self.release(state, *job, effects);
             }
             Event::WorkerLost { worker } => {
+                self.keeping.workers_changed();
                 tracing::warn!(%worker, "worker lost; its tasks run elsewhere");
                 self.close_lost(*worker, effects);
             }
-            Event::PublishDecided { job } => tracing::info!(%job, "every part is prepared; publishing"),
+            Event::PublishDecided { job } => {
+                tracing::info!(%job, "every part is prepared; publishing");
+                self.keeping.job_changed(*job);
+            }
             Event::Invalidated { job, worker, tasks } => {
                 tracing::warn!(%job, %worker, tasks, "shuffle data lost; its tasks run again under a new generation");
             }
@@ -298,6 +319,7 @@ impl Leader {
             Event::PartsLost { job, parts } => {
                 tracing::warn!(%job, parts, "decided parts are lost; they are made again under a new generation");
                 self.publishing.forget(*job);
+                self.keeping.forget(*job);
             }
             Event::TaskFailed { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task failed"),
             Event::SetAside { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task set aside"),
@@ -314,6 +336,7 @@ impl Leader {
         self.logs.expire(now, effects);
         self.forget_what_is_old(now, state);
         self.start_publishing(now, state, effects);
+        self.keep_results(now, state, effects);
         self.replan = true;
     }
 }

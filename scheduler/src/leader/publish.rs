@@ -6,7 +6,7 @@
 
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
-use raftwerk_core::{Job, JobId, Phase, State, WorkerId};
+use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down};
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Leader {
             let last = j.stages.last();
             planted::on(Bug::PublishEarly) && j.spec.output.is_some() && last.is_some_and(|s| s.accepted() + s.leased() == s.tasks().len())
         };
-        for job in state.active_jobs().filter(|j| j.phase == Phase::Publishing || nearly(j)) {
+        for job in state.active_jobs().filter(|j| !kept::on_workers(&j.spec) && (j.phase == Phase::Publishing || nearly(j))) {
             let attempt = self.publishing.attempts.entry(job.id).or_insert(Attempt {
                 conn: None,
                 tries: 0,

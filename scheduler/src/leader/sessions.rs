@@ -3,7 +3,7 @@
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
 use raftwerk_core::stage::TaskState;
-use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId};
+use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId, kept};
 use raftwerk_liveness::Detector;
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, Hello, Load, command::Command, scheduler_message as down, worker_message as up};
@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Ended jobs that a connecting worker is told to forget.
 const RELEASES_ON_CONNECT: usize = 1000;
+/// Parts of one job that a worker is told by name to keep; a message holds about twice as many.
+const NAMES_AT_ONCE: usize = 10_000;
 
 pub(super) struct WorkerConn {
     pub(super) worker: WorkerId,
@@ -23,6 +25,8 @@ pub(super) struct WorkerConn {
     /// Stages whose `StageInfo` this session has.
     pub(super) known_stages: BTreeSet<(JobId, u32)>,
     held: Vec<LeaseId>,
+    /// Jobs of which it may keep parts.
+    kept_jobs: Vec<JobId>,
 }
 
 pub(super) struct Sessions {
@@ -74,17 +78,19 @@ impl Sessions {
             effects.push(Effect::Send { conn: *conn, message: down::Message::Revoke(revoke) });
         }
     }
-
-    pub(super) fn release(&self, job: JobId, effects: &mut Vec<Effect>) {
-        for conn in self.conns.keys() {
-            effects.push(Effect::Send { conn: *conn, message: down::Message::Release(wire::ReleaseJobs { jobs: vec![job.0] }) });
-        }
-    }
 }
 
-/// Whether no accepted task of an ended lease has its shuffle data at the lease's worker.
+/// Whether no accepted task of an ended lease has its shuffle data, or a part that is kept there, at the lease's worker.
 fn leaves_nothing(state: &State, lease: &Lease) -> bool {
-    let stage = state.jobs.get(&lease.job).and_then(|j| j.stages.get(lease.stage as usize));
+    let job = state.jobs.get(&lease.job);
+    let keeps_parts = job.is_some_and(|j| {
+        let last = lease.stage as usize + 1 == j.stages.len() && kept::on_workers(&j.spec);
+        last && j.parts.values().any(|part| kept::keepers(part).any(|worker| worker == lease.worker))
+    });
+    if keeps_parts {
+        return false;
+    }
+    let stage = job.and_then(|j| j.stages.get(lease.stage as usize));
     stage.is_none_or(|s| {
         !s.tasks().overlapping(lease.tasks).any(|(_, task)| matches!(task, TaskState::Accepted { worker, .. } if worker == lease.worker))
     })
@@ -118,6 +124,7 @@ impl Leader {
         }
         self.sessions.lost_at.remove(&worker);
         let held = std::mem::take(&mut hello.held).into_iter().map(LeaseId::from).collect();
+        let kept_jobs = std::mem::take(&mut hello.kept_jobs).into_iter().map(JobId).collect();
         let resumed = state.workers.get(&worker).filter(|record| {
             !record.lost
                 && record.hello.incarnation == hello.incarnation
@@ -134,6 +141,7 @@ impl Leader {
             load: None,
             known_stages: BTreeSet::new(),
             held,
+            kept_jobs,
         };
         self.sessions.conns.insert(conn, entry);
         match session {
@@ -168,9 +176,9 @@ impl Leader {
             cluster: state.cluster.clone(),
         });
         effects.push(Effect::Send { conn, message });
-        let ended: Vec<u64> = state.jobs.values().rev().filter(|j| !j.is_active()).take(RELEASES_ON_CONNECT).map(|j| j.id.0).collect();
-        if !ended.is_empty() {
-            effects.push(Effect::Send { conn, message: down::Message::Release(wire::ReleaseJobs { jobs: ended }) });
+        let release = what_ended(state, &std::mem::take(&mut entry.kept_jobs));
+        if !release.jobs.is_empty() {
+            effects.push(Effect::Send { conn, message: down::Message::Release(release) });
         }
         let worker = entry.worker;
         let again: Vec<LeaseId> = state
@@ -181,6 +189,7 @@ impl Leader {
             .collect();
         self.dispatch(state, &again, effects);
         self.replan = true;
+        self.keeping.workers_changed();
         self.ask_newcomer(now, conn, effects);
     }
 
@@ -198,6 +207,7 @@ impl Leader {
     /// Forgets what was asked of a connection that is no more.
     fn connection_gone(&mut self, conn: ConnId) {
         self.publishing.connection_gone(conn);
+        self.keeping.connection_gone(conn);
         self.submissions.connection_gone(conn);
     }
 
@@ -235,6 +245,7 @@ impl Leader {
             }
             up::Message::Listing(listing) => self.on_listing(conn, listing, effects),
             up::Message::Published(report) => self.on_published(now, state, conn, report),
+            up::Message::PartsKept(report) => self.on_parts_kept(now, conn, worker, report),
             up::Message::Logs(found) => self.logs.on_logs(conn, worker, found, effects),
             up::Message::Goodbye(goodbye) => {
                 let Some(session) = entry.session else { return };
@@ -242,6 +253,27 @@ impl Leader {
                 let command = wire::LoseWorker { worker: worker.0, session: session.0, reason: goodbye.reason };
                 self.batch.push(Command::LoseWorker(command), Waiter::Nobody);
             }
+        }
+    }
+
+    /// Tells every worker that the job has ended, and which parts of its result it is to keep. Parts of attempts that were not accepted go.
+    pub(super) fn release(&self, state: &State, job: JobId, effects: &mut Vec<Effect>) {
+        let mut names: BTreeMap<WorkerId, Vec<String>> = BTreeMap::new();
+        let kept = state.jobs.get(&job).filter(|job| job.has_kept_result());
+        for part in kept.iter().flat_map(|job| job.parts.values()) {
+            kept::keepers(part).for_each(|worker| names.entry(worker).or_default().push(part.staged_name.clone()));
+        }
+        if kept.is_some() {
+            self.keeping.asked_of(job).for_each(|(worker, name)| names.entry(worker).or_default().push(name.to_owned()));
+        }
+        for (conn, entry) in &self.sessions.conns {
+            let kept = names.get(&entry.worker).map(|names| {
+                // Too many to say: then what was not accepted stays as well.
+                let all = names.len() > NAMES_AT_ONCE;
+                wire::KeptParts { job: job.0, all, names: if all { Vec::new() } else { names.clone() } }
+            });
+            let release = wire::ReleaseJobs { jobs: vec![job.0], kept: kept.into_iter().collect() };
+            effects.push(Effect::Send { conn: *conn, message: down::Message::Release(release) });
         }
     }
 
@@ -282,6 +314,18 @@ impl Leader {
             }
         }
     }
+}
+
+/// What a worker that comes may forget: the newest ended jobs, and those of which it keeps parts that nobody needs any more.
+fn what_ended(state: &State, kept_jobs: &[JobId]) -> wire::ReleaseJobs {
+    let newest = state.jobs.values().rev().filter(|j| !j.is_active()).take(RELEASES_ON_CONNECT).map(|j| j.id);
+    let mut ended: BTreeSet<JobId> = newest.collect();
+    // A job of a later number than any is one that this state has not seen yet.
+    let over = |id: &&JobId| state.jobs.get(id).map_or(state.has_had(**id), |job| !job.is_active());
+    ended.extend(kept_jobs.iter().filter(over));
+    let kept = ended.iter().filter(|id| state.jobs.get(id).is_some_and(|job| job.has_kept_result()));
+    let kept = kept.map(|id| wire::KeptParts { job: id.0, all: true, names: Vec::new() }).collect();
+    wire::ReleaseJobs { jobs: ended.iter().map(|id| id.0).collect(), kept }
 }
 
 /// Reports cut so that each part fits an entry with room to spare.

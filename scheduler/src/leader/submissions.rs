@@ -3,7 +3,7 @@
 use super::batch::Waiter;
 use super::{Answer, ConnId, Effect, Leader, RequestId};
 use prost::Message;
-use raftwerk_core::{State, matching, spec};
+use raftwerk_core::{State, kept, matching, spec};
 use raftwerk_proto::v1::{self as wire, Files, JobSpec, command::Command, scheduler_message as down, stage_input::Source};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,9 +42,10 @@ fn files_of(spec: &JobSpec) -> Vec<Files> {
         .collect()
 }
 
-/// Where the output will go, for workers to look at before anything runs; empty without one.
+/// Where the output will go, for workers to look at before anything runs; empty without one, and when it stays on the workers.
 fn destination(spec: &JobSpec) -> (String, i32) {
-    spec.output.as_ref().map(|o| (o.url.clone(), o.if_exists)).unwrap_or_default()
+    let there = spec.output.as_ref().filter(|_| !kept::on_workers(spec));
+    there.map(|o| (o.url.clone(), o.if_exists)).unwrap_or_default()
 }
 
 impl Leader {
@@ -103,7 +104,12 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
             return;
         }
-        let needs_eyes = !files_of(&submission.spec).is_empty() || submission.spec.output.is_some();
+        if anybody && let Some(reason) = state.too_few_keepers(&submission.spec) {
+            self.submissions.waiting.remove(&request);
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
+            return;
+        }
+        let needs_eyes = !files_of(&submission.spec).is_empty() || !destination(&submission.spec).0.is_empty();
         if anybody && !needs_eyes {
             self.submit_now(request);
         }

@@ -7,8 +7,8 @@ use crate::leader::{Answer, Input};
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
-    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, GetJobRequest, JobLogsReply, JobLogsRequest, JobView, ListJobsReply,
-    ListJobsRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, RemoveReplicaReply,
+    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, DropResultRequest, GetJobRequest, JobLogsReply, JobLogsRequest, JobView,
+    ListJobsReply, ListJobsRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, RemoveReplicaReply,
     RemoveReplicaRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
 };
 use raftwerk_transport::{PeerKind, require};
@@ -160,6 +160,16 @@ impl Client for ClientService {
         let job = JobId(request.into_inner().job);
         match self.ask(|request| Input::Cancel { request, job }).await? {
             Answer::Cancelled => self.fresh_view(job).await.map(Response::new),
+            other => Err(refusal(other)),
+        }
+    }
+
+    async fn drop_result(&self, request: Request<DropResultRequest>) -> Result<Response<JobView>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let job = JobId(request.into_inner().job);
+        self.fresh_view(job).await?;
+        match self.ask(|request| Input::DropResult { request, job }).await? {
+            Answer::Released => self.fresh_view(job).await.map(Response::new),
             other => Err(refusal(other)),
         }
     }

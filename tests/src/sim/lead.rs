@@ -386,6 +386,11 @@ impl Sim {
                 session::Effect::Exit(session::ExitReason::Stopped) => self.kill_agent(index),
                 session::Effect::Exit(reason) => audit(|a| a.violate("no_worker_is_refused", format!("worker {index}: {reason:?}"))),
                 session::Effect::ReleaseJob(job) => self.agents[index].release(job),
+                // Its jobs have outputs that all workers share, so nothing of a result lies on a worker.
+                session::Effect::KeepParts(request) => {
+                    audit(|a| a.violate("results_do_not_stay_here", format!("worker {index}: {request:?}")))
+                }
+                session::Effect::ReleaseParts(_) => {}
                 session::Effect::FreeLease(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
             }
         }

@@ -5,6 +5,7 @@
 //! <data dir>/identity/       key, certificate and CA, from joining
 //! <data dir>/schedulers      addresses learnt when joining, one per line
 //! <data dir>/shuffle/        data between stages; emptied at every start
+//! <data dir>/results/        parts of results that stay on workers
 //! ```
 use rustix::fs::{FlockOperation, flock};
 use std::{

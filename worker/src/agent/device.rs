@@ -7,6 +7,7 @@ use super::{
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
     prepare::{Inputs, OutputFile, Prepared, Preparer, source, writes},
+    results::store::ResultStore,
     shuffle::{
         self,
         copy::{Copied, Copier},
@@ -22,9 +23,12 @@ use crate::{
     recorder::Recorder,
     session::Input,
 };
-use raftwerk_proto::v1::{
-    CopyTarget, DefineStage, FailureClass, ForgetJobs, FromExecutor, Grant, LeaseProgress, RunLease, Shutdown, StageInfo, StopLease,
-    TaskFailure, ToExecutor, from_executor, stage_input::Source, to_executor,
+use raftwerk_proto::{
+    OUTPUT_ON_WORKERS,
+    v1::{
+        CopyTarget, DefineStage, FailureClass, ForgetJobs, FromExecutor, Grant, LeaseProgress, RunLease, Shutdown, StageInfo, StopLease,
+        TaskFailure, ToExecutor, from_executor, stage_input::Source, to_executor,
+    },
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -54,6 +58,7 @@ pub(crate) struct Common {
     pub(crate) launcher: Launcher,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) store: Arc<ShuffleStore>,
+    pub(crate) results: Arc<ResultStore>,
     pub(crate) staging: Arc<Staging>,
     pub(crate) parts: Semaphore,
     pub(crate) copier: Arc<Copier>,
@@ -593,6 +598,11 @@ fn prepare_parts(
     }
     let url = stage.output.as_ref().map_or("", |output| &output.url);
     let failed = match (output_path(url), output) {
+        (None, Some(output)) if url == OUTPUT_ON_WORKERS => common
+            .results
+            .prepare(stage.job, key, &output.file, &mut progress.parts, &ranges)
+            .err()
+            .map(|(path, error)| (FailureClass::Worker, format!("cannot keep the result in {}: {error}", path.display()))),
         (Some(path), Some(output)) => common
             .staging
             .prepare(&path, stage.job, key, &output.file, &mut progress.parts, &ranges)

@@ -7,7 +7,7 @@ use super::{
     listing,
     load::LoadMeter,
     logs::Logs,
-    publish,
+    publish, results,
 };
 use crate::session::{AgentSession, Effect, ExitReason, Input};
 use raftwerk_proto::v1::{AttemptLogs, Device, Grant, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
@@ -219,6 +219,21 @@ impl Edge {
                 }
             }
             Effect::ReleaseJob(job) => self.release(job),
+            Effect::ReleaseParts(kept) => {
+                let common = self.common.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = common.results.release(&kept) {
+                        tracing::warn!(job = kept.job, %error, "cannot remove parts of a result that nobody needs");
+                    }
+                });
+            }
+            Effect::KeepParts(request) => {
+                let common = self.common.clone();
+                tokio::spawn(async move {
+                    let kept = results::keep::answer(common.results.clone(), &common.preparer.fetcher, request).await;
+                    let _ = common.edge.send(EdgeInput::Session(Input::PartsKept(kept)));
+                });
+            }
             Effect::FreeLease(lease) => {
                 let common = self.common.clone();
                 tokio::task::spawn_blocking(move || {
@@ -344,7 +359,8 @@ impl Edge {
         self.state.load_asked = Some(Instant::now());
         let (common, meter) = (self.common.clone(), self.state.meter.clone());
         tokio::task::spawn_blocking(move || {
-            let load = meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(common.store.bytes());
+            let load =
+                meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(common.store.bytes(), common.results.bytes());
             let _ = common.edge.send(EdgeInput::Load(load));
         });
     }

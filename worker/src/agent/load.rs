@@ -10,8 +10,8 @@ pub(crate) struct LoadMeter {
 }
 
 impl LoadMeter {
-    pub(crate) fn measure(&mut self, shuffle_bytes: u64) -> Load {
-        let load = Load { shuffle_bytes, ..Load::default() };
+    pub(crate) fn measure(&mut self, shuffle_bytes: u64, kept_bytes: u64) -> Load {
+        let load = Load { shuffle_bytes, kept_bytes, ..Load::default() };
         if self.system.is_none() {
             self.system = System::new().ok();
         }

@@ -4,7 +4,7 @@
 //! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
 //! discovery, child        devices and their executors      device, socket     leases on their way to an executor and back
 //! prepare, listing, npy   input files                      shuffle/           data between stages
-//! destination, staging, publish   output                         logs, load         what people and the scheduler want to know
+//! destination, staging, publish, results/   output               logs, load         what people and the scheduler want to know
 //! ```
 mod child;
 mod connection;
@@ -21,6 +21,7 @@ mod npy;
 mod pattern;
 mod prepare;
 mod publish;
+mod results;
 mod shuffle;
 mod socket;
 mod staging;
@@ -43,6 +44,7 @@ use raftwerk_proto::{
     v1::{Device, Hello, KernelKind, KernelRef, worker_data_server::WorkerDataServer},
 };
 use raftwerk_transport::{Identity, JoinToken, MAX_MESSAGE_BYTES, PeerKind, require};
+use results::store::ResultStore;
 use shuffle::{fetch::Fetcher, service::DataService, store::ShuffleStore};
 use staging::Staging;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -164,6 +166,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     addresses.extend(dir.known_schedulers().into_iter().filter(|known| !config.schedulers.contains(known)));
 
     let store = Arc::new(ShuffleStore::open(dir.path()).with_context(|| format!("cannot empty {}", dir.path().join("shuffle").display()))?);
+    let results = ResultStore::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("results").display()))?;
+    let results = Arc::new(results);
     let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
     let local = listener.local_addr()?;
     let machine = Machine::look();
@@ -192,10 +196,21 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let staging = Arc::new(Staging::new(identity.cluster()));
     let parts = Semaphore::new(staging::PARTS_AT_ONCE);
     let copier = Arc::default();
-    let common = Arc::new(Common { worker: id, launcher, preparer, store: store.clone(), staging, parts, copier, edge: edge.clone() });
+    let common = Common {
+        worker: id,
+        launcher,
+        preparer,
+        store: store.clone(),
+        results: results.clone(),
+        staging,
+        parts,
+        copier,
+        edge: edge.clone(),
+    };
+    let common = Arc::new(common);
     let (devices, offered) = offer(&common, found)?;
     let incarnation = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-    let data_service = serve_data(listener, &identity, store, incarnation);
+    let data_service = serve_data(listener, &identity, DataService { store, results: results.clone(), incarnation });
 
     let hello = Hello {
         protocol_version: PROTOCOL_VERSION,
@@ -208,6 +223,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         build: env!("CARGO_PKG_VERSION").into(),
         kernels: known_kernels(),
         left_leader: String::new(),
+        kept_jobs: results.jobs(),
     };
     let (exited_sender, exited) = oneshot::channel();
     let edge_loop = Edge {
@@ -262,11 +278,9 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
     Ok((devices, offered))
 }
 
-fn serve_data(listener: TcpListener, identity: &Identity, store: Arc<ShuffleStore>, incarnation: u64) -> DataServer {
+fn serve_data(listener: TcpListener, identity: &Identity, service: DataService) -> DataServer {
     let incoming = raftwerk_transport::incoming(listener, identity);
-    let data = WorkerDataServer::new(DataService { store, incarnation })
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let data = WorkerDataServer::new(service).max_encoding_message_size(MAX_MESSAGE_BYTES).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
         let (health_reporter, health) = tonic_health::server::health_reporter();

@@ -179,7 +179,7 @@ fn wrong_with(dir: &Path, part: &OutputPart) -> Option<String> {
 }
 
 /// Length and CRC-32C; of a file of another length than expected, the length alone.
-fn checksum(mut file: File, expected: u64) -> io::Result<(u64, u32)> {
+pub(crate) fn checksum(mut file: File, expected: u64) -> io::Result<(u64, u32)> {
     let bytes = file.metadata()?.len();
     if bytes != expected {
         return Ok((bytes, 0));
@@ -313,8 +313,12 @@ mod tests {
             let lease = LeaseKey { epoch: 0, index, position: 0 };
             let range = BlockRange { task: 0, offset: 0, bytes };
             self.staging.prepare(&self.output(), job, lease, &source, &mut parts, &[range]).unwrap();
-            let output =
-                OutputSpec { url: format!("file://{}", self.output().display()), format: "csv".into(), if_exists: if_exists.into() };
+            let output = OutputSpec {
+                url: format!("file://{}", self.output().display()),
+                format: "csv".into(),
+                if_exists: if_exists.into(),
+                copies: 0,
+            };
             Publish {
                 job,
                 output: Some(output),

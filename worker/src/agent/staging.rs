@@ -164,7 +164,8 @@ fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
     dir.with_file_name(name)
 }
 
-fn copy(source: &File, range: &BlockRange, expected: u32, path: &Path) -> io::Result<()> {
+/// One part out of a lease's output file, flushed under its path.
+pub(crate) fn copy(source: &File, range: &BlockRange, expected: u32, path: &Path) -> io::Result<()> {
     let mut target = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let mut buffer = vec![0; COPY_BYTES.min(range.bytes as usize)];
     let (mut at, mut crc) = (0, 0);

@@ -25,8 +25,9 @@ use crate::{lease::LeaseKey, ranges::TaskRanges};
 use outbox::Outbox;
 use raftwerk_liveness::Detector;
 use raftwerk_planted::{self as planted, Bug};
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
-    self as pb, AttemptLogs, Device, FailureClass, Grant, Grants, Heartbeat, Hello, InputListing, LeaseId, LeaseProgress, Load,
+    self as pb, AttemptLogs, Device, FailureClass, Grant, Grants, Heartbeat, Hello, InputListing, LeaseId, LeaseProgress, Load, PartsKept,
     PublishReport, SchedulerMessage, StageInfo, TaskFailure, WorkerMessage, scheduler_message, worker_message,
 };
 use std::{
@@ -82,6 +83,7 @@ pub enum Input {
     Load(Load),
     Listing(InputListing),
     Published(PublishReport),
+    PartsKept(PartsKept),
     Logs(AttemptLogs),
     /// Time has passed; wanted at [`AgentSession::wake_at`].
     Tick,
@@ -123,6 +125,10 @@ pub enum Effect {
     },
     ListInputs(pb::ListInputs),
     Publish(pb::Publish),
+    /// Have these parts of a result, and flush them; answer with `PartsKept`.
+    KeepParts(pb::KeepParts),
+    /// Of what lies here of the job's result only these parts are still needed.
+    ReleaseParts(pb::KeptParts),
     FetchLogs(pb::FetchLogs),
     /// The last effect ever.
     Exit(ExitReason),
@@ -195,11 +201,14 @@ pub struct AgentSession {
     leases: BTreeMap<LeaseKey, HeldLease>,
     stages: BTreeMap<(u64, u32), Arc<StageInfo>>,
     outbox: Outbox,
+    /// Jobs of which parts may lie here; every leader is told, because it may know that nobody needs them any more.
+    kept_jobs: BTreeSet<u64>,
 }
 
 impl AgentSession {
     pub fn new(hello: Hello) -> Self {
         Self {
+            kept_jobs: hello.kept_jobs.iter().copied().collect(),
             hello,
             link: Link::Down,
             address: None,
@@ -302,6 +311,7 @@ impl AgentSession {
             Input::Load(load) => self.load = load,
             Input::Listing(listing) => self.send_if_connected(worker_message::Message::Listing(listing), &mut effects),
             Input::Published(report) => self.send_if_connected(worker_message::Message::Published(report), &mut effects),
+            Input::PartsKept(report) => self.send_if_connected(worker_message::Message::PartsKept(report), &mut effects),
             Input::Logs(logs) => self.send_if_connected(worker_message::Message::Logs(logs), &mut effects),
             Input::Tick => self.on_tick(now_ms, &mut effects),
             Input::ShutdownRequested { reason } => self.on_shutdown(reason, &mut effects),
@@ -314,7 +324,8 @@ impl AgentSession {
         self.address = Some(address);
         let held = self.leases.iter().filter(|(_, held)| held.stopping_since_ms.is_none()).map(|(&key, _)| key.into());
         let left_leader = self.left_leader.clone().unwrap_or_default();
-        let hello = Hello { held: held.collect(), left_leader, ..self.hello.clone() };
+        let kept_jobs = self.kept_jobs.iter().copied().collect();
+        let hello = Hello { held: held.collect(), left_leader, kept_jobs, ..self.hello.clone() };
         effects.push(send(worker_message::Message::Hello(hello)));
         // Right behind `Hello`, so that the leader sees what a lease produced before it decides about the lease.
         if planted::on(Bug::ForgetResults) {
@@ -378,8 +389,18 @@ impl AgentSession {
             Message::ReportAck(ack) => ack.sequences.iter().for_each(|&sequence| self.outbox.acknowledge(sequence)),
             Message::ListInputs(request) => effects.push(Effect::ListInputs(request)),
             Message::Publish(request) => effects.push(Effect::Publish(request)),
+            Message::KeepParts(request) => {
+                self.kept_jobs.insert(request.job);
+                effects.push(Effect::KeepParts(request));
+            }
             Message::FetchLogs(request) => effects.push(Effect::FetchLogs(request)),
-            Message::Release(release) => release.jobs.iter().for_each(|&job| self.on_release(now_ms, job, effects)),
+            Message::Release(release) => {
+                let mut kept: BTreeMap<u64, pb::KeptParts> = release.kept.into_iter().map(|kept| (kept.job, kept)).collect();
+                for job in release.jobs {
+                    self.on_release(now_ms, job, effects);
+                    self.release_parts(kept.remove(&job).unwrap_or(pb::KeptParts { job, ..Default::default() }), effects);
+                }
+            }
         }
     }
 
@@ -440,6 +461,15 @@ impl AgentSession {
         effects.push(Effect::ReleaseJob(job));
     }
 
+    fn release_parts(&mut self, kept: pb::KeptParts, effects: &mut Vec<Effect>) {
+        if self.kept_jobs.contains(&kept.job) {
+            if !kept.all && kept.names.is_empty() {
+                self.kept_jobs.remove(&kept.job);
+            }
+            effects.push(Effect::ReleaseParts(kept));
+        }
+    }
+
     fn on_tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         if !self.leases.is_empty() && now_ms >= self.last_heard_ms + self.lease_ttl_ms && !planted::on(Bug::NoSelfFence) {
             let keys: Vec<LeaseKey> = self.leases.keys().copied().collect();
@@ -496,6 +526,10 @@ impl AgentSession {
             // A lease that has ended here already (its executor was lost) has had its final report.
             let Some(held) = self.leases.get_mut(&key) else { continue };
             let ended = progress.final_report;
+            let stays_here = |stage: &Arc<StageInfo>| stage.output.as_ref().is_some_and(|output| output.url == OUTPUT_ON_WORKERS);
+            if !progress.parts.is_empty() && self.stages.get(&(held.job, held.stage)).is_some_and(stays_here) {
+                self.kept_jobs.insert(held.job);
+            }
             let bodies = report::bodies(progress, &mut held.remaining, held.stopping_since_ms.is_some());
             for body in bodies {
                 reports.push(self.outbox.add(key, held.job, held.stage, held.generation, body));

@@ -303,7 +303,7 @@ fn a_stopped_lease_that_does_not_end_costs_its_executor() {
 fn the_end_of_a_job_stops_its_leases_and_releases_it() {
     let mut bench = Bench::open();
     bench.grant(1, 1);
-    let effects = bench.hear(Down::Release(ReleaseJobs { jobs: vec![1] }));
+    let effects = bench.hear(Down::Release(ReleaseJobs { jobs: vec![1], kept: vec![] }));
     assert_eq!(effects, [stopped(1, StopReason::JobEnded), Effect::ReleaseJob(1)]);
     assert!(matches!(bench.hear(grants(false, vec![grant(2, 1)]))[..], [Effect::Disconnect { .. }]), "its stages are forgotten");
 }

@@ -132,7 +132,7 @@ fn lines_go_through_two_workers_and_come_out_published() {
             (4, 3, "", "")
         );
 
-        let output = OutputSpec { url, format: "csv".into(), if_exists: IfExists::Error.into() };
+        let output = OutputSpec { url, format: "csv".into(), if_exists: IfExists::Error.into(), copies: 0 };
         let reduce = gather_stage(2, Some(output.clone()));
         let grant_of = |index, task| Grant { stage: 1, sources: sources.clone(), ..grant(index, task, 1) };
         first.grant(Grants { stages: vec![reduce.clone()], grants: vec![grant_of(3, 0)] });
@@ -476,7 +476,7 @@ fn a_released_job_leaves_nothing_on_disk() {
         };
         let shuffled = || fs::read_dir(dir.join("anna/shuffle")).unwrap().count();
         assert_eq!((staged(), shuffled()), (1, 1));
-        first.send(Down::Release(ReleaseJobs { jobs: vec![1] }));
+        first.send(Down::Release(ReleaseJobs { jobs: vec![1], kept: vec![] }));
         let asked = Instant::now();
         while (staged(), shuffled()) != (0, 0) {
             assert!(asked.elapsed() < Duration::from_secs(5));

@@ -28,7 +28,7 @@ impl State {
                 Outcome::IdempotencyConflict { job: earlier.job }
             };
         }
-        self.forget_old_jobs();
+        self.forget_old_jobs(entry);
         let id = JobId(self.next_job);
         self.next_job += 1;
         if !key.1.is_empty() && !planted::on(Bug::ForgetKey) {
@@ -62,6 +62,10 @@ impl State {
     }
 
     pub(super) fn finish_publish(&mut self, id: JobId, error: &str, entry: &mut Entry) -> Outcome {
+        if error.is_empty() && self.misses_a_part(id) {
+            // The last keeper of a part was lost while this was on its way: the part is made again.
+            return Outcome::Done;
+        }
         if self.jobs.get(&id).is_some_and(|j| j.phase == Phase::Publishing) {
             let at = self.now;
             let phase = if error.is_empty() { Phase::Done { at } } else { Phase::Failed { at, cause: format!("publishing: {error}") } };
@@ -81,11 +85,14 @@ impl State {
     }
 
     /// Keeps memory bounded: the oldest ended jobs go, with their idempotency keys, once they are a day old and there are many.
-    fn forget_old_jobs(&mut self) {
+    fn forget_old_jobs(&mut self, entry: &mut Entry) {
         while self.jobs.len() >= RETAINED_JOBS {
             let Some(Timestamp(limit)) = self.now.0.checked_sub(RETENTION_MS).map(Timestamp) else { return };
             let Some(id) = self.jobs.values().find(|j| j.phase.ended_at().is_some_and(|at| at.0 < limit)).map(|j| j.id) else { return };
             if let Some(job) = self.jobs.remove(&id) {
+                if job.has_kept_result() {
+                    entry.applied.events.push(Event::ResultDropped { job: id });
+                }
                 self.idempotency.remove(&(job.spec.namespace, job.idempotency_key));
             }
         }

@@ -23,7 +23,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | format | rules |
 /// |---|---|
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
-/// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
+/// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again; results that stay on workers |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 pub const ENTRY_FORMAT: u32 = 2;
@@ -115,6 +115,10 @@ pub enum Event {
         job: JobId,
         parts: u64,
     },
+    /// Nobody needs what workers keep of the job's result any more.
+    ResultDropped {
+        job: JobId,
+    },
     TaskFailed {
         job: JobId,
         stage: u32,
@@ -181,8 +185,16 @@ impl State {
                     Outcome::Minted(self.next_id - 1)
                 }
                 Command::RemakeParts(c) => self.remake_parts(&c, &mut entry),
+                Command::RecordKept(c) => self.record_kept(&c),
+                Command::DropResult(c) => {
+                    let outcome = self.drop_result(&c);
+                    if outcome == Outcome::Done {
+                        entry.applied.events.push(Event::ResultDropped { job: JobId(c.job) });
+                    }
+                    outcome
+                }
                 Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
-                Command::Forget(c) => self.forget(c),
+                Command::Forget(c) => self.forget(c, &mut entry),
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
                 Command::RemoveReplica(c) => {
                     self.removed_replicas.insert(c.replica);

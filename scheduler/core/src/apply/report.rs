@@ -63,6 +63,7 @@ impl State {
                 let task = u64::from(part.partition);
                 if accepted.ranges.iter().any(|r| r.first <= task && task < r.end) {
                     part.worker = worker.0;
+                    part.copy_workers.clear();
                     job.parts.insert(part.partition, part);
                 }
             }

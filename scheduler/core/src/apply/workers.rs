@@ -13,6 +13,7 @@ impl State {
         let Some(mut hello) = register.hello else { return Outcome::Refused("a registration without its hello".into()) };
         hello.held.clear();
         hello.left_leader.clear();
+        hello.kept_jobs.clear();
         // A new process has forgotten the leases and the shuffle data of the one before it.
         self.drop_worker(worker, entry);
         let session = Session(entry.index);

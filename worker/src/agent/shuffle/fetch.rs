@@ -222,7 +222,7 @@ impl Fetcher {
     }
 
     /// One channel per worker; it reconnects by itself.
-    pub(super) async fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
+    pub(crate) async fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
         let mut channels = self.channels.lock().await;
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());

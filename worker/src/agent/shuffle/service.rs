@@ -1,11 +1,13 @@
-//! `WorkerData`: other workers fetch partitions here, streamed from disk.
+//! `WorkerData`: other workers fetch partitions here, streamed from disk; so do they and clients with parts of results.
 use super::{
     copy,
     store::{BlockPlace, ShuffleStore},
 };
+use crate::agent::results::{self, store::ResultStore};
 use bytes::{Bytes, BytesMut};
 use raftwerk_proto::v1::{
-    FetchPartitionRequest, KeepCopyReply, KeepCopyRequest, ShuffleBlock, ShuffleBlocks, worker_data_server::WorkerData,
+    FetchPartRequest, FetchPartitionRequest, KeepCopyReply, KeepCopyRequest, PartPiece, ShuffleBlock, ShuffleBlocks,
+    worker_data_server::WorkerData,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
@@ -20,6 +22,7 @@ const AHEAD: usize = 4;
 
 pub(crate) struct DataService {
     pub(crate) store: Arc<ShuffleStore>,
+    pub(crate) results: Arc<ResultStore>,
     /// Of this process; whoever has a copy here knows with it that the copy is gone when another process answers to this worker's name.
     pub(crate) incarnation: u64,
 }
@@ -27,6 +30,7 @@ pub(crate) struct DataService {
 #[tonic::async_trait]
 impl WorkerData for DataService {
     type FetchPartitionStream = ReceiverStream<Result<ShuffleBlocks, Status>>;
+    type FetchPartStream = ReceiverStream<Result<PartPiece, Status>>;
 
     async fn fetch_partition(&self, request: Request<FetchPartitionRequest>) -> Result<Response<Self::FetchPartitionStream>, Status> {
         require(&request, &[PeerKind::Worker, PeerKind::Client])?;
@@ -39,6 +43,12 @@ impl WorkerData for DataService {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn fetch_part(&self, request: Request<FetchPartRequest>) -> Result<Response<Self::FetchPartStream>, Status> {
+        let reader = require(&request, &[PeerKind::Worker, PeerKind::Client])?;
+        let pieces = results::service::stream(self.results.clone(), request.into_inner(), reader.kind == PeerKind::Client).await?;
+        Ok(Response::new(ReceiverStream::new(pieces)))
     }
 
     async fn keep_copy(&self, request: Request<Streaming<KeepCopyRequest>>) -> Result<Response<KeepCopyReply>, Status> {

@@ -1,0 +1,139 @@
+//! A result that stays on workers: which worker keeps which part.
+
+use raftwerk_proto::OUTPUT_ON_WORKERS;
+use raftwerk_proto::v1::{JobView, OutputPart, WorkerView};
+use serde_json::{Value, json};
+
+use crate::table::Table;
+use crate::units::{format_bytes, group_digits};
+
+pub const AWAY_FIX: &str =
+    "start those workers again with their data directories; when these are gone, submit the job again (with more copies, [output] copies)";
+
+pub fn is_on_workers(view: &JobView) -> bool {
+    view.spec.as_ref().and_then(|spec| spec.output.as_ref()).is_some_and(|output| output.url == OUTPUT_ON_WORKERS)
+}
+
+/// How many workers were to keep each part.
+pub fn wanted(view: &JobView) -> u32 {
+    view.spec.as_ref().and_then(|spec| spec.output.as_ref()).map_or(0, |output| output.copies.max(1))
+}
+
+pub fn keepers(part: &OutputPart) -> impl Iterator<Item = u64> + '_ {
+    std::iter::once(part.worker).chain(part.copy_workers.iter().copied()).filter(|worker| *worker != 0)
+}
+
+/// Whether somebody asked for it to be deleted.
+pub fn was_dropped(view: &JobView) -> bool {
+    !view.parts.is_empty() && view.parts.iter().all(|part| part.worker == 0)
+}
+
+fn find(workers: &[WorkerView], worker: u64) -> Option<&WorkerView> {
+    workers.iter().find(|view| view.worker == worker)
+}
+
+fn name(workers: &[WorkerView], worker: u64) -> String {
+    find(workers, worker).map_or_else(|| format!("worker {worker}"), |view| format!("worker {worker} ({})", view.name))
+}
+
+pub fn table(view: &JobView, workers: &[WorkerView]) -> Table {
+    let mut table = Table::new(["part", ">rows", ">bytes", "crc32c", ">copies", "kept by"]);
+    for part in &view.parts {
+        let place = |worker: u64| match find(workers, worker).map(|view| view.liveness.as_str()) {
+            Some("alive") => name(workers, worker),
+            Some(liveness) => format!("{}: {liveness}", name(workers, worker)),
+            None => format!("{}: gone", name(workers, worker)),
+        };
+        let alive = keepers(part).filter(|worker| is_there(workers, *worker)).count();
+        table.row([
+            part.name.as_str().into(),
+            group_digits(part.rows).into(),
+            format_bytes(part.bytes).into(),
+            format!("{:08x}", part.crc32c).into(),
+            format!("{alive} of {}", wanted(view)).into(),
+            keepers(part).map(place).collect::<Vec<_>>().join(", ").into(),
+        ]);
+    }
+    table
+}
+
+fn is_there(workers: &[WorkerView], worker: u64) -> bool {
+    find(workers, worker).is_some_and(|view| view.liveness != "lost")
+}
+
+/// Parts of which no keeper is there.
+pub fn away<'a>(view: &'a JobView, workers: &'a [WorkerView]) -> impl Iterator<Item = &'a OutputPart> {
+    view.parts.iter().filter(|part| part.worker != 0 && !keepers(part).any(|worker| is_there(workers, worker)))
+}
+
+/// A part, its keepers, and what is wrong with each; `why` knows more than liveness does.
+pub fn away_text(part: &OutputPart, workers: &[WorkerView], why: impl Fn(u64) -> Option<String>) -> String {
+    let one = |worker: u64| {
+        let reason = match find(workers, worker) {
+            None => "is no longer known to the cluster".to_owned(),
+            Some(view) if view.liveness == "lost" => "is lost".to_owned(),
+            Some(_) => why(worker).unwrap_or_else(|| "does not answer".to_owned()),
+        };
+        format!("{}: {reason}", name(workers, worker))
+    };
+    format!("{} was kept by {}", part.name, keepers(part).map(one).collect::<Vec<_>>().join("; "))
+}
+
+/// What a directory of parts says of itself; the same as that of an output that was published to shared storage.
+pub fn manifest(view: &JobView, cluster: &str) -> Value {
+    let parts: Vec<Value> = view
+        .parts
+        .iter()
+        .map(|p| {
+            json!({"partition": p.partition, "bytes": p.bytes, "rows": p.rows, "name": p.name, "crc32c": format!("{:08x}", p.crc32c), "worker": p.worker})
+        })
+        .collect();
+    let spec = view.spec.clone().unwrap_or_default();
+    let stages: Vec<Value> = spec
+        .stages
+        .iter()
+        .zip(&view.stages)
+        .map(|(spec, stage)| {
+            let kernel = spec.kernel.clone().unwrap_or_default();
+            let params: serde_json::Map<String, Value> = spec.params.iter().map(|p| (p.name.clone(), p.value.clone().into())).collect();
+            json!({
+                "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
+                "tasks": stage.tasks, "generation": stage.generation,
+            })
+        })
+        .collect();
+    let devices: Vec<Value> = view
+        .shares
+        .iter()
+        .map(|s| json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks}))
+        .collect();
+    let set_aside: Vec<Value> = view
+        .set_aside
+        .iter()
+        .map(|a| json!({"stage": a.stage, "first_task": a.first_task, "task_count": a.task_count, "message": a.message}))
+        .collect();
+    json!({
+        "schema": 1, "cluster": cluster, "job": view.job, "name": spec.name, "format": spec.output.map(|output| output.format),
+        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(worker: u64, liveness: &str) -> WorkerView {
+        WorkerView { worker, name: format!("w{worker}"), liveness: liveness.into(), ..WorkerView::default() }
+    }
+
+    #[test]
+    fn a_part_is_away_when_none_of_its_keepers_is_there() {
+        let part = |worker, copy_workers| OutputPart { worker, copy_workers, name: "part".into(), ..OutputPart::default() };
+        let view = JobView { parts: vec![part(5, vec![6]), part(6, vec![]), part(0, vec![])], ..JobView::default() };
+        let workers = [worker(5, "suspect"), worker(6, "lost")];
+        let away: Vec<&OutputPart> = away(&view, &workers).collect();
+        assert_eq!(away, [&view.parts[1]], "a dropped part is not away, it is gone");
+        assert_eq!(away_text(away[0], &workers, |_| None), "part was kept by worker 6 (w6): is lost");
+        assert!(!was_dropped(&view));
+    }
+}

@@ -1,0 +1,5 @@
+//! Results that stay on workers: [`store`] keeps parts in the data directory, [`keep`] fetches copies from other workers, [`service`] hands
+//! parts out.
+pub(crate) mod keep;
+pub(crate) mod service;
+pub(crate) mod store;
