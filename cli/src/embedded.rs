@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartMode};
-use raftwerk_worker::{DeviceSelection, RunningWorker, WorkerConfig};
+use raftwerk_worker::{DeviceSelection, DiskLimits, RunningWorker, WorkerConfig};
 
 use crate::client::Cluster;
 use crate::commands::worker::exit_of;
@@ -39,6 +39,8 @@ impl Embedded {
             listen: "127.0.0.1:0".to_owned(),
             advertise: None,
             devices,
+            // The job may have all of the disk; it ends with an error when that is not enough.
+            disk: DiskLimits::default(),
             executor_program: executor::program()?,
             executor_args_prefix: executor::args_prefix(),
         };

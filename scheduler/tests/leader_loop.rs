@@ -405,6 +405,55 @@ fn a_copy_that_nobody_can_take_does_not_hold_the_job_for_ever() {
     assert_eq!(host.state.jobs[&JobId(1)].parts[&0].worker, 6 + maker);
 }
 
+fn heartbeat(full: &str) -> Up {
+    Up::Heartbeat(Heartbeat { sequence: 1, load: Some(Load { full: full.into(), ..Load::default() }) })
+}
+
+/// A job whose only map task leaves shuffle data.
+fn with_shuffle() -> JobSpec {
+    let mut spec = one_reduce_task();
+    spec.stages[0].inputs[0].source = Some(Source::Range(IndexRange { start: 0, count: 1, tasks: 1 }));
+    spec
+}
+
+#[test]
+fn a_job_waits_for_room_and_gets_it_or_fails_when_nothing_could_make_some() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.up(1, heartbeat("64 KiB of 64 KiB"));
+    host.submit(1, with_shuffle());
+    assert!(grants(&host.commit()).is_empty(), "the worker is full");
+    host.submit(2, numbers(1));
+    let effects = host.commit();
+    let other = grants(&effects).remove(0).grants.remove(0);
+    assert_eq!(other.job, 2, "a job that leaves nothing is not concerned");
+    host.up(1, heartbeat(""));
+    let granted = grants(&host.wait(50)).remove(0).grants.remove(0);
+    assert_eq!(granted.job, 1);
+    // It was full all the same, and says so with the task that it did not run.
+    let failure = TaskFailure { task_count: 1, class: FailureClass::Full.into(), message: "full".into(), ..TaskFailure::default() };
+    host.up(1, reports(Report { results: vec![], failures: vec![failure], ..result(&granted, 1) }));
+    host.commit();
+    assert!((0..10).all(|_| grants(&host.wait(50)).is_empty()), "not before the worker says that it has room");
+    let stage = &host.state.jobs[&JobId(1)].stages[0];
+    assert_eq!((stage.failed_attempts, stage.attempts.iter().map(|(_, charged)| charged).sum::<u32>()), (0, 0));
+    // While another job runs, its end may make room.
+    let full = |host: &mut Host| {
+        for _ in 0..400 {
+            host.up(1, heartbeat("64 KiB of 64 KiB"));
+            host.wait(100);
+        }
+    };
+    full(&mut host);
+    assert!(host.state.jobs[&JobId(1)].is_active());
+    host.up(1, reports(result(&other, 2)));
+    host.commit();
+    full(&mut host);
+    let job = &host.state.jobs[&JobId(1)];
+    let raftwerk_core::Phase::Failed { cause, .. } = &job.phase else { panic!("{:?}", job.phase) };
+    assert!(cause.contains("worker w7: 64 KiB of 64 KiB"), "{cause}");
+}
+
 #[test]
 fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
     let mut host = Host::new();

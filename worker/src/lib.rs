@@ -20,5 +20,7 @@ pub mod ranges;
 pub mod recorder;
 pub mod session;
 
-pub use agent::{DeviceSelection, JoinError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError, probe_devices, start};
+pub use agent::{
+    DeviceSelection, DiskLimits, JoinError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError, probe_devices, start,
+};
 pub use executor::{ExecutorArgs, ExecutorDevice, executor_main};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use raftwerk_proto::v1::WorkerView;
 use raftwerk_worker::agent::DataDirError;
-use raftwerk_worker::{DeviceSelection, JoinError, WorkerConfig, WorkerError};
+use raftwerk_worker::{DeviceSelection, DiskLimits, JoinError, WorkerConfig, WorkerError};
 use serde_json::json;
 
 use super::join::TokenFlags;
@@ -85,6 +85,12 @@ pub struct Start {
     /// Address under which other workers reach this one, when it differs from the one it listens at
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Take no more tasks that leave data here when shuffle data and results take so much, as in 50GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    shuffle_quota: Option<u64>,
+    /// The same when less than this is free on the disk of the data directory
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "0")]
+    min_free_disk: u64,
     #[command(flatten)]
     devices: DeviceFlags,
     /// End when standard input closes (for a parent process that must not leave this one behind)
@@ -111,6 +117,7 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
         listen: args.listen,
         advertise: args.advertise,
         devices: args.devices.selection(),
+        disk: DiskLimits { quota_bytes: args.shuffle_quota, min_free_bytes: args.min_free_disk },
         executor_program: executor::program()?,
         executor_args_prefix: executor::args_prefix(),
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftwerk_proto::v1::{DeviceLoad, Quarantine, WorkerView};
+use raftwerk_proto::v1::{DeviceLoad, Load, Quarantine, WorkerView};
 use serde_json::{Value, json};
 
 use super::devices;
@@ -80,6 +80,10 @@ pub fn print(console: &Console, view: &WorkerView) {
         console.line(printable(&text));
         console.line(format!("raftwerk worker release {} ends it at once", view.worker));
     }
+    if let Some(load) = &view.load {
+        console.line("");
+        disk_lines(load).into_iter().for_each(|line| console.line(line));
+    }
     if let Some(host) = &view.host {
         console.line("");
         console.line(printable(&format!("host: {}, {}, {} cores; build {}", host.hostname, host.os, host.cores, view.build)));
@@ -91,6 +95,17 @@ pub fn print(console: &Console, view: &WorkerView) {
             console.line(format!("  load: {}", load_text(load)));
         }
     }
+}
+
+/// What jobs have left on its disk, and whether there is room for more.
+fn disk_lines(load: &Load) -> Vec<String> {
+    let (shuffle, kept) = (format_bytes(load.shuffle_bytes), format_bytes(load.kept_bytes));
+    let quota = if load.quota_bytes == 0 { "no quota".to_owned() } else { format!("quota {}", format_bytes(load.quota_bytes)) };
+    let mut lines = vec![format!("disk: {shuffle} of shuffle data, {kept} of results, {quota}")];
+    if !load.full.is_empty() {
+        lines.push(printable(&format!("full, so it gets no tasks that leave data there: {}", load.full)));
+    }
+    lines
 }
 
 fn load_text(load: &DeviceLoad) -> String {
@@ -112,6 +127,8 @@ pub fn to_json(view: &WorkerView) -> Value {
         })),
         "load": view.load.as_ref().map(|load| json!({
             "cpu_permille": load.cpu_permille, "memory_used_bytes": load.memory_used_bytes, "shuffle_bytes": load.shuffle_bytes, "kept_bytes": load.kept_bytes,
+            "quota_bytes": if load.quota_bytes == 0 { Value::Null } else { load.quota_bytes.into() },
+            "full": if load.full.is_empty() { Value::Null } else { load.full.clone().into() },
             "leases_running": load.leases_running, "leases_queued": load.leases_queued,
         })),
         "devices": view.devices.iter().map(devices::to_json).collect::<Vec<_>>(),

@@ -38,6 +38,8 @@ pub struct View<'a> {
     pub suspects: &'a BTreeSet<WorkerId>,
     /// Workers that a new leader still waits for, or that came to it a moment ago: what they finished without a leader may be on its way.
     pub returning: &'a BTreeSet<WorkerId>,
+    /// Workers without room for more shuffle data: they get no tasks that would leave some.
+    pub full: &'a BTreeSet<WorkerId>,
     /// Cluster time that the entry made of this plan will be stamped with: decides which pauses are over.
     pub now: Timestamp,
     /// Jobs submitted by the same entry, with the position of their command.
@@ -182,6 +184,9 @@ impl Round<'_> {
         let mut devices = Vec::new();
         for (worker, device) in candidates(self.view.state, spec) {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
+                continue;
+            }
+            if spec.partitions > 0 && self.view.full.contains(&worker) {
                 continue;
             }
             let (view, isolated) = (self.view, &self.isolated);

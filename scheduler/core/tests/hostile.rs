@@ -211,8 +211,15 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
         let present = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, w)| (*id, w.session)).collect();
         let suspects = state.workers.keys().copied().filter(|w| w.0 % 3 == index % 3).collect();
         let returning = Default::default();
-        let placements =
-            plan(&View { state, present: &present, suspects: &suspects, returning: &returning, now: state.now, submitted: &[] });
+        let placements = plan(&View {
+            state,
+            present: &present,
+            suspects: &suspects,
+            returning: &returning,
+            full: &BTreeSet::new(),
+            now: state.now,
+            submitted: &[],
+        });
         let granted = Some(Command::GrantLeases(GrantLeases { placements }));
         let body = EntryBody { format: 2, at_ms: 0, commands: vec![raftwerk_proto::v1::Command { command: granted }] };
         let applied = state.clone().apply(index + 1, body).expect("a known command");

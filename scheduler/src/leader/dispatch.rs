@@ -16,8 +16,10 @@ impl Leader {
         let present = self.sessions.present(self.now);
         let suspects = self.sessions.suspects(state, self.now, self.timing.return_ms());
         let returning = self.sessions.returning(state, self.now, self.timing.return_ms(), self.timing.heartbeat_ms);
+        let full = self.sessions.full();
         let submitted = self.batch.submissions();
-        let placements = plan(&View { state, present: &present, suspects: &suspects, returning: &returning, now, submitted: &submitted });
+        let view = View { state, present: &present, suspects: &suspects, returning: &returning, full: &full, now, submitted: &submitted };
+        let placements = plan(&view);
         if !placements.is_empty() {
             self.batch.append(Command::GrantLeases(wire::GrantLeases { placements }), Waiter::Grants);
         }

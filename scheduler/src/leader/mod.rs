@@ -11,6 +11,7 @@ mod keeping;
 mod logs;
 mod publish;
 mod retention;
+mod room;
 mod sessions;
 mod submissions;
 mod views;
@@ -159,6 +160,7 @@ pub struct Leader {
     logs: LogRequests,
     copies: copies::Copies,
     keeping: keeping::Keeping,
+    waiting_for_room: room::WaitingForRoom,
     /// Something changed since the last planning round.
     replan: bool,
     clock: Clock,
@@ -208,6 +210,7 @@ impl Leader {
             logs: LogRequests::default(),
             copies: copies::Copies::default(),
             keeping: keeping::Keeping::default(),
+            waiting_for_room: room::WaitingForRoom::default(),
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
         }
@@ -335,6 +338,7 @@ impl Leader {
         self.expire_submissions(now, state, effects);
         self.logs.expire(now, effects);
         self.forget_what_is_old(now, state);
+        self.fail_what_waits_for_room_in_vain(now, state);
         self.start_publishing(now, state, effects);
         self.keep_results(now, state, effects);
         self.replan = true;

@@ -69,6 +69,11 @@ impl Sessions {
         state.workers.iter().filter(|(id, w)| !w.lost && returning(id)).map(|(id, _)| *id).collect()
     }
 
+    /// Workers that have no room for more shuffle data, as they last said.
+    pub(super) fn full(&self) -> BTreeSet<WorkerId> {
+        self.conns.values().filter(|conn| conn.load.as_ref().is_some_and(|load| !load.full.is_empty())).map(|conn| conn.worker).collect()
+    }
+
     pub(super) fn revoke(&self, state: &State, id: LeaseId, lease: &Lease, effects: &mut Vec<Effect>) {
         if let Some(conn) = self.by_worker.get(&lease.worker)
             && self.conns.get(conn).is_some_and(|c| c.session == Some(lease.session))
@@ -233,6 +238,11 @@ impl Leader {
             up::Message::Reports(reports) => {
                 // Results from before this registration come right behind the hello; apply fences or accepts them by their lease.
                 let session = entry.session.unwrap_or_default();
+                let failures = reports.reports.iter().flat_map(|report| &report.failures);
+                if let Some(full) = failures.filter(|failure| failure.class() == wire::FailureClass::Full).last() {
+                    // Until the next heartbeat says otherwise.
+                    entry.load.get_or_insert_default().full = full.message.clone();
+                }
                 for chunk in chunks_below_one_entry(reports.reports) {
                     let sequences: Vec<u64> = chunk.iter().map(|r| r.sequence).collect();
                     if planted::on(Bug::AckEarly) {

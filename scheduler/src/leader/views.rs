@@ -40,7 +40,7 @@ impl Leader {
             liveness: liveness.into(),
             host: record.hello.host.clone(),
             devices: record.hello.devices.clone(),
-            load: conn.and_then(|c| c.load),
+            load: conn.and_then(|c| c.load.clone()),
             last_heard_ms: silence.unwrap_or_default(),
             device_loads: uses
                 .map(|((_, device), u)| DeviceLoad { device: *device, leases: u.leases, tasks: u.tasks, held: Some(u.held) })

@@ -8,6 +8,7 @@ use super::{
     logs::{DeviceOutput, LeaseFacts},
     prepare::{Inputs, OutputFile, Prepared, Preparer, source, writes},
     results::store::ResultStore,
+    room::Room,
     shuffle::{
         self,
         copy::{Copied, Copier},
@@ -59,6 +60,7 @@ pub(crate) struct Common {
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) results: Arc<ResultStore>,
+    pub(crate) room: Arc<Room>,
     pub(crate) staging: Arc<Staging>,
     pub(crate) parts: Semaphore,
     pub(crate) copier: Arc<Copier>,
@@ -382,6 +384,7 @@ impl Device {
 
     fn on_progress(&mut self, batch: Vec<LeaseProgress>) {
         let mut told = Vec::with_capacity(batch.len());
+        let mut over = Vec::new();
         for mut progress in batch {
             let Some(key) = progress.lease.map(LeaseKey::from) else { continue };
             let Some(lease) = self.leases.get_mut(&key) else { continue };
@@ -400,6 +403,10 @@ impl Device {
             if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
                 let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);
                 self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &progress.blocks);
+                // What it has done counts; the rest goes elsewhere, or waits.
+                if !lease.stopping && !progress.final_report && self.common.room.full().is_some() {
+                    over.push(key);
+                }
                 if lease.copies.is_none() && !lease.copy_to.is_empty() {
                     lease.copies = Some(start_copies(&self.common, key, lease, path.clone()));
                 }
@@ -419,6 +426,7 @@ impl Device {
             }
         }
         self.tell(told);
+        over.into_iter().for_each(|key| self.stop_lease(key));
     }
 
     fn on_ended(&mut self, status: &str) {

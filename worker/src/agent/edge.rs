@@ -230,7 +230,7 @@ impl Edge {
             Effect::KeepParts(request) => {
                 let common = self.common.clone();
                 tokio::spawn(async move {
-                    let kept = results::keep::answer(common.results.clone(), &common.preparer.fetcher, request).await;
+                    let kept = results::keep::answer(common.results.clone(), &common.room, &common.preparer.fetcher, request).await;
                     let _ = common.edge.send(EdgeInput::Session(Input::PartsKept(kept)));
                 });
             }
@@ -359,8 +359,13 @@ impl Edge {
         self.state.load_asked = Some(Instant::now());
         let (common, meter) = (self.common.clone(), self.state.meter.clone());
         tokio::task::spawn_blocking(move || {
-            let load =
-                meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(common.store.bytes(), common.results.bytes());
+            let load = meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(Load {
+                shuffle_bytes: common.store.bytes(),
+                kept_bytes: common.results.bytes(),
+                quota_bytes: common.room.limits().quota_bytes.unwrap_or_default(),
+                full: common.room.full().unwrap_or_default(),
+                ..Load::default()
+            });
             let _ = common.edge.send(EdgeInput::Load(load));
         });
     }

@@ -10,8 +10,8 @@ pub(crate) struct LoadMeter {
 }
 
 impl LoadMeter {
-    pub(crate) fn measure(&mut self, shuffle_bytes: u64, kept_bytes: u64) -> Load {
-        let load = Load { shuffle_bytes, kept_bytes, ..Load::default() };
+    /// Adds processor and memory to what is known already.
+    pub(crate) fn measure(&mut self, load: Load) -> Load {
         if self.system.is_none() {
             self.system = System::new().ok();
         }

@@ -4,7 +4,7 @@
 //! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
 //! discovery, child        devices and their executors      device, socket     leases on their way to an executor and back
 //! prepare, listing, npy   input files                      shuffle/           data between stages
-//! destination, staging, publish, results/   output               logs, load         what people and the scheduler want to know
+//! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
 mod child;
 mod connection;
@@ -22,6 +22,7 @@ mod pattern;
 mod prepare;
 mod publish;
 mod results;
+mod room;
 mod shuffle;
 mod socket;
 mod staging;
@@ -29,6 +30,7 @@ mod staging;
 pub use data_dir::DataDirError;
 pub use discovery::{DeviceSelection, ProbeOutcome, ProbedDevice, probe_devices};
 pub use identity::JoinError;
+pub use room::DiskLimits;
 
 use crate::session::{AgentSession, ExitReason};
 use anyhow::Context;
@@ -45,6 +47,7 @@ use raftwerk_proto::{
 };
 use raftwerk_transport::{Identity, JoinToken, MAX_MESSAGE_BYTES, PeerKind, require};
 use results::store::ResultStore;
+use room::Room;
 use shuffle::{fetch::Fetcher, service::DataService, store::ShuffleStore};
 use staging::Staging;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -71,6 +74,7 @@ pub struct WorkerConfig {
     /// The address others use, when it is not the one listened at.
     pub advertise: Option<String>,
     pub devices: DeviceSelection,
+    pub disk: DiskLimits,
     /// The program that runs as executor, and the arguments before `--device D --threads N`.
     pub executor_program: PathBuf,
     pub executor_args_prefix: Vec<String>,
@@ -168,6 +172,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let store = Arc::new(ShuffleStore::open(dir.path()).with_context(|| format!("cannot empty {}", dir.path().join("shuffle").display()))?);
     let results = ResultStore::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("results").display()))?;
     let results = Arc::new(results);
+    let room = Arc::new(Room::new(config.disk, dir.path().to_owned(), store.clone(), results.clone()));
     let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
     let local = listener.local_addr()?;
     let machine = Machine::look();
@@ -188,6 +193,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let (edge, inputs) = mpsc::unbounded_channel();
     let preparer = Arc::new(Preparer {
         store: store.clone(),
+        room: room.clone(),
         fetcher: Fetcher::new(identity.clone(), store.clone()),
         descriptors: Arc::new(Semaphore::new(prepare::DESCRIPTORS)),
         fetches: Arc::new(Semaphore::new(prepare::FETCHES)),
@@ -202,6 +208,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         preparer,
         store: store.clone(),
         results: results.clone(),
+        room: room.clone(),
         staging,
         parts,
         copier,
@@ -210,7 +217,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let common = Arc::new(common);
     let (devices, offered) = offer(&common, found)?;
     let incarnation = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-    let data_service = serve_data(listener, &identity, DataService { store, results: results.clone(), incarnation });
+    let data_service = serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation });
 
     let hello = Hello {
         protocol_version: PROTOCOL_VERSION,

@@ -4,6 +4,7 @@
 //! thousands of small files needs few descriptors at once.
 use super::{
     listing,
+    room::Room,
     shuffle::{
         fetch::{FetchError, Fetcher, Partition, Wanted, nameless_file},
         store::ShuffleStore,
@@ -95,6 +96,7 @@ impl Inputs {
 
 pub(crate) struct Preparer {
     pub(crate) store: Arc<ShuffleStore>,
+    pub(crate) room: Arc<Room>,
     pub(crate) fetcher: Fetcher,
     pub(crate) descriptors: Arc<Semaphore>,
     pub(crate) fetches: Arc<Semaphore>,
@@ -106,6 +108,11 @@ pub(crate) fn writes(stage: &StageInfo) -> bool {
     stage.output.is_some() || stage.spec.as_ref().is_some_and(|spec| spec.partitions > 0)
 }
 
+/// Whether they leave shuffle data here, for another stage.
+pub(crate) fn leaves_data(stage: &StageInfo) -> bool {
+    stage.spec.as_ref().is_some_and(|spec| spec.partitions > 0)
+}
+
 pub(crate) fn source(stage: &StageInfo) -> Option<&Source> {
     stage.spec.as_ref()?.inputs.first()?.source.as_ref()
 }
@@ -113,6 +120,13 @@ pub(crate) fn source(stage: &StageInfo) -> Option<&Source> {
 impl Preparer {
     /// Prepares one lease; `tell` gets the steps in order and says whether the lease is still wanted.
     pub(crate) async fn prepare(self: Arc<Self>, grant: Grant, stage: Arc<StageInfo>, tell: impl Fn(Prepared) -> bool) {
+        if leaves_data(&stage)
+            && let Some(reason) = self.room.full()
+        {
+            tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Full, reason)]));
+            tell(Prepared::End);
+            return;
+        }
         if writes(&stage) {
             match self.output_file(&grant, &stage).await {
                 Ok(output) => {

@@ -516,7 +516,7 @@ impl AgentSession {
         }
         let places = |device: u32| self.hello.devices.iter().find(|d| d.index == device).map_or(1, |d| d.parallelism.max(1));
         let running: u32 = held.iter().map(|(&device, &leases)| leases.min(places(device))).sum();
-        Load { leases_running: running, leases_queued: held.values().sum::<u32>() - running, ..self.load }
+        Load { leases_running: running, leases_queued: held.values().sum::<u32>() - running, ..self.load.clone() }
     }
 
     fn on_progress(&mut self, batch: Vec<LeaseProgress>, effects: &mut Vec<Effect>) {

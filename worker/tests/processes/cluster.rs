@@ -71,6 +71,7 @@ impl Cluster {
 
     pub fn config(&self, name: &str, dir: &Path) -> WorkerConfig {
         WorkerConfig {
+            disk: Default::default(),
             name: name.into(),
             data_dir: dir.join(name),
             schedulers: vec![self.address.clone()],

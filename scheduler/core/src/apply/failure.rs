@@ -7,6 +7,7 @@
 //! | device | no | at once | the device, for this job; a strike against it |
 //! | worker | no | at once | the worker, for this job; a strike against it |
 //! | source | no | after a pause | the source's data, after three failures |
+//! | full | no | after a pause | nobody: planning hears from the worker when it has room |
 //! | stopped | no | at once | nobody |
 //! | fatal | - | never: the job fails | - |
 //!
@@ -48,17 +49,19 @@ pub(super) fn fail(job: &mut Job, lease: &Lease, id: LeaseId, failure: &TaskFail
     let stage = &mut job.stages[lease.stage as usize];
     let held = stage.held_by(range.intersect(lease.tasks), id);
     let Some(first) = held.first().map(|(r, _)| r.first) else { return Consequence::None };
-    if class != FailureClass::Stopped {
+    // Neither says anything about the task or the worker.
+    let no_fault = matches!(class, FailureClass::Stopped | FailureClass::Full);
+    if !no_fault {
         entry.applied.events.push(Event::TaskFailed { job: job.id, stage: lease.stage, task: first, message: failure.message.clone() });
     }
     let mut hopeless: Vec<Evidence> = Vec::new();
     for (part, state) in held {
-        if class != FailureClass::Stopped {
+        if !no_fault {
             stage.failed_attempts = stage.failed_attempts.saturating_add(part.count());
         }
         if !charged {
             stage.release(part, id);
-            if with_rules && class == FailureClass::Source && state.rival_of(id).is_none() {
+            if with_rules && matches!(class, FailureClass::Source | FailureClass::Full) && state.rival_of(id).is_none() {
                 stage.set(part, TaskState::Waiting(Timestamp(now.0.saturating_add(RETRY_MS))));
             }
             continue;

@@ -68,6 +68,7 @@ pub struct Replica {
     pub clock: u64,
     pub suspects: BTreeSet<WorkerId>,
     pub returning: BTreeSet<WorkerId>,
+    pub full: BTreeSet<WorkerId>,
     pub index: u64,
     pub log: Vec<EntryBody>,
 }
@@ -81,6 +82,7 @@ impl Replica {
             clock: 1000,
             suspects: BTreeSet::new(),
             returning: BTreeSet::new(),
+            full: BTreeSet::new(),
             index: 0,
             log: Vec::new(),
         }
@@ -133,6 +135,7 @@ impl Replica {
             present: &self.present(),
             suspects: &self.suspects,
             returning: &self.returning,
+            full: &self.full,
             now,
             submitted: &[],
         })

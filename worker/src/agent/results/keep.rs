@@ -1,6 +1,6 @@
 //! Keeping what the leader asks for: a part that is not here is fetched from a worker that keeps it, checked and flushed before it is told.
 use super::store::ResultStore;
-use crate::agent::{publish, shuffle::fetch::Fetcher};
+use crate::agent::{publish, room::Room, shuffle::fetch::Fetcher};
 #[cfg(debug_assertions)]
 use crate::fail_point;
 use bytes::Bytes;
@@ -30,13 +30,13 @@ enum Failure {
     Here(String),
 }
 
-pub(crate) async fn answer(store: Arc<ResultStore>, fetcher: &Fetcher, request: KeepParts) -> PartsKept {
+pub(crate) async fn answer(store: Arc<ResultStore>, room: &Room, fetcher: &Fetcher, request: KeepParts) -> PartsKept {
     let job = request.job;
     #[cfg(debug_assertions)]
     tokio::task::spawn_blocking(|| fail_point::reach("keep.asked")).await.unwrap_or_default();
     let kept = stream::iter(request.parts).map(|part| {
         let store = store.clone();
-        async move { (keep(&store, fetcher, job, &part).await, part) }
+        async move { (keep(&store, room, fetcher, job, &part).await, part) }
     });
     let mut report = PartsKept { job, ..PartsKept::default() };
     let mut kept = kept.buffer_unordered(AT_ONCE);
@@ -51,9 +51,12 @@ pub(crate) async fn answer(store: Arc<ResultStore>, fetcher: &Fetcher, request: 
 }
 
 /// The sources that have it no more are named only when there is no other reason to hope for.
-async fn keep(store: &Arc<ResultStore>, fetcher: &Fetcher, job: u64, part: &PartToKeep) -> Result<(), (Vec<u64>, String)> {
+async fn keep(store: &Arc<ResultStore>, room: &Room, fetcher: &Fetcher, job: u64, part: &PartToKeep) -> Result<(), (Vec<u64>, String)> {
     if is_here(store, job, part).await {
         return Ok(());
+    }
+    if let Some(reason) = room.full() {
+        return Err((Vec::new(), reason));
     }
     let (mut gone, mut reasons) = (Vec::new(), Vec::new());
     for source in &part.sources {

@@ -3,7 +3,10 @@ use super::{
     copy,
     store::{BlockPlace, ShuffleStore},
 };
-use crate::agent::results::{self, store::ResultStore};
+use crate::agent::{
+    results::{self, store::ResultStore},
+    room::Room,
+};
 use bytes::{Bytes, BytesMut};
 use raftwerk_proto::v1::{
     FetchPartRequest, FetchPartitionRequest, KeepCopyReply, KeepCopyRequest, PartPiece, ShuffleBlock, ShuffleBlocks,
@@ -23,6 +26,7 @@ const AHEAD: usize = 4;
 pub(crate) struct DataService {
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) results: Arc<ResultStore>,
+    pub(crate) room: Arc<Room>,
     /// Of this process; whoever has a copy here knows with it that the copy is gone when another process answers to this worker's name.
     pub(crate) incarnation: u64,
 }
@@ -53,6 +57,9 @@ impl WorkerData for DataService {
 
     async fn keep_copy(&self, request: Request<Streaming<KeepCopyRequest>>) -> Result<Response<KeepCopyReply>, Status> {
         require(&request, &[PeerKind::Worker])?;
+        if let Some(reason) = self.room.full() {
+            return Err(Status::resource_exhausted(reason));
+        }
         copy::keep(&self.store, request.into_inner()).await?;
         Ok(Response::new(KeepCopyReply { incarnation: self.incarnation }))
     }
