@@ -26,7 +26,8 @@ fn words(input: &Path, output: &Path, split: &str) -> String {
 /// Why the worker is full, as `worker show` says it.
 fn full(cluster: &Cluster, worker: &str) -> Option<String> {
     let view = cluster.json(&["worker", "show", worker]);
-    assert!(view["load"].is_object() && view["load"]["quota_bytes"] == 65536 || worker != "worker-1", "{view:#}");
+    // The first heartbeat may not have come yet.
+    assert!(view["load"].is_null() || view["load"]["quota_bytes"] == 65536, "{view:#}");
     view["load"]["full"].as_str().map(str::to_owned)
 }
 
@@ -41,16 +42,16 @@ fn work_goes_elsewhere_when_a_workers_quota_is_used_up() {
     cluster.add_worker(2, &ONE_CPU);
     cluster.wait_for_workers(2);
     let (input, out) = (cluster.path("text"), cluster.path("out"));
-    write_words(&input, 60_000);
-    let view = cluster.wait_done(cluster.submit(&cluster.job_file("words.toml", &words(&input, &out, "16KiB")), &[]));
-    assert_eq!(merged_rows(&out).len(), 60_000);
+    write_words(&input, 400_000);
+    let view = cluster.wait_done(cluster.submit(&cluster.job_file("words.toml", &words(&input, &out, "256KiB")), &[]));
+    assert_eq!(merged_rows(&out).len(), 400_000);
     assert_eq!(failed_attempts(&view), 0, "{view:#}");
     let said = cluster.workers[0].log();
     assert!(said.contains("--shuffle-quota is 65536"), "it was full in between: {said}");
-    // Of some 75 tasks of 16 KiB it took what its quota holds, and what ran when that was reached.
+    // One task is enough for its quota; a few more were under way by then.
     let shares = view["shares"].as_array().expect("shares").iter().filter(|s| s["stage"] == "map" && s["worker_name"] == "worker-1");
-    let tasks: u64 = shares.filter_map(|share| share["tasks"].as_u64()).sum();
-    assert!((3..=20).contains(&tasks), "{tasks} map tasks at the worker with the quota: {view:#}");
+    let (tasks, all) = (shares.filter_map(|share| share["tasks"].as_u64()).sum::<u64>(), view["stages"][0]["tasks"].as_u64());
+    assert!(tasks > 0 && Some(tasks * 3) < all, "{tasks} map tasks at the worker with the quota: {view:#}");
     cluster.until("there is room again", || full(&cluster, "worker-1").is_none());
 }
 

@@ -6,7 +6,7 @@ use super::{
     child::{Killer, LaunchError, Launched, Launcher, explain},
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
-    prepare::{Inputs, OutputFile, Prepared, Preparer, source, writes},
+    prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, source, writes},
     results::store::ResultStore,
     room::Room,
     shuffle::{
@@ -384,7 +384,7 @@ impl Device {
 
     fn on_progress(&mut self, batch: Vec<LeaseProgress>) {
         let mut told = Vec::with_capacity(batch.len());
-        let mut over = Vec::new();
+        let mut full = false;
         for mut progress in batch {
             let Some(key) = progress.lease.map(LeaseKey::from) else { continue };
             let Some(lease) = self.leases.get_mut(&key) else { continue };
@@ -403,10 +403,7 @@ impl Device {
             if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
                 let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);
                 self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &progress.blocks);
-                // What it has done counts; the rest goes elsewhere, or waits.
-                if !lease.stopping && !progress.final_report && self.common.room.full().is_some() {
-                    over.push(key);
-                }
+                full = full || self.common.room.full().is_some();
                 if lease.copies.is_none() && !lease.copy_to.is_empty() {
                     lease.copies = Some(start_copies(&self.common, key, lease, path.clone()));
                 }
@@ -426,7 +423,15 @@ impl Device {
             }
         }
         self.tell(told);
-        over.into_iter().for_each(|key| self.stop_lease(key));
+        if full {
+            self.stop_what_leaves_data();
+        }
+    }
+
+    /// What these leases have done counts; the rest goes elsewhere, or waits.
+    fn stop_what_leaves_data(&mut self) {
+        let over = self.leases.iter().filter(|(_, lease)| !lease.stopping && leaves_data(&lease.stage)).map(|(key, _)| *key);
+        over.collect::<Vec<_>>().into_iter().for_each(|key| self.stop_lease(key));
     }
 
     fn on_ended(&mut self, status: &str) {
