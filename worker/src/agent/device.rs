@@ -151,6 +151,8 @@ struct Lease {
     /// All of it was sent, or it was stopped: no further message may go to the executor.
     complete: bool,
     stopping: bool,
+    /// Stopped by this worker itself, which is full.
+    handed_back: bool,
     preparation: Option<AbortHandle>,
     tasks_sent: u64,
     tasks_done: u64,
@@ -249,6 +251,7 @@ impl Device {
             sent: false,
             complete: false,
             stopping: false,
+            handed_back: false,
             preparation: None,
             tasks_sent: 0,
             tasks_done: 0,
@@ -348,9 +351,10 @@ impl Device {
 
     /// Ends a lease that the executor never saw; the session says what became of its tasks.
     fn end_unsent(&mut self, key: LeaseKey) {
-        if self.leases.remove(&key).is_some() {
+        if let Some(lease) = self.leases.remove(&key) {
             self.output.ended(key);
-            self.tell(vec![LeaseProgress { lease: Some(key.into()), final_report: true, ..LeaseProgress::default() }]);
+            let failures = if lease.handed_back { vec![handed_back()] } else { Vec::new() };
+            self.tell(vec![LeaseProgress { lease: Some(key.into()), failures, final_report: true, ..LeaseProgress::default() }]);
         }
     }
 
@@ -409,6 +413,9 @@ impl Device {
                 }
             }
             let ended = progress.final_report;
+            if ended && lease.handed_back {
+                progress.failures.push(handed_back());
+            }
             if let Some(copies) = &lease.copies {
                 let _ = copies.send(progress);
             } else if lease.stage.output.is_some() {
@@ -430,8 +437,14 @@ impl Device {
 
     /// What these leases have done counts; the rest goes elsewhere, or waits.
     fn stop_what_leaves_data(&mut self) {
-        let over = self.leases.iter().filter(|(_, lease)| !lease.stopping && leaves_data(&lease.stage)).map(|(key, _)| *key);
-        over.collect::<Vec<_>>().into_iter().for_each(|key| self.stop_lease(key));
+        let over: Vec<LeaseKey> =
+            self.leases.iter().filter(|(_, lease)| !lease.stopping && leaves_data(&lease.stage)).map(|(key, _)| *key).collect();
+        for key in over {
+            if let Some(lease) = self.leases.get_mut(&key) {
+                lease.handed_back = true;
+            }
+            self.stop_lease(key);
+        }
     }
 
     fn on_ended(&mut self, status: &str) {
@@ -558,6 +571,12 @@ impl Device {
             killer.kill();
         }
     }
+}
+
+/// For whatever tasks of the lease have no result yet.
+fn handed_back() -> TaskFailure {
+    let message = "the worker is full, and hands the task back".into();
+    TaskFailure { first_task: 0, task_count: u64::MAX, class: FailureClass::Full.into(), message, source_worker: 0 }
 }
 
 fn start_copies(common: &Common, key: LeaseKey, lease: &Lease, file: Arc<PathBuf>) -> mpsc::UnboundedSender<LeaseProgress> {
