@@ -454,6 +454,48 @@ fn a_job_waits_for_room_and_gets_it_or_fails_when_nothing_could_make_some() {
     assert!(cause.contains("worker w7: 64 KiB of 64 KiB"), "{cause}");
 }
 
+/// Who is asked to copy its shuffle data again.
+fn asked_to_copy(effects: &[Effect]) -> Vec<(u64, CopyAgain)> {
+    sent(effects).filter_map(|(conn, m)| if let Down::CopyAgain(copy) = m { Some((conn, copy.clone())) } else { None }).collect()
+}
+
+#[test]
+fn what_lies_at_one_worker_only_is_copied_again() {
+    let mut host = Host::new();
+    (1..=3).for_each(|n| drop(host.connect(n, 6 + n)));
+    let mut spec = with_shuffle();
+    spec.stages[0].shuffle_replicas = 2;
+    host.submit(1, spec);
+    let effects = host.commit();
+    let granted = sent(&effects).find_map(|(conn, m)| if let Down::Grants(g) = m { Some((conn, g.grants[0].clone())) } else { None });
+    let (holder, grant) = granted.expect("the map task is granted");
+    let lost = grant.copy_to[0].worker - 6;
+    host.up(holder, reports(Report { copy_worker: 6 + lost, copy_incarnation: 6 + lost, ..result(&grant, 1) }));
+    host.commit();
+    assert!((0..20).all(|_| asked_to_copy(&host.wait(50)).is_empty()), "it lies at two workers");
+    host.input(Input::WorkerDisconnected { conn: ConnId(lost) });
+    let asked: Vec<_> = (0..40).flat_map(|_| asked_to_copy(&host.wait(50))).collect();
+    let [(conn, request)] = &asked[..] else { panic!("asked once: {asked:?}") };
+    let other = 6 - holder - lost;
+    assert_eq!((*conn, request.targets[0].worker, request.tasks[0].task_count), (holder, 6 + other, 1));
+    // Nobody took it: not at once again, but again.
+    let answer = |copy_worker| {
+        let CopyAgain { job, stage, generation, tasks, .. } = request.clone();
+        Up::CopiedAgain(CopiedAgain { job, stage, generation, tasks, copy_worker, copy_incarnation: copy_worker })
+    };
+    host.up(holder, answer(0));
+    let pause: Vec<_> = (0..80)
+        .map(|_| {
+            (1..=3).for_each(|conn| drop(host.up(conn, Up::Heartbeat(Heartbeat::default()))));
+            asked_to_copy(&host.wait(100)).len()
+        })
+        .collect();
+    assert_eq!((pause[..40].iter().sum::<usize>(), pause.iter().sum::<usize>()), (0, 1), "{pause:?}");
+    host.up(holder, answer(6 + other));
+    host.commit();
+    assert!(host.state.jobs[&JobId(1)].lone_copies(0).is_empty());
+}
+
 #[test]
 fn publishing_is_asked_for_again_elsewhere_when_the_publisher_goes() {
     let mut host = Host::new();

@@ -26,8 +26,6 @@ fn words(input: &Path, output: &Path, split: &str) -> String {
 /// Why the worker is full, as `worker show` says it.
 fn full(cluster: &Cluster, worker: &str) -> Option<String> {
     let view = cluster.json(&["worker", "show", worker]);
-    // The first heartbeat may not have come yet.
-    assert!(view["load"].is_null() || view["load"]["quota_bytes"] == 65536, "{view:#}");
     view["load"]["full"].as_str().map(str::to_owned)
 }
 

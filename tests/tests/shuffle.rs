@@ -97,3 +97,39 @@ fn alone_a_worker_finishes_without_copies_and_the_report_says_so() {
     let said = cluster.run(&["job", "result", &job.to_string()]);
     assert!(raftwerk_tests::cluster::text(&said.stdout).contains("at one only"), "{}", raftwerk_tests::cluster::text(&said.stdout));
 }
+
+#[test]
+fn a_lost_second_copy_is_made_again_and_the_next_loss_costs_nothing_either() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: fail points are compiled into debug builds only");
+    }
+    let mut cluster = Cluster::with_fail_points(1, 3, &ONE_CPU, &["pause:reduce.fetch"]);
+    let input = cluster.path("text");
+    let expected = expected_rows(&write_text(&input));
+    let out = cluster.path("out");
+    let toml = word_count(&input, &out, 3).replace("[reduce]", "shuffle_replicas = 2\n[reduce]\nmax_lease_tasks = 1");
+    let job = cluster.submit(&cluster.job_file("words.toml", &toml), &[]);
+    cluster.until("the reduce stage began", || cluster.path("reduce.fetch").exists());
+    let before = cluster.job(job);
+    let tasks = before["stages"][0]["tasks"].as_u64().expect("tasks");
+    // The one that waits there keeps the job from its end.
+    let others: Vec<String> = cluster
+        .workers
+        .iter()
+        .filter(|worker| !worker.log().contains("a fail point is reached"))
+        .map(|worker| worker.name.clone())
+        .collect();
+    assert_eq!(others.len(), 2);
+    for name in others.iter().map(String::as_str) {
+        cluster.until("every task has two places", || cluster.job(job)["shuffle_copies"][0]["two_places"] == tasks);
+        cluster.workers.iter_mut().find(|process| process.name == name).expect("a worker of that name").kill();
+        cluster.until("the loss is seen", || {
+            let workers = cluster.json(&["worker", "list"]);
+            workers["workers"].as_array().is_some_and(|all| all.iter().any(|w| w["name"] == name && w["liveness"] == "lost"))
+        });
+    }
+    std::fs::write(cluster.path("reduce.fetch.go"), "").expect("go on");
+    let after = cluster.wait_done(job);
+    assert_eq!(merged_rows(&out), expected);
+    assert_eq!((mapped(&after, None), &after["stages"][0]["generation"]), (tasks, &1.into()), "no map task ran again: {after:#}");
+}

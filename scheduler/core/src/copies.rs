@@ -1,11 +1,13 @@
 //! Second copies of shuffle data: who keeps one, and what is left when a holder is gone.
 
-use crate::ids::{TaskRange, WorkerId};
+use crate::apply::Outcome;
+use crate::ids::{JobId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::stage::TaskState;
 use crate::state::State;
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{Report, ShuffleCopies};
+use raftwerk_proto::v1::{RecordCopies, Report, ShuffleCopies};
+use std::collections::BTreeMap;
 
 /// Workers named to an agent for one copy: the first that takes it is enough.
 pub const COPY_CANDIDATES: usize = 3;
@@ -63,6 +65,19 @@ impl Job {
         given
     }
 
+    /// Accepted tasks of the stage whose shuffle data lies at one worker only, by that worker and its generation.
+    pub fn lone_copies(&self, stage: usize) -> BTreeMap<(WorkerId, u32), Vec<TaskRange>> {
+        let mut lone: BTreeMap<(WorkerId, u32), Vec<TaskRange>> = BTreeMap::new();
+        if self.wants_copies(stage) && self.shuffle_needed(stage) {
+            for (range, state) in self.stages[stage].tasks().iter() {
+                if let TaskState::Accepted { worker, copy: WorkerId(0), generation } = state {
+                    lone.entry((worker, generation)).or_default().push(range);
+                }
+            }
+        }
+        lone
+    }
+
     /// What users are told about copies, per stage that asks for them.
     pub(crate) fn shuffle_copies(&self) -> Vec<ShuffleCopies> {
         let asking = (0..self.stages.len()).filter(|&index| self.wants_copies(index));
@@ -83,6 +98,34 @@ impl Job {
 }
 
 impl State {
+    /// A second copy was made again. It counts for tasks that are still held by that process alone, when the other process is there.
+    pub(crate) fn record_copies(&mut self, record: &RecordCopies) -> Outcome {
+        let Some(copied) = &record.copied else { return Outcome::Done };
+        let (holder, copy) = (WorkerId(record.worker), WorkerId(copied.copy_worker));
+        let holds = self.workers.get(&holder).is_some_and(|w| !w.lost && w.session.0 == record.session);
+        let takes = self.workers.get(&copy).is_some_and(|w| !w.lost && w.hello.incarnation == copied.copy_incarnation);
+        let Some(job) = self.jobs.get_mut(&JobId(copied.job)).filter(|job| job.is_active() && holds && takes && holder != copy) else {
+            return Outcome::Done;
+        };
+        let index = copied.stage as usize;
+        if !job.wants_copies(index) || copy == WorkerId(0) {
+            return Outcome::Done;
+        }
+        let alone = TaskState::Accepted { worker: holder, copy: WorkerId(0), generation: copied.generation };
+        let stage = &mut job.stages[index];
+        for piece in &copied.tasks {
+            let Some(range) = TaskRange::new(piece.first_task, piece.task_count).filter(|range| range.end <= stage.tasks().len()) else {
+                continue;
+            };
+            let held: Vec<TaskRange> =
+                stage.tasks().overlapping(range).filter(|(_, state)| *state == alone).map(|(part, _)| part).collect();
+            for part in held {
+                stage.set(part, TaskState::Accepted { worker: holder, copy, generation: copied.generation });
+            }
+        }
+        Outcome::Done
+    }
+
     /// Who keeps a second copy of what this report brings; nobody when the process that confirmed it is not the registered one any more:
     /// its successor starts with nothing.
     pub(crate) fn copy_holder(&self, reporter: WorkerId, report: &Report) -> WorkerId {

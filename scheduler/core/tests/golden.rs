@@ -132,6 +132,29 @@ fn history_of_kept_results() -> Replica {
     r
 }
 
+/// A second copy of shuffle data that is made again.
+fn history_of_copies_made_again() -> Replica {
+    let mut r = Replica::new();
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let mut spec = map_reduce(4, 2);
+    spec.stages[0].shuffle_replicas = 2;
+    let job = r.submit(spec);
+    let lease = r.grant(job, 0, 0, 3, 7).unwrap();
+    r.finish(lease);
+    let [holder, taker] = [7, 8].map(|worker| r.state.workers[&raftwerk_core::WorkerId(worker)].clone());
+    let tasks = vec![TaskPiece { first_task: 1, task_count: 2 }];
+    let copied = CopiedAgain { job: job.0, stage: 0, generation: 1, tasks, copy_worker: 8, copy_incarnation: taker.hello.incarnation };
+    r.apply(Command::RecordCopies(RecordCopies { worker: 7, session: holder.session.0, copied: Some(copied) }));
+    r
+}
+
+#[test]
+fn the_log_with_copies_made_again_gives_its_snapshot() {
+    replays("log-v2-copies-again.bin", "snapshot-v2-copies-again.bin", 2, history_of_copies_made_again);
+}
+
 #[test]
 fn the_log_with_kept_results_gives_its_snapshot() {
     replays("log-v2-kept-results.bin", "snapshot-v2-kept-results.bin", 2, history_of_kept_results);

@@ -216,7 +216,7 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
             present: &present,
             suspects: &suspects,
             returning: &returning,
-            full: &BTreeSet::new(),
+            full: &Default::default(),
             now: state.now,
             submitted: &[],
         });

@@ -55,6 +55,32 @@ fn the_loss_of_one_holder_costs_nothing() {
 }
 
 #[test]
+fn a_copy_made_again_counts_for_what_lies_there_alone() {
+    let (mut r, job) = with_copies();
+    map_with_copy(&mut r, job, 0, 2, 7, 8);
+    map_with_copy(&mut r, job, 2, 2, 8, 9);
+    lose(&mut r, 8);
+    let session = r.state.workers[&WorkerId(7)].session.0;
+    let incarnation = r.state.workers[&WorkerId(9)].hello.incarnation;
+    let record = |copy_worker, copy_incarnation, generation, first_task, task_count| {
+        let tasks = vec![TaskPiece { first_task, task_count }];
+        let copied = CopiedAgain { job: job.0, stage: 0, generation, tasks, copy_worker, copy_incarnation };
+        Command::RecordCopies(RecordCopies { worker: 7, session, copied: Some(copied) })
+    };
+    for nothing in [record(9, incarnation + 1, 1, 0, 4), record(9, incarnation, 2, 0, 4), record(7, 0, 1, 0, 4), record(8, 0, 1, 0, 4)] {
+        r.apply(nothing);
+        assert_eq!((places(&r, job, 0), places(&r, job, 2)), ((7, 0), (9, 0)));
+    }
+    r.apply(record(9, incarnation, 1, 0, 9));
+    assert_eq!(places(&r, job, 0), (7, 0), "a range that the stage does not have");
+    r.apply(record(9, incarnation, 1, 0, 4));
+    assert_eq!((places(&r, job, 0), places(&r, job, 1), places(&r, job, 2)), ((7, 9), (7, 9), (9, 0)), "what it does not hold is not its");
+    assert_eq!(r.state.jobs[&job].lone_copies(0).into_keys().collect::<Vec<_>>(), [(WorkerId(9), 1)]);
+    lose(&mut r, 7);
+    assert_eq!((places(&r, job, 0), r.state.jobs[&job].stages[0].generation), ((9, 0), 1), "nothing runs again");
+}
+
+#[test]
 fn the_loss_of_both_holders_costs_what_both_held() {
     let (mut r, job) = with_copies();
     map_with_copy(&mut r, job, 0, 2, 7, 8);

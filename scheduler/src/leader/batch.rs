@@ -2,8 +2,8 @@
 
 use super::{ConnId, RequestId};
 use prost::Message;
-use raftwerk_core::JobId;
 use raftwerk_core::apply::ENTRY_FORMAT;
+use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::{self as wire, EntryBody, JobSpec, command::Command};
 use std::collections::VecDeque;
 
@@ -27,6 +27,11 @@ pub(super) enum Waiter {
     Grants,
     Published(JobId),
     Drop(RequestId),
+    CopiedAgain {
+        job: JobId,
+        stage: u32,
+        holder: WorkerId,
+    },
     /// Copies of these parts, by job and partition.
     Kept(Vec<(JobId, u32)>),
 }

@@ -2,7 +2,7 @@
 
 use raftwerk_core::copies::COPY_CANDIDATES;
 use raftwerk_core::ring::Ring;
-use raftwerk_core::{Job, Lease, LeaseId, State, WorkerId};
+use raftwerk_core::{Job, JobId, Lease, LeaseId, State, WorkerId};
 use raftwerk_proto::v1::CopyTarget;
 
 #[derive(Default)]
@@ -19,12 +19,27 @@ impl Copies {
         if !job.wants_copies(lease.stage as usize) {
             return Vec::new();
         }
+        self.refresh(state);
+        let chosen = self.ring.copies(lease.job, lease.stage, id, lease.worker, COPY_CANDIDATES);
+        addressed(state, &chosen)
+    }
+
+    /// The same for tasks whose data lies with this worker alone.
+    pub(super) fn targets_of_lone(&mut self, state: &State, job: JobId, stage: u32, holder: WorkerId, first_task: u64) -> Vec<CopyTarget> {
+        self.refresh(state);
+        let chosen = self.ring.owners(&[job.0, u64::from(stage), holder.0, first_task], holder, COPY_CANDIDATES);
+        addressed(state, &chosen)
+    }
+
+    fn refresh(&mut self, state: &State) {
         let members: Vec<WorkerId> = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, _)| *id).collect();
         if self.ring.members() != members {
             self.ring = Ring::new(members);
         }
-        let chosen = self.ring.copies(lease.job, lease.stage, id, lease.worker, COPY_CANDIDATES);
-        let address = |worker: &WorkerId| state.workers.get(worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
-        chosen.iter().map(|worker| CopyTarget { worker: worker.0, address: address(worker) }).collect()
     }
+}
+
+fn addressed(state: &State, workers: &[WorkerId]) -> Vec<CopyTarget> {
+    let address = |worker: &WorkerId| state.workers.get(worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
+    workers.iter().map(|worker| CopyTarget { worker: worker.0, address: address(worker) }).collect()
 }

@@ -48,6 +48,7 @@ impl Leader {
                 self.publishing.forget(job);
                 self.keeping.job_changed(job);
             }
+            (Waiter::CopiedAgain { job, stage, holder }, _) => self.recopy.recorded(job, stage, holder),
             (Waiter::Kept(parts), _) => self.keeping.recorded(&parts),
             (Waiter::Drop(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
             (Waiter::Drop(request), _) => answer(request, Answer::Released),

@@ -10,6 +10,7 @@ mod dispatch;
 mod keeping;
 mod logs;
 mod publish;
+mod recopy;
 mod retention;
 mod room;
 mod sessions;
@@ -160,6 +161,7 @@ pub struct Leader {
     logs: LogRequests,
     copies: copies::Copies,
     keeping: keeping::Keeping,
+    recopy: recopy::Recopy,
     waiting_for_room: room::WaitingForRoom,
     /// Something changed since the last planning round.
     replan: bool,
@@ -210,6 +212,7 @@ impl Leader {
             logs: LogRequests::default(),
             copies: copies::Copies::default(),
             keeping: keeping::Keeping::default(),
+            recopy: recopy::Recopy::default(),
             waiting_for_room: room::WaitingForRoom::default(),
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
@@ -306,6 +309,7 @@ impl Leader {
             }
             Event::WorkerLost { worker } => {
                 self.keeping.workers_changed();
+                self.recopy.look();
                 tracing::warn!(%worker, "worker lost; its tasks run elsewhere");
                 self.close_lost(*worker, effects);
             }
@@ -337,6 +341,7 @@ impl Leader {
         self.lose_silent_workers(now, state, effects);
         self.expire_submissions(now, state, effects);
         self.logs.expire(now, effects);
+        self.copy_lone_data_again(now, state, effects);
         self.forget_what_is_old(now, state);
         self.fail_what_waits_for_room_in_vain(now, state);
         self.start_publishing(now, state, effects);

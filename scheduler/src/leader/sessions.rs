@@ -195,6 +195,7 @@ impl Leader {
         self.dispatch(state, &again, effects);
         self.replan = true;
         self.keeping.workers_changed();
+        self.recopy.look();
         self.ask_newcomer(now, conn, effects);
     }
 
@@ -213,6 +214,7 @@ impl Leader {
     fn connection_gone(&mut self, conn: ConnId) {
         self.publishing.connection_gone(conn);
         self.keeping.connection_gone(conn);
+        self.recopy.connection_gone(conn);
         self.submissions.connection_gone(conn);
     }
 
@@ -255,6 +257,7 @@ impl Leader {
             }
             up::Message::Listing(listing) => self.on_listing(conn, listing, effects),
             up::Message::Published(report) => self.on_published(now, state, conn, report),
+            up::Message::CopiedAgain(copied) => self.on_copied_again(now, conn, copied),
             up::Message::PartsKept(report) => self.on_parts_kept(now, conn, worker, report),
             up::Message::Logs(found) => self.logs.on_logs(conn, worker, found, effects),
             up::Message::Goodbye(goodbye) => {

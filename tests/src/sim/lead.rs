@@ -391,6 +391,10 @@ impl Sim {
                     audit(|a| a.violate("results_do_not_stay_here", format!("worker {index}: {request:?}")))
                 }
                 session::Effect::ReleaseParts(_) => {}
+                // Nor do they ask for second copies of shuffle data.
+                session::Effect::CopyAgain(request) => {
+                    audit(|a| a.violate("no_copies_are_asked_for", format!("worker {index}: {request:?}")))
+                }
                 session::Effect::FreeLease(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
             }
         }

@@ -227,6 +227,13 @@ impl Edge {
                     }
                 });
             }
+            Effect::CopyAgain(request) => {
+                let common = self.common.clone();
+                tokio::spawn(async move {
+                    let copied = common.copier.again(&common.preparer.fetcher, &common.store, request).await;
+                    let _ = common.edge.send(EdgeInput::Session(Input::CopiedAgain(copied)));
+                });
+            }
             Effect::KeepParts(request) => {
                 let common = self.common.clone();
                 tokio::spawn(async move {

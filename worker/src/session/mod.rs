@@ -84,6 +84,7 @@ pub enum Input {
     Listing(InputListing),
     Published(PublishReport),
     PartsKept(PartsKept),
+    CopiedAgain(pb::CopiedAgain),
     Logs(AttemptLogs),
     /// Time has passed; wanted at [`AgentSession::wake_at`].
     Tick,
@@ -127,6 +128,8 @@ pub enum Effect {
     Publish(pb::Publish),
     /// Have these parts of a result, and flush them; answer with `PartsKept`.
     KeepParts(pb::KeepParts),
+    /// Copy shuffle data that lies here alone to another worker; answer with `CopiedAgain`.
+    CopyAgain(pb::CopyAgain),
     /// Of what lies here of the job's result only these parts are still needed.
     ReleaseParts(pb::KeptParts),
     FetchLogs(pb::FetchLogs),
@@ -312,6 +315,7 @@ impl AgentSession {
             Input::Listing(listing) => self.send_if_connected(worker_message::Message::Listing(listing), &mut effects),
             Input::Published(report) => self.send_if_connected(worker_message::Message::Published(report), &mut effects),
             Input::PartsKept(report) => self.send_if_connected(worker_message::Message::PartsKept(report), &mut effects),
+            Input::CopiedAgain(report) => self.send_if_connected(worker_message::Message::CopiedAgain(report), &mut effects),
             Input::Logs(logs) => self.send_if_connected(worker_message::Message::Logs(logs), &mut effects),
             Input::Tick => self.on_tick(now_ms, &mut effects),
             Input::ShutdownRequested { reason } => self.on_shutdown(reason, &mut effects),
@@ -389,6 +393,7 @@ impl AgentSession {
             Message::ReportAck(ack) => ack.sequences.iter().for_each(|&sequence| self.outbox.acknowledge(sequence)),
             Message::ListInputs(request) => effects.push(Effect::ListInputs(request)),
             Message::Publish(request) => effects.push(Effect::Publish(request)),
+            Message::CopyAgain(request) => effects.push(Effect::CopyAgain(request)),
             Message::KeepParts(request) => {
                 self.kept_jobs.insert(request.job);
                 effects.push(Effect::KeepParts(request));

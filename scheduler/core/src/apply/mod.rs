@@ -185,6 +185,7 @@ impl State {
                     Outcome::Minted(self.next_id - 1)
                 }
                 Command::RemakeParts(c) => self.remake_parts(&c, &mut entry),
+                Command::RecordCopies(c) => self.record_copies(&c),
                 Command::RecordKept(c) => self.record_kept(&c),
                 Command::DropResult(c) => {
                     let outcome = self.drop_result(&c);

@@ -7,7 +7,7 @@
 use super::{
     fetch::Fetcher,
     service::{BlockReader, MESSAGE_BYTES},
-    store::{BlockPlace, ShuffleStore},
+    store::{BlockPlace, Placed, ShuffleStore},
 };
 use crate::{
     agent::{edge::EdgeInput, prepare::Preparer},
@@ -16,8 +16,8 @@ use crate::{
     session::Input,
 };
 use raftwerk_proto::v1::{
-    BlockIndex, CopiedBlock, CopiedBlocks, CopyHeader, CopyTarget, KeepCopyReply, KeepCopyRequest, LeaseProgress, ShuffleBlock, TaskRange,
-    TaskResults, keep_copy_request::Message, worker_data_client::WorkerDataClient,
+    BlockIndex, CopiedAgain, CopiedBlock, CopiedBlocks, CopyAgain, CopyHeader, CopyTarget, KeepCopyReply, KeepCopyRequest, LeaseId,
+    LeaseProgress, ShuffleBlock, TaskRange, TaskResults, keep_copy_request::Message, worker_data_client::WorkerDataClient,
 };
 use raftwerk_transport::{MAX_MESSAGE_BYTES, plain_error, plain_status};
 use std::{
@@ -88,7 +88,7 @@ pub(crate) fn start(
             if !ranges.is_empty() {
                 // In the order of the file, so that neighbours are read at once.
                 blocks.sort_by_key(|block| block.offset);
-                let holder = copier.copy(&preparer.fetcher, &copied, &ranges, &Arc::new(blocks)).await;
+                let holder = copier.copy(&preparer.fetcher, &copied, &ranges, &blocks).await;
                 if let Some((worker, incarnation)) = holder {
                     for progress in batch.iter_mut().filter(|progress| !progress.results.is_empty()) {
                         (progress.copy_worker, progress.copy_incarnation) = (worker, incarnation);
@@ -102,7 +102,34 @@ pub(crate) fn start(
 }
 
 impl Copier {
-    async fn copy(&self, fetcher: &Fetcher, copied: &Copied, ranges: &[TaskRange], blocks: &Arc<Vec<BlockIndex>>) -> Option<(u64, u64)> {
+    async fn copy(&self, fetcher: &Fetcher, copied: &Copied, ranges: &[TaskRange], blocks: &[BlockIndex]) -> Option<(u64, u64)> {
+        let place = |block: &BlockIndex| {
+            let place = BlockPlace { file: copied.file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
+            (block.partition, block.task, place)
+        };
+        self.copy_places(fetcher, copied, ranges, &Arc::new(blocks.iter().map(place).collect())).await
+    }
+
+    /// Copies what lies here alone, wherever it lies, once more.
+    pub(crate) async fn again(&self, fetcher: &Fetcher, store: &ShuffleStore, request: CopyAgain) -> CopiedAgain {
+        let CopyAgain { job, stage, stage_name, generation, tasks, targets } = request;
+        let mut report = CopiedAgain { job, stage, generation, ..CopiedAgain::default() };
+        let ranges: Vec<TaskRange> =
+            tasks.iter().map(|piece| TaskRange { first_task: piece.first_task, task_count: piece.task_count }).collect();
+        report.tasks = tasks;
+        match store.all_blocks(job, &stage_name, generation, &ranges) {
+            Ok(places) => {
+                let lease = LeaseKey::from(LeaseId::default());
+                let copied = Copied { lease, job, stage: stage_name, generation, file: Arc::default(), targets };
+                let holder = self.copy_places(fetcher, &copied, &ranges, &Arc::new(places)).await;
+                (report.copy_worker, report.copy_incarnation) = holder.unwrap_or_default();
+            }
+            Err(error) => tracing::warn!(job, %error, "cannot copy shuffle data again"),
+        }
+        report
+    }
+
+    async fn copy_places(&self, fetcher: &Fetcher, copied: &Copied, ranges: &[TaskRange], blocks: &Arc<Vec<Placed>>) -> Option<(u64, u64)> {
         let _turn = self.turns.acquire().await.ok()?;
         for target in copied.targets.iter().filter(|target| !self.is_away(target.worker)) {
             let (worker, address) = (target.worker, &target.address);
@@ -126,8 +153,8 @@ impl Copier {
     }
 }
 
-fn patience(blocks: &[BlockIndex]) -> Duration {
-    let bytes: u64 = blocks.iter().map(|block| block.bytes).sum();
+fn patience(blocks: &[Placed]) -> Duration {
+    let bytes: u64 = blocks.iter().map(|(_, _, place)| place.bytes).sum();
     PATIENCE + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
 }
 
@@ -136,7 +163,7 @@ async fn send(
     address: &str,
     copied: &Copied,
     ranges: &[TaskRange],
-    blocks: Arc<Vec<BlockIndex>>,
+    blocks: Arc<Vec<Placed>>,
 ) -> Result<KeepCopyReply, String> {
     let channel = fetcher.channel(address).await.map_err(|error| plain_error(&error))?;
     let mut client = WorkerDataClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -149,11 +176,11 @@ async fn send(
         blocks: blocks.len() as u64,
     };
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let file = copied.file.clone();
+    let (job, stage) = (copied.job, copied.stage.clone());
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = read_out(header, &file, &blocks, &sender) {
+        if let Err(error) = read_out(header, &blocks, &sender) {
             // The stream ends short of what the header says, and is refused for it.
-            tracing::warn!(file = %file.display(), %error, "cannot read shuffle data back to copy it");
+            tracing::warn!(job, stage, %error, "cannot read shuffle data back to copy it");
         }
     });
     // No deadline here: who calls this has patience by the bytes of the whole copy.
@@ -161,27 +188,26 @@ async fn send(
     kept.map(tonic::Response::into_inner).map_err(|status| plain_status(&status))
 }
 
-fn read_out(header: CopyHeader, file: &Arc<PathBuf>, blocks: &[BlockIndex], sender: &mpsc::Sender<KeepCopyRequest>) -> io::Result<()> {
+fn read_out(header: CopyHeader, blocks: &[Placed], sender: &mpsc::Sender<KeepCopyRequest>) -> io::Result<()> {
     let send = |message| sender.blocking_send(KeepCopyRequest { message: Some(message) }).is_ok();
     if !send(Message::Header(header)) {
         return Ok(()); // the other side says why
     }
-    let place = |block: &BlockIndex| BlockPlace { file: file.clone(), offset: block.offset, bytes: block.bytes, crc32c: block.crc32c };
-    let places: Vec<(u64, BlockPlace)> = blocks.iter().map(|block| (block.task, place(block))).collect();
+    let places: Vec<(u64, BlockPlace)> = blocks.iter().map(|(_, task, place)| (*task, place.clone())).collect();
     let mut reader = BlockReader::default();
     let mut done = 0;
     while done < blocks.len() {
         let data = reader.read(&places[done..])?;
         let mut message = Vec::new();
         let mut bytes = 0;
-        for (block, data) in blocks[done..].iter().zip(&data) {
+        for ((partition, task, place), data) in blocks[done..].iter().zip(&data) {
             let pieces = data.len().div_ceil(MESSAGE_BYTES).max(1);
             for piece in 0..pieces {
                 let from = piece * MESSAGE_BYTES;
                 let data = data.slice(from..data.len().min(from + MESSAGE_BYTES));
                 bytes += data.len();
-                let block_piece = ShuffleBlock { task: block.task, crc32c: block.crc32c, data, last: piece + 1 == pieces };
-                message.push(CopiedBlock { partition: block.partition, block: Some(block_piece) });
+                let block_piece = ShuffleBlock { task: *task, crc32c: place.crc32c, data, last: piece + 1 == pieces };
+                message.push(CopiedBlock { partition: *partition, block: Some(block_piece) });
                 if bytes >= MESSAGE_BYTES {
                     bytes = 0;
                     if !send(Message::Blocks(CopiedBlocks { blocks: std::mem::take(&mut message) })) {

@@ -53,6 +53,9 @@ struct StageData {
     partitions: HashMap<u32, BTreeMap<u64, BlockPlace>>,
 }
 
+/// Partition, task and place of a block.
+pub(crate) type Placed = (u32, u64, BlockPlace);
+
 /// One block on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockPlace {
@@ -182,6 +185,25 @@ impl ShuffleStore {
                 task = until;
             }
         }
+        Ok(found)
+    }
+
+    /// The blocks of all partitions, file by file; all tasks of the ranges must be held.
+    pub(crate) fn all_blocks(&self, job: u64, stage: &str, generation: u32, ranges: &[TaskRange]) -> Result<Vec<Placed>, NotHeld> {
+        let key = (stage.to_owned(), generation);
+        let partitions: BTreeSet<u32> = {
+            let jobs = self.jobs();
+            let places = jobs.get(&job).into_iter().flat_map(|data| [data.stages.get(&key), data.copies.get(&key)]).flatten();
+            places.flat_map(|data| data.partitions.keys().copied()).collect()
+        };
+        // Tasks that wrote nothing must be held as well.
+        self.blocks(job, stage, generation, 0, ranges)?;
+        let mut found: Vec<Placed> = Vec::new();
+        for partition in partitions {
+            let blocks = self.blocks(job, stage, generation, partition, ranges)?;
+            found.extend(blocks.into_iter().map(|(task, place)| (partition, task, place)));
+        }
+        found.sort_by(|(_, _, a), (_, _, b)| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         Ok(found)
     }
 
