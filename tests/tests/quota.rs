@@ -66,7 +66,7 @@ fn a_job_waits_without_a_failure_until_another_one_ends_and_gives_its_room_back(
     cluster.until("the first job's reduce stage began", || cluster.path("reduce.fetch").exists());
     cluster.until("the worker is full", || full(&cluster, "worker-1").is_some_and(|why| why.contains("--shuffle-quota is 65536")));
     let told = text(&cluster.run(&["worker", "show", "worker-1"]).stdout);
-    assert!(told.contains("quota 64.0 KiB") && told.contains("full, so it gets no tasks"), "{told}");
+    assert!(told.contains("quota 64 KiB") && told.contains("full, so it gets no tasks"), "{told}");
     let second = cluster.submit(&cluster.job_file("small.toml", &words(&small, &cluster.path("out-small"), "16MiB")), &[]);
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let waiting = cluster.job(second);

@@ -240,8 +240,8 @@ impl Leader {
             up::Message::Reports(reports) => {
                 // Results from before this registration come right behind the hello; apply fences or accepts them by their lease.
                 let session = entry.session.unwrap_or_default();
-                let failures = reports.reports.iter().flat_map(|report| &report.failures);
-                if let Some(full) = failures.filter(|failure| failure.class() == wire::FailureClass::Full).last() {
+                let mut failures = reports.reports.iter().flat_map(|report| &report.failures);
+                if let Some(full) = failures.rfind(|failure| failure.class() == wire::FailureClass::Full) {
                     // Until the next heartbeat says otherwise.
                     entry.load.get_or_insert_default().full = full.message.clone();
                 }

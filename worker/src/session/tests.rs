@@ -196,7 +196,7 @@ fn heartbeats_carry_the_load_and_count_leases() {
     (1..=3).for_each(|index| drop(bench.grant(index, 1)));
     assert_eq!(bench.session.wake_at(), Some(bench.now + HEARTBEAT));
     let [Up::Heartbeat(heartbeat)] = &sent(bench.wait(HEARTBEAT))[..] else { panic!() };
-    let load = heartbeat.load.unwrap();
+    let load = heartbeat.load.clone().unwrap();
     assert_eq!((heartbeat.sequence, load.cpu_permille, load.leases_running, load.leases_queued), (1, 500, 2, 1));
 }
 
