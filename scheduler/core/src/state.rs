@@ -1,5 +1,6 @@
 //! What every replica holds.
 
+use crate::apply::UNMARKED_FORMAT;
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -31,6 +32,9 @@ pub struct State {
     pub idempotency: BTreeMap<IdempotencyKey, Submission>,
     /// Replicas that were taken out. Their ids are never let in again.
     pub removed_replicas: BTreeSet<u64>,
+    /// Newest format among the entries so far, [`UNMARKED_FORMAT`](crate::apply::UNMARKED_FORMAT) at the least. A replica that reads less than
+    /// this has no place in the cluster any more.
+    pub log_format: u32,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -53,6 +57,7 @@ impl State {
             leases: BTreeMap::new(),
             idempotency: BTreeMap::new(),
             removed_replicas: BTreeSet::new(),
+            log_format: UNMARKED_FORMAT,
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,

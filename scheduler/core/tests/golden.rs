@@ -88,6 +88,7 @@ fn history_2() -> Replica {
 /// Commands and fields that came with format 2: places of shuffle data, and parts lost after the decision.
 fn history_of_lost_data() -> Replica {
     let mut r = Replica::new();
+    r.format = 2;
     for worker in [7, 8, 9] {
         r.register(worker, vec![device(0, "cpu", 1)]);
     }
@@ -106,6 +107,30 @@ fn history_of_lost_data() -> Replica {
     let lost = LostPart { partition: 1, staged_name: String::new(), reason: "is missing".into() };
     r.apply(Command::RemakeParts(RemakeParts { job: job.0, parts: vec![lost] }));
     r
+}
+
+/// What format 3 brought: a log that says so, in the middle of it, and drained workers.
+fn history_3() -> Replica {
+    let mut r = Replica::new();
+    r.format = 2;
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let job = r.submit(map_only(40));
+    r.grant(job, 0, 0, 4, 7).unwrap();
+    r.apply(Command::DrainWorker(DrainWorker { worker: 8 })); // not under this format
+    r.format = 3;
+    r.apply_all(Vec::new());
+    r.apply(Command::DrainWorker(DrainWorker { worker: 7 }));
+    r.apply(Command::DrainWorker(DrainWorker { worker: 9 }));
+    r.plan_and_grant();
+    r.apply(Command::EndQuarantine(EndQuarantine { worker: 9 }));
+    r
+}
+
+#[test]
+fn the_log_of_format_3_gives_the_snapshot_of_format_3() {
+    replays("log-v3.bin", "snapshot-v3.bin", 3, history_3);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod batch;
 mod copies;
 mod dispatch;
+mod format;
 mod logs;
 mod publish;
 mod retention;
@@ -66,6 +67,15 @@ pub enum Input {
         kind: String,
         name: String,
     },
+    /// Gives a worker nothing new until it is released.
+    Drain {
+        request: RequestId,
+        worker: WorkerId,
+    },
+    /// Every replica of the cluster reads entries up to this format.
+    Format(u32),
+    /// Addresses of all replicas, when they have changed.
+    Schedulers(Vec<String>),
     /// A replica that is out of the membership already.
     RemoveReplica {
         request: RequestId,
@@ -152,6 +162,7 @@ pub struct Leader {
     publishing: Publishing,
     logs: LogRequests,
     copies: copies::Copies,
+    format: format::Format,
     /// Something changed since the last planning round.
     replan: bool,
     clock: Clock,
@@ -200,6 +211,7 @@ impl Leader {
             publishing: Publishing::default(),
             logs: LogRequests::default(),
             copies: copies::Copies::default(),
+            format: format::Format::default(),
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
         }
@@ -207,6 +219,17 @@ impl Leader {
 
     pub fn with_limits(self, limits: Limits) -> Leader {
         Leader { limits, ..self }
+    }
+
+    /// Writes entries of this format at the most, unless the log has newer ones, until told by [`Input::Format`]. Without this, the newest.
+    pub fn writing(self, format: u32) -> Leader {
+        Leader { format: format::Format::up_to(format), ..self }
+    }
+
+    /// Tells workers these addresses.
+    pub fn with_schedulers(mut self, addresses: Vec<String>) -> Leader {
+        self.sessions.schedulers.set(addresses);
+        self
     }
 
     /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.
@@ -234,6 +257,9 @@ impl Leader {
                     effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no worker {worker}")) });
                 }
             }
+            Input::Drain { request, worker } => self.on_drain(state, request, worker, &mut effects),
+            Input::Format(format) => self.format.raise(format),
+            Input::Schedulers(addresses) => self.sessions.schedulers.set(addresses),
             Input::RemoveReplica { request, replica } => {
                 let command = raftwerk_proto::v1::RemoveReplica { replica };
                 self.batch.push(Command::RemoveReplica(command), batch::Waiter::Release(request));
@@ -262,7 +288,8 @@ impl Leader {
             self.replan = false;
             self.place(state, Timestamp(stamp));
         }
-        self.batch.launch(stamp)
+        let (format, announce) = self.format.of_next_entry(state);
+        self.batch.launch(stamp, format, announce)
     }
 
     fn on_applied(&mut self, now: u64, state: &State, applied: &Applied, effects: &mut Vec<Effect>) {

@@ -386,7 +386,10 @@ impl Sim {
                 session::Effect::Exit(session::ExitReason::Stopped) => self.kill_agent(index),
                 session::Effect::Exit(reason) => audit(|a| a.violate("no_worker_is_refused", format!("worker {index}: {reason:?}"))),
                 session::Effect::ReleaseJob(job) => self.agents[index].release(job),
-                session::Effect::FreeLease(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
+                session::Effect::FreeLease(_)
+                | session::Effect::ReplaceExecutor { .. }
+                | session::Effect::FetchLogs(_)
+                | session::Effect::KnowSchedulers(_) => {}
             }
         }
         self.dial_if_due(index);
