@@ -180,7 +180,7 @@ pub fn run(count: u64, seconds: u64) -> anyhow::Result<()> {
     println!("## {count} simulated worker sessions: the leader loop by itself, messages encoded and decoded, two heartbeats a second each");
     let before = resident(std::process::id()).0;
     let mut host = Host::new();
-    let mut timed = |what: &str, host: &mut Host, step: &mut dyn FnMut(&mut Host)| {
+    let timed = |what: &str, host: &mut Host, step: &mut dyn FnMut(&mut Host)| {
         let begun = thread_cpu();
         step(host);
         let cpu = thread_cpu() - begun;

@@ -204,12 +204,8 @@ impl Leader {
             effects.push(Effect::Send { conn, message: down::Message::Release(wire::ReleaseJobs { jobs: ended }) });
         }
         let worker = entry.worker;
-        let again: Vec<LeaseId> = state
-            .leases
-            .iter()
-            .filter(|(id, l)| l.worker == worker && l.session == session && !held.contains(id))
-            .map(|(id, _)| *id)
-            .collect();
+        let again: Vec<LeaseId> =
+            state.leases_of(worker).filter(|(id, l)| l.session == session && !held.contains(id)).map(|(id, _)| id).collect();
         self.dispatch(state, &again, effects);
         self.replan = true;
         self.ask_newcomer(now, conn, effects);

@@ -49,7 +49,7 @@ impl State {
 
     /// Ends the worker's leases and gives up its shuffle data.
     fn drop_worker(&mut self, worker: WorkerId, entry: &mut Entry) {
-        let held: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(id, _)| *id).collect();
+        let held: Vec<LeaseId> = self.leases_of(worker).map(|(id, _)| id).collect();
         for id in held {
             self.end_lease(id, entry);
         }
