@@ -286,7 +286,10 @@ impl Leader {
         self.batch.take();
         if self.replan || self.batch.has_submissions() {
             self.replan = false;
-            self.place(state, Timestamp(stamp));
+            // A look at ten thousand workers takes milliseconds; without a job there is nothing to look for.
+            if state.active_count() > 0 || self.batch.has_submissions() {
+                self.place(state, Timestamp(stamp));
+            }
         }
         let (format, announce) = self.format.of_next_entry(state);
         self.batch.launch(stamp, format, announce)
