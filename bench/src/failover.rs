@@ -45,7 +45,7 @@ impl Blow {
 
 pub fn run(runs: usize) -> anyhow::Result<()> {
     println!("## death and silence during a job of one-task leases of 5 ms: 3 durable replicas, 2 workers with 1 core each");
-    let launch = Launch { through: Vec::new(), env: vec![("RAFTWERK_LOG".into(), WORKER_LOG.into())] };
+    let launch = Launch { env: vec![("RAFTWERK_LOG".into(), WORKER_LOG.into())], ..Launch::default() };
     let mut cluster = Cluster::with_worker_launch(3, 2, &["--cpus", "1", "--no-gpu"], launch);
     let mut range = 0;
     let quiet: Vec<f64> = (0..3).map(|_| one(&mut cluster, None, 1500, &mut range).job_seconds).collect();

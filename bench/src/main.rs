@@ -8,6 +8,7 @@ mod footprint;
 mod latency;
 mod sample;
 mod sessions;
+mod simulated;
 mod start;
 mod throughput;
 
@@ -46,6 +47,9 @@ enum What {
         /// How long the steady state is measured
         #[arg(long, default_value_t = 20)]
         seconds: u64,
+        /// Drive the leader loop alone with so many sessions instead, without processes and network
+        #[arg(long, value_name = "COUNT", conflicts_with = "count")]
+        simulated: Option<u64>,
     },
     /// Memory of idle processes, and the time of a whole `raftwerk run`
     Footprint,
@@ -66,7 +70,8 @@ fn main() -> anyhow::Result<()> {
         What::Throughput { runs } => throughput::run(runs),
         What::Latency { tries, replicas } => latency::run(tries, replicas),
         What::Failover { runs } => failover::run(runs),
-        What::Sessions { count, seconds } => sessions::run(count, seconds),
+        What::Sessions { seconds, simulated: Some(count), .. } => simulated::run(count, seconds),
+        What::Sessions { count, seconds, simulated: None } => sessions::run(count, seconds),
         What::Footprint => footprint::run(),
         What::Start { runs } => start::run(runs),
         What::All => {
@@ -75,7 +80,8 @@ fn main() -> anyhow::Result<()> {
             throughput::run(5)?;
             latency::run(500, 3)?;
             failover::run(5)?;
-            sessions::run(2_000, 20)
+            sessions::run(2_000, 20)?;
+            simulated::run(10_000, 20)
         }
     }
 }

@@ -89,7 +89,8 @@ async fn agent(n: u64, identity: Identity, addresses: Vec<String>, counters: Arc
         ..Device::default()
     };
     let hello = Hello {
-        protocol_version: raftwerk_proto::PROTOCOL_VERSION,
+        protocol_version: raftwerk_proto::OLDEST_PROTOCOL_VERSION,
+        versions: raftwerk_proto::own_versions(0),
         incarnation: n + 1,
         name: format!("load-{n}"),
         data_address: format!("load-{n}:1"),

@@ -81,6 +81,15 @@ pub fn write(name: &str, context: Context) -> anyhow::Result<()> {
     contexts.save(&file)
 }
 
+/// Gives a context other addresses, unless somebody did so meanwhile.
+pub fn relocate(name: &str, expected: &[String], addresses: &[String]) -> anyhow::Result<()> {
+    let file = file()?;
+    let mut contexts = Contexts::load(&file)?;
+    let context = contexts.contexts.get_mut(name).filter(|context| context.addresses == expected);
+    context.context("it was changed meanwhile")?.addresses = addresses.to_vec();
+    contexts.save(&file)
+}
+
 /// Takes a context out again, unless somebody changed it meanwhile.
 pub fn forget(name: &str, expected: &Context, former_current: Option<&str>) -> anyhow::Result<()> {
     let file = file()?;

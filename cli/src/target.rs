@@ -36,13 +36,15 @@ pub struct Destination {
     pub context: Option<String>,
     pub addresses: Vec<String>,
     pub credential: PathBuf,
+    /// The addresses are those of the context.
+    pub from_context: bool,
 }
 
 impl Target {
     pub fn destination(&self) -> Result<Destination, Failure> {
         let wish = Wish::of(self, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
         if let (false, Some(credential)) = (wish.addresses.is_empty(), &wish.credential) {
-            return Ok(Destination { context: None, addresses: wish.addresses, credential: credential.clone() });
+            return Ok(Destination { context: None, addresses: wish.addresses, credential: credential.clone(), from_context: false });
         }
         let file = contexts::file()?;
         let known = Contexts::load(&file).map_err(|error| Failure::new(Exit::BadUsage, error))?;
@@ -51,6 +53,7 @@ impl Target {
         };
         Ok(Destination {
             context: Some(name.to_owned()),
+            from_context: wish.addresses.is_empty(),
             addresses: if wish.addresses.is_empty() { context.addresses.clone() } else { wish.addresses },
             credential: wish.credential.unwrap_or_else(|| context.credential.clone()),
         })
@@ -58,7 +61,12 @@ impl Target {
 
     pub fn cluster(&self) -> Result<Cluster, Failure> {
         let destination = self.destination()?;
-        Ok(Cluster::new(destination.addresses, load_credential(&destination.credential)?, self.timeout))
+        let credential = load_credential(&destination.credential)?;
+        let cluster = Cluster::new(destination.addresses, credential, self.timeout);
+        Ok(match destination.context {
+            Some(name) if destination.from_context => cluster.of_context(name),
+            _ => cluster,
+        })
     }
 }
 

@@ -9,8 +9,8 @@ pub mod v1 {
 /// The encoded descriptor set of all `.proto` files, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwerk.descriptors"));
 
-/// Version of the wire protocol. A peer with another major number is refused with a message that names both.
-pub const PROTOCOL_VERSION: u32 = 1;
+mod versions;
+pub use versions::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Window, own_entry_format, own_versions};
 
 /// The URL of an output that stays on the workers.
 pub const OUTPUT_ON_WORKERS: &str = "worker:";

@@ -7,6 +7,7 @@ use crate::server::{ADMIN_FILE, FIRST_REPLICA, TOKEN_FILE, make_cluster, write_s
 use prost::Message;
 use raftwerk_core::State;
 use raftwerk_core::apply::ENTRY_FORMAT;
+use raftwerk_proto::own_entry_format;
 use raftwerk_proto::v1::{self as pb, EntryBody, command::Command};
 use raftwerk_transport::{Authority, Identity, PeerKind};
 use std::path::Path;
@@ -38,7 +39,7 @@ fn read(file: &Path, record: &[u8]) -> Result<(String, State), String> {
 
 fn entry(at_ms: u64, command: Command) -> bytes::Bytes {
     let commands = vec![pb::Command { command: Some(command) }];
-    EntryBody { format: ENTRY_FORMAT, at_ms, commands }.encode_to_vec().into()
+    EntryBody { format: own_entry_format(ENTRY_FORMAT), at_ms, commands }.encode_to_vec().into()
 }
 
 /// Makes a new cluster, with an authority of its own, whose state begins with that of the backup. Machines of the old one join it anew.

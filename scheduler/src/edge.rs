@@ -3,6 +3,7 @@
 use crate::fail_point;
 use crate::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Timing};
 use crate::machine::Replicated;
+use crate::members::Members;
 use crate::raft::{ProposeError, Replica};
 use prost::Message;
 use raftwerk_core::Applied;
@@ -133,9 +134,10 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
     let started = Instant::now();
     let now = || started.elapsed().as_millis() as u64;
     let tenure = leadership.borrow().leading.clone();
+    let mut members = Members::look(shared);
     let mut leader = {
         let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
-        Leader::new(timing, &state.0, now()).with_limits(limits)
+        Leader::new(timing, &state.0, now()).with_limits(limits).writing(members.format()).with_schedulers(members.schedulers())
     };
     let mut disk_watch = tokio::task::JoinSet::new();
     disk_watch.spawn(watch_disk(shared.replica.config().data_dir.clone(), sender.clone()));
@@ -170,7 +172,10 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
                 Some(arrival) => outlets.take_in(arrival, &leader, shared, now(), &mut inputs),
                 None => return,
             },
-            _ = ticks.tick() => inputs.push(Input::Tick),
+            _ = ticks.tick() => {
+                inputs.push(Input::Tick);
+                inputs.extend(members.news(shared));
+            }
         }
         while inputs.len() < BURST
             && let Ok(arrival) = inbox.try_recv()

@@ -1,11 +1,13 @@
 //! How a new replica becomes a member: the token buys an identity, the leader makes it a voter.
 
 use crate::config::{SchedulerConfig, StartError};
-use crate::raft::{REMOVED_KEY, removed_text};
+use crate::machine::Replicated;
+use crate::raft::{REMOVED_KEY, StateMachine, removed_text};
 use crate::services::LEADER_KEY;
 use raftwerk_proto::v1::join_client::JoinClient;
 use raftwerk_proto::v1::raft_client::RaftClient;
-use raftwerk_proto::v1::{AddReplicaRequest, JoinReply, JoinRequest, RaftNode};
+use raftwerk_proto::v1::{AddReplicaRequest, JoinReply, JoinRequest, RaftNode, Versions};
+use raftwerk_proto::{Window, own_versions};
 use raftwerk_transport::{
     Authority, CALL_DEADLINE, ConnectError, Identity, JoinToken, PeerKind, PendingIdentity, connect, connect_to_join, plain_error,
     plain_status,
@@ -19,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Catching up a new replica moves a snapshot.
 const ADD_DEADLINE: Duration = Duration::from_secs(60);
+
+fn versions() -> Option<Versions> {
+    own_versions(<Replicated as StateMachine>::reads())
+}
 
 /// Whether another try, perhaps elsewhere, can help.
 fn passing(status: &Status) -> bool {
@@ -98,12 +104,13 @@ pub(crate) async fn obtain_identity(
         };
         let pending = PendingIdentity::new().map_err(|e| StartError::Join(e.to_string()))?;
         let mut request = Request::new(JoinRequest {
-            protocol_version: raftwerk_proto::PROTOCOL_VERSION,
+            protocol_version: Window::own().oldest,
             kind: PeerKind::Scheduler.to_string(),
             name: config.name.clone(),
             address: address.to_string(),
             token_secret: token.secret.clone(),
             certificate_request_der: pending.request_der().into(),
+            versions: versions(),
         });
         request.set_timeout(CALL_DEADLINE);
         match JoinClient::new(channel).join(request).await {
@@ -148,13 +155,22 @@ pub(crate) async fn become_voter(identity: &Identity, name: &str, address: &str,
             }
         };
         let node = RaftNode { id: identity.peer().id, name: name.to_string(), address: address.to_string() };
-        let mut request = Request::new(AddReplicaRequest { node: Some(node) });
+        let mut request = Request::new(AddReplicaRequest { node: Some(node), versions: versions() });
         request.set_timeout(ADD_DEADLINE);
         match RaftClient::new(channel).add_replica(request).await {
-            Ok(_) => return Ok(()),
+            Ok(reply) => match reply.into_inner().leader.map(|leader| leader.address).filter(|address| !address.is_empty()) {
+                None => return Ok(()),
+                // Nothing was done there: only the leader adds replicas.
+                Some(leader) => {
+                    queue.push_front(leader);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
             Err(status) if status.metadata().contains_key(REMOVED_KEY) => {
                 return Err(StartError::Removed(removed_text(identity.peer().id, &format!("the replica at {next}"))));
             }
+            // It will not read the log tomorrow either.
+            Err(status) if status.code() == Code::InvalidArgument => return Err(StartError::Join(plain_status(&status))),
             Err(status) => {
                 match leader_of(&status) {
                     Some(leader) => queue.push_front(leader),

@@ -13,11 +13,14 @@ mod fail_point;
 mod join;
 pub mod leader;
 pub mod machine;
+mod members;
 pub mod raft;
 mod server;
 mod services;
+mod versions;
 
 pub use backup::{Recovered, check_backup, recover, survey};
 pub use config::{SchedulerConfig, StartError, StartMode};
 pub use server::{ADMIN_FILE, RunningScheduler, TOKEN_FILE, start};
 pub use services::LEADER_KEY;
+pub use versions::is_about_versions;

@@ -1,9 +1,13 @@
 //! The core as Raft sees it: committed bytes in, outcomes out.
 
 use crate::raft::{ApplyError, StateMachine};
+use crate::versions::unreadable;
 use prost::Message;
+use raftwerk_core::apply::ENTRY_FORMAT;
+use raftwerk_core::snapshot::SNAPSHOT_FORMAT;
 use raftwerk_core::{Applied, State};
-use raftwerk_proto::v1::EntryBody;
+use raftwerk_proto::own_entry_format;
+use raftwerk_proto::v1::{EntryBody, Snapshot};
 use std::sync::Arc;
 
 /// The replicated state of this process.
@@ -17,6 +21,7 @@ impl StateMachine for Replicated {
         let body = EntryBody::decode(payload)
             .map_err(|e| raftwerk_core::ApplyError::Undecodable { index, reason: e.to_string() })
             .map_err(|e| ApplyError(e.to_string()))?;
+        readable(&format!("log entry {index}"), body.format, ENTRY_FORMAT)?;
         self.0.apply(index, body).map(Arc::new).map_err(|e| ApplyError(e.to_string()))
     }
 
@@ -25,6 +30,8 @@ impl StateMachine for Replicated {
     }
 
     fn restore(cluster: &str, bytes: &[u8]) -> Result<Self, ApplyError> {
+        let format = Snapshot::decode(bytes).map_or(0, |snapshot| snapshot.format);
+        readable("the snapshot", format, SNAPSHOT_FORMAT)?;
         State::from_snapshot(cluster, bytes).map(Replicated).map_err(|e| ApplyError(e.to_string()))
     }
 
@@ -35,4 +42,18 @@ impl StateMachine for Replicated {
     fn is_removed(&self, replica: u64) -> bool {
         self.0.removed_replicas.contains(&replica)
     }
+
+    fn log_format(&self) -> u32 {
+        self.0.log_format
+    }
+
+    fn reads() -> u32 {
+        own_entry_format(ENTRY_FORMAT)
+    }
+}
+
+/// The core would refuse it too, but does not know which release to start instead.
+fn readable(what: &str, format: u32, known: u32) -> Result<(), ApplyError> {
+    let reads = own_entry_format(known);
+    if format > reads { Err(ApplyError(unreadable(what, format, reads))) } else { Ok(()) }
 }

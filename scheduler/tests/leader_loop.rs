@@ -88,7 +88,8 @@ fn hello(worker: u64) -> Hello {
         ..Device::default()
     };
     Hello {
-        protocol_version: raftwerk_proto::PROTOCOL_VERSION,
+        protocol_version: raftwerk_proto::OLDEST_PROTOCOL_VERSION,
+        versions: raftwerk_proto::own_versions(0),
         incarnation: worker,
         name: format!("w{worker}"),
         data_address: format!("w{worker}:1"),
@@ -162,7 +163,7 @@ fn reports(report: Report) -> Up {
 #[test]
 fn a_worker_of_another_protocol_version_is_refused_with_both_numbers() {
     let mut host = Host::new();
-    let old = Hello { protocol_version: 99, ..hello(7) };
+    let old = Hello { protocol_version: 99, versions: None, ..hello(7) };
     let effects = host.input(Input::WorkerConnected { conn: ConnId(1), worker: WorkerId(7), hello: old });
     let Some((1, Down::Refused(refused))) = sent(&effects).next() else { panic!("{effects:?}") };
     assert!(refused.reason.contains("99") && refused.reason.contains(&raftwerk_proto::PROTOCOL_VERSION.to_string()), "{}", refused.reason);
@@ -885,4 +886,65 @@ fn workers_that_do_not_answer_are_no_reason_to_refuse_an_input_for_good() {
         }
     }
     panic!("the submit was not answered");
+}
+
+/// A former release is among the replicas until the leader is told otherwise.
+fn half_upgraded() -> Host {
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).writing(2);
+    host
+}
+
+#[test]
+fn nothing_newer_than_every_replica_reads_is_written_and_then_the_log_says_so() {
+    let mut host = half_upgraded();
+    host.connect(1, 7);
+    host.submit(1, numbers(4));
+    assert_eq!(host.proposed.as_ref().map(|body| body.format), Some(2));
+    host.commit();
+    let refused = host.input(Input::Drain { request: RequestId(2), worker: WorkerId(7) });
+    let [Answer::Precondition(why)] = &answers(&refused)[..] else { panic!("{refused:?}") };
+    assert!(why.contains("every replica runs this release"), "{why}");
+    host.wait(1_000);
+    assert_eq!(host.state.log_format, 2);
+
+    host.input(Input::Format(3));
+    assert_eq!(host.proposed.as_ref().map(|body| (body.format, body.commands.len())), Some((3, 0)), "although there is nothing to say");
+    host.commit();
+    assert_eq!(host.state.log_format, 3);
+    assert!(host.proposed.is_none(), "once is enough");
+    host.input(Input::Drain { request: RequestId(3), worker: WorkerId(7) });
+    assert_eq!(answers(&host.commit()), [Answer::Released]);
+    let unknown = host.input(Input::Drain { request: RequestId(4), worker: WorkerId(99) });
+    assert!(matches!(&answers(&unknown)[..], [Answer::NotFound(_)]));
+}
+
+#[test]
+fn the_next_leader_goes_by_the_log_whoever_it_has_heard_of() {
+    let mut host = half_upgraded();
+    host.input(Input::Format(3));
+    host.commit();
+    host.leader = Leader::new(TIMING, &host.state, host.now).writing(2);
+    host.connect(1, 7);
+    assert_eq!(host.state.log_format, 3);
+    host.input(Input::Drain { request: RequestId(1), worker: WorkerId(7) });
+    assert_eq!(answers(&host.commit()), [Answer::Released]);
+}
+
+#[test]
+fn workers_are_told_where_the_schedulers_are_and_again_when_that_changes() {
+    let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let acks = |effects: &[Effect]| -> Vec<Vec<String>> {
+        sent(effects).filter_map(|(_, m)| if let Down::HeartbeatAck(ack) = m { Some(ack.schedulers.clone()) } else { None }).collect()
+    };
+    let beat = || Up::Heartbeat(Heartbeat::default());
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).with_schedulers(list("a:1 b:1"));
+    assert_eq!(welcome(&host.connect(1, 7)).expect("a welcome").schedulers, ["a:1", "b:1"]);
+    assert_eq!(acks(&host.up(1, beat())), [Vec::<String>::new()], "it knows them");
+    host.input(Input::Schedulers(list("b:1 c:1")));
+    assert_eq!(acks(&host.up(1, beat())), [list("b:1 c:1")]);
+    assert_eq!(acks(&host.up(1, beat())), [Vec::<String>::new()]);
+    host.input(Input::Schedulers(list("b:1 c:1")));
+    assert_eq!(acks(&host.up(1, beat())), [Vec::<String>::new()], "nothing has changed");
 }

@@ -30,6 +30,8 @@ pub struct Launch {
     /// A program with arguments that then becomes `raftwerk`, as `nsenter` does.
     pub through: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// Another program than this build's.
+    pub program: Option<PathBuf>,
 }
 
 /// A child process that dies with this value.
@@ -45,15 +47,10 @@ pub struct Process {
 
 impl Process {
     /// Starts `raftwerk` with these arguments and waits for its ready line.
-    fn start(name: &str, args: &[String], home: &Path) -> Process {
-        Process::launch(name, args, home, &Launch::default())
-    }
-
-    /// The same, in some other way.
     pub fn launch(name: &str, args: &[String], home: &Path, launch: &Launch) -> Process {
         let log = home.join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let own = program();
+        let own = launch.program.clone().unwrap_or_else(program);
         let mut words = launch.through.iter().map(std::ffi::OsStr::new).chain([own.as_os_str()]);
         let mut child = Command::new(words.next().unwrap_or_default())
             .args(words)
@@ -178,24 +175,33 @@ impl Cluster {
     }
 
     pub fn add_scheduler(&mut self, n: usize) {
+        self.launch_scheduler(n, &Launch::default());
+    }
+
+    pub fn launch_scheduler(&mut self, n: usize, launch: &Launch) {
         let name = format!("scheduler-{n}");
         let mut args: Vec<String> = ["scheduler", "start", "--listen", "127.0.0.1:0", "--name", &name].map(String::from).to_vec();
         args.extend(["--data-dir".into(), self.path(&name).display().to_string()]);
         match self.addresses.first() {
             None => args.push("--bootstrap".into()),
-            Some(first) => args.extend(["--join".into(), first.clone(), "--token-file".into(), self.token_file()]),
+            Some(_) => args.extend(["--join".into(), self.addresses.join(","), "--token-file".into(), self.token_file()]),
         }
-        let process = Process::start(&name, &args, self.home.path());
+        let process = Process::launch(&name, &args, self.home.path(), launch);
         self.addresses.push(process.ready["address"].as_str().expect("an address").to_string());
         self.schedulers.push(process);
     }
 
     pub fn add_worker(&mut self, n: usize, flags: &[&str]) {
+        let launch = self.worker_launch.clone();
+        self.launch_worker(n, flags, &launch);
+    }
+
+    pub fn launch_worker(&mut self, n: usize, flags: &[&str], launch: &Launch) {
         let name = format!("worker-{n}");
         let mut args: Vec<String> = ["worker", "start", "--name", &name, "--join", &self.addresses.join(",")].map(String::from).to_vec();
         args.extend(["--token-file".into(), self.token_file(), "--data-dir".into(), self.path(&name).display().to_string()]);
         args.extend(flags.iter().map(|f| f.to_string()));
-        self.workers.push(Process::launch(&name, &args, self.home.path(), &self.worker_launch));
+        self.workers.push(Process::launch(&name, &args, self.home.path(), launch));
     }
 
     /// Starts a stopped or killed process again with the same data directory.
@@ -204,6 +210,14 @@ impl Cluster {
         let _ = process.child.wait();
         let (name, args, launch) = (process.name.clone(), process.args.clone(), process.launch.clone());
         *process = Process::launch(&name, &args, home, &launch);
+    }
+
+    /// Ends a process in order, and starts another one on its data directory in another way.
+    pub fn replace(process: &mut Process, home: &Path, launch: &Launch) {
+        process.signal("TERM");
+        assert_eq!(process.wait(), Some(0), "{}", process.log());
+        process.launch = launch.clone();
+        Cluster::restart(process, home);
     }
 
     pub fn restart_scheduler(&mut self, index: usize) {

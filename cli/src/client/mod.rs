@@ -4,6 +4,7 @@
 
 mod call_error;
 mod follow;
+mod learn;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,8 @@ pub struct Cluster {
     preferred: usize,
     channels: BTreeMap<String, Channel>,
     patience: Duration,
+    /// The context that the addresses come from.
+    source: Option<learn::Source>,
 }
 
 /// How long the answer to a call may take.
@@ -87,7 +90,7 @@ enum Attempt<T> {
 
 impl Cluster {
     pub fn new(addresses: Vec<String>, identity: Identity, patience: Duration) -> Self {
-        Self { identity, addresses, preferred: 0, channels: BTreeMap::new(), patience }
+        Self { identity, addresses, preferred: 0, channels: BTreeMap::new(), patience, source: None }
     }
 
     pub async fn submit(&mut self, spec: JobSpec, idempotency_key: String) -> Result<SubmitReply, CallError> {
@@ -141,6 +144,11 @@ impl Cluster {
     pub async fn release_worker(&mut self, worker: u64) -> Result<(), CallError> {
         let release = |mut client: Client, request| async move { client.release_worker(request).await };
         self.call(ReleaseWorkerRequest { worker }, release).await.map(|_| ())
+    }
+
+    pub async fn drain_worker(&mut self, worker: u64) -> Result<(), CallError> {
+        let drain = |mut client: Client, request| async move { client.drain_worker(request).await };
+        self.call(DrainWorkerRequest { worker }, drain).await.map(|_| ())
     }
 
     pub async fn remove_replica(&mut self, replica: u64) -> Result<(), CallError> {
@@ -206,6 +214,8 @@ impl Cluster {
         let mut pause = PAUSE.0;
         let mut connecting = if self.addresses.len() > 1 { CONNECTING.0 } else { patience };
         let mut tried: BTreeMap<String, String> = BTreeMap::new();
+        // An address that is known gave no answer, or one that is not leads: the list may be out of date.
+        let (known, mut failed) = (self.addresses.len(), false);
         loop {
             let (mut hope, mut hopeless) = (false, None);
             // One round: the preferred replica, then the others. A redirect may lengthen the round by the address it adds.
@@ -226,7 +236,12 @@ impl Cluster {
                 let limits = Limits { connecting: connecting.min(left), answering, watched: work == Work::Long };
                 let began = Instant::now();
                 match self.attempt(&address, limits, request.clone(), &method).await {
-                    Attempt::Answer(answer) => return Ok(answer),
+                    Attempt::Answer(answer) => {
+                        if failed || self.addresses.len() > known {
+                            self.learn(&address).await;
+                        }
+                        return Ok(answer);
+                    }
                     Attempt::Refusal(status) => return Err(CallError::Refused(Box::new(status))),
                     Attempt::Redirected => {
                         tried.insert(address, "is not the leader".to_owned());
@@ -242,6 +257,7 @@ impl Cluster {
                             tried.insert(address, reason);
                         }
                         hope = true;
+                        failed = true;
                     }
                     Attempt::Hopeless(reason, exit) => {
                         tried.insert(address, reason);

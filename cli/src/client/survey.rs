@@ -28,6 +28,9 @@ impl Cluster {
     /// Asks every replica of the cluster at once.
     pub async fn survey(&mut self) -> Result<Survey, CallError> {
         let first = self.view().await?;
+        // The address that answered is still the preferred one.
+        let asked = self.current().to_owned();
+        self.adopt(&asked, &first);
         let mut answers = BTreeMap::from([(first.answered_by, Ok(first.clone()))]);
         let mut view = first;
         // The first to answer may have slept through a change of the membership; whoever knows better names the others.

@@ -138,6 +138,9 @@ impl Client for Replica {
     async fn release_worker(&self, _: Request<ReleaseWorkerRequest>) -> Result<Response<ReleaseWorkerReply>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn drain_worker(&self, _: Request<DrainWorkerRequest>) -> Result<Response<DrainWorkerReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
 
     async fn remove_replica(&self, _: Request<RemoveReplicaRequest>) -> Result<Response<RemoveReplicaReply>, Status> {
         Err(Status::unimplemented(""))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use raftwerk_scheduler::leader::Limits;
 use raftwerk_scheduler::raft::{OpenError, StoreError};
-use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode};
+use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode, is_about_versions};
 
 use super::join::TokenFlags;
 use super::{ready, signals};
@@ -109,7 +109,10 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     }
     ready::scheduler(console, &name, running.replica(), running.cluster(), running.address());
     let outcome = tokio::select! {
-        ended = running.wait() => ended.map_err(|message| Failure::say(Exit::Internal, format!("scheduler {name} stopped: {message}"))),
+        ended = running.wait() => ended.map_err(|message| {
+            let exit = if is_about_versions(&message) { Exit::Refused } else { Exit::Internal };
+            Failure::say(exit, format!("scheduler {name} stopped: {message}"))
+        }),
         signal = &mut stop => {
             console.note(format!("{signal}: scheduler {name} stops"));
             Ok(())
@@ -170,6 +173,7 @@ fn exit_of(error: &StartError) -> Exit {
         StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
         StartError::LogLost { .. } | StartError::NotEmpty { .. } | StartError::Backup { .. } => Exit::BadUsage,
         StartError::Join(_) | StartError::Removed(_) => Exit::Refused,
+        StartError::Raft(OpenError::Recover(text)) if is_about_versions(text) => Exit::Refused,
         StartError::Unreachable(_) => Exit::ContactLost,
         _ => Exit::Internal,
     }

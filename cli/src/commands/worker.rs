@@ -1,4 +1,4 @@
-//! `raftwerk worker start | list | show | release`.
+//! `raftwerk worker start | list | show | drain | release`.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,12 @@ pub enum Worker {
     List(Target),
     /// Show a worker: devices, limits, load, memory
     Show(Which),
-    /// End the quarantine of a worker and of its devices
+    /// Give a worker no new work: what it holds it finishes
+    ///
+    /// Lasts until `worker release`, or until the worker's process starts anew. Drain a worker and wait until it holds no leases, and nothing has
+    /// to run twice when it stops.
+    Drain(Which),
+    /// End the quarantine of a worker and of its devices, or its drain
     Release(Which),
 }
 
@@ -174,6 +179,7 @@ pub async fn worker(console: &Console, command: Worker) -> Outcome {
             }
             Ok(())
         }
+        Worker::Drain(which) => drain(console, which).await,
         Worker::Release(which) => release(console, which).await,
         Worker::Show(Which { worker, target }) => {
             let workers = target.cluster()?.workers().await?;
@@ -188,15 +194,30 @@ pub async fn worker(console: &Console, command: Worker) -> Outcome {
     }
 }
 
+async fn drain(console: &Console, Which { worker, target }: Which) -> Outcome {
+    let mut cluster = target.cluster()?;
+    let workers = cluster.workers().await?;
+    let view = pick(&workers, &worker)?;
+    cluster.drain_worker(view.worker).await?;
+    if console.is_json() {
+        console.json(json!({"worker": view.worker, "drained": true}));
+    } else {
+        let leases: u64 = view.device_loads.iter().map(|load| load.leases).sum();
+        console.note(format!("worker {} ({}) gets no new work; it holds {leases} leases", view.worker, view.name));
+    }
+    Ok(())
+}
+
 async fn release(console: &Console, Which { worker, target }: Which) -> Outcome {
     let mut cluster = target.cluster()?;
     let workers = cluster.workers().await?;
     let view = pick(&workers, &worker)?;
     cluster.release_worker(view.worker).await?;
+    let held_back = view.drained || !view.quarantines.is_empty();
     if console.is_json() {
-        console.json(json!({"worker": view.worker, "released": !view.quarantines.is_empty()}));
-    } else if view.quarantines.is_empty() {
-        console.note(format!("worker {} ({}) was not in quarantine", view.worker, view.name));
+        console.json(json!({"worker": view.worker, "released": held_back}));
+    } else if !held_back {
+        console.note(format!("worker {} ({}) was not in quarantine and not drained", view.worker, view.name));
     } else {
         console.note(format!("worker {} ({}) gets work again", view.worker, view.name));
     }

@@ -22,6 +22,9 @@ pub fn print(console: &Console, survey: &Survey) {
         format_bytes(view.log_bytes_written)
     ));
     console.line(format!("state: {} (answered by replica {}, version {})", view.state_hash, view.answered_by, view.version));
+    if let Some(waits) = waits_for(survey) {
+        console.line(waits);
+    }
     console.line("");
     let mut table = Table::new(["replica", "name", "address", "role", ">matched", ">applied", "answers"]);
     for replica in &view.replicas {
@@ -41,6 +44,24 @@ pub fn print(console: &Console, survey: &Survey) {
         ]);
     }
     console.table(&table);
+}
+
+/// While a cluster is upgraded: which replicas the log waits for with its new format.
+fn waits_for(survey: &Survey) -> Option<String> {
+    let newest = reads(survey).filter_map(|(_, reads)| reads).max()?;
+    let written = survey.view.log_format;
+    let behind: Vec<String> =
+        reads(survey).filter(|(_, reads)| reads.is_none_or(|reads| reads < newest)).map(|(id, _)| id.to_string()).collect();
+    (written != 0 && written < newest && !behind.is_empty())
+        .then(|| format!("log format {written}, not {newest} yet: replica {} has not said that it reads it", behind.join(" and ")))
+}
+
+/// What each replica reads, as far as it answers and says so.
+fn reads(survey: &Survey) -> impl Iterator<Item = (u64, Option<u32>)> + '_ {
+    survey.view.replicas.iter().map(|replica| {
+        let own = survey.answer(replica.replica).ok().and_then(|own| own.versions.as_ref());
+        (replica.replica, own.map(|versions| versions.entry_format))
+    })
 }
 
 fn leader(survey: &Survey) -> String {
@@ -81,13 +102,14 @@ pub fn to_json(survey: &Survey) -> Value {
         "term": view.term, "epoch": view.epoch, "last_log_index": view.last_log_index, "committed_index": view.committed_index,
         "applied_index": view.applied_index, "snapshot_index": view.snapshot_index, "purged_index": view.purged_index,
         "state_hash": view.state_hash, "answered_by": view.answered_by, "version": view.version,
-        "log_bytes_written": view.log_bytes_written,
+        "log_bytes_written": view.log_bytes_written, "log_format": view.log_format,
         "replicas": view.replicas.iter().map(|replica| {
             let own = survey.answer(replica.replica);
             json!({
                 "replica": replica.replica, "name": replica.name, "address": replica.address, "voter": replica.voter,
                 "leader": survey.leader() == Some(replica.replica), "matched_index": replica.matched_index,
                 "answers": own.is_ok(), "error": own.err(),
+                "protocol": own.ok().and_then(|own| own.versions.as_ref()).map(|versions| versions.protocol),
                 "applied_index": own.ok().map(|own| own.applied_index), "state_hash": own.ok().map(|own| &own.state_hash),
             })
         }).collect::<Vec<_>>(),

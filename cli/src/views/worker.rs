@@ -64,7 +64,8 @@ pub fn list(workers: &[WorkerView]) -> Table {
 /// What of it gets no work, and how much longer.
 fn quarantine(view: &WorkerView) -> String {
     let one = |q: &Quarantine| format!("{} for {}", place(q), format_duration(Duration::from_millis(q.ends_in_ms)));
-    view.quarantines.iter().map(one).collect::<Vec<_>>().join(", ")
+    let drained = view.drained.then(|| "drained".to_owned());
+    drained.into_iter().chain(view.quarantines.iter().map(one)).collect::<Vec<_>>().join(", ")
 }
 
 fn place(quarantine: &Quarantine) -> String {
@@ -73,6 +74,11 @@ fn place(quarantine: &Quarantine) -> String {
 
 pub fn print(console: &Console, view: &WorkerView) {
     console.table(&list(std::slice::from_ref(view)));
+    if view.drained {
+        console.line("");
+        console
+            .line(format!("drained: gets no new work until `raftwerk worker release {}`, or until its process starts anew", view.worker));
+    }
     for quarantine in &view.quarantines {
         let time = format_duration(Duration::from_millis(quarantine.ends_in_ms));
         let text = format!("{} gets no work for {time}; its last failure: {}", place(quarantine), quarantine.reason);
@@ -118,7 +124,7 @@ pub fn to_json(view: &WorkerView) -> Value {
     let load = |load: &DeviceLoad| json!({"device": load.device, "leases": load.leases, "tasks": load.tasks, "held": load.held.as_ref().map(devices::capacity_json)});
     json!({
         "worker": view.worker, "name": view.name, "address": view.address, "liveness": view.liveness, "last_heard_ms": heard_ms(view),
-        "build": view.build,
+        "build": view.build, "protocol": (view.protocol != 0).then_some(view.protocol), "drained": view.drained,
         "quarantines": view.quarantines.iter().map(|q| json!({
             "device": if q.whole_worker { Value::Null } else { q.device.into() }, "ends_in_ms": q.ends_in_ms, "reason": q.reason, "times": q.times,
         })).collect::<Vec<_>>(),

@@ -69,7 +69,7 @@ impl Slot {
     fn open(view: &View<'_>, worker: WorkerId, device: u32) -> Option<Self> {
         let session = *view.present.get(&worker).filter(|_| !view.suspects.contains(&worker))?;
         let record = view.state.workers.get(&worker).filter(|w| w.session == session)?;
-        let found = record.device(device).filter(|_| !record.is_quarantined(device, view.now))?;
+        let found = record.device(device).filter(|_| record.takes_work(device, view.now))?;
         let parallelism = u64::from(found.parallelism.max(1));
         let mut queued_ns = 0u64;
         for (&(_, _, job, stage), &tasks) in

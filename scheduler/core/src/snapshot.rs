@@ -1,6 +1,6 @@
 //! The state as versioned protobuf, and back. What is derived is not stored.
 
-use crate::apply::ApplyError;
+use crate::apply::{ApplyError, UNMARKED_FORMAT};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
@@ -18,7 +18,7 @@ use std::fmt::Write;
 
 /// Newest format that this code reads and writes. A state that format 1 can say is written in format 1, so that a log of format 1 gives
 /// the same bytes, and the same state hash, with every build.
-pub const SNAPSHOT_FORMAT: u32 = 2;
+pub const SNAPSHOT_FORMAT: u32 = 3;
 /// Charges of tasks one by one, as format 1 has them, in runs up to this length.
 const SINGLE_CHARGES: u64 = 64;
 
@@ -53,8 +53,12 @@ impl State {
                 })
                 .collect(),
             removed_replicas: self.removed_replicas.iter().copied().collect(),
+            log_format: if self.log_format > UNMARKED_FORMAT { self.log_format } else { 0 },
         };
-        if needs_format_2(&snapshot) {
+        if snapshot.log_format != 0 {
+            // Nothing of format 3 is in a state whose log has none of it.
+            snapshot.format = 3;
+        } else if needs_format_2(&snapshot) {
             snapshot.format = 2;
         }
         snapshot.encode_to_vec()
@@ -76,6 +80,7 @@ impl State {
         state.now = Timestamp(snapshot.now_ms);
         state.next_job = snapshot.next_job;
         state.next_id = snapshot.next_id;
+        state.log_format = snapshot.log_format.max(UNMARKED_FORMAT);
         for record in snapshot.jobs {
             let job = job_from(record).ok_or_else(|| damaged("a job record does not fit together"))?;
             state.jobs.insert(job.id, job);
@@ -163,12 +168,14 @@ fn worker_record(id: WorkerId, worker: &Worker) -> wire::WorkerRecord {
             .iter()
             .map(|(device, s)| wire::DeviceStanding { device: *device, standing: Some(standing_record(s)) })
             .collect(),
+        drained: worker.drained,
     }
 }
 
 fn worker_from(record: wire::WorkerRecord) -> Option<(WorkerId, Worker)> {
     let mut worker = Worker::new(Session(record.session), record.hello?);
     worker.lost = record.lost;
+    worker.drained = record.drained;
     worker.standing = record.standing.map(standing_from).unwrap_or_default();
     for device in record.devices {
         worker.device_standing.insert(device.device, device.standing.map(standing_from).unwrap_or_default());

@@ -1,5 +1,6 @@
 //! What every replica holds.
 
+use crate::apply::UNMARKED_FORMAT;
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -31,6 +32,9 @@ pub struct State {
     pub idempotency: BTreeMap<IdempotencyKey, Submission>,
     /// Replicas that were taken out. Their ids are never let in again.
     pub removed_replicas: BTreeSet<u64>,
+    /// Newest format among the entries so far, [`UNMARKED_FORMAT`](crate::apply::UNMARKED_FORMAT) at the least. A replica that reads less than
+    /// this has no place in the cluster any more.
+    pub log_format: u32,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -39,6 +43,8 @@ pub struct State {
     pub(crate) stage_uses: StageUses,
     /// Derived: jobs that have not ended.
     pub(crate) active: BTreeSet<JobId>,
+    /// Derived: live leases by worker. Thousands of workers that come back at once are each asked about theirs.
+    pub(crate) holders: BTreeSet<(WorkerId, LeaseId)>,
 }
 
 impl State {
@@ -53,13 +59,22 @@ impl State {
             leases: BTreeMap::new(),
             idempotency: BTreeMap::new(),
             removed_replicas: BTreeSet::new(),
+            log_format: UNMARKED_FORMAT,
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,
             uses: DeviceUses::new(),
             stage_uses: StageUses::new(),
             active: BTreeSet::new(),
+            holders: BTreeSet::new(),
         }
+    }
+
+    /// Live leases of a worker, oldest first.
+    pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = (LeaseId, &Lease)> + '_ {
+        let first = LeaseId { epoch: 0, index: 0, position: 0 };
+        let own = self.holders.range((worker, first)..).take_while(move |(holder, _)| *holder == worker);
+        own.filter_map(move |(_, id)| self.leases.get(id).filter(|lease| lease.worker == worker).map(|lease| (*id, lease)))
     }
 
     pub fn uses(&self) -> &DeviceUses {
@@ -88,6 +103,7 @@ impl State {
     pub(crate) fn derive(&mut self) {
         self.uses.clear();
         self.stage_uses.clear();
+        self.holders.clear();
         let leases = std::mem::take(&mut self.leases);
         for (id, lease) in leases {
             self.insert_lease(id, lease);
@@ -99,12 +115,14 @@ impl State {
         let tasks = self.stage_uses.entry((lease.worker, lease.device, lease.job, lease.stage)).or_default();
         *tasks = tasks.saturating_add(lease.tasks.count());
         self.uses.entry((lease.worker, lease.device)).or_default().add(lease.tasks.count(), &lease.amount);
+        self.holders.insert((lease.worker, id));
         self.leases.insert(id, lease);
     }
 
     /// Ends a lease: tasks that it alone still holds are ready again.
     pub(crate) fn remove_lease(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
+        self.holders.remove(&(lease.worker, id));
         if let Some(used) = self.uses.get_mut(&(lease.worker, lease.device)) {
             used.remove(lease.tasks.count(), &lease.amount);
             if used.leases == 0 {

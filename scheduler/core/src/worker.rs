@@ -15,11 +15,18 @@ pub struct Worker {
     pub standing: Standing,
     /// Of devices that something is held against, by index.
     pub device_standing: BTreeMap<u32, Standing>,
+    /// Gets nothing new, because an operator said so.
+    pub drained: bool,
 }
 
 impl Worker {
     pub fn new(session: Session, hello: Hello) -> Worker {
-        Worker { session, hello, lost: false, standing: Standing::default(), device_standing: BTreeMap::new() }
+        Worker { session, hello, lost: false, standing: Standing::default(), device_standing: BTreeMap::new(), drained: false }
+    }
+
+    /// Whether the device may be given new leases.
+    pub fn takes_work(&self, device: u32, now: Timestamp) -> bool {
+        !self.drained && !self.is_quarantined(device, now)
     }
 
     /// Whether the device, or the whole worker, is in quarantine.

@@ -88,6 +88,7 @@ fn history_2() -> Replica {
 /// Commands and fields that came with format 2: places of shuffle data, and parts lost after the decision.
 fn history_of_lost_data() -> Replica {
     let mut r = Replica::new();
+    r.format = 2;
     for worker in [7, 8, 9] {
         r.register(worker, vec![device(0, "cpu", 1)]);
     }
@@ -150,6 +151,25 @@ fn history_of_copies_made_again() -> Replica {
     r
 }
 
+/// What format 3 brought: a log that says so, in the middle of it, and drained workers.
+fn history_3() -> Replica {
+    let mut r = Replica::new();
+    r.format = 2;
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let job = r.submit(map_only(40));
+    r.grant(job, 0, 0, 4, 7).unwrap();
+    r.apply(Command::DrainWorker(DrainWorker { worker: 8 })); // not under this format
+    r.format = 3;
+    r.apply_all(Vec::new());
+    r.apply(Command::DrainWorker(DrainWorker { worker: 7 }));
+    r.apply(Command::DrainWorker(DrainWorker { worker: 9 }));
+    r.plan_and_grant();
+    r.apply(Command::EndQuarantine(EndQuarantine { worker: 9 }));
+    r
+}
+
 #[test]
 fn the_log_with_copies_made_again_gives_its_snapshot() {
     replays("log-v2-copies-again.bin", "snapshot-v2-copies-again.bin", 2, history_of_copies_made_again);
@@ -158,6 +178,11 @@ fn the_log_with_copies_made_again_gives_its_snapshot() {
 #[test]
 fn the_log_with_kept_results_gives_its_snapshot() {
     replays("log-v2-kept-results.bin", "snapshot-v2-kept-results.bin", 2, history_of_kept_results);
+}
+
+#[test]
+fn the_log_of_format_3_gives_the_snapshot_of_format_3() {
+    replays("log-v3.bin", "snapshot-v3.bin", 3, history_3);
 }
 
 #[test]

@@ -177,12 +177,13 @@ fn command() -> impl Strategy<Value = Option<Command>> {
             Some(Command::RemakeParts(RemakeParts { job, parts: parts.collect() }))
         }),
         1 => number().prop_map(|worker| Some(Command::EndQuarantine(EndQuarantine { worker }))),
+        1 => number().prop_map(|worker| Some(Command::DrainWorker(DrainWorker { worker }))),
         1 => Just(None),
     ]
 }
 
 fn entry() -> impl Strategy<Value = EntryBody> {
-    let format = prop_oneof![6 => Just(2u32), 2 => Just(1u32), 1 => any::<u32>()];
+    let format = prop_oneof![4 => Just(3u32), 3 => Just(2u32), 1 => Just(1u32), 1 => any::<u32>()];
     (format, number(), prop::collection::vec(command(), 0..4)).prop_map(|(format, at_ms, commands)| EntryBody {
         format,
         at_ms,

@@ -73,6 +73,7 @@ enum Roll {
     },
     FailJob(u64),
     EndQuarantine(u64),
+    Drain(u64),
     Pause(u64),
     Suspect(u64),
 }
@@ -110,7 +111,8 @@ fn roll() -> impl Strategy<Value = Roll> {
         2 => (1u64..5, prop::bool::weighted(0.3)).prop_map(|(worker, stale)| Roll::Lose { worker, stale }),
         8 => (0u64..6, prop::bool::weighted(0.2)).prop_map(|(job, fails)| Roll::FinishPublish { job, fails }),
         1 => (0u64..6).prop_map(Roll::FailJob),
-        1 => (1u64..6).prop_map(Roll::EndQuarantine),
+        2 => (1u64..6).prop_map(Roll::EndQuarantine),
+        1 => (1u64..6).prop_map(Roll::Drain),
         20 => prop_oneof![3 => 0u64..1_500, 1 => 0u64..40_000].prop_map(Roll::Pause),
         5 => (0u64..5).prop_map(Roll::Suspect),
     ]
@@ -149,6 +151,7 @@ impl Bench {
             Roll::FailJob(job) => Do::FailJob { job },
             Roll::FinishPublish { job, fails } => Do::FinishPublish { job, fails },
             Roll::EndQuarantine(worker) => Do::EndQuarantine { worker },
+            Roll::Drain(worker) => Do::Drain { worker },
             Roll::Lose { worker, stale } => Do::Lose { worker, session: self.session(worker).saturating_sub(u64::from(stale)) },
             Roll::End(nth) => Do::End(self.live(nth).into_iter().map(|(id, _)| id).collect()),
             Roll::Pause(ms) => {
@@ -236,6 +239,7 @@ impl Bench {
             }
             Do::FailJob { job } => Command::FailJob(FailJob { job: *job, cause: "asked to".into() }),
             Do::EndQuarantine { worker } => Command::EndQuarantine(EndQuarantine { worker: *worker }),
+            Do::Drain { worker } => Command::DrainWorker(DrainWorker { worker: *worker }),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::{ConnId, RequestId};
 use prost::Message;
-use raftwerk_core::apply::ENTRY_FORMAT;
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::{self as wire, EntryBody, JobSpec, command::Command};
 use std::collections::VecDeque;
@@ -88,15 +87,15 @@ impl Batch {
         self.next.push((command, waiter));
     }
 
-    /// The entry, if there is anything to say.
-    pub(super) fn launch(&mut self, wall: u64) -> Option<EntryBody> {
-        if self.next.is_empty() {
+    /// The entry, if there is anything to say; an empty one says its format.
+    pub(super) fn launch(&mut self, wall: u64, format: u32, empty_too: bool) -> Option<EntryBody> {
+        if self.next.is_empty() && !empty_too {
             return None;
         }
         let (commands, waiters): (Vec<_>, Vec<_>) =
             self.next.drain(..).map(|(command, waiter)| (wire::Command { command: Some(command) }, waiter)).unzip();
         self.flying = Some(waiters);
-        Some(EntryBody { format: ENTRY_FORMAT, at_ms: wall, commands })
+        Some(EntryBody { format, at_ms: wall, commands })
     }
 
     pub(super) fn landed(&mut self) -> Vec<Waiter> {

@@ -7,6 +7,7 @@
 mod batch;
 mod copies;
 mod dispatch;
+mod format;
 mod keeping;
 mod logs;
 mod publish;
@@ -74,6 +75,15 @@ pub enum Input {
         kind: String,
         name: String,
     },
+    /// Gives a worker nothing new until it is released.
+    Drain {
+        request: RequestId,
+        worker: WorkerId,
+    },
+    /// Every replica of the cluster reads entries up to this format.
+    Format(u32),
+    /// Addresses of all replicas, when they have changed.
+    Schedulers(Vec<String>),
     /// A replica that is out of the membership already.
     RemoveReplica {
         request: RequestId,
@@ -163,6 +173,7 @@ pub struct Leader {
     keeping: keeping::Keeping,
     recopy: recopy::Recopy,
     waiting_for_room: room::WaitingForRoom,
+    format: format::Format,
     /// Something changed since the last planning round.
     replan: bool,
     clock: Clock,
@@ -214,6 +225,7 @@ impl Leader {
             keeping: keeping::Keeping::default(),
             recopy: recopy::Recopy::default(),
             waiting_for_room: room::WaitingForRoom::default(),
+            format: format::Format::default(),
             replan: true,
             clock: Clock { applied: state.now, seen_at: now, now },
         }
@@ -221,6 +233,17 @@ impl Leader {
 
     pub fn with_limits(self, limits: Limits) -> Leader {
         Leader { limits, ..self }
+    }
+
+    /// Writes entries of this format at the most, unless the log has newer ones, until told by [`Input::Format`]. Without this, the newest.
+    pub fn writing(self, format: u32) -> Leader {
+        Leader { format: format::Format::up_to(format), ..self }
+    }
+
+    /// Tells workers these addresses.
+    pub fn with_schedulers(mut self, addresses: Vec<String>) -> Leader {
+        self.sessions.schedulers.set(addresses);
+        self
     }
 
     /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.
@@ -251,6 +274,9 @@ impl Leader {
             Input::DropResult { request, job } => {
                 self.batch.push(Command::DropResult(raftwerk_proto::v1::DropResult { job: job.0 }), batch::Waiter::Drop(request));
             }
+            Input::Drain { request, worker } => self.on_drain(state, request, worker, &mut effects),
+            Input::Format(format) => self.format.raise(format),
+            Input::Schedulers(addresses) => self.sessions.schedulers.set(addresses),
             Input::RemoveReplica { request, replica } => {
                 let command = raftwerk_proto::v1::RemoveReplica { replica };
                 self.batch.push(Command::RemoveReplica(command), batch::Waiter::Release(request));
@@ -277,9 +303,13 @@ impl Leader {
         self.batch.take();
         if self.replan || self.batch.has_submissions() {
             self.replan = false;
-            self.place(state, Timestamp(stamp));
+            // A look at ten thousand workers takes milliseconds; without a job there is nothing to look for.
+            if state.active_count() > 0 || self.batch.has_submissions() {
+                self.place(state, Timestamp(stamp));
+            }
         }
-        self.batch.launch(stamp)
+        let (format, announce) = self.format.of_next_entry(state);
+        self.batch.launch(stamp, format, announce)
     }
 
     fn on_applied(&mut self, now: u64, state: &State, applied: &Applied, effects: &mut Vec<Effect>) {

@@ -2,11 +2,13 @@
 
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
+use raftwerk_core::apply::ENTRY_FORMAT;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{JobId, Lease, LeaseId, Session, State, WorkerId, kept};
 use raftwerk_liveness::Detector;
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, Hello, Load, command::Command, scheduler_message as down, worker_message as up};
+use raftwerk_proto::{Window, own_versions};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ended jobs that a connecting worker is told to forget.
@@ -22,11 +24,15 @@ pub(super) struct WorkerConn {
     since: u64,
     pub(super) detector: Detector,
     pub(super) load: Option<Load>,
+    /// Newest version of the protocol that it speaks.
+    pub(super) protocol: u32,
     /// Stages whose `StageInfo` this session has.
     pub(super) known_stages: BTreeSet<(JobId, u32)>,
     held: Vec<LeaseId>,
     /// Jobs of which it may keep parts.
     kept_jobs: Vec<JobId>,
+    /// Which list of schedulers it has been told.
+    told: u64,
 }
 
 pub(super) struct Sessions {
@@ -36,12 +42,35 @@ pub(super) struct Sessions {
     pub(super) lost_at: BTreeMap<WorkerId, u64>,
     /// When this leadership began.
     begun: u64,
+    pub(super) schedulers: Schedulers,
+}
+
+/// Where the replicas are, for workers that will have to find them again.
+#[derive(Default)]
+pub(super) struct Schedulers {
+    addresses: Vec<String>,
+    /// Counts the changes.
+    version: u64,
+}
+
+impl Schedulers {
+    pub(super) fn set(&mut self, addresses: Vec<String>) {
+        if addresses != self.addresses {
+            self.addresses = addresses;
+            self.version += 1;
+        }
+    }
+
+    /// What somebody has to be told who was told version `told`.
+    fn news(&self, told: &mut u64) -> Vec<String> {
+        if std::mem::replace(told, self.version) == self.version { Vec::new() } else { self.addresses.clone() }
+    }
 }
 
 impl Sessions {
     pub(super) fn new(state: &State, begun: u64, grace_ends: u64) -> Sessions {
         let lost_at = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, _)| (*id, grace_ends)).collect();
-        Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at, begun }
+        Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at, begun, schedulers: Schedulers::default() }
     }
 
     /// Workers that may be given leases: registered, and not suspect.
@@ -111,12 +140,10 @@ impl Leader {
         mut hello: Hello,
         effects: &mut Vec<Effect>,
     ) {
-        if hello.protocol_version != raftwerk_proto::PROTOCOL_VERSION {
-            let reason = format!(
-                "this cluster speaks protocol version {}, the worker speaks {}; install the same release on both",
-                raftwerk_proto::PROTOCOL_VERSION,
-                hello.protocol_version
-            );
+        let said = hello.versions.take();
+        let (own, theirs) = (Window::own(), Window::of(said.as_ref(), hello.protocol_version));
+        if own.shared(theirs).is_none() {
+            let reason = crate::versions::strangers("the worker", own, theirs);
             effects.push(Effect::Send { conn, message: down::Message::Refused(wire::Refused { reason }) });
             effects.push(Effect::Close { conn });
             return;
@@ -147,6 +174,8 @@ impl Leader {
             known_stages: BTreeSet::new(),
             held,
             kept_jobs,
+            told: 0,
+            protocol: theirs.newest,
         };
         self.sessions.conns.insert(conn, entry);
         match session {
@@ -179,6 +208,8 @@ impl Leader {
             heartbeat_ms: self.timing.heartbeat_ms as u32,
             stop,
             cluster: state.cluster.clone(),
+            versions: own_versions(ENTRY_FORMAT),
+            schedulers: self.sessions.schedulers.news(&mut entry.told),
         });
         effects.push(Effect::Send { conn, message });
         let release = what_ended(state, &std::mem::take(&mut entry.kept_jobs));
@@ -186,12 +217,8 @@ impl Leader {
             effects.push(Effect::Send { conn, message: down::Message::Release(release) });
         }
         let worker = entry.worker;
-        let again: Vec<LeaseId> = state
-            .leases
-            .iter()
-            .filter(|(id, l)| l.worker == worker && l.session == session && !held.contains(id))
-            .map(|(id, _)| *id)
-            .collect();
+        let again: Vec<LeaseId> =
+            state.leases_of(worker).filter(|(id, l)| l.session == session && !held.contains(id)).map(|(id, _)| id).collect();
         self.dispatch(state, &again, effects);
         self.replan = true;
         self.keeping.workers_changed();
@@ -234,7 +261,10 @@ impl Leader {
                 if heartbeat.load.is_some() {
                     entry.load = heartbeat.load;
                 }
-                let message = down::Message::HeartbeatAck(wire::HeartbeatAck { sequence: heartbeat.sequence });
+                let message = down::Message::HeartbeatAck(wire::HeartbeatAck {
+                    sequence: heartbeat.sequence,
+                    schedulers: self.sessions.schedulers.news(&mut entry.told),
+                });
                 effects.push(Effect::Send { conn, message });
             }
             up::Message::Reports(reports) => {

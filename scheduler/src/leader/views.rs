@@ -47,6 +47,8 @@ impl Leader {
                 .collect(),
             build: record.hello.build.clone(),
             quarantines: self.quarantines(now, record),
+            drained: record.drained,
+            protocol: conn.map_or(0, |c| c.protocol),
         }
     }
 }

@@ -25,6 +25,7 @@ mod state_machine;
 mod status;
 mod store;
 mod types;
+mod versions;
 
 pub use config::RaftConfig;
 pub use leadership::{LeaderTenure, Leadership, LeadershipWatch};

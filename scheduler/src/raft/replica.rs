@@ -15,7 +15,8 @@ use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::type_config::alias::{MutexOf, WatchReceiverOf};
 use openraft::type_config::{AsyncRuntime, TypeConfigExt};
 use openraft::{ChangeMembers, Raft, ReadPolicy, ServerState};
-use raftwerk_proto::v1::raft_server::RaftServer;
+use raftwerk_proto::own_versions;
+use raftwerk_proto::v1::{Versions, raft_server::RaftServer};
 use raftwerk_transport::{Identity, MAX_MESSAGE_BYTES};
 
 use super::config::RaftConfig;
@@ -29,6 +30,7 @@ use super::state_machine::{Machine, StateMachine};
 use super::status::{Status, members};
 use super::store::{DataDir, LogStats, LogStore, Medium, SnapshotStore, StoreError};
 use super::types::{Node, Payload, Types};
+use super::versions::Peers;
 
 /// The largest payload of one entry. With the entries that may travel before it, it fits a message ([`MAX_MESSAGE_BYTES`]).
 pub const MAX_PAYLOAD_BYTES: usize = 4 << 20;
@@ -98,6 +100,7 @@ struct Inner<S: StateMachine, Rt: AsyncRuntime> {
     leadership_tokio: tokio::sync::watch::Receiver<Leadership>,
     /// One change of members at a time; openraft would refuse a second.
     joining: MutexOf<C<S, Rt>, ()>,
+    peers: Peers,
     dir: Mutex<Option<DataDir>>,
 }
 
@@ -117,7 +120,7 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
         let network = Network::new(id, identity);
         let (lines, removed) = (network.lines(), network.removed());
         let replica = Self::start(config, Storage { medium, snapshots, dir: Some(dir) }, network).await?;
-        tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), lines));
+        tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), lines, replica.0.fault.clone()));
         let fault = replica.0.fault.clone();
         tokio::spawn(async move { fault.raise(removed.wait().await) });
         Ok(replica)
@@ -173,7 +176,19 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
         drop(Rt::spawn(follow(raft.clone(), changes, changes_tokio)));
         let joining = C::<S, Rt>::mutex(());
         let dir = Mutex::new(storage.dir);
-        Ok(Replica(Arc::new(Inner { config, raft, state, log, stats, fault, leadership, leadership_tokio, joining, dir })))
+        Ok(Replica(Arc::new(Inner {
+            config,
+            raft,
+            state,
+            log,
+            stats,
+            fault,
+            leadership,
+            leadership_tokio,
+            joining,
+            peers: Peers::default(),
+            dir,
+        })))
     }
 
     pub fn id(&self) -> u64 {
@@ -191,6 +206,33 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
 
     pub fn leadership_watch(&self) -> LeadershipWatch<S, Rt> {
         LeadershipWatch(self.0.leadership.clone())
+    }
+
+    pub(super) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    /// The newest format of entries that every member reads, as each of them has said while it runs; `floor` when one has not. Whoever reads
+    /// less than the answer is kept out from now on.
+    pub fn agree_on_format(&self, floor: u32) -> u32 {
+        let own = self.id();
+        let others = self.metrics().membership_config.nodes().map(|(id, _)| *id).filter(|id| *id != own).collect();
+        self.0.peers.agree(S::reads(), &others, floor)
+    }
+
+    /// What this replica says of itself.
+    pub fn versions(&self) -> Option<Versions> {
+        own_versions(S::reads()).map(|own| Versions { log_format: self.needed_format(), ..own })
+    }
+
+    /// The format up to which a new member has to read.
+    pub fn needed_format(&self) -> u32 {
+        self.0.peers.needed(self.log_format())
+    }
+
+    /// Newest format among the entries applied so far.
+    pub fn log_format(&self) -> u32 {
+        self.0.state.read().unwrap_or_else(|e| e.into_inner()).log_format()
     }
 
     pub(super) fn handler(&self) -> Handler<S, Rt> {

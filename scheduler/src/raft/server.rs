@@ -13,6 +13,7 @@ use super::presence;
 use super::replica::{ProposeError, Replica};
 use super::state_machine::StateMachine;
 use super::types::Node;
+use crate::versions::cannot_read;
 
 pub struct RaftService<S: StateMachine>(pub(super) Replica<S, TokioRuntime>);
 
@@ -90,18 +91,21 @@ impl<S: StateMachine> Raft for RaftService<S> {
         if to != id {
             return Err(Refused::NotHere { to, here: id }.into());
         }
-        Ok(Response::new(Box::pin(presence::shown(self.0.leadership()))))
+        Ok(Response::new(Box::pin(presence::shown(self.0.leadership(), self.0.versions()))))
     }
 
     async fn add_replica(&self, request: Request<pb::AddReplicaRequest>) -> Result<Response<pb::AddReplicaReply>, Status> {
         let sender = sender(&request)?;
-        let node = request.into_inner().node.ok_or_else(|| Status::invalid_argument("the request names no replica"))?;
+        let pb::AddReplicaRequest { node, versions } = request.into_inner();
+        let node = node.ok_or_else(|| Status::invalid_argument("the request names no replica"))?;
         if node.id != sender {
             return Err(Refused::NotTheSender { claimed: node.id, sender }.into());
         }
         if self.0.is_removed(sender) {
             return Err(Refused::Removed(sender).into());
         }
+        let joining = self.0.peers().admit(node.id, pb::Versions::reads(versions.as_ref()), self.0.log_format());
+        let _joining = joining.map_err(|needed| Status::invalid_argument(cannot_read(needed, versions.as_ref())))?;
         match self.0.add_voter(node.id, &node.name, &node.address).await {
             Ok(()) => {}
             Err(ProposeError::NotLeader { leader: Some((id, address)) }) => {

@@ -45,6 +45,19 @@ pub trait StateMachine: Clone + Send + Sync + 'static {
     fn is_removed(&self, _replica: u64) -> bool {
         false
     }
+
+    /// Newest format among the entries applied so far, if they have one.
+    fn log_format(&self) -> u32 {
+        0
+    }
+
+    /// Newest format of entries that this version of the code applies.
+    fn reads() -> u32
+    where
+        Self: Sized,
+    {
+        0
+    }
 }
 
 /// A committed entry or a snapshot that this replica cannot take in. It stops rather than skip it, because a skipped entry would make

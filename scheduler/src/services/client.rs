@@ -7,9 +7,9 @@ use crate::leader::{Answer, Input};
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
-    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, DropResultRequest, GetJobRequest, JobLogsReply, JobLogsRequest, JobView,
-    ListJobsReply, ListJobsRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, RemoveReplicaReply,
-    RemoveReplicaRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
+    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, DrainWorkerReply, DrainWorkerRequest, DropResultRequest, GetJobRequest,
+    JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply,
+    ReleaseWorkerRequest, RemoveReplicaReply, RemoveReplicaRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::sync::Arc;
@@ -198,6 +198,15 @@ impl Client for ClientService {
         }
     }
 
+    async fn drain_worker(&self, request: Request<DrainWorkerRequest>) -> Result<Response<DrainWorkerReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let worker = WorkerId(request.into_inner().worker);
+        match self.ask(|request| Input::Drain { request, worker }).await? {
+            Answer::Released => Ok(Response::new(DrainWorkerReply {})),
+            other => Err(refusal(other)),
+        }
+    }
+
     async fn remove_replica(&self, request: Request<RemoveReplicaRequest>) -> Result<Response<RemoveReplicaReply>, Status> {
         require(&request, &[PeerKind::Client])?;
         let id = request.into_inner().replica;
@@ -247,9 +256,9 @@ impl Client for ClientService {
         require(&request, &[PeerKind::Client])?;
         // Any replica answers with what it knows itself: this is the call for a cluster that has lost its leader.
         let status = self.shared.replica.status();
-        let (state_hash, epoch, applied) = {
+        let (state_hash, epoch, applied, log_format) = {
             let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.clone();
-            (state.hash(), state.epoch, state.applied_index)
+            (state.hash(), state.epoch, state.applied_index, state.log_format)
         };
         let leader = status.leader.unwrap_or_default();
         let replicas = status.members.iter().map(|m| ReplicaView {
@@ -275,6 +284,8 @@ impl Client for ClientService {
             version: env!("CARGO_PKG_VERSION").into(),
             epoch,
             log_bytes_written: status.log_bytes_written,
+            log_format,
+            versions: self.shared.replica.versions(),
         }))
     }
 }

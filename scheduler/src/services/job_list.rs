@@ -51,7 +51,7 @@ mod tests {
         let stage = StageSpec { name: "map".into(), kernel: Some(kernel), inputs: vec![input], ..StageSpec::default() };
         let spec = |index: usize| JobSpec {
             name: "x".repeat(name_bytes),
-            namespace: if index % 2 == 0 { "even" } else { "odd" }.into(),
+            namespace: if index.is_multiple_of(2) { "even" } else { "odd" }.into(),
             stages: vec![stage.clone()],
             ..JobSpec::default()
         };

@@ -3,8 +3,10 @@
 use super::not_leader;
 use crate::edge::Shared;
 use crate::leader::{Answer, Input};
+use crate::versions::{cannot_read, strangers};
+use raftwerk_proto::Window;
 use raftwerk_proto::v1::join_server::Join;
-use raftwerk_proto::v1::{JoinReply, JoinRequest};
+use raftwerk_proto::v1::{JoinReply, JoinRequest, Versions};
 use raftwerk_transport::{Authority, PeerKind, require};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -26,18 +28,21 @@ impl Join for JoinService {
                 "the join token is wrong; use the one in the file join-token of the first scheduler's data directory",
             ));
         }
-        if join.protocol_version != raftwerk_proto::PROTOCOL_VERSION {
-            return Err(Status::failed_precondition(format!(
-                "this cluster speaks protocol version {}, the joining machine speaks {}; install the same release on both",
-                raftwerk_proto::PROTOCOL_VERSION,
-                join.protocol_version
-            )));
+        // "Invalid argument" is final also for machines of the former release.
+        let said = join.versions.as_ref();
+        let (own, theirs) = (Window::own(), Window::of(said, join.protocol_version));
+        if own.shared(theirs).is_none() {
+            return Err(Status::invalid_argument(strangers("the joining machine", own, theirs)));
         }
         let kind = match join.kind.as_str() {
             "worker" => PeerKind::Worker,
             "scheduler" => PeerKind::Scheduler,
             other => return Err(Status::invalid_argument(format!("'{other}' cannot join; only a worker or a scheduler can"))),
         };
+        let needed = self.shared.replica.needed_format();
+        if kind == PeerKind::Scheduler && Versions::reads(said) < needed {
+            return Err(Status::invalid_argument(cannot_read(needed, said)));
+        }
         let (asked_kind, name) = (join.kind.clone(), join.name.clone());
         let answer = self.shared.ask(|request| Input::Mint { request, kind: asked_kind, name });
         let Some(Answer::Minted(id)) = answer.await else { return Err(not_leader(&self.shared)) };

@@ -95,7 +95,7 @@ impl Fleet {
                 None => args.push("--bootstrap".into()),
                 Some(first) => args.extend(["--join".into(), first.clone(), "--token-file".into(), fleet.path("scheduler-1/join-token")]),
             }
-            let process = Process::launch(&name, &args, &fleet.access.home, &Launch { through: seat.through, env: Vec::new() });
+            let process = Process::launch(&name, &args, &fleet.access.home, &Launch { through: seat.through, ..Launch::default() });
             fleet.network.runs_as(place, process.child.id());
             fleet.access.addresses.push(seat.advertise);
             fleet.schedulers.push(Node { name, process, stopped: false, killed: false });
@@ -107,7 +107,7 @@ impl Fleet {
             args.extend(words(&["--listen", &seat.listen, "--advertise", &seat.advertise, "--join", &fleet.access.addresses.join(",")]));
             args.extend(["--data-dir".into(), fleet.path(&name), "--token-file".into(), fleet.path("scheduler-1/join-token")]);
             let env = vec![("RAFTWERK_LOG".to_string(), WORKER_LOG.to_string())];
-            let process = Process::launch(&name, &args, &fleet.access.home, &Launch { through: seat.through, env });
+            let process = Process::launch(&name, &args, &fleet.access.home, &Launch { through: seat.through, env, ..Launch::default() });
             fleet.network.runs_as(schedulers + place, process.child.id());
             fleet.workers.push(Node { name, process, stopped: false, killed: false });
         }

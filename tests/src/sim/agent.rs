@@ -115,7 +115,8 @@ impl Agent {
             ..Device::default()
         };
         let mut session = AgentSession::new(Hello {
-            protocol_version: raftwerk_proto::PROTOCOL_VERSION,
+            protocol_version: raftwerk_proto::OLDEST_PROTOCOL_VERSION,
+            versions: raftwerk_proto::own_versions(0),
             incarnation: self.incarnation,
             name: format!("worker-{}", self.id),
             data_address: format!("worker-{}:1", self.id),

@@ -395,7 +395,10 @@ impl Sim {
                 session::Effect::CopyAgain(request) => {
                     audit(|a| a.violate("no_copies_are_asked_for", format!("worker {index}: {request:?}")))
                 }
-                session::Effect::FreeLease(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
+                session::Effect::FreeLease(_)
+                | session::Effect::ReplaceExecutor { .. }
+                | session::Effect::FetchLogs(_)
+                | session::Effect::KnowSchedulers(_) => {}
             }
         }
         self.dial_if_due(index);

@@ -3,15 +3,16 @@
 //! ```text
 //! <data dir>/lock            held by the running agent
 //! <data dir>/identity/       key, certificate and CA, from joining
-//! <data dir>/schedulers      addresses learnt when joining, one per line
+//! <data dir>/schedulers      addresses learnt from the cluster, one per line
 //! <data dir>/shuffle/        data between stages; emptied at every start
 //! <data dir>/results/        parts of results that stay on workers
 //! ```
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub enum DataDirError {
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// One writer of the list of schedulers at a time.
+    writing: Mutex<()>,
     /// The lock lasts as long as this file is open.
     _lock: File,
 }
@@ -37,7 +40,7 @@ impl DataDir {
         let path = path.canonicalize().map_err(failed)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, writing: Mutex::default(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::Locked(path)),
             Err(error) => Err(failed(error.into())),
         }
@@ -51,14 +54,20 @@ impl DataDir {
         self.path.join("identity")
     }
 
-    /// Addresses of schedulers known from joining; a damaged or missing file only means to know fewer.
+    /// Addresses of schedulers as the cluster has said last; a damaged or missing file only means to know fewer.
     pub(crate) fn known_schedulers(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path.join("schedulers")).unwrap_or_default();
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
     pub(crate) fn remember_schedulers(&self, addresses: &[String]) -> io::Result<()> {
-        fs::write(self.path.join("schedulers"), addresses.join("\n") + "\n")
+        // In one step: a list that is cut off would be believed.
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let unfinished = self.path.join("schedulers.tmp");
+        let mut file = File::create(&unfinished)?;
+        file.write_all((addresses.join("\n") + "\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, self.path.join("schedulers"))
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Edge {
     pub(crate) identity: Identity,
     /// Where schedulers may be, in the order to try.
     pub(crate) addresses: Vec<String>,
+    /// Those that this process was started with.
+    pub(crate) given: Vec<String>,
     pub(crate) dir: Arc<DataDir>,
     pub(crate) common: Arc<Common>,
     pub(crate) logs: Arc<Logs>,
@@ -241,6 +243,7 @@ impl Edge {
                     let _ = common.edge.send(EdgeInput::Session(Input::PartsKept(kept)));
                 });
             }
+            Effect::KnowSchedulers(schedulers) => self.know(schedulers),
             Effect::FreeLease(lease) => {
                 let common = self.common.clone();
                 tokio::task::spawn_blocking(move || {
@@ -279,13 +282,30 @@ impl Edge {
         }
     }
 
-    /// A leader found by redirect may be the only scheduler left when those of the configuration are gone.
+    /// A leader found by redirect may be the only scheduler left when those that are known are gone.
     fn remember(&mut self, address: String) {
         if address.is_empty() || self.addresses.contains(&address) {
             return;
         }
         self.addresses.push(address);
-        let (dir, addresses) = (self.dir.clone(), self.addresses.clone());
+        self.write_down(self.addresses.clone());
+    }
+
+    /// The cluster's own list comes first. What this process was started with stays behind it: the addresses under which replicas know one another
+    /// may not be those under which this machine reaches them.
+    fn know(&mut self, schedulers: Vec<String>) {
+        let mut addresses = schedulers.clone();
+        addresses.extend(self.given.iter().filter(|given| !schedulers.contains(given)).cloned());
+        if addresses == self.addresses {
+            return;
+        }
+        tracing::info!(schedulers = schedulers.join(", "), "the schedulers of the cluster");
+        self.addresses = addresses;
+        self.write_down(schedulers);
+    }
+
+    fn write_down(&self, addresses: Vec<String>) {
+        let dir = self.dir.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = dir.remember_schedulers(&addresses) {
                 tracing::warn!(%error, "cannot note the addresses of the schedulers");

@@ -1,7 +1,7 @@
 //! Who this worker is: read from its data directory, or got from the cluster by a join token at the first start.
 use super::data_dir::DataDir;
 use raftwerk_proto::{
-    PROTOCOL_VERSION,
+    Window, own_versions,
     v1::{JoinRequest, join_client::JoinClient},
 };
 use raftwerk_transport::{
@@ -106,12 +106,13 @@ async fn try_join(name: &str, address: &str, token: &JoinToken) -> Result<(Ident
     })?;
     let pending = PendingIdentity::new().map_err(|source| Attempt::Final(JoinError::Answer { source }))?;
     let request = JoinRequest {
-        protocol_version: PROTOCOL_VERSION,
+        protocol_version: Window::own().oldest,
         kind: PeerKind::Worker.as_str().into(),
         name: name.into(),
         address: String::new(),
         token_secret: token.secret.clone(),
         certificate_request_der: pending.request_der().into(),
+        versions: own_versions(0),
     };
     let mut client = JoinClient::new(channel);
     let call = tokio::time::timeout(CALL_DEADLINE, client.join(request));

@@ -42,7 +42,7 @@ use load::Machine;
 use logs::Logs;
 use prepare::Preparer;
 use raftwerk_proto::{
-    DESCRIPTORS, PROTOCOL_VERSION,
+    DESCRIPTORS, Window, own_versions,
     v1::{Device, Hello, KernelKind, KernelRef, worker_data_server::WorkerDataServer},
 };
 use raftwerk_transport::{Identity, JoinToken, MAX_MESSAGE_BYTES, PeerKind, require};
@@ -166,8 +166,9 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let dir = Arc::new(DataDir::open(&config.data_dir)?);
     let identity = identity::load_or_join(&dir, &config.name, &config.schedulers, config.token.as_ref()).await?;
     let id = identity.peer().id;
-    let mut addresses = config.schedulers.clone();
-    addresses.extend(dir.known_schedulers().into_iter().filter(|known| !config.schedulers.contains(known)));
+    // What the cluster has said is newer than the command line of a service that was written once.
+    let mut addresses = dir.known_schedulers();
+    addresses.extend(config.schedulers.iter().filter(|given| !addresses.contains(given)).cloned().collect::<Vec<_>>());
 
     let store = Arc::new(ShuffleStore::open(dir.path()).with_context(|| format!("cannot empty {}", dir.path().join("shuffle").display()))?);
     let results = ResultStore::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("results").display()))?;
@@ -220,7 +221,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let data_service = serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation });
 
     let hello = Hello {
-        protocol_version: PROTOCOL_VERSION,
+        protocol_version: Window::own().oldest,
         incarnation,
         name: config.name.clone(),
         data_address: address.clone(),
@@ -231,6 +232,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         kernels: known_kernels(),
         left_leader: String::new(),
         kept_jobs: results.jobs(),
+        versions: own_versions(0),
     };
     let (exited_sender, exited) = oneshot::channel();
     let edge_loop = Edge {
@@ -238,6 +240,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         name: config.name,
         identity,
         addresses,
+        given: config.schedulers,
         dir,
         common,
         logs,

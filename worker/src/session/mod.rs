@@ -116,6 +116,8 @@ pub enum Effect {
         device: u32,
         reason: StopReason,
     },
+    /// These are the addresses of all schedulers now: to be tried instead of those known before, also after a restart.
+    KnowSchedulers(Vec<String>),
     /// Every task of the lease was brought home by others: what it wrote for them may go.
     FreeLease(LeaseId),
     /// The job ended: its shuffle data, prepared parts and prepared stages may go.
@@ -382,7 +384,7 @@ impl AgentSession {
             Message::Refused(refused) => self.exit(ExitReason::Refused(refused.reason), effects),
             _ if greeting => self.close("protocol error: expected Welcome", effects),
             Message::Welcome(_) => self.close("protocol error: Welcome came twice", effects),
-            Message::HeartbeatAck(_) => {}
+            Message::HeartbeatAck(ack) => know(ack.schedulers, effects),
             Message::Grants(grants) => self.on_grants(grants, effects),
             Message::Revoke(revoke) => {
                 for lease in revoke.leases {
@@ -423,6 +425,7 @@ impl AgentSession {
         for lease in welcome.stop {
             self.stop_lease(now_ms, lease.into(), StopReason::EndedMeanwhile, effects);
         }
+        know(welcome.schedulers, effects);
     }
 
     fn on_grants(&mut self, grants: Grants, effects: &mut Vec<Effect>) {
@@ -618,6 +621,13 @@ impl AgentSession {
         if self.link == Link::Open {
             effects.push(send(message));
         }
+    }
+}
+
+/// Nothing is said when nothing has changed.
+fn know(schedulers: Vec<String>, effects: &mut Vec<Effect>) {
+    if !schedulers.is_empty() {
+        effects.push(Effect::KnowSchedulers(schedulers));
     }
 }
 

@@ -182,7 +182,7 @@ impl WorkerSession for Service {
         tokio::spawn(async move {
             while let Some(Ok(message)) = messages.next().await {
                 if let (Some(Up::Heartbeat(heartbeat)), Some(answers)) = (&message.message, answers.upgrade()) {
-                    let ack = raftwerk_proto::v1::HeartbeatAck { sequence: heartbeat.sequence };
+                    let ack = raftwerk_proto::v1::HeartbeatAck { sequence: heartbeat.sequence, ..Default::default() };
                     let _ = answers.send(Ok(SchedulerMessage { message: Some(Down::HeartbeatAck(ack)) }));
                 }
                 if up_sender.send(message).is_err() {

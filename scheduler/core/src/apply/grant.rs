@@ -48,7 +48,7 @@ impl State {
             || !stage.open
             || !(grantable || planted::on(Bug::DoubleGrant))
             || !device_fits(spec, device)
-            || worker.is_quarantined(placement.device, self.now)
+            || !worker.takes_work(placement.device, self.now)
         {
             return None;
         }

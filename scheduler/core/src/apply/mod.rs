@@ -18,17 +18,24 @@ use crate::state::State;
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{EntryBody, command::Command};
 
-/// Format of [`EntryBody`] that this code writes, and the newest it reads.
+/// Newest format of [`EntryBody`] that this code writes and reads. It writes it once every replica reads it, and [`UNMARKED_FORMAT`] until then.
 ///
 /// | format | rules |
 /// |---|---|
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again; results that stay on workers |
+/// | 3 | the state remembers the newest format of its log; workers can be drained |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
-pub const ENTRY_FORMAT: u32 = 2;
+///
+/// What builds of an older format would drop in silence needs a new one: a command, but also a field in anything that is logged.
+pub const ENTRY_FORMAT: u32 = 3;
+/// The last format that the state does not remember, and that every build of the oldest supported protocol reads.
+pub const UNMARKED_FORMAT: u32 = 2;
 /// First format under which failures follow the rules of `failure`.
 const OWN_RULES: u32 = 2;
+/// First format under which workers can be drained.
+pub const DRAINING: u32 = 3;
 
 /// The log holds something this code does not know. The node must stop: to skip it would make replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,6 +162,7 @@ impl State {
         // An older leader's slower clock must not turn time back.
         self.now = if planted::on(Bug::TimeGoesBack) { Timestamp(body.at_ms) } else { self.now.max(Timestamp(body.at_ms)) };
         self.applied_index = index;
+        self.log_format = self.log_format.max(body.format);
         let mut entry = Entry {
             index,
             format: body.format,
@@ -197,6 +205,7 @@ impl State {
                 Command::FailJob(c) => self.fail_job_command(JobId(c.job), c.cause, &mut entry),
                 Command::Forget(c) => self.forget(c, &mut entry),
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
+                Command::DrainWorker(c) => self.drain_worker(WorkerId(c.worker), &entry),
                 Command::RemoveReplica(c) => {
                     self.removed_replicas.insert(c.replica);
                     Outcome::Done

@@ -1,6 +1,6 @@
 //! Workers come and go; leases end.
 
-use super::{Entry, Event, OWN_RULES, Outcome};
+use super::{DRAINING, Entry, Event, OWN_RULES, Outcome};
 use crate::copies::Given;
 use crate::ids::{JobId, LeaseId, Session, WorkerId};
 use crate::state::State;
@@ -14,6 +14,7 @@ impl State {
         hello.held.clear();
         hello.left_leader.clear();
         hello.kept_jobs.clear();
+        hello.versions = None;
         // A new process has forgotten the leases and the shuffle data of the one before it.
         self.drop_worker(worker, entry);
         let session = Session(entry.index);
@@ -49,7 +50,7 @@ impl State {
 
     /// Ends the worker's leases and gives up its shuffle data.
     fn drop_worker(&mut self, worker: WorkerId, entry: &mut Entry) {
-        let held: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(id, _)| *id).collect();
+        let held: Vec<LeaseId> = self.leases_of(worker).map(|(id, _)| id).collect();
         for id in held {
             self.end_lease(id, entry);
         }
@@ -79,6 +80,17 @@ impl State {
         let Some(record) = self.workers.get_mut(&worker) else { return Outcome::Refused(format!("there is no worker {worker}")) };
         record.standing = Default::default();
         record.device_standing.clear();
+        record.drained = false;
+        Outcome::Done
+    }
+
+    /// An operator's word: what it holds it may finish, but it gets nothing new until it is released or its process starts anew.
+    pub(super) fn drain_worker(&mut self, worker: WorkerId, entry: &Entry) -> Outcome {
+        if entry.format < DRAINING {
+            return Outcome::Refused(format!("workers are drained by entries of format {DRAINING} and later"));
+        }
+        let Some(record) = self.workers.get_mut(&worker) else { return Outcome::Refused(format!("there is no worker {worker}")) };
+        record.drained = true;
         Outcome::Done
     }
 

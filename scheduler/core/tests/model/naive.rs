@@ -30,6 +30,7 @@ pub enum Do {
     FinishPublish { job: u64, fails: bool },
     FailJob { job: u64 },
     EndQuarantine { worker: Worker },
+    Drain { worker: Worker },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +157,7 @@ pub struct WorkerIs {
     pub session: u64,
     pub devices: u32,
     pub lost: bool,
+    pub drained: bool,
     pub standing: Standing,
     pub device_standing: BTreeMap<Device, Standing>,
 }
@@ -205,7 +207,8 @@ impl Model {
                         job.excluded_devices.retain(|(w, _)| *w != worker);
                     }
                     let standing = Standing { times, ..Standing::default() };
-                    let fresh = WorkerIs { session: index, devices, lost: false, standing, device_standing: BTreeMap::new() };
+                    let fresh =
+                        WorkerIs { session: index, devices, lost: false, drained: false, standing, device_standing: BTreeMap::new() };
                     self.workers.insert(worker, fresh);
                 }
                 Do::Submit { tasks, partitions, max_attempts, goes_on } => self.submit(tasks, partitions, max_attempts, goes_on),
@@ -240,7 +243,11 @@ impl Model {
                     if let Some(w) = self.workers.get_mut(&worker) {
                         w.standing = Standing::default();
                         w.device_standing.clear();
+                        w.drained = false;
                     }
+                }
+                Do::Drain { worker } => {
+                    self.workers.entry(worker).and_modify(|w| w.drained = true);
                 }
             }
         }
@@ -351,6 +358,7 @@ impl Model {
             && worker.session == p.session
             && p.device < worker.devices
             && !self.quarantined(p.worker, p.device)
+            && !self.workers[&p.worker].drained
             && job.phase == Phase::Running
             && stage.open
             && !job.excluded.contains(&p.worker)

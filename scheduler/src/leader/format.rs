@@ -1,0 +1,61 @@
+//! Which format entries are written in.
+//!
+//! While a cluster is upgraded, replicas of the former release get every entry too, and one that they cannot read would stop them. So the leader
+//! writes the old format until every replica has said that it reads the new one; from then on the log itself says so
+//! ([`State::log_format`]), and there is no way back.
+
+use super::batch::Waiter;
+use super::{Answer, Effect, Leader, RequestId};
+use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, UNMARKED_FORMAT};
+use raftwerk_core::{State, WorkerId};
+use raftwerk_proto::v1::{DrainWorker, command::Command};
+
+pub(super) struct Format {
+    /// What every replica reads, as far as is known.
+    common: u32,
+    /// The log is to say so even if there is nothing else to say.
+    announce: bool,
+}
+
+impl Default for Format {
+    fn default() -> Format {
+        Format { common: ENTRY_FORMAT, announce: false }
+    }
+}
+
+impl Format {
+    pub(super) fn up_to(common: u32) -> Format {
+        Format { common: common.min(ENTRY_FORMAT), announce: true }
+    }
+
+    pub(super) fn raise(&mut self, common: u32) {
+        self.common = self.common.max(common.min(ENTRY_FORMAT));
+        self.announce = true;
+    }
+
+    fn now(&self, state: &State) -> u32 {
+        self.common.max(state.log_format).max(UNMARKED_FORMAT)
+    }
+
+    /// And whether the entry is to be written even if it is empty.
+    pub(super) fn of_next_entry(&self, state: &State) -> (u32, bool) {
+        let now = self.now(state);
+        (now, self.announce && now > state.log_format)
+    }
+}
+
+impl Leader {
+    pub(super) fn on_drain(&mut self, state: &State, request: RequestId, worker: WorkerId, effects: &mut Vec<Effect>) {
+        let answer = if self.format.now(state) < DRAINING {
+            Answer::Precondition(format!(
+                "not before every replica runs this release: one of them may not read the entry yet (format {DRAINING}); `raftwerk cluster show` \
+                 tells which"
+            ))
+        } else if !state.workers.contains_key(&worker) {
+            Answer::NotFound(format!("there is no worker {worker}"))
+        } else {
+            return self.batch.push(Command::DrainWorker(DrainWorker { worker: worker.0 }), Waiter::Release(request));
+        };
+        effects.push(Effect::Answer { request, answer });
+    }
+}

@@ -1,0 +1,100 @@
+//! All schedulers are replaced by ones at other addresses: workers and contexts that were told the first ones go on.
+
+use raftwerk_tests::cluster::{Cluster, text};
+use serde_json::Value;
+use std::process::Output;
+
+const TASKS: u64 = 300;
+
+fn job(cluster: &Cluster, name: &str, tasks: u64, sleep_us: u64) -> u64 {
+    let text = format!(
+        "[job]\nname = \"{name}\"\n[input]\nrange = {{ start = 0, count = {tasks}, tasks = {tasks} }}\n[map]\nkernel = \"noop\"\nparams = {{ sleep_us = {sleep_us} }}\n"
+    );
+    cluster.submit(&cluster.job_file(&format!("{name}.toml"), &text), &[])
+}
+
+fn done_and_each_task_counted_once(cluster: &Cluster, job: u64, tasks: u64) {
+    let view = cluster.wait_done(job);
+    let tallies = view["tallies"].as_array().expect("tallies");
+    let value = tallies.iter().find(|t| t["name"] == "value").expect("the sum of the tasks' numbers");
+    assert_eq!(value["total"], (tasks * (tasks - 1) / 2).to_string(), "{view:#}");
+    assert_eq!(view["stages"][0]["failed_attempts"], 0, "{view:#}");
+}
+
+/// By the context alone.
+fn by_context(cluster: &Cluster, args: &[&str]) -> Output {
+    cluster.command(args).env_remove("RAFTWERK_ADDRESS").env_remove("RAFTWERK_CREDENTIAL").output().expect("raftwerk runs")
+}
+
+fn context_addresses(cluster: &Cluster) -> Vec<String> {
+    let output = by_context(cluster, &["-o", "json", "context", "show"]);
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stderr)));
+    let mut addresses: Vec<String> =
+        shown["addresses"].as_array().expect("addresses").iter().map(|a| a.as_str().expect("an address").to_owned()).collect();
+    addresses.sort();
+    addresses
+}
+
+fn voters(cluster: &Cluster) -> usize {
+    let view = cluster.json(&["cluster", "show"]);
+    view["replicas"].as_array().expect("replicas").iter().filter(|r| r["answers"] == true && r["voter"] == true).count()
+}
+
+#[test]
+fn workers_and_contexts_follow_when_every_scheduler_is_replaced() {
+    let mut cluster = Cluster::start(3, 1);
+    let first = cluster.addresses.clone();
+    let credential = cluster.path("scheduler-1/admin.pem").display().to_string();
+    let added = by_context(&cluster, &["context", "add", "mine", "--address", &first.join(","), "--credential", &credential]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let slow = job(&cluster, "slow", TASKS, 60_000);
+    cluster.until("some tasks accepted", || cluster.accepted(slow) > 5);
+
+    for index in 0..3 {
+        cluster.add_scheduler(index + 4);
+        cluster.until("one more voter", || voters(&cluster) == 4);
+        let old = cluster.schedulers[index].ready["replica"].as_u64().expect("a number").to_string();
+        let removed = by_context(&cluster, &["cluster", "remove", &old]);
+        assert!(removed.status.success(), "{}\n{}", text(&removed.stderr), cluster.logs());
+        // Told by the first one that it speaks to; it need not be heard of any more.
+        cluster.schedulers[index].kill();
+        cluster.until("three voters", || voters(&cluster) == 3);
+        // Any command that misses one of its addresses asks for the others.
+        let listed = by_context(&cluster, &["worker", "list"]);
+        assert!(listed.status.success(), "{}", text(&listed.stderr));
+    }
+    assert!(cluster.accepted(slow) < TASKS, "the job ended before the schedulers were replaced, so this has shown little");
+    let mut now = cluster.addresses[3..].to_vec();
+    now.sort();
+    by_context(&cluster, &["cluster", "show"]);
+    assert_eq!(context_addresses(&cluster), now);
+    done_and_each_task_counted_once(&cluster, slow, TASKS);
+    let mut noted = Vec::new();
+    cluster.until("the worker has noted the new addresses", || {
+        let text = std::fs::read_to_string(cluster.path("worker-1/schedulers")).unwrap_or_default();
+        noted = text.lines().map(str::to_owned).collect();
+        noted.sort();
+        noted == now
+    });
+
+    // Its command line still names the first ones; its data directory knows better.
+    let worker = cluster.workers[0].ready["worker"].clone();
+    cluster.restart_worker(0);
+    assert_eq!(cluster.workers[0].ready["worker"], worker);
+    cluster.wait_for_workers(1);
+    let again = job(&cluster, "again", 40, 1_000);
+    done_and_each_task_counted_once(&cluster, again, 40);
+
+    // A context that cannot be written is no reason to fail.
+    std::fs::write(
+        cluster.path("contexts.toml"),
+        format!("current = \"mine\"\n[contexts.mine]\naddresses = [\"{}\", \"{}\"]\ncredential = \"{credential}\"\n", first[0], now[0]),
+    )
+    .expect("written");
+    let file = std::fs::File::open(cluster.path("contexts.toml")).expect("the contexts");
+    let mut command = cluster.command(&["cluster", "show"]);
+    command.env_remove("RAFTWERK_ADDRESS").env_remove("RAFTWERK_CREDENTIAL");
+    // Readable, and no file can be made beside it.
+    let shown = command.env("RAFTWERK_CONFIG", "/proc/self/fd/0").stdin(file).output().expect("raftwerk runs");
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+}
