@@ -33,7 +33,7 @@ bugs! {
     ReuseLeaseId = "reuse-lease-id",
     /// Whoever reports a task that is not accepted yet is believed.
     AcceptFenced = "accept-fenced",
-    /// A range is granted although a lease holds it.
+    /// A range that is out already is proposed again, and granted although a lease holds it.
     DoubleGrant = "double-grant",
     /// Shuffle data that died with its worker is still counted as there.
     LoseGeneration = "lose-generation",
@@ -51,7 +51,7 @@ bugs! {
     ForgetResults = "forget-results",
     /// A worker that has heard nothing for the lease time goes on.
     NoSelfFence = "no-self-fence",
-    /// The entry's stamp is taken as it is, also when it lies before the last one.
+    /// The leader stamps entries with its wall clock, and the stamp is taken as it is, also when it lies before the last one.
     TimeGoesBack = "time-goes-back",
 }
 

@@ -3,7 +3,7 @@
 //! `cargo xtask sim --seeds 300` runs more of them, `cargo xtask sim --seeds 1 --from S --tell` replays one.
 
 use raftwerk_planted::Bug;
-use raftwerk_tests::sim::{Options, planted_seeds, run_seed};
+use raftwerk_tests::sim::{Counters, Options, planted_seeds, run_seed};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,11 +29,18 @@ fn in_parallel<T: Sync>(items: &[T], each: impl Fn(&T) -> Option<String> + Sync)
 #[test]
 fn seeds_hold_every_promise() {
     let seeds: Vec<u64> = (1..=16).collect();
-    let broken = in_parallel(&seeds, |seed| {
-        let failure = run_seed(*seed, Options::default()).err()?;
-        Some(format!("seed {seed}: {}\nreplay: {}\n{}", failure.what, failure.replay(), failure.story.join("\n")))
+    let reached = Mutex::new(Counters::default());
+    let broken = in_parallel(&seeds, |seed| match run_seed(*seed, Options::default()) {
+        Ok(report) => {
+            reached.lock().unwrap().add(&report.counters);
+            None
+        }
+        Err(failure) => Some(format!("seed {seed}: {}\nreplay: {}\n{}", failure.what, failure.replay(), failure.story.join("\n"))),
     });
     assert!(broken.is_empty(), "{}", broken.join("\n\n"));
+    // A simulation that never comes there shows nothing about it.
+    let missing = reached.into_inner().unwrap().missing();
+    assert!(missing.is_empty(), "no seed reached: {missing:?}");
 }
 
 #[test]
@@ -44,14 +51,16 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(run(78).trace, first.trace, "the seed decides nothing");
 }
 
+/// A change of the code that ships moves what a seed does, so one of a bug's seeds is enough; store new ones when they become few.
 #[test]
-fn every_planted_bug_is_caught_by_its_stored_seeds() {
+fn every_planted_bug_is_caught_by_a_stored_seed() {
     let stored = planted_seeds().unwrap();
-    let runs: Vec<(Bug, u64)> = stored.into_iter().flat_map(|(bug, seeds)| seeds.into_iter().map(move |seed| (bug, seed))).collect();
-    let missed = in_parallel(&runs, |(bug, seed)| {
-        let caught = run_seed(*seed, Options { planted: Some(*bug), tell: false }).is_err();
-        (!caught).then(|| {
-            format!("seed {seed} does not see {}; find another with `cargo xtask sim --planted {} --seeds 500`", bug.name(), bug.name())
+    let missed = in_parallel(Bug::ALL, |bug| {
+        let seeds: Vec<u64> = stored.iter().filter(|(of, _)| of == bug).flat_map(|(_, seeds)| seeds.iter().copied()).collect();
+        let catches = |seed: &u64| run_seed(*seed, Options { planted: Some(*bug), tell: false }).is_err();
+        (!seeds.iter().any(catches)).then(|| {
+            let name = bug.name();
+            format!("none of the seeds {seeds:?} sees {name}; find others with `cargo xtask sim --planted {name} --seeds 500 --store`")
         })
     });
     assert!(missed.is_empty(), "{}", missed.join("\n"));

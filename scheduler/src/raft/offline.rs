@@ -8,10 +8,10 @@ use bytes::Bytes;
 use openraft::RaftLogReader;
 use openraft::impls::TokioRuntime;
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::type_config::TypeConfigExt;
+use openraft::type_config::{AsyncRuntime, TypeConfigExt};
 
 use super::fault::Fault;
-use super::replica::OpenError;
+use super::replica::{OpenError, Storage};
 use super::state_machine::StateMachine;
 use super::status::{Member, members};
 use super::store::{DataDir, LogStore, SnapshotStore, StoreError};
@@ -28,28 +28,39 @@ pub struct Survey {
     pub members: Vec<Member>,
 }
 
-struct Opened<S: StateMachine> {
-    _dir: DataDir,
-    log: LogStore<S, TokioRuntime>,
+pub(super) struct Opened<S: StateMachine, Rt: AsyncRuntime> {
+    _dir: Option<DataDir>,
+    log: LogStore<S, Rt>,
     snapshots: SnapshotStore,
 }
 
-impl<S: StateMachine> Opened<S> {
+impl<S: StateMachine> Opened<S, TokioRuntime> {
     fn open(path: &Path, cluster: &str, id: u64) -> Result<Self, StoreError> {
         let dir = DataDir::take(path)?;
-        let log = LogStore::open(Arc::new(dir.database()?), cluster, id, Fault::default())?;
-        let snapshots = SnapshotStore::open(cluster, &dir.snapshots())?;
+        let storage = Storage { medium: Arc::new(dir.database()?), snapshots: SnapshotStore::open(cluster, &dir.snapshots())?, dir: None };
+        let opened = Opened::on(storage, cluster, id)?;
         dir.seal(cluster, id)?;
-        Ok(Opened { _dir: dir, log, snapshots })
+        Ok(Opened { _dir: Some(dir), ..opened })
+    }
+}
+
+impl<S: StateMachine, Rt: AsyncRuntime> Opened<S, Rt> {
+    pub(super) fn on(storage: Storage, cluster: &str, id: u64) -> Result<Self, StoreError> {
+        let log = LogStore::open(storage.medium, cluster, id, Fault::default())?;
+        Ok(Opened { _dir: storage.dir, log, snapshots: storage.snapshots })
+    }
+
+    pub(super) async fn close(self) {
+        self.log.close().await;
     }
 
     async fn append(&mut self, entries: Vec<Entry>) -> std::io::Result<()> {
-        let (done, flushed) = Types::<S, TokioRuntime>::oneshot();
+        let (done, flushed) = Types::<S, Rt>::oneshot();
         self.log.append(entries, IOFlushed::signal(done)).await?;
-        flushed.await.map_err(std::io::Error::other)?
+        flushed.await.map_err(|e| std::io::Error::other(e.to_string()))?
     }
 
-    async fn survey(&mut self, replica: u64) -> Result<(Survey, Membership), OpenError> {
+    pub(super) async fn survey(&mut self, replica: u64) -> Result<(Survey, Membership), OpenError> {
         let failed = |e: std::io::Error| OpenError::Recover(e.to_string());
         let newest = self.snapshots.newest()?;
         let mut membership = newest.map(|(meta, _)| meta.last_membership.membership().clone()).unwrap_or_default();
@@ -69,6 +80,28 @@ impl<S: StateMachine> Opened<S> {
         };
         Ok((survey, membership))
     }
+
+    /// `place` is what an error calls it.
+    pub(super) async fn recover(&mut self, id: u64, place: &str, entry: impl FnOnce(&[u64]) -> Bytes) -> Result<Survey, OpenError> {
+        let failed = |e: std::io::Error| OpenError::Recover(e.to_string());
+        let (survey, membership) = self.survey(id).await?;
+        let Some(node) = membership.get_node(&id).cloned() else {
+            return Err(OpenError::Recover(format!(
+                "replica {id} is no member of the cluster that {place} remembers; recover on another survivor"
+            )));
+        };
+        let others: Vec<u64> = survey.members.iter().map(|m| m.id).filter(|other| *other != id).collect();
+        let term = survey.term.max(survey.last_log_term) + 1;
+        let next = survey.last_log_index + 1;
+        // The vote first: from now on no leader of an earlier term can write here, whatever happens to the rest.
+        self.log.save_vote(&Vote::new(term, id)).await.map_err(failed)?;
+        let entries = vec![
+            Entry { log_id: log_id(term, next), payload: EntryPayload::Membership(alone(id, node)?) },
+            Entry { log_id: log_id(term, next + 1), payload: EntryPayload::Normal(Payload(entry(&others))) },
+        ];
+        self.append(entries).await.map_err(failed)?;
+        Ok(survey)
+    }
 }
 
 fn alone(id: u64, node: Node) -> Result<Membership, OpenError> {
@@ -77,7 +110,7 @@ fn alone(id: u64, node: Node) -> Result<Membership, OpenError> {
 
 /// What the directory of replica `id` holds. Changes nothing.
 pub async fn survey<S: StateMachine>(path: &Path, cluster: &str, id: u64) -> Result<Survey, OpenError> {
-    let mut opened = Opened::<S>::open(path, cluster, id)?;
+    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id)?;
     let (survey, _) = opened.survey(id).await?;
     opened.log.close().await;
     Ok(survey)
@@ -91,26 +124,9 @@ pub async fn recover<S: StateMachine>(
     id: u64,
     entry: impl FnOnce(&[u64]) -> Bytes,
 ) -> Result<Survey, OpenError> {
-    let failed = |e: std::io::Error| OpenError::Recover(e.to_string());
-    let mut opened = Opened::<S>::open(path, cluster, id)?;
-    let (survey, membership) = opened.survey(id).await?;
-    let Some(node) = membership.get_node(&id).cloned() else {
-        return Err(OpenError::Recover(format!(
-            "replica {id} is no member of the cluster that {} remembers; recover on another survivor",
-            path.display()
-        )));
-    };
-    let others: Vec<u64> = survey.members.iter().map(|m| m.id).filter(|other| *other != id).collect();
-    let term = survey.term.max(survey.last_log_term) + 1;
-    let next = survey.last_log_index + 1;
-    // The vote first: from now on no leader of an earlier term can write here, whatever happens to the rest.
-    opened.log.save_vote(&Vote::new(term, id)).await.map_err(failed)?;
-    let entries = vec![
-        Entry { log_id: log_id(term, next), payload: EntryPayload::Membership(alone(id, node)?) },
-        Entry { log_id: log_id(term, next + 1), payload: EntryPayload::Normal(Payload(entry(&others))) },
-    ];
-    opened.append(entries).await.map_err(failed)?;
-    opened.log.close().await;
+    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id)?;
+    let survey = opened.recover(id, &path.display().to_string(), entry).await?;
+    opened.close().await;
     Ok(survey)
 }
 
@@ -125,7 +141,7 @@ pub async fn begin<S: StateMachine>(
 ) -> Result<(), OpenError> {
     const TERM: u64 = 1;
     let failed = |e: std::io::Error| OpenError::Recover(e.to_string());
-    let mut opened = Opened::<S>::open(path, cluster, id)?;
+    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id)?;
     // The membership counts as made by the last entry that the state stands for.
     let at = log_id(TERM, index);
     let meta = SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), alone(id, node)?) };

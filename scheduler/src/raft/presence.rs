@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, stream};
 use openraft::impls::TokioRuntime;
+use openraft::type_config::AsyncRuntime;
 use raftwerk_proto::v1 as pb;
 use raftwerk_transport::CALL_DEADLINE;
 use tokio::sync::{mpsc, watch};
@@ -32,7 +33,7 @@ use crate::versions::misfits;
 /// Between two attempts of one follower: more than a round of pre-votes takes.
 const TURN: Duration = Duration::from_millis(40);
 /// After this the ordinary time-out has called elections of its own.
-const PERSISTENCE: Duration = Duration::from_secs(10);
+pub(super) const PERSISTENCE: Duration = Duration::from_secs(10);
 /// Before a stream is opened again after it could not be, and between two looks at who is a member.
 const PAUSE: Duration = Duration::from_millis(500);
 /// A replica that is older than this has found its place; whoever comes now has to fit it.
@@ -81,7 +82,8 @@ pub(super) async fn watch<S: StateMachine>(
         };
         let Some(lost) = lost.filter(|lost| leads(&leadership, *lost)) else { continue };
         tracing::debug!(leader = lost, "the connection to the leader broke");
-        if tokio::time::timeout(PERSISTENCE, replace(&replica, &leadership, lost)).await == Ok(None) {
+        let leads = || leads(&leadership, lost);
+        if tokio::time::timeout(PERSISTENCE, replace(&replica, leads, lost)).await == Ok(None) {
             return;
         }
     }
@@ -143,17 +145,17 @@ async fn open(id: u64, address: &str, lines: &Lines) -> Option<(Streaming<pb::Pr
 }
 
 /// Asks for pre-votes in turn until another leads; `None` once the replica has stopped.
-async fn replace<S: StateMachine>(
-    replica: &impl Fn() -> Option<Replica<S, TokioRuntime>>,
-    leadership: &watch::Receiver<Leadership>,
+pub(super) async fn replace<S: StateMachine, Rt: AsyncRuntime>(
+    replica: &impl Fn() -> Option<Replica<S, Rt>>,
+    leads: impl Fn() -> bool,
     gone: u64,
 ) -> Option<()> {
     let Some(rank) = replica()?.rank_without(gone) else { return Some(()) };
     // Half a turn apart for two; more share it out.
-    tokio::time::sleep(TURN * rank.min(4) as u32 / 2).await;
-    while leads(leadership, gone) {
+    Rt::sleep(TURN * rank.min(4) as u32 / 2).await;
+    while leads() {
         replica()?.call_election().await;
-        tokio::time::sleep(TURN).await;
+        Rt::sleep(TURN).await;
     }
     Some(())
 }

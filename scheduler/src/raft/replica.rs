@@ -126,12 +126,6 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
         Ok(replica)
     }
 
-    /// A handle that does not keep the replica running.
-    fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + 'static {
-        let weak = Arc::downgrade(&self.0);
-        move || weak.upgrade().map(Replica)
-    }
-
     /// Changes when this replica starts or stops to lead, and when it hears of another leader. Closes when the replica stops.
     pub fn leadership(&self) -> tokio::sync::watch::Receiver<Leadership> {
         self.0.leadership_tokio.clone()
@@ -414,6 +408,12 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
     #[cfg(test)]
     pub(super) fn disable_election_timeout(&self) {
         self.0.raft.runtime_config().elect(false);
+    }
+
+    /// A handle that does not keep the replica running.
+    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + 'static {
+        let weak = Arc::downgrade(&self.0);
+        move || weak.upgrade().map(Replica)
     }
 
     /// The other members, with their addresses.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const USAGE: &str = "\
 raftwerk-sim --seeds N [--from S] [--threads T] [--tell]     run N seeds, from S on (1); --tell prints all that happens
+             [--within SECONDS]                              begin none after this time: as many as fit
 raftwerk-sim --planted all|NAME --seeds K [--from S]          switch bugs on: each must be caught within K seeds
 raftwerk-sim --stored                                         the stored seeds of every planted bug
 raftwerk-sim --minutes M [--summary FILE] [--threads T]       fresh seeds as long as told; the summary goes into FILE";
@@ -23,6 +24,7 @@ struct Args {
     from: Option<u64>,
     threads: Option<usize>,
     minutes: Option<u64>,
+    within: Option<u64>,
     summary: Option<String>,
     planted: Option<String>,
     stored: bool,
@@ -52,6 +54,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
             "--from" => parsed.from = Some(number(&flag, &value()?)?),
             "--threads" => parsed.threads = Some(number(&flag, &value()?)?),
             "--minutes" => parsed.minutes = Some(number(&flag, &value()?)?),
+            "--within" => parsed.within = Some(number(&flag, &value()?)?),
             "--summary" => parsed.summary = Some(value()?),
             "--planted" => parsed.planted = Some(value()?),
             "--stored" => parsed.stored = true,
@@ -88,7 +91,7 @@ fn run(args: Args) -> Result<(), String> {
         return sum.verdict();
     }
     let Some(count) = args.seeds else { return Err(USAGE.to_owned()) };
-    let sum = seeds(&args, args.from.unwrap_or(1), count, None);
+    let sum = seeds(&args, args.from.unwrap_or(1), count, args.within.map(Duration::from_secs));
     print!("{}", counters(&sum));
     sum.verdict()
 }

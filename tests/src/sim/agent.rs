@@ -4,8 +4,8 @@ use super::audit::{audit, value_of};
 use super::wire::Delivery;
 use raftwerk_core::LeaseId;
 use raftwerk_proto::v1::{
-    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, LeaseProgress, ListInputs, OutputPart, PublishReport,
-    ShuffleSource, StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
+    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, LeaseProgress, ListInputs, OutputPart, ShuffleSource,
+    StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
 };
 use raftwerk_worker::session::{AgentSession, Effect, Input};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,14 +34,23 @@ pub(super) struct Running {
     fail_times: u64,
     kills: bool,
     pub(super) sources: Vec<ShuffleSource>,
+    /// Workers that may keep a second copy of the shuffle data, best first.
+    copy_to: Vec<u64>,
     pending: Vec<LeaseProgress>,
 }
 
+/// Shuffle data of one task: job, stage, generation, task.
+pub(super) type Shuffled = (u64, u32, u32, u64);
+
 /// A task that an executor has come to the end of.
 pub(super) struct Finished {
+    pub(super) lease: LeaseId,
     pub(super) job: u64,
     pub(super) stage: u32,
+    pub(super) generation: u32,
     pub(super) task: u64,
+    pub(super) with_parts: bool,
+    pub(super) copy_to: Vec<u64>,
     pub(super) fail_every: u64,
     pub(super) fail_times: u64,
     pub(super) kills: bool,
@@ -65,8 +74,8 @@ pub(super) struct Agent {
     started: BTreeSet<LeaseId>,
     /// Sequence numbers of this process and the leases they report.
     sequences: BTreeMap<u64, LeaseId>,
-    /// Shuffle data of this process: (job, stage, task).
-    shuffle: BTreeSet<(u64, u32, u64)>,
+    /// Shuffle data of this process, its own and copies of others'.
+    shuffle: BTreeSet<Shuffled>,
     last_heard: u64,
     resumed_at: u64,
     /// Reports gather this many tasks.
@@ -74,6 +83,8 @@ pub(super) struct Agent {
     pub(super) repeat_reports: bool,
     /// How many times longer than elsewhere a task takes here.
     pub(super) slowness: u64,
+    /// Its device is broken: whatever runs there dies.
+    pub(super) sick: bool,
 }
 
 impl Agent {
@@ -98,6 +109,7 @@ impl Agent {
             batch: 1 + index % 4,
             repeat_reports: false,
             slowness: 1,
+            sick: false,
         };
         agent.revive(0);
         agent
@@ -215,6 +227,12 @@ impl Agent {
         std::mem::take(&mut self.backlog)
     }
 
+    /// As quick as the others again, in the middle of a task too.
+    pub(super) fn hurry(&mut self, now: u64) {
+        self.next_done = now + self.next_done.saturating_sub(now) / self.slowness.max(1);
+        self.slowness = 1;
+    }
+
     /// The task whose time is over, if there is one.
     pub(super) fn finished(&mut self, now: u64) -> Option<Finished> {
         let running = self.queue.front_mut().filter(|_| now >= self.next_done)?;
@@ -222,9 +240,13 @@ impl Agent {
         running.next_task += 1;
         self.next_done = now + running.task_ms * self.slowness;
         Some(Finished {
+            lease: running.lease,
             job: running.job,
             stage: running.stage,
+            generation: running.generation,
             task,
+            with_parts: running.with_parts,
+            copy_to: running.copy_to.clone(),
             fail_every: running.fail_every,
             fail_times: running.fail_times,
             kills: running.kills,
@@ -239,7 +261,7 @@ impl Agent {
         if failure.is_none() {
             audit(|a| a.computed(running.lease, task));
             if running.keeps_shuffle {
-                self.shuffle.insert((running.job, running.stage, task));
+                self.shuffle.insert((running.job, running.stage, running.generation, task));
             }
         }
         running.pending.push(concluded(running, task, over, failure));
@@ -282,6 +304,7 @@ impl Agent {
             fail_times: param("fail_times"),
             kills: param("kills") != 0,
             sources: grant.sources.clone(),
+            copy_to: grant.copy_to.iter().map(|target| target.worker).collect(),
             pending: Vec::new(),
         });
     }
@@ -313,19 +336,25 @@ impl Agent {
     }
 
     pub(super) fn release(&mut self, job: u64) {
-        self.shuffle.retain(|(of, _, _)| *of != job);
+        self.shuffle.retain(|(of, ..)| *of != job);
+    }
+
+    /// Takes a copy of another worker's shuffle data.
+    pub(super) fn keep_copy(&mut self, data: Shuffled) {
+        self.shuffle.insert(data);
+    }
+
+    pub(super) fn holds(&self, data: &Shuffled) -> bool {
+        self.shuffle.contains(data)
     }
 
     pub(super) fn has_shuffle(&self, job: u64, stage: u32, source: &ShuffleSource) -> bool {
-        (source.first_task..source.first_task + source.task_count).all(|task| self.shuffle.contains(&(job, stage, task)))
+        let mut tasks = source.first_task..source.first_task + source.task_count;
+        tasks.all(|task| self.shuffle.contains(&(job, stage, source.generation, task)))
     }
 
     pub(super) fn listing(request: &ListInputs) -> Input {
         Input::Listing(InputListing { request: request.request, inputs: request.inputs.clone(), ..InputListing::default() })
-    }
-
-    pub(super) fn published(job: u64, error: &str) -> Input {
-        Input::Published(PublishReport { job, error: error.into(), retryable: true, ..PublishReport::default() })
     }
 
     /// A worker that has heard nothing for the lease time stops by itself.
@@ -368,7 +397,7 @@ fn concluded(running: &Running, task: u64, over: bool, failure: Option<(FailureC
     progress.results.push(TaskResults { first_task: task, task_count: 1, tallies });
     progress.blocks.push(BlockIndex { task, ..BlockIndex::default() });
     if running.with_parts {
-        let staged_name = format!("part-{task}.{}", running.lease);
+        let staged_name = super::output::staged_name(task, running.lease);
         let part = OutputPart {
             partition: task as u32,
             name: format!("part-{task}-{}", running.generation),

@@ -3,7 +3,11 @@
 //! It sits in the state machine itself ([`Watched`]), so no entry passes between two looks. Each promise is a function of its own; the
 //! promises that one state can show by itself are in [`raftwerk_core::invariants`].
 
+mod entry;
+mod tasks;
+
 use super::counters::Counters;
+use entry::{Entry, leases_end_only_for_a_reason};
 use prost::Message;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{Applied, Event, JobId, LeaseId, Outcome, Phase, State, TaskRange, WorkerId, invariants};
@@ -14,10 +18,11 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// States kept for comparing replicas without encoding them; older ones are compared by their hash.
+/// States kept for comparing replicas without encoding them. Of older ones every [`ENCODED_EVERY`]th is compared, by its checksum: a state
+/// that differs goes on differing, so a replica that comes late is seen a few entries later.
 const KEPT_STATES: usize = 128;
-/// Encoding and decoding the whole state is the dearest check; every so many entries are enough, and the last ones are always among them.
-const SNAPSHOT_CHECK_EVERY: u64 = 8;
+/// Encoding and decoding the whole state is the dearest check.
+const ENCODED_EVERY: u64 = 8;
 
 thread_local! {
     static AUDIT: RefCell<Audit> = RefCell::new(Audit::default());
@@ -60,6 +65,10 @@ impl StateMachine for Watched {
     fn empty(cluster: &str) -> Self {
         Watched(Replicated::empty(cluster))
     }
+
+    fn is_removed(&self, replica: u64) -> bool {
+        self.0.is_removed(replica)
+    }
 }
 
 /// One accepted result: (job, stage, generation, task).
@@ -68,7 +77,7 @@ type Accepted = (JobId, u32, u32, u64);
 #[derive(Default)]
 pub(super) struct Audit {
     /// Checksums of payload and of the state after it, for every entry that somebody applied.
-    history: BTreeMap<u64, (u32, (usize, u32))>,
+    history: BTreeMap<u64, (u32, Option<(usize, u32)>)>,
     recent: VecDeque<(u64, Arc<State>)>,
     latest: Option<Arc<State>>,
     granted: BTreeMap<LeaseId, WorkerId>,
@@ -82,6 +91,9 @@ pub(super) struct Audit {
     pub(super) counters: Counters,
     violation: Option<String>,
 }
+
+/// The promise that an entry breaks, and how.
+type Verdict = Result<(), (&'static str, String)>;
 
 fn sum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
@@ -126,7 +138,8 @@ impl Audit {
         }
         let before = self.latest.clone().unwrap_or_else(|| Arc::new(State::new(&state.cluster)));
         let after = Arc::new(state.clone());
-        self.history.insert(index, (sum(payload), state_sum(state)));
+        let encoded = index.is_multiple_of(ENCODED_EVERY).then(|| state_sum(state));
+        self.history.insert(index, (sum(payload), encoded));
         self.recent.push_back((index, after.clone()));
         if self.recent.len() > KEPT_STATES {
             self.recent.pop_front();
@@ -156,31 +169,25 @@ impl Audit {
         let equal = if index >= first {
             self.recent.binary_search_by_key(&index, |(i, _)| *i).is_ok_and(|at| *self.recent[at].1 == *state)
         } else {
-            self.history.get(&index).is_some_and(|(_, known)| *known == state_sum(state))
+            self.history.get(&index).is_some_and(|(_, known)| known.is_none_or(|known| known == state_sum(state)))
         };
         if !equal {
             self.violate("equal_index_means_equal_state", format!("two replicas differ after entry {index}"));
         }
     }
 
-    fn judge(
-        &mut self,
-        index: u64,
-        before: &State,
-        after: &State,
-        commands: &[Command],
-        applied: &Applied,
-    ) -> Result<(), (&'static str, String)> {
+    fn judge(&mut self, index: u64, before: &State, after: &State, commands: &[Command], applied: &Applied) -> Verdict {
         let core = |result: Result<(), String>| result.map_err(|e| ("core", e));
         core(invariants::check_cheap(after))?;
         core(invariants::moves_only_forward(before, after))?;
-        if index.is_multiple_of(SNAPSHOT_CHECK_EVERY) {
+        if index.is_multiple_of(ENCODED_EVERY) {
             core(invariants::snapshot_restores_the_same_state(after))?;
         }
         let entry = Entry { index, before, after, commands };
         self.lease_ids_are_never_reused(&entry)?;
         self.each_task_is_accepted_once_by_a_live_lease(&entry)?;
         leases_end_only_for_a_reason(&entry)?;
+        leases_are_of_this_epoch(after)?;
         tallies_count_each_task_once(after)?;
         self.acknowledged_requests_are_kept(after)?;
         self.count(&entry, applied);
@@ -206,23 +213,24 @@ impl Audit {
                 Event::JobEnded { .. } => counters.jobs_ended += 1,
                 Event::SetAside { .. } => counters.tasks_set_aside += 1,
                 Event::Quarantined { .. } => counters.quarantines += 1,
+                Event::PartsLost { .. } => counters.parts_remade += 1,
+                Event::CopiesLeft { tasks, .. } => counters.copies_used += tasks,
                 _ => {}
             }
         }
         for outcome in &applied.outcomes {
-            match outcome {
-                Outcome::Granted { stale, .. } => counters.stale_placements += u64::from(*stale),
-                Outcome::Submitted { existing: true, .. } => counters.repeated_submits += 1,
-                _ => {}
+            if let Outcome::Granted { stale, .. } = outcome {
+                counters.stale_placements += u64::from(*stale);
             }
         }
+        counters.new_epochs += u64::from(entry.after.epoch - entry.before.epoch);
         let fenced = |state: &State| state.jobs.values().flat_map(|j| &j.stages).map(|s| s.fenced).sum::<u64>();
         counters.fenced_results += fenced(entry.after).saturating_sub(fenced(entry.before));
         let won = |state: &State| state.jobs.values().flat_map(|j| &j.stages).map(|s| s.speculative_wins).sum::<u64>();
         counters.speculative_wins += won(entry.after).saturating_sub(won(entry.before));
     }
 
-    fn lease_ids_are_never_reused(&mut self, entry: &Entry<'_>) -> Result<(), (&'static str, String)> {
+    fn lease_ids_are_never_reused(&mut self, entry: &Entry<'_>) -> Verdict {
         const NAME: &str = "lease_ids_are_never_reused";
         for (id, lease) in &entry.after.leases {
             if entry.before.leases.contains_key(id) {
@@ -242,100 +250,7 @@ impl Audit {
         Ok(())
     }
 
-    /// A task becomes accepted only by a result that its executor computed under a lease that was live, and once in a generation; it
-    /// leaves that state only with a new generation. A task is leased only when it was ready or its lease ended in the same entry.
-    fn each_task_is_accepted_once_by_a_live_lease(&mut self, entry: &Entry<'_>) -> Result<(), (&'static str, String)> {
-        for (id, job) in &entry.after.jobs {
-            let earlier = entry.before.jobs.get(id);
-            if earlier.is_some_and(|j| j.phase.ended_at().is_some()) {
-                continue;
-            }
-            for (number, stage) in job.stages.iter().enumerate() {
-                let old_stage = earlier.map(|j| &j.stages[number]);
-                for (range, new) in stage.tasks().iter() {
-                    let whole = vec![(range, TaskState::Ready)];
-                    let olds = old_stage.map_or(whole, |s| s.tasks().overlapping(range).collect());
-                    for (part, old) in olds.into_iter().filter(|(_, old)| *old != new) {
-                        let grown = old_stage.is_some_and(|s| s.generation < stage.generation);
-                        self.task_moves_along_the_diagram(entry, (*id, number as u32), part, old, new, grown)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn task_moves_along_the_diagram(
-        &mut self,
-        entry: &Entry<'_>,
-        (job, stage): (JobId, u32),
-        tasks: TaskRange,
-        old: TaskState,
-        new: TaskState,
-        new_generation: bool,
-    ) -> Result<(), (&'static str, String)> {
-        const NAME: &str = "tasks_move_along_the_diagram";
-        let wrong = |name, why: &str| Err((name, format!("job {job} stage {stage} tasks {tasks:?}: {old:?} -> {new:?}: {why}")));
-        // Its shuffle data has one place less, or one more.
-        if let (TaskState::Accepted { generation: was, .. }, TaskState::Accepted { generation: is, .. }) = (old, new)
-            && was == is
-        {
-            return Ok(());
-        }
-        if matches!(old, TaskState::Accepted { .. }) && !new_generation {
-            return wrong(NAME, "an accepted result is gone within its generation");
-        }
-        match new {
-            TaskState::Accepted { generation, .. } => {
-                for task in tasks.first..tasks.end {
-                    let Some(by) = entry.reporter(job, stage, task) else {
-                        return wrong("accepted_results_come_from_live_leases", "no live lease reported it");
-                    };
-                    if !self.computed.contains(&(by, task)) {
-                        return wrong("accepted_results_were_computed", &format!("task {task} was never computed under lease {by}"));
-                    }
-                    if !self.accepted.insert((job, stage, generation, task)) {
-                        return wrong("each_task_is_accepted_once", &format!("task {task} was accepted in generation {generation} before"));
-                    }
-                    self.counters.accepted_tasks += 1;
-                }
-            }
-            // The other one of two leases has ended or failed.
-            TaskState::Leased(id) if old.is_held_by(id) => {}
-            TaskState::Raced { first, second } => {
-                let worker = |id: &LeaseId| entry.after.leases.get(id).map(|l| l.worker);
-                if worker(&first).is_none() || worker(&second).is_none() || worker(&first) == worker(&second) {
-                    return wrong("two_holders_are_on_two_workers", "they are not");
-                }
-                if second.index != entry.index || !entry.after.leases.get(&second).is_some_and(|l| l.speculative) {
-                    return wrong(NAME, "the second lease is not a new speculative one");
-                }
-            }
-            TaskState::SetAside => {}
-            TaskState::Leased(id) => {
-                if id.index != entry.index {
-                    return wrong(NAME, "a lease from an earlier entry takes it");
-                }
-                if let TaskState::Leased(other) = old
-                    && entry.after.leases.contains_key(&other)
-                    && !entry.reports_failure(other)
-                {
-                    return wrong("a_task_has_one_holder", &format!("lease {other} still holds it"));
-                }
-            }
-            TaskState::Ready | TaskState::Waiting(_) => {
-                if let TaskState::Leased(id) = old
-                    && entry.after.leases.contains_key(&id)
-                    && !entry.reports_failure(id)
-                {
-                    return wrong(NAME, "its lease lives and reported no failure");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn acknowledged_requests_are_kept(&self, state: &State) -> Result<(), (&'static str, String)> {
+    fn acknowledged_requests_are_kept(&self, state: &State) -> Verdict {
         const NAME: &str = "acknowledged_requests_are_kept";
         for (key, job) in &self.submitted {
             match state.jobs.get(job) {
@@ -409,74 +324,12 @@ impl Audit {
     }
 }
 
-/// One entry, and the states around it.
-struct Entry<'a> {
-    index: u64,
-    before: &'a State,
-    after: &'a State,
-    commands: &'a [Command],
-}
-
-impl Entry<'_> {
-    fn reports(&self) -> impl Iterator<Item = (u64, &raftwerk_proto::v1::Report)> {
-        self.commands
-            .iter()
-            .filter_map(|c| match &c.command {
-                Some(Do::ReportResults(r)) => Some(r.reports.iter().map(|report| (r.worker, report))),
-                _ => None,
-            })
-            .flatten()
-    }
-
-    /// The live lease under which this entry reports a result of the task.
-    fn reporter(&self, job: JobId, stage: u32, task: u64) -> Option<LeaseId> {
-        self.reports().find_map(|(worker, report)| {
-            let id = LeaseId::from(report.lease?);
-            let lease = self.before.leases.get(&id)?;
-            let holds = lease.worker.0 == worker && (lease.job, lease.stage) == (job, stage);
-            let says = report.results.iter().any(|r| r.first_task <= task && task - r.first_task < r.task_count);
-            (holds && says && lease.tasks.first <= task && task < lease.tasks.end).then_some(id)
-        })
-    }
-
-    /// All that the lease still held has another's result now.
-    fn is_beaten(&self, id: LeaseId, lease: &raftwerk_core::Lease) -> bool {
-        let stage = |state: &State| state.jobs.get(&lease.job).and_then(|j| j.stages.get(lease.stage as usize)).cloned();
-        let (Some(before), Some(after)) = (stage(self.before), stage(self.after)) else { return false };
-        let settled = |range: TaskRange| after.all(range, |s| !s.is_held_by(id) && !matches!(s, TaskState::Ready | TaskState::Waiting(_)));
-        before.held_by(lease.tasks, id).into_iter().all(|(range, _)| settled(range))
-    }
-
-    fn reports_failure(&self, id: LeaseId) -> bool {
-        self.reports().any(|(_, r)| r.lease.map(LeaseId::from) == Some(id) && !r.failures.is_empty())
-    }
-}
-
-fn leases_end_only_for_a_reason(entry: &Entry<'_>) -> Result<(), (&'static str, String)> {
-    for (id, lease) in entry.before.leases.iter().filter(|(id, _)| !entry.after.leases.contains_key(id)) {
-        let final_report = entry.reports().any(|(_, r)| r.final_report && r.lease.map(LeaseId::from) == Some(*id));
-        let job_over = entry.after.jobs.get(&lease.job).is_none_or(|j| j.phase != Phase::Running);
-        let command = entry.commands.iter().any(|c| match &c.command {
-            Some(Do::EndLeases(end)) => end.leases.iter().any(|l| LeaseId::from(*l) == *id),
-            Some(Do::LoseWorker(lose)) => lose.worker == lease.worker.0 && lose.session == lease.session.0,
-            Some(Do::RegisterWorker(register)) => register.worker == lease.worker.0,
-            _ => false,
-        });
-        // Another lease has brought home what both held.
-        let beaten = entry.is_beaten(*id, lease);
-        if !(final_report || job_over || command || beaten) {
-            return Err(("leases_end_only_for_a_reason", format!("lease {id} of worker {} is gone", lease.worker)));
-        }
-    }
-    Ok(())
-}
-
 /// A task's tally in the simulation: not zero, so that task 0 counts too.
 pub(super) fn value_of(task: u64) -> u64 {
     task + 1
 }
 
-fn tallies_count_each_task_once(state: &State) -> Result<(), (&'static str, String)> {
+fn tallies_count_each_task_once(state: &State) -> Verdict {
     let total = |range: TaskRange| (range.first..range.end).map(|t| u128::from(value_of(t))).sum::<u128>();
     for job in state.active_jobs() {
         for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| !s.tallies.is_empty()) {
@@ -495,6 +348,14 @@ fn tallies_count_each_task_once(state: &State) -> Result<(), (&'static str, Stri
         }
     }
     Ok(())
+}
+
+/// A forced recovery fences every lease of before.
+fn leases_are_of_this_epoch(state: &State) -> Verdict {
+    match state.leases.keys().find(|id| id.epoch != state.epoch) {
+        Some(id) => Err(("leases_are_of_this_epoch", format!("lease {id} lives in epoch {}", state.epoch))),
+        None => Ok(()),
+    }
 }
 
 /// Forgets the last simulation of this thread.

@@ -86,7 +86,8 @@ impl Client {
 
     /// What a leader answers is committed when it is said, whether or not the client hears it.
     pub(super) fn check_answer(&self, answer: &Answer) {
-        if let Answer::Submitted { job, .. } = answer {
+        if let Answer::Submitted { job, existing } = answer {
+            audit(|a| a.counters.repeated_submits += u64::from(*existing));
             audit(|a| a.submit_acknowledged(&self.key, *job));
         }
     }

@@ -49,13 +49,26 @@ counters! {
     damage_detected: "flipped bits detected at start",
     damage_harmless: "flipped bits without consequence",
     replicas_replaced: "lost replicas replaced",
+    replicas_removed: "replicas removed",
+    new_epochs: "forced recoveries",
     stopped_by_disk: "replicas stopped by a failed write",
-    publishes: "outputs made visible",
+    publishes: "publishers asked",
+    parts_remade: "decisions taken back for a lost part",
+    copies_made: "tasks with a second copy of their shuffle data",
+    copies_made_again: "of these, made again after a loss",
+    copies_used: "tasks that lived on by their copy",
+    copies_read: "fetches from a copy",
     reads: "reads by clients",
     messages: "messages between replicas",
 }
 
 impl Counters {
+    /// What was never reached, but for stale placements: a leader plans on the state that it has just applied, and one seed in twenty has one.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let counted = Counters { stale_placements: 1, ..self.clone() };
+        counted.lines().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
     pub fn total_faults(&self) -> u64 {
         self.faults.values().sum()
     }

@@ -1,19 +1,19 @@
 //! A leadership: the leader loop that ships, with the wire where the edge would be.
 
-use super::agent::{Agent, Finished, Link};
+use super::agent::Link;
 use super::audit::{Watched, audit};
 use super::wire::Delivery;
-use super::{Sim, address, id_of};
+use super::{Sim, address};
 use openraft::type_config::AsyncRuntime;
 use prost::Message;
-use raftwerk_core::{Applied, JobId, WorkerId};
+use raftwerk_core::{Applied, WorkerId};
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{FailureClass, Redirect, SchedulerMessage, WorkerMessage, command::Command, scheduler_message, worker_message};
+use raftwerk_proto::v1::{Redirect, SchedulerMessage, WorkerMessage, command::Command, scheduler_message, worker_message};
 use raftwerk_scheduler::leader::{ConnId, Effect, Input, Leader, RequestId, Timing};
 use raftwerk_scheduler::raft::Replica;
 use raftwerk_scheduler::raft::sim::SimRuntime;
 use raftwerk_worker::session;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 const TICK_MS: u64 = 50;
@@ -23,9 +23,6 @@ const WALL: u64 = 1_700_000_000_000;
 const ELECTION_WAIT_MS: u64 = 2_000;
 /// A verdict may be on its way into the log while the worker comes back.
 const VERDICT_SLACK_MS: u64 = 3_000;
-
-/// Stands for the agent itself: no cut is between.
-const NOBODY: u64 = 0;
 
 type Landed = Arc<Mutex<Option<Result<Arc<Applied>, String>>>>;
 
@@ -37,6 +34,9 @@ struct Conn {
 
 pub(super) struct LeaderHost {
     pub(super) term: u64,
+    begun: u64,
+    /// Workers that came to this leadership.
+    seen: BTreeSet<u64>,
     conns: BTreeMap<ConnId, Conn>,
     requests: BTreeMap<RequestId, usize>,
     replica: Replica<Watched, SimRuntime>,
@@ -72,6 +72,8 @@ impl LeaderHost {
         };
         LeaderHost {
             term,
+            begun: now,
+            seen: BTreeSet::new(),
             conns: BTreeMap::new(),
             requests: BTreeMap::new(),
             replica,
@@ -82,6 +84,10 @@ impl LeaderHost {
             failed: false,
             next_tick: now,
         }
+    }
+
+    pub(super) fn tell(&mut self, input: Input) {
+        self.inputs.push(input);
     }
 
     /// A proposal failed: the edge would begin afresh.
@@ -135,16 +141,22 @@ impl LeaderHost {
         effects
     }
 
-    /// Nobody is declared lost who was heard of lately.
+    /// Nobody is declared lost who was heard of lately, nor before a new leadership has given him the time to come back.
     fn check_verdict(&self, now: u64, lose: &raftwerk_proto::v1::LoseWorker) {
-        let goodbye = lose.reason != "not heard of in time";
-        let known = self.conns.values().filter(|c| c.agent as u64 + super::FIRST_WORKER == lose.worker);
-        for conn in known.filter(|_| !goodbye) {
+        if lose.reason != "not heard of in time" {
+            return; // it said goodbye
+        }
+        let ttl = Timing::default().lease_ttl_ms;
+        for conn in self.conns.values().filter(|c| c.agent as u64 + super::FIRST_WORKER == lose.worker) {
             let settled = now > conn.since + VERDICT_SLACK_MS;
-            if settled && now < conn.heard + Timing::default().lease_ttl_ms - VERDICT_SLACK_MS {
+            if settled && now < conn.heard + ttl - VERDICT_SLACK_MS {
                 let what = format!("worker {} was heard {} ms ago and is declared lost", lose.worker, now - conn.heard);
                 audit(|a| a.violate("nobody_heard_lately_is_lost", what));
             }
+        }
+        if !self.seen.contains(&lose.worker) && now < self.begun + ttl {
+            let what = format!("worker {} is declared lost {} ms after the leadership began", lose.worker, now - self.begun);
+            audit(|a| a.violate("a_new_leader_waits_for_everybody", what));
         }
     }
 }
@@ -205,6 +217,7 @@ impl Sim {
                 let conn = ConnId(greeting.link.0);
                 host.conns.insert(conn, Conn { agent: greeting.agent, since: now, heard: now });
                 let worker = WorkerId(self.agents[greeting.agent].id);
+                host.seen.insert(worker.0);
                 host.inputs.push(Input::WorkerConnected { conn, worker, hello: greeting.hello });
                 continue;
             }
@@ -301,141 +314,5 @@ impl Sim {
             }
             host.inputs.push(Input::FromWorker { conn, message });
         }
-    }
-
-    /// Timers and executors of a worker.
-    pub(super) fn step_agent(&mut self, index: usize) {
-        let now = self.now;
-        if self.agents[index].stopped || !self.agents[index].alive() {
-            return;
-        }
-        self.agents[index].check_fence(now, Timing::default().lease_ttl_ms);
-        if self.agents[index].tick_due(now) {
-            let effects = self.agents[index].handle(now, session::Input::Tick);
-            self.perform_agent(index, effects);
-        }
-        if let Some(finished) = self.agents[index].finished(now) {
-            let failure = self.fate(index, &finished);
-            if let Some((FailureClass::Executor, _, _)) = failure {
-                let effects = self.agents[index].executor_dies(now, Some(finished.task));
-                self.perform_agent(index, effects);
-                return self.dial_if_due(index);
-            }
-            let progress = self.agents[index].conclude(finished.task, failure);
-            if !progress.is_empty() {
-                let effects = self.agents[index].handle(now, session::Input::Progress(progress));
-                self.perform_agent(index, effects);
-            }
-        }
-        self.dial_if_due(index);
-    }
-
-    /// Whether the task fails, as its job's parameters and the sources of its input say.
-    fn fate(&mut self, agent: usize, task: &Finished) -> Option<(FailureClass, u64, &'static str)> {
-        for source in &task.sources {
-            let holder = self.agents.iter().find(|a| a.id == source.worker);
-            let there =
-                holder.is_some_and(|a| a.alive() && (!a.stopped || a.index == agent) && a.has_shuffle(task.job, task.stage - 1, source));
-            if !there {
-                return Some((FailureClass::Source, source.worker, "its shuffle data cannot be fetched"));
-            }
-        }
-        if task.fail_every > 0 && task.task % task.fail_every == task.fail_every - 1 {
-            let attempts = self.attempts.entry((task.job, task.stage, task.task)).or_default();
-            *attempts += 1;
-            if *attempts <= task.fail_times {
-                let class = if task.kills { FailureClass::Executor } else { FailureClass::Task };
-                return Some((class, 0, "this task fails at first"));
-            }
-        }
-        None
-    }
-
-    pub(super) fn perform_agent(&mut self, index: usize, effects: Vec<session::Effect>) {
-        let now = self.now;
-        let mut effects: VecDeque<session::Effect> = effects.into();
-        while let Some(effect) = effects.pop_front() {
-            let (link, replica) = (self.agents[index].link, self.agents[index].replica);
-            match effect {
-                session::Effect::Connect { address, after_ms } => self.agents[index].dial_at(now + after_ms, address),
-                session::Effect::Disconnect { .. } => {
-                    self.wire.send(now, &mut self.dice, Delivery::Hangup { agent: index, replica, link });
-                    // Its own end is closed at once, whatever the network does.
-                    self.wire.send_now(now, Delivery::Broken { agent: index, replica: NOBODY, link });
-                }
-                session::Effect::Send(message) => {
-                    self.agents[index].says(&message);
-                    self.wire.send(now, &mut self.dice, Delivery::Up { agent: index, replica, link, message: Box::new(message) });
-                }
-                session::Effect::StartLease { grant, stage } => {
-                    self.check_sources(&grant);
-                    self.agents[index].start(now, &grant, &stage);
-                }
-                session::Effect::StopLease { lease, reason, .. } => {
-                    if reason == session::StopReason::Unheard {
-                        audit(|a| a.counters.self_fenced += 1);
-                    }
-                    effects.extend(self.agents[index].stop(now, lease.into()));
-                }
-                session::Effect::ListInputs(request) => effects.extend(self.agents[index].handle(now, Agent::listing(&request))),
-                session::Effect::Publish(publish) => {
-                    audit(|a| a.publishes(JobId(publish.job), publish.parts.len()));
-                    let error = if self.dice.below(8) == 0 { "the store does not answer" } else { "" };
-                    effects.extend(self.agents[index].handle(now, Agent::published(publish.job, error)));
-                }
-                session::Effect::Exit(session::ExitReason::Stopped) => self.kill_agent(index),
-                session::Effect::Exit(reason) => audit(|a| a.violate("no_worker_is_refused", format!("worker {index}: {reason:?}"))),
-                session::Effect::ReleaseJob(job) => self.agents[index].release(job),
-                // Its jobs have outputs that all workers share, so nothing of a result lies on a worker.
-                session::Effect::KeepParts(request) => {
-                    audit(|a| a.violate("results_do_not_stay_here", format!("worker {index}: {request:?}")))
-                }
-                session::Effect::ReleaseParts(_) => {}
-                // Nor do they ask for second copies of shuffle data.
-                session::Effect::CopyAgain(request) => {
-                    audit(|a| a.violate("no_copies_are_asked_for", format!("worker {index}: {request:?}")))
-                }
-                session::Effect::FreeLease(_)
-                | session::Effect::ReplaceExecutor { .. }
-                | session::Effect::FetchLogs(_)
-                | session::Effect::KnowSchedulers(_) => {}
-            }
-        }
-        self.dial_if_due(index);
-    }
-
-    /// What a reduce task reads is all of the stage before it, once.
-    fn check_sources(&self, grant: &raftwerk_proto::v1::Grant) {
-        let latest = audit(|a| a.latest());
-        let Some(job) = latest.as_ref().and_then(|s| s.jobs.get(&JobId(grant.job))) else { return };
-        if grant.stage == 0 {
-            return;
-        }
-        let mut ranges: Vec<(u64, u64)> = grant.sources.iter().map(|s| (s.first_task, s.first_task + s.task_count)).collect();
-        ranges.sort_unstable();
-        let mut next = 0;
-        let whole = ranges.iter().all(|(first, end)| std::mem::replace(&mut next, *end) == *first);
-        // A grant made just before shuffle data was lost names less than all; its lease cannot be accepted any more.
-        let live = latest.as_ref().is_some_and(|s| s.leases.contains_key(&grant.lease.unwrap_or_default().into()));
-        let complete = job.stages[grant.stage as usize - 1].is_complete();
-        if live && complete && (!whole || next != job.stages[grant.stage as usize - 1].tasks().len()) {
-            audit(|a| a.violate("a_reduce_task_reads_every_map_task_once", format!("job {} reads {ranges:?}", grant.job)));
-        }
-    }
-
-    fn dial_if_due(&mut self, index: usize) {
-        let now = self.now;
-        let Some(address) = self.agents[index].dial_due(now) else { return };
-        let known = self.cluster.ids();
-        let replica = address.as_deref().and_then(id_of).unwrap_or_else(|| {
-            let mut pick = || known[self.dice.below(known.len() as u64) as usize];
-            let first = pick();
-            // The leader that has just gone answers last, if at all.
-            if self.agents[index].left_leader().and_then(id_of) == Some(first) { pick() } else { first }
-        });
-        let link = Link(self.number());
-        self.agents[index].link = link;
-        self.agents[index].replica = replica;
-        self.wire.send(now, &mut self.dice, Delivery::Dial { agent: index, replica, link });
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Sim;
 use super::audit::audit;
+use raftwerk_scheduler::leader::{Input, RequestId};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +29,10 @@ pub(super) struct Members {
     flipped: BTreeSet<u64>,
     change: Option<(Change, Done)>,
     next_attempt: u64,
+    /// Out of the membership; the log is still to say that nobody may hear them any more.
+    untold: BTreeSet<u64>,
+    /// Told so; they run until somebody pulls the plug.
+    gone: BTreeSet<u64>,
 }
 
 impl Members {
@@ -42,6 +47,8 @@ impl Members {
             flipped: BTreeSet::new(),
             change: None,
             next_attempt: 0,
+            untold: BTreeSet::new(),
+            gone: BTreeSet::new(),
         }
     }
 
@@ -61,11 +68,26 @@ impl Members {
 
     /// Nobody is coming, going or damaged.
     fn steady(&self) -> bool {
-        self.joining.is_empty() && self.leaving.is_empty() && self.lost.is_empty()
+        self.joining.is_empty() && self.leaving.is_empty() && self.lost.is_empty() && self.untold.is_empty()
+    }
+
+    /// Everybody is sound, and nothing is under way.
+    pub(super) fn sound(&self) -> bool {
+        self.steady() && self.change.is_none() && self.flipped.is_empty() && self.gone.is_empty()
+    }
+
+    /// Taken out of the cluster: what becomes of it is no concern of the others.
+    pub(super) fn is_out(&self, id: u64) -> bool {
+        self.untold.contains(&id) || self.gone.contains(&id)
+    }
+
+    /// All others are out, by a forced recovery.
+    pub(super) fn left_with(&mut self, survivor: u64) {
+        self.voters = BTreeSet::from([survivor]);
     }
 
     pub(super) fn unsettled(&self) -> Option<String> {
-        (!self.steady() || self.change.is_some()).then(|| self.describe())
+        (!self.steady() || self.change.is_some() || !self.gone.is_empty()).then(|| self.describe())
     }
 
     pub(super) fn describe(&self) -> String {
@@ -74,7 +96,10 @@ impl Members {
             Some((Change::Remove(id), _)) => format!("{id} is being removed"),
             None => "no change under way".into(),
         };
-        format!("members {:?}, to join {:?}, to leave {:?}, lost {:?}, {change}", self.voters, self.joining, self.leaving, self.lost)
+        format!(
+            "members {:?}, to join {:?}, to leave {:?}, lost {:?}, out {:?} and {:?}, {change}",
+            self.voters, self.joining, self.leaving, self.lost, self.untold, self.gone
+        )
     }
 }
 
@@ -85,7 +110,7 @@ impl Sim {
         }
     }
 
-    async fn new_replica(&mut self) {
+    pub(super) async fn new_replica(&mut self) {
         let id = self.members.next_id;
         self.members.next_id += 1;
         if let Err(error) = self.cluster.add(id).await {
@@ -138,6 +163,7 @@ impl Sim {
             }
             return;
         }
+        self.tell_who_is_out();
         if self.now < self.members.next_attempt || (self.members.joining.is_empty() && self.members.leaving.is_empty()) {
             return;
         }
@@ -148,7 +174,13 @@ impl Sim {
         if let Some(&id) = self.members.leaving.first() {
             self.members.change = Some((Change::Remove(id), done));
             super::spawn(async move {
-                let outcome = leader.remove_member(id).await.map_err(|e| e.to_string());
+                let outcome = if leader.id() == id {
+                    // It cannot write down its own end. The next leader does.
+                    leader.hand_over().await;
+                    Err("the leader itself is to be removed and hands over".to_owned())
+                } else {
+                    leader.remove_member(id).await.map_err(|e| e.to_string())
+                };
                 *told.lock().unwrap() = Some(outcome);
             });
         } else if let Some(&id) = self.members.joining.first() {
@@ -163,6 +195,35 @@ impl Sim {
         }
     }
 
+    /// Last of a removal: until it is out of the membership its vote may be needed; from here on it is heard no more.
+    fn tell_who_is_out(&mut self) {
+        let state = audit(|a| a.latest());
+        for id in self.members.untold.clone() {
+            if state.as_ref().is_some_and(|s| s.removed_replicas.contains(&id)) {
+                self.members.untold.remove(&id);
+                self.members.gone.insert(id);
+                let on = self.dice.below(4_000);
+                let number = self.number();
+                self.undo.insert((self.now + on, number), super::Undo::Forget(id));
+            } else if self.now >= self.members.next_attempt {
+                self.members.next_attempt = self.now + PAUSE_MS;
+                let request = RequestId(self.number());
+                if let Some(host) = self.leader().and_then(|id| self.leaders.get_mut(&id)) {
+                    host.tell(Input::RemoveReplica { request, replica: id });
+                }
+            }
+        }
+    }
+
+    /// Somebody pulls its plug.
+    pub(super) async fn forget(&mut self, id: u64) {
+        self.kill(id).await;
+        self.cluster.forget(id);
+        self.members.flipped.remove(&id);
+        self.members.gone.remove(&id);
+        audit(|a| a.counters.replicas_removed += 1);
+    }
+
     async fn changed(&mut self, change: Change) {
         match change {
             Change::Join(id) => {
@@ -172,11 +233,9 @@ impl Sim {
             }
             Change::Remove(id) => {
                 self.say(format!("replica {id} is removed"));
-                self.kill(id).await;
-                self.cluster.forget(id);
                 self.members.leaving.remove(&id);
                 self.members.voters.remove(&id);
-                self.members.flipped.remove(&id);
+                self.members.untold.insert(id);
                 if self.members.lost.remove(&id) {
                     audit(|a| a.counters.replicas_replaced += 1);
                     self.new_replica().await;

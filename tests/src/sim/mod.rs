@@ -5,8 +5,12 @@
 //! ```text
 //! workload   the jobs            audit     sees every applied entry and judges it
 //! faults     the plan of faults  members   replicas come, go and are replaced
-//! client     submit, cancel, look            lead      leader loops where their edge would be
-//! agent      worker sessions     wire      messages under way
+//! strike     faults are done and undone      lead      leader loops where their edge would be
+//! client     submit, cancel, look            agent     worker sessions and executors
+//! work       what a worker reads, writes and answers
+//! output     the file system that workers share
+//! recovery   a majority is lost for good
+//! wire       messages under way  settle    what must be true at the end
 //! run        one seed from its beginning to its verdict
 //! ```
 
@@ -17,8 +21,13 @@ mod counters;
 mod faults;
 mod lead;
 mod members;
+mod output;
+mod recovery;
 mod run;
+mod settle;
+mod strike;
 mod wire;
+mod work;
 mod workload;
 
 pub use counters::Counters;
@@ -28,13 +37,11 @@ pub use run::{Failure, Options, Report, planted_seeds, run_seed};
 use agent::Agent;
 use audit::{Watched, audit};
 use client::Client;
-use faults::Undo;
 use lead::{Greeting, LeaderHost};
 use members::Members;
 use openraft::async_runtime::Instant;
 use openraft::type_config::AsyncRuntime;
-use raftwerk_core::Phase;
-use raftwerk_core::stage::TaskState;
+use output::SharedFiles;
 use raftwerk_scheduler::leader::Leader;
 use raftwerk_scheduler::raft::sim::{Dice, SimCluster, SimRuntime};
 use sha2::{Digest, Sha256};
@@ -42,6 +49,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use strike::Undo;
 use wire::{Delivery, Wire};
 
 /// How long a flush takes on a disk in good order.
@@ -78,6 +86,9 @@ pub(crate) struct Sim {
     /// Replicas whose next write fails, and how long they stay down then.
     failing: BTreeMap<u64, u64>,
     stopped: Stopped,
+    files: SharedFiles,
+    /// Faults have stopped.
+    calm: bool,
     starts: BTreeMap<u64, u64>,
     /// Failed attempts of tasks, by (job, stage, task).
     attempts: BTreeMap<(u64, u32, u64), u64>,
@@ -133,6 +144,8 @@ impl Sim {
             skew: BTreeMap::new(),
             failing: BTreeMap::new(),
             stopped: Stopped::default(),
+            files: SharedFiles::default(),
+            calm: false,
             starts: BTreeMap::new(),
             attempts: BTreeMap::new(),
             read_floor: 0,
@@ -215,6 +228,10 @@ impl Sim {
         }
         *self.starts.entry(id).or_default() += 1;
         self.cluster.kill(id).await;
+        // Of a process that is killed the host closes the connections; of a machine without power nobody hears.
+        if self.dice.below(2) == 0 {
+            self.cluster.close_connections(id);
+        }
     }
 
     /// Starts a replica on its disk.
@@ -300,6 +317,8 @@ impl Sim {
                 self.kill(id).await;
                 let number = self.number();
                 self.undo.insert((self.now + down, number), Undo::Start(id));
+            } else if self.members.is_out(id) {
+                self.kill(id).await;
             } else if self.members.flipped(id) {
                 audit(|a| a.counters.damage_detected += 1);
                 self.kill(id).await;
@@ -366,89 +385,5 @@ impl Sim {
                 a.counters.installs_under_fire += if under_fire { more } else { 0 };
             });
         }
-    }
-
-    /// What is missing until everything is as it must be once faults have stopped.
-    fn unsettled(&self) -> Option<String> {
-        if let Some(what) = self.members.unsettled() {
-            return Some(what);
-        }
-        let replicas: Vec<_> = self.cluster.running().collect();
-        if replicas.len() != self.cluster.ids().len() {
-            return Some("a replica is down".into());
-        }
-        let leading: Vec<u64> = replicas.iter().filter(|r| r.leadership_watch().current().leading.is_some()).map(|r| r.id()).collect();
-        if leading.len() != 1 {
-            return Some(format!("replicas {leading:?} lead"));
-        }
-        if let Some(client) = self.clients.iter().position(|c| !c.is_content()) {
-            return Some(format!("the submit of client {client} is not acknowledged"));
-        }
-        let Some(state) = audit(|a| a.latest()) else { return Some("no entry was applied".into()) };
-        if let Some(job) = state.jobs.values().find(|j| j.phase.ended_at().is_none()) {
-            return Some(format!("job {} is {:?}", job.id, job.phase));
-        }
-        if !state.leases.is_empty() {
-            return Some(format!("{} leases live", state.leases.len()));
-        }
-        replicas
-            .iter()
-            .any(|r| r.status().applied < replicas.iter().map(|r| r.status().last_log_index).max().unwrap_or(0))
-            .then(|| "a replica is behind".into())
-    }
-
-    /// Every job that is done has counted each task once; a job that must fail has failed, with a cause.
-    fn check_results(&self) {
-        let Some(state) = audit(|a| a.latest()) else { return };
-        for job in state.jobs.values() {
-            if let Phase::Failed { cause, .. } = &job.phase
-                && cause.is_empty()
-            {
-                audit(|a| a.violate("failed_jobs_have_a_cause", format!("job {}", job.id)));
-            }
-            if !matches!(job.phase, Phase::Done { .. }) {
-                continue;
-            }
-            let tasks = job.stages[0].tasks().iter().filter(|(_, state)| *state != TaskState::SetAside);
-            let expected: u128 = tasks.flat_map(|(range, _)| range.first..range.end).map(|task| u128::from(audit::value_of(task))).sum();
-            if job.stages[0].tallies[0] != expected {
-                audit(|a| a.violate("tallies_are_exact", format!("job {}: {}", job.id, job.stages[0].tallies[0])));
-            }
-            if job.spec.output.is_some() && job.parts.len() as u64 != job.stages.last().map_or(0, |s| s.tasks().len()) {
-                audit(|a| a.violate("outputs_are_whole", format!("job {} has {} parts", job.id, job.parts.len())));
-            }
-        }
-    }
-
-    /// All replicas applied the same entries, so their states have the same hash.
-    fn check_hashes(&self) {
-        let hashes: Vec<String> = self.cluster.running().map(|r| r.state().read().unwrap().state().hash()).collect();
-        if hashes.windows(2).any(|w| w[0] != w[1]) {
-            audit(|a| a.violate("equal_index_means_equal_state", format!("at the end: {hashes:?}")));
-        }
-    }
-
-    fn describe(&self) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
-        for replica in self.cluster.running() {
-            let s = replica.status();
-            let voters: Vec<u64> = s.members.iter().filter(|m| m.voter).map(|m| m.id).collect();
-            let stopped = self.cluster.is_stopped(s.id);
-            lines.push(format!(
-                "replica {} term {} leader {:?} last {} committed {} applied {} snapshot {} voters {voters:?} stopped {stopped}",
-                s.id, s.term, s.leader, s.last_log_index, s.committed, s.applied, s.snapshot
-            ));
-        }
-        if let Some(state) = audit(|a| a.latest()) {
-            for job in state.jobs.values() {
-                let stages: Vec<_> = job.stages.iter().map(|s| (s.ready(), s.leased(), s.accepted(), s.generation)).collect();
-                lines.push(format!("job {} {:?} {stages:?}", job.id, job.phase));
-            }
-            lines.extend(state.leases.iter().map(|(id, l)| format!("lease {id} {:?} of job {} on {}", l.tasks, l.job, l.worker)));
-            lines.extend(state.workers.iter().map(|(id, w)| format!("record of worker {id}: session {} lost {}", w.session, w.lost)));
-        }
-        lines.extend(self.agents.iter().map(|a| a.describe()));
-        lines.push(self.members.describe());
-        lines
     }
 }

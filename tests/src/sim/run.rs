@@ -87,6 +87,9 @@ impl Sim {
             self.next().await?;
         }
         self.calm().await;
+        // What has survived all that must still be able to work.
+        let last = workload::last(&mut self.dice).spec();
+        self.clients.push(Client::new("key-last".to_owned(), last, self.now + 500, None));
         let until = self.now + SETTLED_WITHIN_MS;
         let mut settled = false;
         while self.now < LEAST_MS || !settled {

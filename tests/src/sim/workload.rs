@@ -19,6 +19,8 @@ pub struct Shape {
     pub kills: bool,
     /// The rest of the job goes on without tasks that were set aside.
     pub goes_on: bool,
+    /// The shuffle data lies at two workers.
+    pub copies: bool,
     pub max_lease_tasks: u64,
 }
 
@@ -31,11 +33,11 @@ pub struct Planned {
 
 /// One job of each kind, and some more, over `span_ms`.
 pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
-    let extra = 3 + dice.below(4);
+    let extra = 2 + dice.below(4);
     let mut jobs = Vec::new();
-    for n in 0..5 + extra {
-        let kind = if n < 5 { n } else { dice.below(6) };
-        let at_ms = if n < 5 { 500 + n * span_ms / 6 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
+    for n in 0..7 + extra {
+        let kind = if n < 7 { n } else { dice.below(8) };
+        let at_ms = if n < 7 { 500 + n * span_ms / 8 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
             // One long stage.
@@ -53,8 +55,7 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 tasks: 60 + dice.below(90),
                 partitions: 3 + dice.below(9) as u32,
                 task_ms: 40 + dice.below(250),
-                fail_every: 0,
-                fail_times: 0,
+                copies: dice.below(2) == 0,
                 max_lease_tasks: lease,
                 ..Shape::default()
             },
@@ -89,13 +90,29 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 max_lease_tasks: lease,
                 ..Shape::default()
             },
+            // Few tasks that take longer than a lease time: whoever is cut off is in the middle of one.
+            5 => Shape { tasks: 5 + dice.below(5), task_ms: 6_000 + dice.below(9_000), max_lease_tasks: 1, ..Shape::default() },
+            // Map and reduce with a second copy of the shuffle data.
+            6 => Shape {
+                tasks: 40 + dice.below(60),
+                partitions: 3 + dice.below(6) as u32,
+                task_ms: 40 + dice.below(250),
+                copies: true,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // Cancelled in the middle.
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
-        let cancel_after_ms = (kind == 5).then(|| 200 + dice.below(4_000));
+        let cancel_after_ms = (kind == 7).then(|| 200 + dice.below(4_000));
         jobs.push(Planned { at_ms, shape, cancel_after_ms });
     }
     jobs
+}
+
+/// The job that is submitted when faults have stopped.
+pub fn last(dice: &mut Dice) -> Shape {
+    Shape { tasks: 20 + dice.below(20), partitions: 4, task_ms: 50, copies: dice.below(2) == 0, ..Shape::default() }
 }
 
 fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
@@ -117,6 +134,7 @@ impl Shape {
             ],
             inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(range)) }],
             partitions: self.partitions,
+            shuffle_replicas: if self.copies { 2 } else { 0 },
             max_lease_tasks: self.max_lease_tasks,
             ..StageSpec::default()
         };

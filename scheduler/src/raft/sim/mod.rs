@@ -23,10 +23,13 @@ use std::time::Duration;
 pub use network::{NetworkCounts, SimNetwork, Trace};
 pub use runtime::{InProcess, Process, SimRuntime};
 
+use bytes::Bytes;
 use openraft::type_config::AsyncRuntime;
 
 pub use super::store::{Flip, MemoryDisk, WriteFault};
 
+use super::offline::{Opened, Survey};
+use super::presence;
 use super::store::SnapshotStore;
 use super::{OpenError, ProposeError, RaftConfig, Replica, StateMachine, Storage};
 
@@ -147,6 +150,19 @@ impl<S: StateMachine> SimCluster<S> {
         replica.shutdown().await;
     }
 
+    /// The host of a killed replica closes its connections, and the others miss it at once.
+    pub fn close_connections(&self, gone: u64) {
+        for replica in self.running() {
+            let Some(process) = self.processes.get(&replica.id()) else { continue };
+            let (leadership, handle) = (replica.leadership_watch(), replica.downgrade());
+            let miss = async move {
+                let leads = || leadership.current().leader.is_some_and(|(id, _)| id == gone);
+                let _ = SimRuntime::timeout(presence::PERSISTENCE, presence::replace(&handle, leads, gone)).await;
+            };
+            drop(SimRuntime::spawn(process.run(miss)));
+        }
+    }
+
     /// Stops a replica's process as SIGSTOP does.
     pub fn stop(&self, id: u64) {
         if let Some(process) = self.processes.get(&id) {
@@ -187,9 +203,7 @@ impl<S: StateMachine> SimCluster<S> {
         assert!(self.replica(id).is_none(), "replica {id} is running");
         let mut config = RaftConfig::new(CLUSTER, id, &format!("replica-{id}"), &address(id), "");
         (self.configure)(&mut config);
-        let medium = self.disks[&id].medium();
-        let snapshots = SnapshotStore::in_memory(&config.cluster, medium.clone());
-        let storage = Storage { medium: Arc::new(medium), snapshots, dir: None };
+        let storage = self.storage(id);
         let link = self.network.link(id);
         let process = Process::default();
         let replica = process.run(Replica::start(config, storage, link.clone())).await?;
@@ -197,6 +211,27 @@ impl<S: StateMachine> SimCluster<S> {
         link.serve(replica.handler());
         self.running.lock().insert(id, replica);
         Ok(())
+    }
+
+    fn storage(&self, id: u64) -> Storage {
+        let medium = self.disks[&id].medium();
+        Storage { snapshots: SnapshotStore::in_memory(CLUSTER, medium.clone()), medium: Arc::new(medium), dir: None }
+    }
+
+    /// What the disk of a killed replica holds.
+    pub async fn survey(&self, id: u64) -> Result<Survey, OpenError> {
+        let mut opened = Opened::<S, SimRuntime>::on(self.storage(id), CLUSTER, id)?;
+        let (survey, _) = opened.survey(id).await?;
+        opened.close().await;
+        Ok(survey)
+    }
+
+    /// The forced recovery of a killed replica; `entry` makes the entry of the new epoch from the ids of the others.
+    pub async fn recover(&self, id: u64, entry: impl FnOnce(&[u64]) -> Bytes) -> Result<Survey, OpenError> {
+        let mut opened = Opened::<S, SimRuntime>::on(self.storage(id), CLUSTER, id)?;
+        let survey = opened.recover(id, &format!("the disk of replica {id}"), entry).await?;
+        opened.close().await;
+        Ok(survey)
     }
 
     pub fn replica(&self, id: u64) -> Option<Replica<S, SimRuntime>> {

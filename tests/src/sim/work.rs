@@ -1,0 +1,203 @@
+//! A worker at work: its timers, its executors, what it reads from others, and what its session asks of it.
+
+use super::agent::{Agent, Finished, Link};
+use super::audit::audit;
+use super::wire::Delivery;
+use super::{Sim, id_of};
+use raftwerk_core::JobId;
+use raftwerk_proto::v1::{CopiedAgain, CopyAgain, FailureClass, LeaseProgress};
+use raftwerk_scheduler::leader::Timing;
+use raftwerk_worker::session;
+use std::collections::VecDeque;
+
+/// One fetch in so many finds its first source silent.
+const HICCUP: u64 = 300;
+/// Stands for the agent itself: no cut is between.
+const NOBODY: u64 = 0;
+
+impl Sim {
+    /// Timers and executors of a worker.
+    pub(super) fn step_agent(&mut self, index: usize) {
+        let now = self.now;
+        if self.agents[index].stopped || !self.agents[index].alive() {
+            return;
+        }
+        self.agents[index].check_fence(now, Timing::default().lease_ttl_ms);
+        if self.agents[index].tick_due(now) {
+            let effects = self.agents[index].handle(now, session::Input::Tick);
+            self.perform_agent(index, effects);
+        }
+        self.run_executor(index);
+        self.dial_if_due(index);
+    }
+
+    /// The executor has come to the end of a task, or dies over it.
+    pub(super) fn run_executor(&mut self, index: usize) {
+        let now = self.now;
+        let Some(finished) = self.agents[index].finished(now) else { return };
+        let failure = self.fate(index, &finished);
+        if let Some((FailureClass::Executor, _, _)) = failure {
+            let effects = self.agents[index].executor_dies(now, Some(finished.task));
+            return self.perform_agent(index, effects);
+        }
+        if failure.is_none() {
+            self.prepare(&finished);
+        }
+        let mut progress = self.agents[index].conclude(finished.task, failure);
+        self.copy_out(index, &finished, &mut progress);
+        if !progress.is_empty() {
+            let effects = self.agents[index].handle(now, session::Input::Progress(progress));
+            self.perform_agent(index, effects);
+        }
+    }
+
+    /// Whether the task fails, as its job's parameters and the sources of its input say.
+    fn fate(&mut self, agent: usize, task: &Finished) -> Option<(FailureClass, u64, &'static str)> {
+        if self.agents[agent].sick {
+            return Some((FailureClass::Executor, 0, "the device is broken"));
+        }
+        for source in &task.sources {
+            let has = |worker: u64| {
+                let holder = self.agents.iter().find(|a| a.id == worker);
+                holder.is_some_and(|a| a.alive() && (!a.stopped || a.index == agent) && a.has_shuffle(task.job, task.stage - 1, source))
+            };
+            // Now and then a connection between two workers breaks.
+            let hiccup = !self.calm && self.dice.below(HICCUP) == 0;
+            if has(source.worker) && !hiccup {
+                continue;
+            }
+            if !has(source.copy_worker) {
+                return Some((FailureClass::Source, source.worker, "its shuffle data cannot be fetched"));
+            }
+            audit(|a| a.counters.copies_read += 1);
+        }
+        if task.fail_every > 0 && task.task % task.fail_every == task.fail_every - 1 {
+            let attempts = self.attempts.entry((task.job, task.stage, task.task)).or_default();
+            *attempts += 1;
+            if *attempts <= task.fail_times {
+                let class = if task.kills { FailureClass::Executor } else { FailureClass::Task };
+                return Some((class, 0, "this task fails at first"));
+            }
+        }
+        None
+    }
+
+    /// A second copy of what is being reported, at the first candidate that is there.
+    fn copy_out(&mut self, agent: usize, task: &Finished, progress: &mut [LeaseProgress]) {
+        let there = |a: &Agent| a.alive() && !a.stopped && a.index != agent;
+        let target = task.copy_to.iter().find_map(|id| self.agents.iter().position(|a| a.id == *id && there(a)));
+        let Some(target) = target else { return };
+        for message in progress.iter_mut().filter(|p| !p.results.is_empty()) {
+            for results in &message.results {
+                for copied in results.first_task..results.first_task + results.task_count {
+                    self.agents[target].keep_copy((task.job, task.stage, task.generation, copied));
+                    audit(|a| a.counters.copies_made += 1);
+                }
+            }
+            (message.copy_worker, message.copy_incarnation) = (self.agents[target].id, self.agents[target].incarnation);
+        }
+    }
+
+    /// Another second copy, where the first one was lost.
+    fn copy_again(&mut self, agent: usize, request: CopyAgain) -> CopiedAgain {
+        let CopyAgain { job, stage, generation, tasks, targets, .. } = request;
+        let there = |a: &Agent| a.alive() && !a.stopped && a.index != agent;
+        let target = targets.iter().find_map(|t| self.agents.iter().position(|a| a.id == t.worker && there(a)));
+        let blocks: Vec<_> =
+            tasks.iter().flat_map(|t| t.first_task..t.first_task + t.task_count).map(|task| (job, stage, generation, task)).collect();
+        let mut copied = CopiedAgain { job, stage, generation, tasks, ..CopiedAgain::default() };
+        if let Some(target) = target.filter(|_| blocks.iter().all(|block| self.agents[agent].holds(block))) {
+            audit(|a| a.counters.copies_made_again += blocks.len() as u64);
+            blocks.into_iter().for_each(|block| self.agents[target].keep_copy(block));
+            (copied.copy_worker, copied.copy_incarnation) = (self.agents[target].id, self.agents[target].incarnation);
+        }
+        copied
+    }
+
+    pub(super) fn perform_agent(&mut self, index: usize, effects: Vec<session::Effect>) {
+        let now = self.now;
+        let mut effects: VecDeque<session::Effect> = effects.into();
+        while let Some(effect) = effects.pop_front() {
+            let (link, replica) = (self.agents[index].link, self.agents[index].replica);
+            match effect {
+                session::Effect::Connect { address, after_ms } => self.agents[index].dial_at(now + after_ms, address),
+                session::Effect::Disconnect { .. } => {
+                    self.wire.send(now, &mut self.dice, Delivery::Hangup { agent: index, replica, link });
+                    // Its own end is closed at once, whatever the network does.
+                    self.wire.send_now(now, Delivery::Broken { agent: index, replica: NOBODY, link });
+                }
+                session::Effect::Send(message) => {
+                    self.agents[index].says(&message);
+                    self.wire.send(now, &mut self.dice, Delivery::Up { agent: index, replica, link, message: Box::new(message) });
+                }
+                session::Effect::StartLease { grant, stage } => {
+                    self.check_sources(&grant);
+                    self.agents[index].start(now, &grant, &stage);
+                }
+                session::Effect::StopLease { lease, reason, .. } => {
+                    if reason == session::StopReason::Unheard {
+                        audit(|a| a.counters.self_fenced += 1);
+                    }
+                    effects.extend(self.agents[index].stop(now, lease.into()));
+                }
+                session::Effect::ListInputs(request) => effects.extend(self.agents[index].handle(now, Agent::listing(&request))),
+                session::Effect::Publish(publish) => {
+                    let report = self.publish(&publish);
+                    effects.extend(self.agents[index].handle(now, session::Input::Published(report)));
+                }
+                session::Effect::Exit(session::ExitReason::Stopped) => self.kill_agent(index),
+                session::Effect::Exit(reason) => audit(|a| a.violate("no_worker_is_refused", format!("worker {index}: {reason:?}"))),
+                session::Effect::ReleaseJob(job) => self.agents[index].release(job),
+                session::Effect::CopyAgain(request) => {
+                    let copied = self.copy_again(index, request);
+                    effects.extend(self.agents[index].handle(now, session::Input::CopiedAgain(copied)));
+                }
+                // Its jobs have outputs that all workers share, so nothing of a result lies on a worker.
+                session::Effect::KeepParts(request) => {
+                    audit(|a| a.violate("results_do_not_stay_here", format!("worker {index}: {request:?}")))
+                }
+                session::Effect::ReleaseParts(_)
+                | session::Effect::FreeLease(_)
+                | session::Effect::ReplaceExecutor { .. }
+                | session::Effect::FetchLogs(_)
+                | session::Effect::KnowSchedulers(_) => {}
+            }
+        }
+        self.dial_if_due(index);
+    }
+
+    /// What a reduce task reads is all of the stage before it, once.
+    fn check_sources(&self, grant: &raftwerk_proto::v1::Grant) {
+        let latest = audit(|a| a.latest());
+        let Some(job) = latest.as_ref().and_then(|s| s.jobs.get(&JobId(grant.job))) else { return };
+        if grant.stage == 0 {
+            return;
+        }
+        let mut ranges: Vec<(u64, u64)> = grant.sources.iter().map(|s| (s.first_task, s.first_task + s.task_count)).collect();
+        ranges.sort_unstable();
+        let mut next = 0;
+        let whole = ranges.iter().all(|(first, end)| std::mem::replace(&mut next, *end) == *first);
+        // A grant made just before shuffle data was lost names less than all; its lease cannot be accepted any more.
+        let live = latest.as_ref().is_some_and(|s| s.leases.contains_key(&grant.lease.unwrap_or_default().into()));
+        let complete = job.stages[grant.stage as usize - 1].is_complete();
+        if live && complete && (!whole || next != job.stages[grant.stage as usize - 1].tasks().len()) {
+            audit(|a| a.violate("a_reduce_task_reads_every_map_task_once", format!("job {} reads {ranges:?}", grant.job)));
+        }
+    }
+
+    fn dial_if_due(&mut self, index: usize) {
+        let now = self.now;
+        let Some(address) = self.agents[index].dial_due(now) else { return };
+        let known = self.cluster.ids();
+        let replica = address.as_deref().and_then(id_of).unwrap_or_else(|| {
+            let mut pick = || known[self.dice.below(known.len() as u64) as usize];
+            let first = pick();
+            // The leader that has just gone answers last, if at all.
+            if self.agents[index].left_leader().and_then(id_of) == Some(first) { pick() } else { first }
+        });
+        let link = Link(self.number());
+        self.agents[index].link = link;
+        self.agents[index].replica = replica;
+        self.wire.send(now, &mut self.dice, Delivery::Dial { agent: index, replica, link });
+    }
+}
