@@ -436,15 +436,13 @@ mod refused_as_output {
 
     #[test]
     fn copies_without_a_place_for_them() {
-        assert_eq!(
-            refusal(&format!("{WORDS}[output]\npath = \"x\"\ncopies = 2\n")),
-            "job.toml:7: [output] copies is for a result that stays on workers"
-        );
-        assert_eq!(
-            refusal(&format!("{WORDS}[output]\npath = \"worker:\"\ncopies = 6\n")),
-            "job.toml:7: [output] copies must be at most 5, not 6"
-        );
-        assert!(refusal(&format!("{WORDS}[output]\npath = \"worker:\"\nif_exists = \"replace\"\n")).contains("is for a directory"));
+        let said = |output: &str| refusal(&format!("{WORDS}[output]\n{output}\n"));
+        let shared = said("path = \"x\"\ncopies = 2");
+        assert!(shared.starts_with("job.toml:7: [output] copies is for a result that stays on workers\nfix: "), "{shared}");
+        let many = said("path = \"worker:\"\ncopies = 6");
+        assert!(many.starts_with("job.toml:7: [output] copies must be at most 5, not 6"), "{many}");
+        let replaced = said("path = \"worker:\"\nif_exists = \"replace\"");
+        assert!(replaced.contains("is for a directory"), "{replaced}");
     }
 
     #[test]
