@@ -920,6 +920,28 @@ fn nothing_newer_than_every_replica_reads_is_written_and_then_the_log_says_so() 
 }
 
 #[test]
+fn what_the_former_release_does_not_know_waits_for_the_whole_cluster() {
+    let mut host = half_upgraded();
+    host.connect(1, 7);
+    let mut on_workers = with_shuffle();
+    on_workers.output = Some(OutputSpec { url: "worker:".into(), format: "csv".into(), copies: 1, ..OutputSpec::default() });
+    let said = answers(&host.submit(1, on_workers.clone()));
+    assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("every replica")), "{said:?}");
+
+    // A full worker is news to it; that a lease was handed back is not.
+    host.submit(2, numbers(4));
+    let grant = grants(&host.commit()).remove(0).grants.remove(0);
+    let failure = TaskFailure { first_task: 0, task_count: u64::MAX, class: FailureClass::Full.into(), ..TaskFailure::default() };
+    let report = Report { results: Vec::new(), failures: vec![failure], ..result(&grant, 1) };
+    host.input(Input::FromWorker { conn: ConnId(1), message: reports(report) });
+    let written = host.proposed.as_ref().expect("an entry");
+    let reported =
+        written.commands.iter().filter_map(|c| if let Some(command::Command::ReportResults(r)) = &c.command { Some(r) } else { None });
+    let classes: Vec<FailureClass> = reported.flat_map(|r| &r.reports).flat_map(|r| &r.failures).map(|f| f.class()).collect();
+    assert_eq!(classes, [FailureClass::Stopped]);
+}
+
+#[test]
 fn the_next_leader_goes_by_the_log_whoever_it_has_heard_of() {
     let mut host = half_upgraded();
     host.input(Input::Format(3));

@@ -6,7 +6,7 @@
 
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
-use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, UNMARKED_FORMAT};
+use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, UNMARKED_FORMAT};
 use raftwerk_core::{State, WorkerId};
 use raftwerk_proto::v1::{DrainWorker, command::Command};
 
@@ -45,6 +45,11 @@ impl Format {
 }
 
 impl Leader {
+    /// Whether every replica knows results on workers, copies that are made again, and full workers.
+    pub(super) fn all_know_kept_data(&self, state: &State) -> bool {
+        self.format.now(state) >= KEPT_DATA
+    }
+
     pub(super) fn on_drain(&mut self, state: &State, request: RequestId, worker: WorkerId, effects: &mut Vec<Effect>) {
         let answer = if self.format.now(state) < DRAINING {
             Answer::Precondition(format!(

@@ -58,7 +58,7 @@ impl Leader {
         }
         (self.recopy.look, self.recopy.next_look) = (false, now + LOOK_EVERY_MS);
         self.recopy.asked.retain(|_, asked| asked.until > now);
-        if state.workers.values().filter(|worker| !worker.lost).count() < 2 {
+        if state.workers.values().filter(|worker| !worker.lost).count() < 2 || !self.all_know_kept_data(state) {
             return;
         }
         for job in state.active_jobs().filter(|job| job.phase == Phase::Running) {

@@ -246,6 +246,7 @@ impl Leader {
     }
 
     pub(super) fn on_worker_message(&mut self, now: u64, state: &State, conn: ConnId, message: up::Message, effects: &mut Vec<Effect>) {
+        let knows_full = self.all_know_kept_data(state);
         let Some(entry) = self.sessions.conns.get_mut(&conn) else { return };
         match message {
             up::Message::Heartbeat(_) => entry.detector.beat(now),
@@ -267,13 +268,17 @@ impl Leader {
                 });
                 effects.push(Effect::Send { conn, message });
             }
-            up::Message::Reports(reports) => {
+            up::Message::Reports(mut reports) => {
                 // Results from before this registration come right behind the hello; apply fences or accepts them by their lease.
                 let session = entry.session.unwrap_or_default();
                 let mut failures = reports.reports.iter().flat_map(|report| &report.failures);
                 if let Some(full) = failures.rfind(|failure| failure.class() == wire::FailureClass::Full) {
                     // Until the next heartbeat says otherwise.
                     entry.load.get_or_insert_default().full = full.message.clone();
+                }
+                if !knows_full {
+                    let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
+                    failures.filter(|f| f.class() == wire::FailureClass::Full).for_each(|f| f.set_class(wire::FailureClass::Stopped));
                 }
                 for chunk in chunks_below_one_entry(reports.reports) {
                     let sequences: Vec<u64> = chunk.iter().map(|r| r.sequence).collect();
