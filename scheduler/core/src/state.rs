@@ -1,9 +1,10 @@
 //! What every replica holds.
 
-use crate::apply::UNMARKED_FORMAT;
+use crate::apply::{COPIES_GIVEN_BACK, UNMARKED_FORMAT};
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
+use crate::stage::TaskState;
 use crate::worker::{DeviceUses, StageUses, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,6 +138,12 @@ impl State {
             }
         }
         if let Some(stage) = self.jobs.get_mut(&lease.job).and_then(|j| j.stages.get_mut(lease.stage as usize)) {
+            if lease.speculative && self.log_format >= COPIES_GIVEN_BACK {
+                // A copy that ends undecided, with its worker say, was not in vain by the plan's fault: the budget gets it back.
+                let held = stage.held_by(lease.tasks, id);
+                let undecided: u64 = held.iter().filter(|(_, s)| matches!(s, TaskState::Raced { .. })).map(|(part, _)| part.count()).sum();
+                stage.speculated = stage.speculated.saturating_sub(undecided);
+            }
             stage.release(lease.tasks, id);
         }
         Some(lease)

@@ -257,3 +257,22 @@ fn a_stage_of_few_tasks_may_copy_one() {
     }
     assert!(matches!(r.state.jobs[&job].phase, Phase::Done { .. }));
 }
+
+#[test]
+fn a_copy_that_dies_with_its_worker_leaves_the_budget_for_another() {
+    let (mut r, job, slow) = tail(3);
+    r.pause_ms = 5_000;
+    for _ in 0..3 {
+        let copy = r.plan_and_grant();
+        assert_eq!(copy.len(), 1);
+        assert_eq!(r.state.jobs[&job].stages[0].speculated, 10);
+        let worker = r.state.leases[&copy[0]].worker.0;
+        r.lose(worker);
+        assert_eq!(r.state.jobs[&job].stages[0].speculated, 0);
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let last = r.plan_and_grant();
+    r.report_some(slow, 90, 4);
+    r.lose(r.state.leases[&last[0]].worker.0);
+    assert_eq!(r.state.jobs[&job].stages[0].speculated, 4, "copies of what the other brought home were in vain");
+}

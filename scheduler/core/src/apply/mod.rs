@@ -24,7 +24,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// |---|---|
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
-/// | 3 | the state remembers the newest format of its log; workers can be drained; first in which a leader writes of results on workers, copies made again and full workers |
+/// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
@@ -39,6 +39,8 @@ pub const DRAINING: u32 = 3;
 /// The former release knows neither results on workers, nor copies that are made again, nor workers that are full: a leader does not write of
 /// them before this format.
 pub const KEPT_DATA: u32 = 3;
+/// First format under which second leases that end undecided are not counted any more.
+pub(crate) const COPIES_GIVEN_BACK: u32 = 3;
 
 /// The log holds something this code does not know. The node must stop: to skip it would make replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

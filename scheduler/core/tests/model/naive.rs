@@ -96,6 +96,11 @@ impl Stage {
         self.tasks.iter().all(|t| matches!(t.is, TaskIs::Accepted { .. } | TaskIs::SetAside))
     }
 
+    /// Tasks that it runs beside another lease.
+    fn raced_by(&self, lease: Lease) -> u64 {
+        self.tasks.iter().filter(|t| matches!(&t.is, TaskIs::Held(by) if by.len() == 2 && by.contains(&lease))).count() as u64
+    }
+
     fn take_from(&mut self, lease: Lease) {
         for task in &mut self.tasks {
             let_go(task, lease);
@@ -311,7 +316,13 @@ impl Model {
 
     fn end_lease(&mut self, id: Lease) {
         if let Some(lease) = self.leases.remove(&id) {
-            self.jobs.entry(lease.job).and_modify(|j| j.stages[lease.stage].take_from(id));
+            self.jobs.entry(lease.job).and_modify(|j| {
+                let stage = &mut j.stages[lease.stage];
+                if lease.speculative {
+                    stage.speculated -= stage.raced_by(id);
+                }
+                stage.take_from(id);
+            });
         }
     }
 
