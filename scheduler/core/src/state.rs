@@ -33,7 +33,7 @@ pub struct State {
     pub idempotency: BTreeMap<IdempotencyKey, Submission>,
     /// Replicas that were taken out. Their ids are never let in again.
     pub removed_replicas: BTreeSet<u64>,
-    /// Newest format among the entries so far, [`UNMARKED_FORMAT`](crate::apply::UNMARKED_FORMAT) at the least. A replica that reads less than
+    /// Newest format among the entries so far, [`UNMARKED_FORMAT`] at the least. A replica that reads less than
     /// this has no place in the cluster any more.
     pub log_format: u32,
     pub(crate) next_job: u64,
