@@ -1,7 +1,7 @@
 //! What kernels print, for the log of the job.
 //!
 //! Tasks of several leases run beside each other in one process, and a pipe does not say which thread wrote a line. So whoever runs tasks
-//! names, per thread, what the lines belong to, and [`print`] puts the name before each line.
+//! names, per thread, what the lines belong to, and [`print()`] puts the name before each line.
 //!
 //! ```text
 //! 0x1e a.b.c 0x1e text \n        a.b.c: the mark, three decimal numbers whose meaning is the runner's
