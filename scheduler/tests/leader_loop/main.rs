@@ -1,0 +1,8 @@
+//! The leader loop by itself: inputs in, effects out.
+
+mod formats;
+mod host;
+mod kept_data;
+mod publishing;
+mod sessions;
+mod submissions;

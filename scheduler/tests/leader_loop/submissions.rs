@@ -1,0 +1,150 @@
+//! What becomes of a submit.
+
+use crate::host::Host;
+use crate::host::*;
+use raftwerk_core::JobId;
+use raftwerk_proto::v1::scheduler_message::Message as Down;
+use raftwerk_proto::v1::worker_message::Message as Up;
+use raftwerk_proto::v1::*;
+use raftwerk_scheduler::leader::{Answer, Effect, Input, Leader, Limits, RequestId};
+
+#[test]
+fn nothing_is_acknowledged_or_dispatched_before_it_is_committed() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    let before = host.submit(1, numbers(1));
+    assert!(answers(&before).is_empty() && grants(&before).is_empty());
+    let after = host.commit();
+    assert_eq!(answers(&after), [Answer::Submitted { job: JobId(1), existing: false }]);
+    assert_eq!(grants(&after).len(), 1);
+    assert_eq!(host.index, 2, "the registration, then submit and first grant in one entry");
+
+    let grant = grants(&after)[0].grants[0].clone();
+    let acknowledged = |effects: &[Effect]| sent(effects).any(|(_, m)| matches!(m, Down::ReportAck(ack) if ack.sequences == [5]));
+    assert!(!acknowledged(&host.up(1, reports(result(&grant, 5)))));
+    assert!(acknowledged(&host.commit()));
+}
+
+#[test]
+fn an_input_that_no_worker_sees_is_refused_with_what_each_one_said() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let asked = host.submit(3, files());
+    assert_eq!(sent(&asked).filter(|(_, m)| matches!(m, Down::ListInputs(_))).count(), 2);
+    let listing = |error: &str| Up::Listing(InputListing { request: 3, error: error.into(), ..InputListing::default() });
+    assert!(answers(&host.up(1, listing("no mount"))).is_empty(), "the other one may see it");
+    let said = answers(&host.up(2, listing("no such file")));
+    let [Answer::Precondition(text)] = said.as_slice() else { panic!("{said:?}") };
+    for word in ["w7", "no mount", "w8", "no such file"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(host.proposed.is_none() && host.state.jobs.is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn the_first_worker_that_sees_the_input_decides_the_splits() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(3, files());
+    let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
+    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file] };
+    host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed], ..InputListing::default() }));
+    let effects = host.commit();
+    assert_eq!(host.state.jobs[&JobId(1)].stages[0].tasks().len(), 3);
+    let split = &grants(&effects)[0].grants[0].splits[0];
+    assert_eq!(split.file.as_ref().map(|f| f.path.as_str()), Some("/data/a.txt"));
+}
+
+#[test]
+fn without_any_worker_a_submit_waits_a_little_and_then_says_so() {
+    let mut host = Host::new();
+    assert!(answers(&host.submit(1, numbers(1))).is_empty());
+    assert!(answers(&host.wait(TIMING.listing_ms - 1)).is_empty());
+    let said = answers(&host.wait(1));
+    assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("worker start")), "{said:?}");
+
+    host.submit(2, numbers(1));
+    host.connect(1, 7);
+    let effects = host.wait(50);
+    assert!(answers(&effects).iter().any(|a| matches!(a, Answer::Submitted { .. })), "a worker that comes in time is enough: {effects:?}");
+}
+
+fn refusals(effects: &[Effect]) -> Vec<String> {
+    answers(effects).into_iter().filter_map(|a| if let Answer::Exhausted(why) = a { Some(why) } else { None }).collect()
+}
+
+#[test]
+fn a_submit_is_refused_while_there_is_no_room_and_everything_else_goes_on() {
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).with_limits(Limits { active_jobs: 1, free_disk_bytes: 1_000, ..Limits::default() });
+    host.connect(1, 7);
+    host.input(Input::Submit { request: RequestId(1), spec: numbers(1), idempotency_key: "first".into() });
+    let granted = grants(&host.commit()).remove(0).grants.remove(0);
+    let full = host.submit(2, numbers(1));
+    assert!(refusals(&full)[0].contains("--max-active-jobs"), "{full:?}");
+    // Known submits are answered, and results are accepted.
+    let again = host.input(Input::Submit { request: RequestId(3), spec: numbers(1), idempotency_key: "first".into() });
+    assert!(matches!(answers(&again)[..], [Answer::Submitted { job: JobId(1), existing: true }]));
+    host.up(1, reports(result(&granted, 1)));
+    host.commit();
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
+
+    host.input(Input::FreeDisk(999));
+    let full = host.submit(4, numbers(1));
+    assert!(refusals(&full)[0].contains("--min-free-disk"), "{full:?}");
+    host.input(Input::FreeDisk(1_000));
+    host.submit(5, numbers(1));
+    assert!(answers(&host.commit()).iter().any(|a| matches!(a, Answer::Submitted { job: JobId(2), existing: false })));
+}
+
+#[test]
+fn memory_is_bounded_by_refusing_submits_until_old_jobs_may_be_forgotten() {
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).with_limits(Limits { state_bytes: 300_000, ended_jobs: 5, ..Limits::default() });
+    host.connect(1, 7);
+    let mut request = 0;
+    let mut submit = |host: &mut Host| {
+        request += 1;
+        // Empty: it ends with its submission.
+        host.input(Input::Submit { request: RequestId(request), spec: numbers(0), idempotency_key: format!("key-{request}") })
+    };
+    let (mut accepted, mut refused) = (0, String::new());
+    while refused.is_empty() {
+        let effects = submit(&mut host);
+        if let Some(why) = refusals(&effects).pop() {
+            refused = why;
+        } else {
+            accepted += 1;
+            host.commit();
+        }
+        host.beat(1);
+        assert!(accepted < 10_000, "nothing bounds the state");
+    }
+    assert!(refused.contains("--max-state"), "{refused}");
+    assert_eq!(host.state.jobs.len(), accepted, "nothing may be forgotten before a day is over");
+    // A day later.
+    for _ in 0..25 {
+        host.now += 3_600_000;
+        host.beat(1);
+    }
+    host.beat(1);
+    assert_eq!((host.state.jobs.len(), host.state.idempotency.len()), (5, 5));
+    assert!(refusals(&submit(&mut host)).is_empty());
+}
+
+#[test]
+fn workers_that_do_not_answer_are_no_reason_to_refuse_an_input_for_good() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, files());
+    for _ in 0..6 {
+        host.up(1, Up::Heartbeat(Heartbeat::default()));
+        let effects = host.wait(1_000);
+        if let [answer] = &answers(&effects)[..] {
+            assert!(matches!(answer, Answer::Unavailable(_)), "{answer:?}");
+            return;
+        }
+    }
+    panic!("the submit was not answered");
+}
