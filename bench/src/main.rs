@@ -6,6 +6,7 @@
 mod failover;
 mod footprint;
 mod latency;
+mod losses;
 mod sample;
 mod sessions;
 mod simulated;
@@ -40,6 +41,11 @@ enum What {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// kill -9 of the leader and of one of eight workers together: the job's time against what the lost capacity explains
+    Losses {
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
     /// Thousands of worker sessions: CPU of a heartbeat, and all of them coming back at once
     Sessions {
         #[arg(long, default_value_t = 2_000)]
@@ -70,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         What::Throughput { runs } => throughput::run(runs),
         What::Latency { tries, replicas } => latency::run(tries, replicas),
         What::Failover { runs } => failover::run(runs),
+        What::Losses { runs } => losses::run(runs),
         What::Sessions { seconds, simulated: Some(count), .. } => simulated::run(count, seconds),
         What::Sessions { count, seconds, simulated: None } => sessions::run(count, seconds),
         What::Footprint => footprint::run(),
@@ -80,6 +87,7 @@ fn main() -> anyhow::Result<()> {
             throughput::run(5)?;
             latency::run(500, 3)?;
             failover::run(5)?;
+            losses::run(5)?;
             sessions::run(2_000, 20)?;
             simulated::run(10_000, 20)
         }

@@ -162,3 +162,37 @@ fn a_call_without_a_deadline_is_noticed() {
     assert!(calls_of(bound, "vote").all(|at| is_bounded(bound, at)) && calls_of(bound, "vote").count() == 1);
     assert_eq!(calls_of("ballot.vote(me)", "vote").count(), 0);
 }
+
+/// A promise whose command names no test would pass by running nothing.
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let page = std::fs::read_to_string(root().join("docs/guarantees.md")).expect("the page");
+    let commands: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    let mut seen = 0;
+    for command in &commands {
+        let words: Vec<&str> = command.split_whitespace().filter(|w| !w.contains('=')).collect();
+        let (files, name) = match words[..] {
+            ["T", file, ref name @ ..] => (test_files("tests", file), name.first()),
+            ["cargo", "test", "-p", "raftwerk-core", "--test", file, ref name @ ..] => (test_files("scheduler/core", file), name.first()),
+            ["cargo", "test", "-p", "raftwerk-scheduler", "--test", file, ref name @ ..] => (test_files("scheduler", file), name.first()),
+            _ => continue,
+        };
+        seen += 1;
+        assert!(!files.is_empty(), "`{command}`: there is no such test program");
+        let texts: Vec<String> = files.iter().map(|f| std::fs::read_to_string(f).expect("a source")).collect();
+        let is_there = |name: &str| texts.iter().any(|text| text.lines().any(|l| l.trim_start().starts_with("fn ") && l.contains(name)));
+        assert!(name.is_none_or(|name| is_there(name)), "`{command}`: no test has that in its name");
+    }
+    assert!(seen > 20, "the page has lost its commands: {seen}");
+}
+
+fn test_files(package: &str, program: &str) -> Vec<PathBuf> {
+    let tests = root().join(package).join("tests");
+    let mut files = Vec::new();
+    if tests.join(program).is_dir() {
+        sources(&tests.join(program), &mut files);
+    } else if tests.join(program).with_extension("rs").is_file() {
+        files.push(tests.join(program).with_extension("rs"));
+    }
+    files
+}
