@@ -29,7 +29,14 @@ pub(crate) struct DataDir {
     /// One writer of the list of schedulers at a time.
     writing: Mutex<()>,
     /// The lock lasts as long as this file is open.
-    _lock: File,
+    lock: File,
+}
+
+/// Said aloud: an executor that was forked a moment ago and has not begun its program yet holds a copy of the descriptor, and with it the lock.
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 impl DataDir {
@@ -40,7 +47,7 @@ impl DataDir {
         let path = path.canonicalize().map_err(failed)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, writing: Mutex::default(), _lock: lock }),
+            Ok(()) => Ok(Self { path, writing: Mutex::default(), lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::Locked(path)),
             Err(error) => Err(failed(error.into())),
         }

@@ -15,7 +15,14 @@ const SNAPSHOTS: &str = "snapshots";
 /// A data directory held by this process until it is dropped.
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// Said aloud: a child that was forked a moment ago and has not begun its program yet holds a copy of the descriptor, and with it the lock.
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl DataDir {
@@ -43,7 +50,7 @@ impl DataDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(StoreError::io("write", &file))?;
-        Ok(DataDir { path: path.to_owned(), _lock: lock })
+        Ok(DataDir { path: path.to_owned(), lock })
     }
 
     /// Whether a log was made in this directory.
