@@ -191,7 +191,8 @@ fn test_files(package: &str, program: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     if tests.join(program).is_dir() {
         sources(&tests.join(program), &mut files);
-    } else if tests.join(program).with_extension("rs").is_file() {
+    }
+    if tests.join(program).with_extension("rs").is_file() {
         files.push(tests.join(program).with_extension("rs"));
     }
     files

@@ -62,7 +62,7 @@ fn a_slow_worker_does_not_hold_the_job() {
     let slow = family(cluster.workers[3].child.id());
     assert!(slow.len() >= 2, "a worker has an executor");
     let tasks = 400;
-    let view = slowed(&slow, Duration::from_millis(20), Duration::from_millis(980), || {
+    let view = slowed(&slow, Duration::from_millis(20), Duration::from_millis(1_480), || {
         let job = cluster.submit(&cluster.job_file("noop.toml", &noop(tasks, "sleep_us = 20_000", "")), &[]);
         cluster.wait_done(job)
     });

@@ -452,7 +452,10 @@ fn a_data_directory_of_another_cluster_is_refused() {
         let (anna, _session) = cluster.worker("anna", &dir).await;
         anna.stop().await;
         let other = Cluster::start().await;
-        let mut worker = raftwerk_worker::start(other.config("anna", &dir)).await.unwrap();
+        let error = raftwerk_worker::start(other.config("anna", &dir)).await.unwrap_err();
+        assert!(error.to_string().contains("the join token is of another cluster"), "{error}");
+        let config = raftwerk_worker::WorkerConfig { token: None, ..other.config("anna", &dir) };
+        let mut worker = raftwerk_worker::start(config).await.unwrap();
         let error = tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.expect("in time").unwrap_err();
         assert!(error.to_string().contains("another cluster") && error.to_string().contains("join again"), "{error}");
     });

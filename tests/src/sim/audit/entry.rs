@@ -55,6 +55,19 @@ impl Entry<'_> {
         gone || self.reports().any(|(_, r)| r.failures.iter().any(|f| f.class() == FailureClass::Source && f.source_worker == worker.0))
     }
 
+    /// Whether this entry records that `place` has taken a copy of the tasks' data from another worker that holds it.
+    pub(super) fn copies_again(&self, (job, stage): (JobId, u32), tasks: TaskRange, holders: &[WorkerId], place: WorkerId) -> bool {
+        self.commands.iter().any(|c| {
+            let Some(Do::RecordCopies(record)) = &c.command else { return false };
+            let Some(copied) = &record.copied else { return false };
+            let covers =
+                |t: &raftwerk_proto::v1::TaskPiece| t.first_task <= tasks.first && tasks.end <= t.first_task.saturating_add(t.task_count);
+            (copied.job, copied.stage, copied.copy_worker) == (job.0, stage, place.0)
+                && holders.contains(&WorkerId(record.worker))
+                && copied.tasks.iter().any(covers)
+        })
+    }
+
     pub(super) fn reports_failure(&self, id: LeaseId) -> bool {
         self.reports().any(|(_, r)| r.lease.map(LeaseId::from) == Some(id) && !r.failures.is_empty())
     }

@@ -50,7 +50,9 @@ impl Audit {
         if let (TaskState::Accepted { generation: was, .. }, TaskState::Accepted { generation: is, .. }) = (old, new)
             && was == is
         {
-            let fresh = places(new).find(|place| !places(old).any(|p| p == *place));
+            let holders: Vec<WorkerId> = places(old).collect();
+            let explained = |place: &WorkerId| holders.contains(place) || entry.copies_again((job, stage), tasks, &holders, *place);
+            let fresh = places(new).find(|place| !explained(place));
             return fresh.map_or(Ok(()), |place| wrong(NAME, &format!("worker {place} holds its data out of nowhere")));
         }
         if matches!(old, TaskState::Accepted { .. }) && !new_generation {
