@@ -67,7 +67,6 @@ impl LeaderHost {
     pub(super) fn new(replica: Replica<Watched, SimRuntime>, term: u64, now: u64, earlier: Option<Leader>) -> LeaderHost {
         let leader = {
             let state = replica.state().read().unwrap();
-            audit(|a| a.leader_begins(replica.id(), state.state()));
             earlier.unwrap_or_else(|| Leader::new(Timing::default(), state.state(), now))
         };
         LeaderHost {

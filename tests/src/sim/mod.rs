@@ -285,7 +285,8 @@ impl Sim {
             let hosted = self.leaders.get(&replica.id()).map(|h| (h.term, h.failed()));
             match (&leading, hosted) {
                 (Some(tenure), Some((term, false))) if tenure.term == term => {}
-                (Some(tenure), _) => begun.push((replica.id(), tenure.term)),
+                // A new loop in an old tenure: one that is cut off may have missed what another leader has acknowledged since, and can commit nothing.
+                (Some(tenure), hosted) => begun.push((replica.id(), tenure.term, hosted.is_some_and(|(term, _)| term == tenure.term))),
                 (None, Some(_)) => ended.push(replica.id()),
                 (None, None) => {}
             }
@@ -294,11 +295,14 @@ impl Sim {
             self.say(format!("replica {id} leads no longer"));
             self.drop_leader(id);
         }
-        for (id, term) in begun {
+        for (id, term, again) in begun {
             self.say(format!("replica {id} leads in term {term}"));
             self.drop_leader(id);
             audit(|a| a.counters.leaderships += 1);
             let replica = self.cluster.replica(id).expect("a running replica").clone();
+            if !again {
+                audit(|a| a.leader_begins(id, replica.state().read().unwrap().state()));
+            }
             let host = LeaderHost::new(replica, term, self.now, self.retired.remove(&id));
             self.leaders.insert(id, host);
         }
