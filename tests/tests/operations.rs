@@ -1,9 +1,8 @@
 //! Replicas removed and replaced, a lost majority, backup and restore, and a restart of everything, with jobs running.
 
-use raftwerk_tests::cluster::{Cluster, Launch, PATIENCE, Process, text};
+use raftwerk_tests::cluster::{Cluster, Launch, Process, text, until_it_ends};
 use serde_json::Value;
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 const TASKS: u64 = 240;
 
@@ -70,23 +69,7 @@ fn ends(cluster: &Cluster, name: &str, more: &[&str]) -> (Option<i32>, String) {
     let dir = cluster.path(name).display().to_string();
     let mut args = vec!["scheduler", "start", "--listen", "127.0.0.1:0", "--name", name, "--data-dir", &dir];
     args.extend(more);
-    let mut child =
-        cluster.command(&args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().expect("raftwerk starts");
-    let stderr = child.stderr.take().expect("a pipe");
-    let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
-    let started = Instant::now();
-    let code = loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            break status.code();
-        }
-        if started.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("{name} goes on: {}", said.join().unwrap_or_default());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    (code, said.join().unwrap_or_default())
+    until_it_ends(cluster.command(&args))
 }
 
 #[test]

@@ -3,11 +3,10 @@
 //! The former release is this build standing in for it, which debug builds can: it says, writes and refuses what that one did. A real one is taken
 //! instead when it is at hand: `RAFTWERK_FORMER_PROGRAM=PATH cargo test -p raftwerk-tests --test upgrade`.
 
-use raftwerk_tests::cluster::{Cluster, Launch, PATIENCE, merged_rows, text};
+use raftwerk_tests::cluster::{Cluster, Launch, merged_rows, text, until_it_ends};
 use raftwerk_tests::words::{expected_rows, word_count, write_text};
 use serde_json::Value;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 const TASKS: u64 = 400;
 const ONE_CORE: [&str; 3] = ["--cpus", "1", "--no-gpu"];
@@ -77,23 +76,8 @@ fn ends(cluster: &Cluster, launch: &Launch, args: &[&str]) -> (Option<i32>, Stri
         other.args(args).envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(Stdio::null());
         command = other;
     }
-    let child = command.envs(launch.env.iter().cloned()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let mut child = child.expect("raftwerk starts");
-    let stderr = child.stderr.take().expect("a pipe");
-    let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
-    let started = Instant::now();
-    let code = loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            break status.code();
-        }
-        if started.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("{args:?} goes on: {}", said.join().unwrap_or_default());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    (code, said.join().unwrap_or_default())
+    command.envs(launch.env.iter().cloned());
+    until_it_ends(command)
 }
 
 #[test]
