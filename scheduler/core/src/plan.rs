@@ -1,24 +1,29 @@
 //! A planning round: reads a view, proposes placements. A plan takes effect when it comes back as a command.
 //!
 //! Jobs are served in the order of submission. A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
-//! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Toward the end of a stage
-//! ranges shrink (guided self-scheduling: Polychronopoulos and Kuck, 1987), so that all devices finish together.
+//! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Who gets how much of a stage is
+//! decided by a [`policy`].
 //!
 //! Tasks under suspicion of killing their executor get a device to themselves (`isolate`); what is late at the end of a stage is leased
 //! a second time (`speculate`).
 
 mod isolate;
+pub mod policy;
+mod ready;
+mod slot;
 mod speculate;
 
-use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
+pub use ready::Ready;
+pub use slot::Slot;
+
+use crate::ids::{JobId, Session, Timestamp, WorkerId};
 use crate::job::{Job, Phase};
 use crate::matching::candidates;
 use crate::spec::lease_amount;
-use crate::stage::{Stage, TaskState};
 use crate::state::State;
-use crate::worker::DeviceUse;
-use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{Capacity, JobSpec, Placement, StageSpec, placement};
+use policy::{Candidate, Policy, StageRound};
+use raftwerk_proto::v1::{JobSpec, Placement, StageSpec, placement};
+use slot::Slots;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Work in one lease: long enough that a round trip is noise, short enough that losing one hurts little.
@@ -45,6 +50,8 @@ pub struct View<'a> {
     pub now: Timestamp,
     /// Jobs submitted by the same entry, with the position of their command.
     pub submitted: &'a [(u32, &'a JobSpec)],
+    /// Of the cluster.
+    pub policy: &'static dyn Policy,
 }
 
 /// Expected nanoseconds of one task on one thread of the device, learnt from the job's accepted reports; `None` before the first.
@@ -53,99 +60,10 @@ fn task_ns(job: &Job, stage: u32, worker: WorkerId, device: u32) -> Option<u64> 
     (share.tasks > 0).then(|| (share.busy_ns / share.tasks).max(1))
 }
 
-/// A device during the round.
-struct Slot {
-    worker: WorkerId,
-    session: Session,
-    device: u32,
-    parallelism: u64,
-    capacity: Capacity,
-    used: DeviceUse,
-    queued_ns: u64,
-    /// A task under suspicion runs here alone, or will as soon as the device is idle.
-    reserved: bool,
-}
-
-impl Slot {
-    fn open(view: &View<'_>, worker: WorkerId, device: u32) -> Option<Self> {
-        let session = *view.present.get(&worker).filter(|_| !view.suspects.contains(&worker))?;
-        let record = view.state.workers.get(&worker).filter(|w| w.session == session)?;
-        let found = record.device(device).filter(|_| record.takes_work(device, view.now))?;
-        let parallelism = u64::from(found.parallelism.max(1));
-        let mut queued_ns = 0u64;
-        for (&(_, _, job, stage), &tasks) in
-            view.state.stage_uses().range((worker, device, JobId(0), 0)..=(worker, device, JobId(u64::MAX), u32::MAX))
-        {
-            let each = view.state.jobs.get(&job).and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
-            queued_ns = queued_ns.saturating_add(tasks.saturating_mul(each) / parallelism);
-        }
-        Some(Slot {
-            worker,
-            session,
-            device,
-            parallelism,
-            capacity: found.capacity.unwrap_or_default(),
-            used: view.state.uses().get(&(worker, device)).copied().unwrap_or_default(),
-            queued_ns,
-            reserved: false,
-        })
-    }
-
-    /// Takes these tasks, of which each costs `each` nanoseconds.
-    fn take(&mut self, job: placement::Job, stage: u32, tasks: TaskRange, amount: &Capacity, each: u64) -> Placement {
-        self.used.add(tasks.count(), amount);
-        self.queued_ns = self.queued_ns.saturating_add(tasks.count().saturating_mul(each) / self.parallelism);
-        Placement {
-            job: Some(job),
-            stage,
-            first_task: tasks.first,
-            task_count: tasks.count(),
-            worker: self.worker.0,
-            session: self.session.0,
-            device: self.device,
-            speculative: false,
-            expected_ms: (self.queued_ns / 1_000_000).max(1),
-        }
-    }
-}
-
-/// Ready tasks of one stage during the round: taken from the front, never crossing a gap.
-struct Ready<'a> {
-    intervals: Box<dyn Iterator<Item = TaskRange> + 'a>,
-    front: TaskRange,
-    left: u64,
-}
-
-impl<'a> Ready<'a> {
-    /// Tasks that may be leased at `now` and are under no suspicion.
-    fn of(stage: &'a Stage, now: Timestamp) -> Self {
-        if planted::on(Bug::DoubleGrant) {
-            // Whoever checks placements would refuse these; that check is off too.
-            let out = || stage.tasks().iter().filter(|(_, s)| matches!(s, TaskState::Ready | TaskState::Leased(_))).map(|(range, _)| range);
-            return Ready { intervals: Box::new(out()), front: TaskRange { first: 0, end: 0 }, left: out().map(TaskRange::count).sum() };
-        }
-        let clean = || stage.free_intervals(now).flat_map(|range| stage.suspicions.clean(range));
-        let plain = stage.suspicions.is_empty() && stage.counts().waiting == 0;
-        let left = if plain { stage.ready() } else { clean().map(TaskRange::count).sum() };
-        Ready { intervals: Box::new(clean()), front: TaskRange { first: 0, end: 0 }, left }
-    }
-
-    fn take(&mut self, at_most: u64) -> Option<TaskRange> {
-        if self.front.is_empty() {
-            self.front = self.intervals.next()?;
-        }
-        let count = self.front.count().min(at_most.max(1));
-        let taken = TaskRange { first: self.front.first, end: self.front.first + count };
-        self.front.first += count;
-        self.left -= count;
-        Some(taken)
-    }
-}
-
 /// Proposes placements for ready tasks. Reads only.
 pub fn plan(view: &View<'_>) -> Vec<Placement> {
     let mut round =
-        Round { view, isolated: isolate::isolated(view), slots: BTreeMap::new(), placements: Vec::new(), means: BTreeMap::new() };
+        Round { view, isolated: isolate::isolated(view), slots: Slots::default(), placements: Vec::new(), means: BTreeMap::new() };
     let mut looked_at = 0;
     for job in view.state.active_jobs().filter(|j| j.phase == Phase::Running) {
         for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open) {
@@ -154,7 +72,7 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
                 looked_at += 1;
                 round.isolate(job, index as u32);
                 let ready = Ready::of(stage, view.now);
-                if ready.left > 0 {
+                if ready.left() > 0 {
                     round.place(&job_ref, index as u32, &job.spec.stages[index], Some(job), ready);
                     continue;
                 }
@@ -179,14 +97,14 @@ struct Round<'a> {
     view: &'a View<'a>,
     /// Devices that run a task under suspicion now.
     isolated: BTreeSet<(WorkerId, u32)>,
-    slots: BTreeMap<(WorkerId, u32), Option<Slot>>,
+    slots: Slots,
     placements: Vec<Placement>,
     means: speculate::Means<'a>,
 }
 
-impl Round<'_> {
-    /// Devices that may run the stage now: (worker, device).
-    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>) -> Vec<(WorkerId, u32)> {
+impl<'a> Round<'a> {
+    /// Places of the devices that may run the stage now, in the order of (worker, device).
+    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>) -> Vec<usize> {
         let mut devices = Vec::new();
         for (worker, device) in candidates(self.view.state, spec) {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
@@ -195,54 +113,31 @@ impl Round<'_> {
             if spec.partitions > 0 && self.view.full.contains(&worker) {
                 continue;
             }
-            let (view, isolated) = (self.view, &self.isolated);
-            let slot = self.slots.entry((worker, device)).or_insert_with(|| {
-                let slot = Slot::open(view, worker, device)?;
-                Some(Slot { reserved: isolated.contains(&(worker, device)), ..slot })
-            });
-            if slot.as_ref().is_some_and(|s| !s.reserved) {
-                devices.push((worker, device));
-            }
+            let isolated = &self.isolated;
+            let found = self.slots.find(self.view, worker, device, || isolated.contains(&(worker, device)));
+            devices.extend(found.filter(|place| !self.slots[*place].reserved));
         }
         devices
     }
 
-    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, mut ready: Ready<'_>) {
-        let amount = lease_amount(spec);
-        let mut devices: Vec<(WorkerId, u32, u64)> = Vec::new();
-        for (worker, device) in self.devices(spec, job) {
-            let each = job.and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
-            devices.push((worker, device, each));
-        }
-        // Tasks per second of each device and of all together, to share out what is left in proportion.
-        let speed = |each: u64, parallelism: u64| (parallelism.saturating_mul(1_000_000_000_000) / each.max(1)).max(1);
-        let mut total_speed: u128 = 0;
-        for (worker, device, each) in &devices {
-            if let Some(Some(slot)) = self.slots.get(&(*worker, *device)) {
-                total_speed += u128::from(speed(*each, slot.parallelism));
-            }
-        }
-        let longest = if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks };
-        // The least busy device chooses first, so that a short stage lands where it starts at once.
-        devices.sort_by_key(|(w, d, _)| (self.slots.get(&(*w, *d)).and_then(|s| s.as_ref()).map_or(u64::MAX, |s| s.queued_ns), *w, *d));
-        let mut progress = true;
-        while ready.left > 0 && progress {
-            progress = false;
-            for (worker, device, each) in &devices {
-                let Some(Some(slot)) = self.slots.get_mut(&(*worker, *device)) else { continue };
-                if ready.left == 0 || self.placements.len() >= MAX_PLACEMENTS {
-                    return;
-                }
-                if slot.queued_ns >= QUEUE_NS || !slot.used.fits(&slot.capacity, &amount) {
-                    continue;
-                }
-                let by_time = (LEASE_NS.saturating_mul(slot.parallelism) / each).max(1);
-                let share = u128::from(ready.left) * u128::from(speed(*each, slot.parallelism)) / (2 * total_speed.max(1));
-                let guided = u64::try_from(share).unwrap_or(u64::MAX).max(1);
-                let Some(tasks) = ready.take(by_time.min(guided).min(longest)) else { return };
-                progress = true;
-                self.placements.push(slot.take(*job_ref, stage, tasks, &amount, *each));
-            }
-        }
+    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, ready: Ready<'_>) {
+        let devices = self.devices(spec, job);
+        let slots = &self.slots;
+        let candidate = |place: usize| {
+            let learnt = job.and_then(|j| task_ns(j, stage, slots[place].worker, slots[place].device));
+            Candidate { place, task_ns: learnt.unwrap_or(LEASE_NS), known: learnt.is_some() }
+        };
+        let candidates = devices.into_iter().map(candidate).collect();
+        self.view.policy.place(&mut StageRound {
+            job: *job_ref,
+            job_id: job.map(|j| j.id),
+            stage,
+            amount: lease_amount(spec),
+            longest: if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks },
+            candidates,
+            ready,
+            slots: &mut self.slots,
+            placements: &mut self.placements,
+        });
     }
 }

@@ -5,6 +5,7 @@ mod support;
 
 use proptest::prelude::*;
 use prost::Message;
+use raftwerk_core::plan::policy::policies;
 use raftwerk_core::plan::{View, plan};
 use raftwerk_core::{Outcome, State, invariants};
 use raftwerk_proto::v1::command::Command;
@@ -220,6 +221,7 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
             full: &Default::default(),
             now: state.now,
             submitted: &[],
+            policy: policies()[0],
         });
         let granted = Some(Command::GrantLeases(GrantLeases { placements }));
         let body = EntryBody { format: 2, at_ms: 0, commands: vec![raftwerk_proto::v1::Command { command: granted }] };

@@ -3,6 +3,7 @@
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader};
 use raftwerk_core::ids::TaskRange;
+use raftwerk_core::plan::policy::policies;
 use raftwerk_core::plan::{View, plan};
 use raftwerk_core::split::splits_of_tasks;
 use raftwerk_core::stage::TaskState;
@@ -18,7 +19,16 @@ impl Leader {
         let returning = self.sessions.returning(state, self.now, self.timing.return_ms(), self.timing.heartbeat_ms);
         let full = self.sessions.full();
         let submitted = self.batch.submissions();
-        let view = View { state, present: &present, suspects: &suspects, returning: &returning, full: &full, now, submitted: &submitted };
+        let view = View {
+            state,
+            present: &present,
+            suspects: &suspects,
+            returning: &returning,
+            full: &full,
+            now,
+            submitted: &submitted,
+            policy: policies()[0],
+        };
         let placements = plan(&view);
         if !placements.is_empty() {
             self.batch.append(Command::GrantLeases(wire::GrantLeases { placements }), Waiter::Grants);

@@ -55,12 +55,9 @@ impl Round<'_> {
             // Somewhere else before somewhere again; then the device that is idle soonest, which stays the same one from round to round
             // because nothing is added to it.
             let rank = |slot: &Slot| (died_on.contains(&slot.worker), slot.used.leases, slot.worker, slot.device);
-            let best = devices
-                .iter()
-                .filter_map(|key| self.slots.get(key).and_then(|s| s.as_ref()).filter(|s| !s.reserved).map(|s| (rank(s), *key)))
-                .min();
-            let Some((_, key)) = best else { return };
-            let Some(Some(slot)) = self.slots.get_mut(&key) else { return };
+            let best = devices.iter().filter(|place| !self.slots[**place].reserved).map(|place| (rank(&self.slots[*place]), *place)).min();
+            let Some((_, place)) = best else { return };
+            let slot = &mut self.slots[place];
             slot.reserved = true;
             devices_left -= 1;
             if slot.used.leases > 0 || !slot.used.fits(&slot.capacity, &amount) {

@@ -100,20 +100,19 @@ impl Round<'_> {
         }
         let spec = &job.spec.stages[stage_index as usize];
         let mut idle = self.devices(spec, Some(job));
-        idle.retain(|key| self.slots.get(key).and_then(|s| s.as_ref()).is_some_and(|s| s.used.leases == 0));
+        idle.retain(|place| self.slots[*place].used.leases == 0);
         // Those nobody hears of first.
         late.sort_by_key(|(heard, range, _)| (*heard, range.first));
         let amount = lease_amount(spec);
         let longest = if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks };
         for (_, mut range, holder) in late {
             while !range.is_empty() && budget > 0 && self.placements.len() < MAX_PLACEMENTS {
-                let Some(at) = idle.iter().position(|(worker, _)| *worker != holder) else { break };
-                let (worker, device) = idle.remove(at);
-                let Some(Some(slot)) = self.slots.get_mut(&(worker, device)) else { continue };
+                let Some(at) = idle.iter().position(|place| self.slots[*place].worker != holder) else { break };
+                let slot = &mut self.slots[idle.remove(at)];
                 if !slot.used.fits(&slot.capacity, &amount) {
                     continue;
                 }
-                let own = task_ns(job, stage_index, worker, device).or_else(|| mean_ns(job, stage_index, ""));
+                let own = task_ns(job, stage_index, slot.worker, slot.device).or_else(|| mean_ns(job, stage_index, ""));
                 let each = own.unwrap_or(LEASE_NS);
                 let by_time = (LEASE_NS.saturating_mul(slot.parallelism) / each).max(1);
                 let count = range.count().min(by_time).min(longest).min(budget);

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use raftwerk_core::apply::ENTRY_FORMAT;
+use raftwerk_core::plan::policy::policies;
 use raftwerk_core::plan::{View, plan};
 use raftwerk_core::{Applied, JobId, LeaseId, Outcome, Phase, Session, State, Timestamp, WorkerId, invariants};
 use raftwerk_proto::v1::command::Command;
@@ -138,6 +139,7 @@ impl Replica {
             full: &self.full,
             now,
             submitted: &[],
+            policy: policies()[0],
         })
     }
 

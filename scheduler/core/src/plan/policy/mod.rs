@@ -1,0 +1,99 @@
+//! How the ready tasks of one stage are shared out among the devices that may run them. One policy, one file.
+//!
+//! A policy decides who gets how much. What may run where, when a device has enough, and what is held back or leased a second time is the
+//! same for all of them, so that they can be compared.
+
+mod model;
+
+pub use model::Model;
+
+use super::ready::Ready;
+use super::slot::{Slot, Slots};
+use super::{LEASE_NS, MAX_PLACEMENTS};
+use crate::ids::JobId;
+use raftwerk_proto::v1::{Capacity, Placement, placement};
+
+/// Shares out the ready tasks of one stage.
+///
+/// A pure function of the round: no clock, no random source, no memory from round to round. Whatever it leaves is offered again in the next.
+pub trait Policy: Sync {
+    /// As users write it.
+    fn name(&self) -> &'static str;
+
+    fn place(&self, stage: &mut StageRound<'_>);
+}
+
+/// All policies; the first is the default.
+pub fn policies() -> &'static [&'static dyn Policy] {
+    &[&Model]
+}
+
+/// The policy of this name.
+pub fn policy(name: &str) -> Option<&'static dyn Policy> {
+    policies().iter().copied().find(|p| p.name() == name)
+}
+
+/// A device that may run the stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    pub(super) place: usize,
+    /// Expected nanoseconds of one task on one thread of the device; [`LEASE_NS`] before anything is known.
+    pub task_ns: u64,
+    /// Whether `task_ns` was learnt, not assumed.
+    pub known: bool,
+}
+
+/// What a policy sees of a stage, and its way to place tasks.
+pub struct StageRound<'r> {
+    pub(super) job: placement::Job,
+    /// `None` for a job that the same entry submits.
+    pub job_id: Option<JobId>,
+    /// Index in the job.
+    pub stage: u32,
+    /// What one lease holds of a device.
+    pub amount: Capacity,
+    /// Longest range of tasks in one lease.
+    pub longest: u64,
+    /// Devices that may run the stage, in the order of (worker, device).
+    pub candidates: Vec<Candidate>,
+    pub(super) ready: Ready<'r>,
+    pub(super) slots: &'r mut Slots,
+    pub(super) placements: &'r mut Vec<Placement>,
+}
+
+impl StageRound<'_> {
+    /// Ready tasks not placed yet.
+    pub fn left(&self) -> u64 {
+        self.ready.left()
+    }
+
+    /// The device with what it holds and has been given in this round.
+    pub fn slot(&self, candidate: &Candidate) -> &Slot {
+        &self.slots[candidate.place]
+    }
+
+    /// Whether nothing more can be placed in this round, by whomever.
+    pub fn is_over(&self) -> bool {
+        self.ready.left() == 0 || self.placements.len() >= MAX_PLACEMENTS
+    }
+
+    pub fn has_room(&self, candidate: &Candidate) -> bool {
+        self.slot(candidate).has_room(&self.amount)
+    }
+
+    /// Tasks that the device does in [`LEASE_NS`], as far as is known.
+    pub fn tasks_by_time(&self, candidate: &Candidate) -> u64 {
+        (LEASE_NS.saturating_mul(self.slot(candidate).parallelism) / candidate.task_ns.max(1)).max(1)
+    }
+
+    /// Leases the first ready tasks to the device, `at_most` so many; how many it took. 0 when the round is over or the device has no room.
+    pub fn offer(&mut self, candidate: &Candidate, at_most: u64) -> u64 {
+        if self.is_over() || !self.has_room(candidate) {
+            return 0;
+        }
+        let Some(tasks) = self.ready.take(at_most.min(self.longest)) else { return 0 };
+        let slot = &mut self.slots[candidate.place];
+        self.placements.push(slot.take(self.job, self.stage, tasks, &self.amount, candidate.task_ns));
+        tasks.count()
+    }
+}

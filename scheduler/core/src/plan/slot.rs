@@ -1,0 +1,106 @@
+//! A device during a round: what it holds, what it has been given since, and how long that will take.
+
+use super::{LEASE_NS, QUEUE_NS, View, task_ns};
+use crate::ids::{JobId, Session, TaskRange, WorkerId};
+use crate::worker::DeviceUse;
+use raftwerk_proto::v1::{Capacity, Placement, placement};
+use std::collections::BTreeMap;
+
+/// A device of a worker that takes work.
+pub struct Slot {
+    pub worker: WorkerId,
+    pub session: Session,
+    /// Index on its worker.
+    pub device: u32,
+    /// Tasks that make progress at once.
+    pub parallelism: u64,
+    pub capacity: Capacity,
+    /// What live leases hold of it, with those of this round.
+    pub used: DeviceUse,
+    /// Expected time until it has done all it was given.
+    pub queued_ns: u64,
+    /// A task under suspicion runs here alone, or will as soon as the device is idle.
+    pub(super) reserved: bool,
+}
+
+impl Slot {
+    fn open(view: &View<'_>, worker: WorkerId, device: u32) -> Option<Self> {
+        let session = *view.present.get(&worker).filter(|_| !view.suspects.contains(&worker))?;
+        let record = view.state.workers.get(&worker).filter(|w| w.session == session)?;
+        let found = record.device(device).filter(|_| record.takes_work(device, view.now))?;
+        let parallelism = u64::from(found.parallelism.max(1));
+        let mut queued_ns = 0u64;
+        for (&(_, _, job, stage), &tasks) in
+            view.state.stage_uses().range((worker, device, JobId(0), 0)..=(worker, device, JobId(u64::MAX), u32::MAX))
+        {
+            let each = view.state.jobs.get(&job).and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
+            queued_ns = queued_ns.saturating_add(tasks.saturating_mul(each) / parallelism);
+        }
+        Some(Slot {
+            worker,
+            session,
+            device,
+            parallelism,
+            capacity: found.capacity.unwrap_or_default(),
+            used: view.state.uses().get(&(worker, device)).copied().unwrap_or_default(),
+            queued_ns,
+            reserved: false,
+        })
+    }
+
+    /// Whether it may be given one more lease of this amount: its queue is not full, and the amount fits.
+    pub fn has_room(&self, amount: &Capacity) -> bool {
+        self.queued_ns < QUEUE_NS && self.used.fits(&self.capacity, amount)
+    }
+
+    /// Takes these tasks, of which each costs `each` nanoseconds.
+    pub(super) fn take(&mut self, job: placement::Job, stage: u32, tasks: TaskRange, amount: &Capacity, each: u64) -> Placement {
+        self.used.add(tasks.count(), amount);
+        self.queued_ns = self.queued_ns.saturating_add(tasks.count().saturating_mul(each) / self.parallelism);
+        Placement {
+            job: Some(job),
+            stage,
+            first_task: tasks.first,
+            task_count: tasks.count(),
+            worker: self.worker.0,
+            session: self.session.0,
+            device: self.device,
+            speculative: false,
+            expected_ms: (self.queued_ns / 1_000_000).max(1),
+        }
+    }
+}
+
+/// The devices looked at in this round; each is opened once.
+#[derive(Default)]
+pub(super) struct Slots {
+    /// Place in `open`; `None` for a device that takes no work now.
+    places: BTreeMap<(WorkerId, u32), Option<usize>>,
+    open: Vec<Slot>,
+}
+
+impl Slots {
+    /// The place of a device that takes work now; `reserve` says whether a task under suspicion runs there.
+    pub(super) fn find(&mut self, view: &View<'_>, worker: WorkerId, device: u32, reserve: impl FnOnce() -> bool) -> Option<usize> {
+        let open = &mut self.open;
+        *self.places.entry((worker, device)).or_insert_with(|| {
+            let slot = Slot::open(view, worker, device)?;
+            open.push(Slot { reserved: reserve(), ..slot });
+            Some(open.len() - 1)
+        })
+    }
+}
+
+impl std::ops::Index<usize> for Slots {
+    type Output = Slot;
+
+    fn index(&self, place: usize) -> &Slot {
+        &self.open[place]
+    }
+}
+
+impl std::ops::IndexMut<usize> for Slots {
+    fn index_mut(&mut self, place: usize) -> &mut Slot {
+        &mut self.open[place]
+    }
+}
