@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{self, cluster, context, dev, doctor, job, kernels, run, scheduler, submit, worker};
+use crate::commands::{self, cluster, context, dev, doctor, job, kernels, namespace, run, scheduler, submit, worker};
 use crate::console::{Console, Format};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::logging;
@@ -85,6 +85,13 @@ enum Command {
         #[command(subcommand)]
         command: context::ContextCommand,
     },
+    /// Show what namespaces have had, and say what they may have
+    Namespace {
+        #[command(flatten)]
+        target: Target,
+        #[command(subcommand)]
+        command: namespace::NamespaceCommand,
+    },
     /// List and describe kernels
     Kernels {
         #[command(subcommand)]
@@ -146,6 +153,7 @@ async fn dispatch(console: &Console, command: Command) -> Outcome {
         Command::Scheduler { command } => scheduler::scheduler(console, command).await,
         Command::Cluster { target, command } => cluster::cluster(console, &target, command).await,
         Command::Context { target, command } => context::context(console, &target, command),
+        Command::Namespace { target, command } => namespace::namespace(console, &target, command).await,
         Command::Kernels { command } => kernels::kernels(console, command),
         Command::Doctor(args) => doctor::doctor(console, args).await,
     }

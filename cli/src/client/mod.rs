@@ -151,6 +151,16 @@ impl Cluster {
         self.call(DrainWorkerRequest { worker }, drain).await.map(|_| ())
     }
 
+    pub async fn set_namespace(&mut self, name: String, terms: NamespaceTerms) -> Result<(), CallError> {
+        let set = |mut client: Client, request| async move { client.set_namespace(request).await };
+        self.call(SetNamespaceRequest { name, terms: Some(terms) }, set).await.map(|_| ())
+    }
+
+    pub async fn namespaces(&mut self) -> Result<Vec<NamespaceView>, CallError> {
+        let list = |mut client: Client, request| async move { client.list_namespaces(request).await };
+        Ok(self.call(ListNamespacesRequest {}, list).await?.namespaces)
+    }
+
     pub async fn remove_replica(&mut self, replica: u64) -> Result<(), CallError> {
         let remove = |mut client: Client, request| async move { client.remove_replica(request).await };
         self.call_within(Work::Long, RemoveReplicaRequest { replica }, remove).await.map(|_| ())

@@ -142,6 +142,14 @@ impl Client for Replica {
         Err(Status::unimplemented(""))
     }
 
+    async fn set_namespace(&self, _: Request<SetNamespaceRequest>) -> Result<Response<SetNamespaceReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_namespaces(&self, _: Request<ListNamespacesRequest>) -> Result<Response<ListNamespacesReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn remove_replica(&self, _: Request<RemoveReplicaRequest>) -> Result<Response<RemoveReplicaReply>, Status> {
         Err(Status::unimplemented(""))
     }

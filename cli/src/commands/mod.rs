@@ -9,6 +9,7 @@ pub mod executor;
 pub mod job;
 pub mod join;
 pub mod kernels;
+pub mod namespace;
 pub mod ready;
 pub mod run;
 pub mod scheduler;

@@ -36,4 +36,8 @@ pub const MAX_ATTEMPTS: u64 = 100;
 /// Attempts charged to one task before its job fails, when the job file leaves it open.
 pub const DEFAULT_ATTEMPTS: u64 = 4;
 
+/// Higher goes first; 50 is the usual one.
+pub const MAX_PRIORITY: u64 = 100;
+pub const DEFAULT_PRIORITY: u32 = 50;
+
 pub const MAX_NAME_CHARS: usize = 128;

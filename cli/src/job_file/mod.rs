@@ -23,6 +23,7 @@ use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{JobSpec, OnSetAside};
 
 pub use catalogue::Catalogue;
+pub use limits::DEFAULT_PRIORITY;
 pub use patches::Patches;
 pub use problem::JobFileError;
 pub use suggest::hint;
@@ -80,6 +81,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         output,
         max_attempts: head.max_attempts,
         on_set_aside: head.on_set_aside.into(),
+        priority: head.priority,
     })
 }
 
@@ -96,6 +98,8 @@ fn check_sections(root: &Table) -> Result<(), Problem> {
 struct Head {
     name: String,
     namespace: String,
+    /// 0: the usual one.
+    priority: u32,
     max_attempts: u32,
     on_set_aside: OnSetAside,
 }
@@ -105,10 +109,13 @@ impl Head {
         let mut head = Self {
             name: stem.to_owned(),
             namespace: "default".to_owned(),
+            priority: 0,
             max_attempts: limits::DEFAULT_ATTEMPTS as u32,
             on_set_aside: OnSetAside::Fail,
         };
-        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside"])? else { return Ok(head) };
+        let Some(section) = Section::open(root, "job", &["name", "namespace", "priority", "max_attempts", "on_set_aside"])? else {
+            return Ok(head);
+        };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
             if chars == 0 || chars > limits::MAX_NAME_CHARS || name.value.chars().any(char::is_control) {
@@ -123,6 +130,9 @@ impl Head {
                 return Err(section.problem_at("namespace", &namespace.origin, "must be 1 to 63 of a-z, 0-9 and `-`"));
             }
             head.namespace = namespace.value;
+        }
+        if let Some(priority) = section.integer("priority", 1, limits::MAX_PRIORITY)? {
+            head.priority = priority.value as u32;
         }
         if let Some(attempts) = section.integer("max_attempts", 1, limits::MAX_ATTEMPTS)? {
             head.max_attempts = attempts.value as u32;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::kept;
 use crate::calendar::utc;
 use crate::console::Console;
+use crate::job_file::DEFAULT_PRIORITY;
 use crate::table::{Cell, Colour, Table};
 use crate::units::{format_bytes, format_duration, group_digits};
 
@@ -262,6 +263,7 @@ pub fn to_json(view: &JobView) -> Value {
         "job": view.job,
         "name": name(view),
         "namespace": spec.map(|spec| spec.namespace.clone()),
+        "priority": spec.map(|spec| if spec.priority == 0 { DEFAULT_PRIORITY } else { spec.priority }),
         "state": state_name(view.state()),
         "cause": if view.cause.is_empty() { Value::Null } else { view.cause.clone().into() },
         "idempotency_key": view.idempotency_key,

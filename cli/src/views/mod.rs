@@ -4,5 +4,6 @@ pub mod cluster;
 pub mod devices;
 pub mod job;
 pub mod kept;
+pub mod namespace;
 pub mod result;
 pub mod worker;

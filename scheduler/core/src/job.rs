@@ -72,6 +72,10 @@ pub struct Job {
     pub excluded_devices: BTreeSet<(WorkerId, u32)>,
     /// Failed fetches per source worker since its data was last given up.
     pub source_failures: BTreeMap<WorkerId, u32>,
+    /// Time of whole devices that it has had, with what was taken for it when it came: where the least served job of its namespace stood.
+    pub served_ns: u64,
+    /// When its last lease was granted.
+    pub served_at: Timestamp,
 }
 
 impl Job {
@@ -96,6 +100,8 @@ impl Job {
             excluded: BTreeSet::new(),
             excluded_devices: BTreeSet::new(),
             source_failures: BTreeMap::new(),
+            served_ns: 0,
+            served_at: Timestamp(0),
         };
         job.advance(submitted_at);
         job

@@ -18,6 +18,7 @@ pub mod job;
 pub mod kept;
 pub mod lease;
 pub mod matching;
+pub mod namespace;
 pub mod plan;
 pub mod ring;
 pub mod snapshot;

@@ -1,6 +1,6 @@
 //! A planning round: reads a view, proposes placements. A plan takes effect when it comes back as a command.
 //!
-//! Jobs are served in the order of submission. A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
+//! Jobs are served by priority and by what they and their namespaces have had (`order`). A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
 //! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Who gets how much of a stage is
 //! decided by a [`policy`].
 //!
@@ -8,6 +8,7 @@
 //! a second time (`speculate`).
 
 mod isolate;
+mod order;
 pub mod policy;
 mod ready;
 mod slot;
@@ -16,11 +17,12 @@ mod speculate;
 pub use ready::Ready;
 pub use slot::Slot;
 
-use crate::ids::{JobId, Session, Timestamp, WorkerId};
-use crate::job::{Job, Phase};
+use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
+use crate::job::Job;
 use crate::matching::candidates;
 use crate::spec::lease_amount;
 use crate::state::State;
+use order::{Claim, Order, Tenant};
 use policy::{Candidate, Policy, StageRound};
 use raftwerk_proto::v1::{JobSpec, Placement, StageSpec, placement};
 use slot::Slots;
@@ -62,32 +64,32 @@ fn task_ns(job: &Job, stage: u32, worker: WorkerId, device: u32) -> Option<u64> 
 
 /// Proposes placements for ready tasks. Reads only.
 pub fn plan(view: &View<'_>) -> Vec<Placement> {
-    let mut round =
-        Round { view, isolated: isolate::isolated(view), slots: Slots::default(), placements: Vec::new(), means: BTreeMap::new() };
-    let mut looked_at = 0;
-    for job in view.state.active_jobs().filter(|j| j.phase == Phase::Running) {
-        for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open) {
-            let job_ref = placement::Job::Id(job.id.0);
-            if stage.free() > 0 {
-                looked_at += 1;
-                round.isolate(job, index as u32);
-                let ready = Ready::of(stage, view.now);
-                if ready.left() > 0 {
-                    round.place(&job_ref, index as u32, &job.spec.stages[index], Some(job), ready);
-                    continue;
-                }
-            }
-            round.speculate(job, index as u32);
+    let Order { claims, tenants } = order::order(view);
+    let mut round = Round {
+        view,
+        isolated: isolate::isolated(view),
+        slots: Slots::default(),
+        placements: Vec::new(),
+        means: BTreeMap::new(),
+        tenants,
+        tenant: 0,
+        looked_at: 0,
+    };
+    for level in claims.chunk_by(|a, b| a.priority == b.priority) {
+        if level.len() > 1 {
+            level.iter().for_each(|claim| round.serve_share(claim));
         }
-        if looked_at >= MAX_JOBS || round.placements.len() >= MAX_PLACEMENTS {
-            break;
-        }
+        // What is left when everybody has had a share goes to whoever comes first; late tasks come after everybody's ready ones.
+        level.iter().for_each(|claim| round.serve(claim, level.len() == 1));
+        level.iter().for_each(|claim| round.serve_late(claim));
     }
     for (position, spec) in view.submitted {
         let fresh = Job::new(JobId(0), (*spec).clone(), String::new(), view.state.now);
+        round.tenant = round.tenants.len();
+        round.tenants.push(order::newcomer(view, &spec.namespace));
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             let job_ref = placement::Job::SubmittedAt(*position);
-            round.place(&job_ref, index as u32, &spec.stages[index], None, Ready::of(stage, view.now));
+            round.place(&job_ref, index as u32, &spec.stages[index], None, Ready::of(stage, view.now, &[]), None);
         }
     }
     round.placements
@@ -100,9 +102,68 @@ struct Round<'a> {
     slots: Slots,
     placements: Vec<Placement>,
     means: speculate::Means<'a>,
+    /// Namespaces with something to run, and whose turn it is.
+    tenants: Vec<Tenant<'a>>,
+    tenant: usize,
+    /// Stages that something was placed of, or could have been.
+    looked_at: usize,
 }
 
 impl<'a> Round<'a> {
+    fn is_over(&self) -> bool {
+        self.looked_at >= MAX_JOBS || self.placements.len() >= MAX_PLACEMENTS
+    }
+
+    /// Ready tasks of the job, until it has its share of what was free.
+    fn serve_share(&mut self, claim: &Claim<'a>) {
+        self.serve_ready(claim, true, Some(claim.permille));
+    }
+
+    /// Whatever is ready of it still.
+    fn serve(&mut self, claim: &Claim<'a>, first: bool) {
+        self.serve_ready(claim, first, None);
+    }
+
+    fn serve_ready(&mut self, claim: &Claim<'a>, first: bool, permille: Option<u64>) {
+        self.tenant = claim.namespace;
+        for (index, stage) in claim.job.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
+            if self.is_over() {
+                return;
+            }
+            let index = index as u32;
+            let ready = if first {
+                self.looked_at += 1;
+                self.isolate(claim.job, index);
+                Ready::of(stage, self.view.now, &[])
+            } else {
+                Ready::of(stage, self.view.now, &self.placed(claim.job.id, index))
+            };
+            if ready.left() > 0 {
+                let job_ref = placement::Job::Id(claim.job.id.0);
+                self.place(&job_ref, index, &claim.job.spec.stages[index as usize], Some(claim.job), ready, permille);
+            }
+        }
+    }
+
+    /// A second lease for what is late, of stages with nothing left to lease.
+    fn serve_late(&mut self, claim: &Claim<'a>) {
+        self.tenant = claim.namespace;
+        for (index, stage) in claim.job.stages.iter().enumerate().filter(|(_, s)| s.open) {
+            if !self.is_over() && (stage.free() == 0 || Ready::of(stage, self.view.now, &[]).left() == 0) {
+                self.speculate(claim.job, index as u32);
+            }
+        }
+    }
+
+    /// What this round has placed of a stage, in the order of the tasks.
+    fn placed(&self, job: JobId, stage: u32) -> Vec<TaskRange> {
+        let of_stage = |p: &&Placement| p.stage == stage && p.job == Some(placement::Job::Id(job.0));
+        let mut placed: Vec<TaskRange> =
+            self.placements.iter().filter(of_stage).filter_map(|p| TaskRange::new(p.first_task, p.task_count)).collect();
+        placed.sort_by_key(|range| range.first);
+        placed
+    }
+
     /// Places of the devices that may run the stage now, in the order of (worker, device).
     fn devices(&mut self, spec: &StageSpec, job: Option<&Job>) -> Vec<usize> {
         let mut devices = Vec::new();
@@ -117,11 +178,32 @@ impl<'a> Round<'a> {
             let found = self.slots.find(self.view, worker, device, || isolated.contains(&(worker, device)));
             devices.extend(found.filter(|place| !self.slots[*place].reserved));
         }
+        if let Some(more) = self.tenants[self.tenant].devices_left() {
+            // Those that work for the namespace already, and as many others as it may have, the least busy ones.
+            let tenant = &self.tenants[self.tenant];
+            let key = |place: usize| (self.slots[place].worker, self.slots[place].device);
+            let mut others: Vec<usize> = devices.iter().copied().filter(|place| !tenant.devices.contains(&key(*place))).collect();
+            others.sort_by_key(|place| (self.slots[*place].queued_ns, *place));
+            others.truncate(more);
+            devices.retain(|place| tenant.devices.contains(&key(*place)) || others.contains(place));
+        }
         devices
     }
 
-    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, ready: Ready<'_>) {
+    /// `permille`: of the room that the round found, as much as it may take; `None`: all.
+    fn place(
+        &mut self,
+        job_ref: &placement::Job,
+        stage: u32,
+        spec: &StageSpec,
+        job: Option<&Job>,
+        ready: Ready<'_>,
+        permille: Option<u64>,
+    ) {
         let devices = self.devices(spec, job);
+        let room: u128 = devices.iter().map(|place| u128::from(self.slots[*place].room_ns)).sum();
+        let budget_ns = permille.map_or(u64::MAX, |share| u64::try_from(room * u128::from(share) / 1000).unwrap_or(u64::MAX).max(1));
+        let before = self.placements.len();
         let slots = &self.slots;
         let candidate = |place: usize| {
             let learnt = job.and_then(|j| task_ns(j, stage, slots[place].worker, slots[place].device));
@@ -138,6 +220,9 @@ impl<'a> Round<'a> {
             ready,
             slots: &mut self.slots,
             placements: &mut self.placements,
+            budget_ns,
         });
+        let used = self.placements[before..].iter().map(|p| (WorkerId(p.worker), p.device));
+        self.tenants[self.tenant].begin_on(used);
     }
 }

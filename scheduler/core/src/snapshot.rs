@@ -5,6 +5,7 @@ use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
 use crate::lease::Lease;
+use crate::namespace::Namespace;
 use crate::stage::{Stage, TaskState};
 use crate::state::{State, Submission};
 use crate::trouble::{Evidence, Standing, Suspicions};
@@ -18,7 +19,7 @@ use std::fmt::Write;
 
 /// Newest format that this code reads and writes. A state that format 1 can say is written in format 1, so that a log of format 1 gives
 /// the same bytes, and the same state hash, with every build.
-pub const SNAPSHOT_FORMAT: u32 = 3;
+pub const SNAPSHOT_FORMAT: u32 = 4;
 /// Charges of tasks one by one, as format 1 has them, in runs up to this length.
 const SINGLE_CHARGES: u64 = 64;
 
@@ -54,10 +55,11 @@ impl State {
                 .collect(),
             removed_replicas: self.removed_replicas.iter().copied().collect(),
             log_format: if self.log_format > UNMARKED_FORMAT { self.log_format } else { 0 },
+            namespaces: self.namespaces.iter().map(|(name, namespace)| namespace_record(name, namespace)).collect(),
         };
         if snapshot.log_format != 0 {
-            // Nothing of format 3 is in a state whose log has none of it.
-            snapshot.format = 3;
+            // Nothing of a newer format is in a state whose log has none of it.
+            snapshot.format = snapshot.log_format;
         } else if needs_format_2(&snapshot) {
             snapshot.format = 2;
         }
@@ -100,6 +102,10 @@ impl State {
                 ended_at: Timestamp(record.ended_at_ms),
             };
             state.idempotency.insert((record.namespace, record.key), submission);
+        }
+        for record in snapshot.namespaces {
+            let (name, namespace) = namespace_from(record);
+            state.namespaces.insert(name, namespace);
         }
         // What the log could not have made must not be worked with: later entries rely on it.
         for (id, lease) in &state.leases {
@@ -156,6 +162,19 @@ fn needs_format_2(snapshot: &wire::Snapshot) -> bool {
         || snapshot.leases.iter().any(|l| l.speculative || l.expected_ms != 0)
 }
 
+fn namespace_record(name: &str, namespace: &Namespace) -> wire::NamespaceRecord {
+    wire::NamespaceRecord {
+        name: name.to_owned(),
+        terms: namespace.terms,
+        used: namespace.used.iter().map(|(class, ns)| wire::ClassUse { class: class.clone(), device_ns: *ns }).collect(),
+    }
+}
+
+fn namespace_from(record: wire::NamespaceRecord) -> (String, Namespace) {
+    let used = record.used.into_iter().map(|u| (u.class, u.device_ns)).collect();
+    (record.name, Namespace { terms: record.terms, used })
+}
+
 fn worker_record(id: WorkerId, worker: &Worker) -> wire::WorkerRecord {
     wire::WorkerRecord {
         worker: id.0,
@@ -207,6 +226,8 @@ fn job_record(job: &Job) -> wire::JobRecord {
         excluded_workers: job.excluded.iter().map(|w| w.0).collect(),
         excluded_devices: job.excluded_devices.iter().map(|(w, d)| wire::ExcludedDevice { worker: w.0, device: *d }).collect(),
         source_failures: job.source_failures.iter().map(|(w, n)| wire::SourceFailures { worker: w.0, count: *n }).collect(),
+        served_ns: job.served_ns,
+        served_at_ms: job.served_at.0,
     }
 }
 
@@ -245,6 +266,8 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         excluded: record.excluded_workers.into_iter().map(WorkerId).collect(),
         excluded_devices: record.excluded_devices.into_iter().map(|e| (WorkerId(e.worker), e.device)).collect(),
         source_failures: record.source_failures.into_iter().map(|s| (WorkerId(s.worker), s.count)).collect(),
+        served_ns: record.served_ns,
+        served_at: Timestamp(record.served_at_ms),
         spec_bytes: spec.encoded_len() as u64,
         spec,
     })

@@ -1,5 +1,6 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
+use crate::apply::{SHARES, UNMARKED_FORMAT};
 use crate::split::tasks_of;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageSpec, stage_input::Source};
@@ -17,6 +18,9 @@ pub const MAX_STAGES: usize = 2;
 pub const MAX_SPEC_BYTES: usize = 900 * 1024;
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 4;
 pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integrated", "software"];
+
+pub const DEFAULT_PRIORITY: u32 = 50;
+pub const MAX_PRIORITY: u32 = 100;
 
 /// Why a spec cannot become a job; the text names the field and the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,15 @@ pub fn max_attempts(spec: &JobSpec) -> u32 {
     if spec.max_attempts == 0 { DEFAULT_MAX_ATTEMPTS } else { spec.max_attempts }
 }
 
+pub fn priority(spec: &JobSpec) -> u32 {
+    if spec.priority == 0 { DEFAULT_PRIORITY } else { spec.priority.min(MAX_PRIORITY) }
+}
+
+/// The oldest format of log entries that can say this spec: builds that do not read it would drop something of it in silence.
+pub fn needed_format(spec: &JobSpec) -> u32 {
+    if spec.priority != 0 { SHARES } else { UNMARKED_FORMAT }
+}
+
 /// Checks everything that can be checked without looking at a cluster.
 pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     if spec.stages.is_empty() {
@@ -56,6 +69,9 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     }
     if spec.namespace.is_empty() {
         return refuse("the job names no namespace; use \"default\"");
+    }
+    if spec.priority > MAX_PRIORITY {
+        return refuse(format!("priority is {}; use 1 to {MAX_PRIORITY}, of which {DEFAULT_PRIORITY} is the usual one", spec.priority));
     }
     for (index, stage) in spec.stages.iter().enumerate() {
         check_stage(spec, index, stage)?;

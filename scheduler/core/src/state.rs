@@ -4,6 +4,7 @@ use crate::apply::{COPIES_GIVEN_BACK, UNMARKED_FORMAT};
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
+use crate::namespace::Namespace;
 use crate::stage::TaskState;
 use crate::worker::{DeviceUses, StageUses, Worker};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub struct State {
     /// Newest format among the entries so far, [`UNMARKED_FORMAT`] at the least. A replica that reads less than
     /// this has no place in the cluster any more.
     pub log_format: u32,
+    pub namespaces: BTreeMap<String, Namespace>,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -61,6 +63,7 @@ impl State {
             idempotency: BTreeMap::new(),
             removed_replicas: BTreeSet::new(),
             log_format: UNMARKED_FORMAT,
+            namespaces: BTreeMap::new(),
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,

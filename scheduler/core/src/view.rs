@@ -3,11 +3,38 @@
 use crate::ids::JobId;
 use crate::job::{Job, Phase};
 use crate::state::State;
-use raftwerk_proto::v1::{JobState, JobView, SetAside, StageView, TallyTotal};
+use raftwerk_proto::v1::{JobState, JobView, NamespaceUse, NamespaceView, SetAside, StageView, TallyTotal};
+use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     pub fn job_view(&self, id: JobId) -> Option<JobView> {
         self.jobs.get(&id).map(job_view)
+    }
+}
+
+impl State {
+    /// Namespaces that have terms, or had a job lately.
+    pub fn namespace_views(&self) -> Vec<NamespaceView> {
+        let mut views: BTreeMap<&str, NamespaceView> = BTreeMap::new();
+        let view = |name: &str| NamespaceView { name: name.to_owned(), ..NamespaceView::default() };
+        for (name, namespace) in &self.namespaces {
+            let used = namespace.used.iter().map(|(class, ns)| NamespaceUse { class: class.clone(), device_ns: *ns }).collect();
+            views.insert(name, NamespaceView { terms: namespace.terms, used, ..view(name) });
+        }
+        for job in self.active_jobs() {
+            let name = job.spec.namespace.as_str();
+            views.entry(name).or_insert_with(|| view(name)).active_jobs += 1;
+        }
+        let mut devices = BTreeSet::new();
+        for (worker, device, job, _) in self.stage_uses().keys() {
+            if let Some(job) = self.jobs.get(job)
+                && devices.insert((job.spec.namespace.as_str(), *worker, *device))
+                && let Some(view) = views.get_mut(job.spec.namespace.as_str())
+            {
+                view.devices += 1;
+            }
+        }
+        views.into_values().collect()
     }
 }
 

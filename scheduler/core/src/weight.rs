@@ -20,6 +20,8 @@ const SHARE_BYTES: u64 = 300;
 const KEY_BYTES: u64 = 250;
 const LEASE_BYTES: u64 = 400;
 const WORKER_BYTES: u64 = 4000;
+/// With the use of a few classes of devices.
+const NAMESPACE_BYTES: u64 = 500;
 /// Files of an input listing that are kept after the job has ended, for `job show`.
 const KEPT_FILES: usize = 100;
 
@@ -30,6 +32,7 @@ impl State {
             + self.idempotency.len() as u64 * KEY_BYTES
             + self.leases.len() as u64 * LEASE_BYTES
             + self.workers.len() as u64 * WORKER_BYTES
+            + self.namespaces.len() as u64 * NAMESPACE_BYTES
     }
 
     /// A job has ended: it is kept for people to look at, without what only running it needed.

@@ -16,6 +16,7 @@ pub(super) enum Waiter {
     Submit(RequestId),
     Cancel(RequestId),
     Release(RequestId),
+    Set(RequestId),
     Mint(RequestId),
     Register(ConnId),
     /// Sequences of the reports, to be acknowledged.

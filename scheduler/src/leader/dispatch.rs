@@ -42,12 +42,15 @@ impl Leader {
                 answer(request, Answer::Submitted { job: *job, existing: *existing });
             }
             (Waiter::Submit(request), Outcome::IdempotencyConflict { job }) => answer(request, Answer::IdempotencyConflict { job: *job }),
+            (Waiter::Submit(request), Outcome::Full(reason)) => answer(request, Answer::Exhausted(reason.clone())),
             (Waiter::Submit(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
             (Waiter::Cancel(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
             (Waiter::Cancel(request), _) => answer(request, Answer::Cancelled),
             (Waiter::Release(request), Outcome::Refused(reason)) => answer(request, Answer::NotFound(reason.clone())),
             (Waiter::Release(request), _) => answer(request, Answer::Released),
             (Waiter::Mint(request), Outcome::Minted(id)) => answer(request, Answer::Minted(*id)),
+            (Waiter::Set(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
+            (Waiter::Set(request), _) => answer(request, Answer::Released),
             (Waiter::Register(conn), Outcome::Registered { session, .. }) => self.on_registered(now, state, conn, *session, effects),
             (Waiter::Reports { conn, sequences }, _) => {
                 let message = down::Message::ReportAck(wire::ReportAck { sequences });

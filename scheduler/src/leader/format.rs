@@ -6,9 +6,10 @@
 
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
-use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, UNMARKED_FORMAT};
+use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, SHARES, UNMARKED_FORMAT};
+use raftwerk_core::spec::needed_format;
 use raftwerk_core::{State, WorkerId};
-use raftwerk_proto::v1::{DrainWorker, command::Command};
+use raftwerk_proto::v1::{DrainWorker, JobSpec, command::Command};
 
 pub(super) struct Format {
     /// What every replica reads, as far as is known.
@@ -48,6 +49,22 @@ impl Leader {
     /// Whether every replica knows results on workers, copies that are made again, and full workers.
     pub(super) fn all_know_kept_data(&self, state: &State) -> bool {
         self.format.now(state) >= KEPT_DATA
+    }
+
+    /// Whether every replica knows shares and priorities.
+    pub(super) fn all_know_shares(&self, state: &State) -> bool {
+        self.format.now(state) >= SHARES
+    }
+
+    /// Why a spec cannot be written to the log yet.
+    pub(super) fn too_new(&self, state: &State, spec: &JobSpec) -> Option<String> {
+        let needed = needed_format(spec);
+        (needed > self.format.now(state)).then(|| {
+            format!(
+                "the job asks for something that not every replica of the cluster knows yet (log format {needed}); upgrade the others, or take it out \
+                 of the job file; `raftwerk cluster show` tells which is behind"
+            )
+        })
     }
 
     pub(super) fn on_drain(&mut self, state: &State, request: RequestId, worker: WorkerId, effects: &mut Vec<Effect>) {

@@ -78,6 +78,14 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;
         }
+        if let Some(reason) = self.too_new(state, &spec) {
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
+            return;
+        }
+        if let Some(reason) = state.namespace_is_full(&spec.namespace) {
+            effects.push(Effect::Answer { request, answer: Answer::Exhausted(reason) });
+            return;
+        }
         if kept::on_workers(&spec) && !self.all_know_kept_data(state) {
             let reason = "results stay on workers only when every replica runs this release; `raftwerk cluster show` tells which does not";
             effects.push(Effect::Answer { request, answer: Answer::Precondition(reason.into()) });

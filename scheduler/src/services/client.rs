@@ -8,8 +8,9 @@ use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
     BackupChunk, BackupRequest, CancelJobRequest, ClusterView, DrainWorkerReply, DrainWorkerRequest, DropResultRequest, GetJobRequest,
-    JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply,
-    ReleaseWorkerRequest, RemoveReplicaReply, RemoveReplicaRequest, ReplicaView, ShowClusterRequest, SubmitReply, SubmitRequest,
+    JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListNamespacesReply, ListNamespacesRequest, ListWorkersReply,
+    ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, RemoveReplicaReply, RemoveReplicaRequest, ReplicaView, SetNamespaceReply,
+    SetNamespaceRequest, ShowClusterRequest, SubmitReply, SubmitRequest,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::sync::Arc;
@@ -205,6 +206,23 @@ impl Client for ClientService {
             Answer::Released => Ok(Response::new(DrainWorkerReply {})),
             other => Err(refusal(other)),
         }
+    }
+
+    async fn set_namespace(&self, request: Request<SetNamespaceRequest>) -> Result<Response<SetNamespaceReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let SetNamespaceRequest { name, terms } = request.into_inner();
+        let terms = terms.unwrap_or_default();
+        match self.ask(|request| Input::SetNamespace { request, name, terms }).await? {
+            Answer::Released => Ok(Response::new(SetNamespaceReply {})),
+            other => Err(refusal(other)),
+        }
+    }
+
+    async fn list_namespaces(&self, request: Request<ListNamespacesRequest>) -> Result<Response<ListNamespacesReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        self.barrier().await?;
+        let namespaces = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.namespace_views();
+        Ok(Response::new(ListNamespacesReply { namespaces }))
     }
 
     async fn remove_replica(&self, request: Request<RemoveReplicaRequest>) -> Result<Response<RemoveReplicaReply>, Status> {

@@ -70,3 +70,29 @@ fn the_next_leader_goes_by_the_log_whoever_it_has_heard_of() {
     host.input(Input::Drain { request: RequestId(1), worker: WorkerId(7) });
     assert_eq!(answers(&host.commit()), [Answer::Released]);
 }
+
+#[test]
+fn priorities_and_terms_wait_for_the_whole_cluster() {
+    let mut host = Host::new();
+    host.leader = Leader::new(TIMING, &host.state, 0).writing(3);
+    host.connect(1, 7);
+    let urgent = JobSpec { priority: 90, ..numbers(4) };
+    let said = answers(&host.submit(1, urgent.clone()));
+    assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("format 4")), "{said:?}");
+    let terms = || NamespaceTerms { weight: 2, max_jobs: 1, max_devices: 0 };
+    let set = |request| Input::SetNamespace { request: RequestId(request), name: "default".into(), terms: terms() };
+    let said = answers(&host.input(set(2)));
+    assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("every replica")), "{said:?}");
+
+    host.input(Input::Format(4));
+    host.commit();
+    host.input(set(3));
+    assert_eq!(answers(&host.commit()), [Answer::Released]);
+    host.submit(4, urgent);
+    assert!(matches!(answers(&host.commit()).as_slice(), [Answer::Submitted { .. }]));
+    // It has the one job that it may have.
+    let said = answers(&host.submit(5, numbers(4)));
+    assert!(matches!(said.as_slice(), [Answer::Exhausted(text)] if text.contains("--max-jobs")), "{said:?}");
+    let bad = host.input(Input::SetNamespace { request: RequestId(6), name: "No".into(), terms: terms() });
+    assert!(matches!(answers(&bad).as_slice(), [Answer::Refused(_)]), "{bad:?}");
+}

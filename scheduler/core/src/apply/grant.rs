@@ -1,6 +1,6 @@
 //! Grants leases. A plan was made on an earlier state, so every placement is checked again: a stale one is normal and skipped.
 
-use super::{Entry, OWN_RULES, Outcome};
+use super::{Entry, OWN_RULES, Outcome, SHARES};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, WorkerId};
 use crate::job::Phase;
 use crate::lease::Lease;
@@ -88,6 +88,11 @@ impl State {
             if speculative {
                 stage.speculated = stage.speculated.saturating_add(tasks.count());
             }
+        }
+        if entry.format >= SHARES
+            && let Some(job) = self.jobs.get_mut(&job_id)
+        {
+            job.served_at = self.now;
         }
         self.insert_lease(id, lease);
         Some(id)

@@ -1,6 +1,6 @@
 //! Submit, cancel, publish, fail.
 
-use super::{Entry, Event, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS};
+use super::{Entry, Event, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS, SHARES};
 use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
 use crate::spec;
@@ -28,6 +28,11 @@ impl State {
                 Outcome::IdempotencyConflict { job: earlier.job }
             };
         }
+        if entry.format >= SHARES
+            && let Some(reason) = self.namespace_is_full(&spec.namespace)
+        {
+            return Outcome::Full(reason);
+        }
         self.forget_old_jobs(entry);
         let id = JobId(self.next_job);
         self.next_job += 1;
@@ -38,6 +43,9 @@ impl State {
         let phase = job.phase.clone();
         self.jobs.insert(id, job);
         self.active.insert(id);
+        if entry.format >= SHARES {
+            self.begin_to_share(id);
+        }
         match phase {
             // Empty input: a valid, empty result.
             Phase::Publishing => entry.applied.events.push(Event::PublishDecided { job: id }),

@@ -4,6 +4,7 @@ mod epoch;
 mod failure;
 mod grant;
 mod jobs;
+mod namespaces;
 mod remake;
 mod report;
 mod retention;
@@ -25,11 +26,12 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 /// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
+/// | 4 | priorities; namespaces have terms, and what they and their jobs have had is counted |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
 /// What builds of an older format would drop in silence needs a new one: a command, but also a field in anything that is logged.
-pub const ENTRY_FORMAT: u32 = 3;
+pub const ENTRY_FORMAT: u32 = 4;
 /// The last format that the state does not remember, and that every build of the oldest supported protocol reads.
 pub const UNMARKED_FORMAT: u32 = 2;
 /// First format under which failures follow the rules of `failure`.
@@ -41,6 +43,8 @@ pub const DRAINING: u32 = 3;
 pub const KEPT_DATA: u32 = 3;
 /// First format under which second leases that end undecided are not counted any more.
 pub(crate) const COPIES_GIVEN_BACK: u32 = 3;
+/// First format under which jobs have priorities and namespaces shares.
+pub const SHARES: u32 = 4;
 
 /// The log holds something this code does not know. The node must stop: to skip it would make replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +79,8 @@ pub enum Outcome {
         job: JobId,
     },
     Refused(String),
+    /// There is no room for it now; the same may be possible later.
+    Full(String),
     Cancelled {
         job: JobId,
     },
@@ -211,6 +217,7 @@ impl State {
                 Command::Forget(c) => self.forget(c, &mut entry),
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
                 Command::DrainWorker(c) => self.drain_worker(WorkerId(c.worker), &entry),
+                Command::SetNamespace(c) => self.set_namespace(c, &entry),
                 Command::RemoveReplica(c) => {
                     self.removed_replicas.insert(c.replica);
                     Outcome::Done

@@ -1,7 +1,7 @@
 //! Results: accepted task by task from the lease that holds the task, fenced otherwise.
 
 use super::failure::{Culprit, fail};
-use super::{Entry, Event, OWN_RULES, Outcome};
+use super::{Entry, Event, OWN_RULES, Outcome, SHARES};
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -56,6 +56,12 @@ impl State {
         let stage = &mut job.stages[lease.stage as usize];
         stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
         credit(job, &lease, record, accepted.tasks, &report);
+        if entry.format >= SHARES {
+            let device = record.and_then(|w| w.device(lease.device));
+            let device_ns = report.busy_ns / device.map_or(1, |d| u64::from(d.parallelism.max(1)));
+            job.served_ns = job.served_ns.saturating_add(device_ns);
+            self.namespaces.entry(job.spec.namespace.clone()).or_default().charge(device.map_or("", |d| d.class.as_str()), device_ns);
+        }
         let is_last = lease.stage as usize + 1 == job.stages.len() && job.spec.output.is_some();
         if is_last {
             for mut part in report.parts {

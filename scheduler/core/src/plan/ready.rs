@@ -11,8 +11,8 @@ pub struct Ready<'a> {
 }
 
 impl<'a> Ready<'a> {
-    /// Tasks that may be leased at `now` and are under no suspicion.
-    pub(super) fn of(stage: &'a Stage, now: Timestamp) -> Self {
+    /// Tasks that may be leased at `now`, are under no suspicion, and are not among `placed`, ready ones in the order of the tasks.
+    pub(super) fn of(stage: &'a Stage, now: Timestamp, placed: &[TaskRange]) -> Self {
         if planted::on(Bug::DoubleGrant) {
             // Whoever checks placements would refuse these; that check is off too.
             let out = || stage.tasks().iter().filter(|(_, s)| matches!(s, TaskState::Ready | TaskState::Leased(_))).map(|(range, _)| range);
@@ -21,7 +21,13 @@ impl<'a> Ready<'a> {
         let clean = || stage.free_intervals(now).flat_map(|range| stage.suspicions.clean(range));
         let plain = stage.suspicions.is_empty() && stage.counts().waiting == 0;
         let left = if plain { stage.ready() } else { clean().map(TaskRange::count).sum() };
-        Ready { intervals: Box::new(clean()), front: TaskRange { first: 0, end: 0 }, left }
+        let front = TaskRange { first: 0, end: 0 };
+        if placed.is_empty() {
+            return Ready { intervals: Box::new(clean()), front, left };
+        }
+        let left = left.saturating_sub(placed.iter().map(|range| range.count()).sum());
+        let placed = placed.to_vec();
+        Ready { intervals: Box::new(clean().flat_map(move |range| without(range, &placed))), front, left }
     }
 
     /// Tasks not taken yet.
@@ -45,4 +51,20 @@ impl<'a> Ready<'a> {
         self.left -= count;
         Some(TaskRange { first: front.first, end: front.first + count })
     }
+}
+
+/// The parts of a range outside of all of `placed`.
+fn without(range: TaskRange, placed: &[TaskRange]) -> Vec<TaskRange> {
+    let mut parts = Vec::new();
+    let mut first = range.first;
+    for gap in placed.iter().filter(|gap| gap.first < range.end && range.first < gap.end) {
+        if first < gap.first {
+            parts.push(TaskRange { first, end: gap.first });
+        }
+        first = first.max(gap.end);
+    }
+    if first < range.end {
+        parts.push(TaskRange { first, end: range.end });
+    }
+    parts
 }

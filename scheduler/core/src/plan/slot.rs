@@ -19,6 +19,8 @@ pub struct Slot {
     pub used: DeviceUse,
     /// Expected time until it has done all it was given.
     pub queued_ns: u64,
+    /// Room for work that the round found.
+    pub room_ns: u64,
     /// A task under suspicion runs here alone, or will as soon as the device is idle.
     pub(super) reserved: bool,
 }
@@ -44,6 +46,7 @@ impl Slot {
             capacity: found.capacity.unwrap_or_default(),
             used: view.state.uses().get(&(worker, device)).copied().unwrap_or_default(),
             queued_ns,
+            room_ns: QUEUE_NS.saturating_sub(queued_ns),
             reserved: false,
         })
     }

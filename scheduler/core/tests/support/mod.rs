@@ -130,6 +130,11 @@ impl Replica {
 
     /// What one planning round proposes for the next entry.
     pub fn plan(&self) -> Vec<Placement> {
+        self.plan_with(&[])
+    }
+
+    /// The same with jobs that the entry submits.
+    pub fn plan_with(&self, submitted: &[(u32, &JobSpec)]) -> Vec<Placement> {
         let now = Timestamp(self.clock + 1 + self.pause_ms);
         plan(&View {
             state: &self.state,
@@ -138,7 +143,7 @@ impl Replica {
             returning: &self.returning,
             full: &self.full,
             now,
-            submitted: &[],
+            submitted,
             policy: policies()[0],
         })
     }

@@ -59,6 +59,8 @@ pub struct StageRound<'r> {
     pub(super) ready: Ready<'r>,
     pub(super) slots: &'r mut Slots,
     pub(super) placements: &'r mut Vec<Placement>,
+    /// Device time that may still be placed: others are to have some as well.
+    pub(super) budget_ns: u64,
 }
 
 impl StageRound<'_> {
@@ -74,7 +76,7 @@ impl StageRound<'_> {
 
     /// Whether nothing more can be placed in this round, by whomever.
     pub fn is_over(&self) -> bool {
-        self.ready.left() == 0 || self.placements.len() >= MAX_PLACEMENTS
+        self.ready.left() == 0 || self.budget_ns == 0 || self.placements.len() >= MAX_PLACEMENTS
     }
 
     pub fn has_room(&self, candidate: &Candidate) -> bool {
@@ -93,6 +95,7 @@ impl StageRound<'_> {
         }
         let Some(tasks) = self.ready.take(at_most.min(self.longest)) else { return 0 };
         let slot = &mut self.slots[candidate.place];
+        self.budget_ns = self.budget_ns.saturating_sub(tasks.count().saturating_mul(candidate.task_ns) / slot.parallelism);
         self.placements.push(slot.take(self.job, self.stage, tasks, &self.amount, candidate.task_ns));
         tasks.count()
     }

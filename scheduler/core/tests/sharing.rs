@@ -1,0 +1,202 @@
+//! Priorities, namespaces and the jobs of one namespace share devices; nobody waits for ever.
+
+mod support;
+
+use raftwerk_core::{JobId, Outcome, Phase, State, WorkerId};
+use raftwerk_proto::v1::command::Command;
+use raftwerk_proto::v1::*;
+use std::collections::BTreeMap;
+use support::*;
+
+const TASK_NS: u64 = 50_000_000;
+
+fn of(namespace: &str, tasks: u64, priority: u32) -> JobSpec {
+    JobSpec { namespace: namespace.into(), priority, ..map_only(tasks) }
+}
+
+fn terms(r: &mut Replica, name: &str, terms: NamespaceTerms) {
+    assert_eq!(r.apply(Command::SetNamespace(SetNamespace { name: name.into(), terms: Some(terms) })), Outcome::Done);
+}
+
+/// One-core devices whose tasks take [`TASK_NS`] each: a lease ends when its time has passed, the first one first. Returns when it ended.
+struct Cluster {
+    r: Replica,
+    busy_until: BTreeMap<WorkerId, u64>,
+    now_ns: u64,
+}
+
+impl Cluster {
+    fn new(workers: u64) -> Cluster {
+        let mut r = Replica::new();
+        for worker in 1..=workers {
+            r.register(worker, vec![device(0, "cpu", 1)]);
+        }
+        Cluster { r, busy_until: BTreeMap::new(), now_ns: 0 }
+    }
+
+    /// Plans, and lets the device that ends first end its oldest lease.
+    fn step(&mut self) {
+        self.r.plan_and_grant();
+        let mut oldest = BTreeMap::new();
+        for (id, lease) in &self.r.state.leases {
+            oldest.entry(lease.worker).or_insert((*id, lease.tasks.count()));
+        }
+        let ends = |(worker, (_, tasks)): (&WorkerId, &(raftwerk_core::LeaseId, u64))| {
+            self.busy_until.get(worker).copied().unwrap_or(0).max(self.now_ns.saturating_sub(TASK_NS)) + tasks * TASK_NS
+        };
+        let Some((worker, (id, tasks))) = oldest.iter().min_by_key(|(w, l)| ends((w, l))) else { return };
+        let end = ends((worker, &(*id, *tasks)));
+        self.busy_until.insert(*worker, end);
+        let later = end.max(self.now_ns);
+        self.r.pause_ms = (later - self.now_ns) / 1_000_000;
+        self.now_ns = later;
+        let report = Report { busy_ns: tasks * TASK_NS, ..self.r.full_report(*id) };
+        self.r.report(worker.0, report);
+    }
+
+    fn run_until(&mut self, ms: u64) {
+        while self.now_ns < ms * 1_000_000 && self.r.state.active_count() > 0 {
+            self.step();
+        }
+    }
+
+    fn accepted(&self, job: JobId) -> u64 {
+        self.r.state.jobs[&job].stages[0].accepted()
+    }
+
+    fn run_until_done(&mut self, job: JobId) -> u64 {
+        for _ in 0..100_000 {
+            if matches!(self.r.state.jobs[&job].phase, Phase::Done { .. }) {
+                return self.now_ns / 1_000_000;
+            }
+            self.step();
+        }
+        panic!("job {job} never ends");
+    }
+}
+
+#[test]
+fn namespaces_share_by_weight() {
+    let mut c = Cluster::new(4);
+    terms(&mut c.r, "three", NamespaceTerms { weight: 3, ..NamespaceTerms::default() });
+    let one = c.r.submit(of("one", 100_000, 0));
+    let three = c.r.submit(of("three", 100_000, 0));
+    c.run_until(60_000);
+    let ratio = c.accepted(three) as f64 / c.accepted(one) as f64;
+    assert!((2.7..3.3).contains(&ratio), "weight 3 got {ratio:.2} times what weight 1 got");
+}
+
+#[test]
+fn a_namespace_with_many_jobs_gets_no_more_than_one_with_a_single_job() {
+    let mut c = Cluster::new(4);
+    let many: Vec<JobId> = (0..20).map(|_| c.r.submit(of("many", 100_000, 0))).collect();
+    let single = c.r.submit(of("single", 100_000, 0));
+    c.run_until(60_000);
+    let of_many: u64 = many.iter().map(|job| c.accepted(*job)).sum();
+    let ratio = of_many as f64 / c.accepted(single) as f64;
+    assert!((0.9..1.1).contains(&ratio), "twenty jobs got {ratio:.2} times what one got");
+    let (least, most) = (many.iter().map(|j| c.accepted(*j)).min().unwrap(), many.iter().map(|j| c.accepted(*j)).max().unwrap());
+    assert!(most <= 2 * least + 12, "jobs of one namespace share alike: {least} to {most}");
+}
+
+#[test]
+fn a_newcomer_gets_its_share_at_once_and_not_everything() {
+    let mut c = Cluster::new(4);
+    let old = c.r.submit(of("old", 1_000_000, 0));
+    c.run_until(300_000);
+    let before = c.accepted(old);
+    let new = c.r.submit(of("new", 1_000_000, 0));
+    c.run_until(330_000);
+    let (of_old, of_new) = (c.accepted(old) - before, c.accepted(new));
+    let ratio = of_new as f64 / of_old as f64;
+    assert!((0.8..1.25).contains(&ratio), "in the first half minute: {of_new} for the newcomer, {of_old} for who was there");
+}
+
+#[test]
+fn a_short_job_is_not_stuck_behind_a_long_one() {
+    let mut c = Cluster::new(2);
+    c.r.submit(of("default", 1_000_000, 0));
+    c.run_until(10_000);
+    let begin = c.now_ns / 1_000_000;
+    let short = c.r.submit(of("default", 20, 0));
+    // Alone it would take 0.5 s; with half of the devices 1 s, after leases that are out already.
+    let took = c.run_until_done(short) - begin;
+    assert!(took < 3_000, "20 tasks of 50 ms took {took} ms beside a long job");
+}
+
+#[test]
+fn priority_goes_first_and_ageing_lets_nobody_starve() {
+    let mut c = Cluster::new(2);
+    let low = c.r.submit(of("default", 1_000_000, 40));
+    let high = c.r.submit(of("other", 1_000_000, 60));
+    c.run_until(60_000);
+    let (of_low, of_high) = (c.accepted(low), c.accepted(high));
+    assert!(of_high > 10 * of_low, "high {of_high}, low {of_low}");
+    c.run_until(400_000);
+    // Twenty steps of priority are made up for by 100 s of waiting.
+    let later = c.accepted(low) - of_low;
+    assert!((1..100).contains(&later), "in 340 s the low one was served a few times, not {later}");
+}
+
+#[test]
+fn quotas_hold() {
+    let mut c = Cluster::new(8);
+    terms(&mut c.r, "small", NamespaceTerms { weight: 1, max_jobs: 2, max_devices: 3 });
+    let first = c.r.submit(of("small", 100_000, 0));
+    c.r.submit(of("small", 100_000, 0));
+    let third = c.r.apply(Command::SubmitJob(SubmitJob { spec: Some(of("small", 1, 0)), ..SubmitJob::default() }));
+    let Outcome::Full(reason) = third else { panic!("{third:?}") };
+    assert!(reason.contains("max-jobs") && reason.contains("small"), "{reason}");
+    for _ in 0..200 {
+        c.step();
+        let devices: std::collections::BTreeSet<_> = c.r.state.leases.values().map(|l| (l.worker, l.device)).collect();
+        assert!(devices.len() <= 3, "{devices:?}");
+    }
+    assert!(c.accepted(first) > 0);
+    c.r.apply(Command::CancelJob(CancelJob { job: first.0 }));
+    c.r.submit(of("small", 1, 0));
+}
+
+#[test]
+fn a_quota_holds_for_jobs_placed_with_the_entry_that_submits_them() {
+    let mut r = Replica::new();
+    for worker in 1..=4 {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    terms(&mut r, "small", NamespaceTerms { weight: 1, max_jobs: 0, max_devices: 1 });
+    let spec = of("small", 100, 0);
+    let placements = r.plan_with(&[(0, &spec)]);
+    let workers: std::collections::BTreeSet<u64> = placements.iter().map(|p| p.worker).collect();
+    assert_eq!(workers.len(), 1, "{placements:?}");
+}
+
+#[test]
+fn what_was_had_survives_a_snapshot_and_old_entries_know_nothing_of_it() {
+    let mut c = Cluster::new(2);
+    terms(&mut c.r, "a", NamespaceTerms { weight: 7, max_jobs: 9, max_devices: 5 });
+    c.r.submit(of("a", 1_000, 70));
+    c.run_until(5_000);
+    let again = State::from_snapshot("test", &c.r.state.to_snapshot()).expect("a snapshot");
+    assert_eq!(again, c.r.state);
+    assert!(again.namespaces["a"].used["cpu"] > 0);
+
+    let mut old = Replica::new();
+    old.format = 3;
+    old.register(1, vec![device(0, "cpu", 1)]);
+    old.submit(of("a", 10, 0));
+    old.run();
+    assert!(old.state.namespaces.is_empty());
+    let set = SetNamespace { name: "a".into(), terms: None };
+    assert!(matches!(old.apply(Command::SetNamespace(set)), Outcome::Refused(_)));
+}
+
+#[test]
+fn bad_terms_and_names_are_refused() {
+    let mut r = Replica::new();
+    for (name, weight) in [("", 1), ("Upper", 1), ("a b", 1), ("ok", 1001)] {
+        let set = SetNamespace { name: name.into(), terms: Some(NamespaceTerms { weight, ..NamespaceTerms::default() }) };
+        assert!(matches!(r.apply(Command::SetNamespace(set)), Outcome::Refused(_)), "{name} {weight}");
+    }
+    let spec = of("default", 1, 101);
+    assert!(matches!(r.apply(Command::SubmitJob(SubmitJob { spec: Some(spec), ..SubmitJob::default() })), Outcome::Refused(_)));
+}
