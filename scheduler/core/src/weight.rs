@@ -20,6 +20,8 @@ const SHARE_BYTES: u64 = 300;
 const KEY_BYTES: u64 = 250;
 const LEASE_BYTES: u64 = 400;
 const WORKER_BYTES: u64 = 4000;
+/// A line of costs with the leases it goes through.
+const COST_BYTES: u64 = 1000;
 /// Files of an input listing that are kept after the job has ended, for `job show`.
 const KEPT_FILES: usize = 100;
 
@@ -30,11 +32,13 @@ impl State {
             + self.idempotency.len() as u64 * KEY_BYTES
             + self.leases.len() as u64 * LEASE_BYTES
             + self.workers.len() as u64 * WORKER_BYTES
+            + self.costs.len() as u64 * COST_BYTES
     }
 
     /// A job has ended: it is kept for people to look at, without what only running it needed.
     pub(crate) fn shed(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.units.clear();
         for input in job.spec.stages.iter_mut().flat_map(|s| &mut s.inputs) {
             if let Some(Source::Files(files)) = &mut input.source
                 && files.listing.len() > KEPT_FILES

@@ -23,7 +23,7 @@ use logs::LogRequests;
 use publish::Publishing;
 use raftwerk_core::{Applied, Event, JobId, State, Timestamp, WorkerId};
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{EntryBody, Hello, JobSpec, WorkerLogs, command::Command, scheduler_message, worker_message};
+use raftwerk_proto::v1::{CostRecord, EntryBody, Hello, JobSpec, WorkerLogs, command::Command, scheduler_message, worker_message};
 pub use retention::Limits;
 use retention::Retention;
 use sessions::Sessions;
@@ -80,6 +80,11 @@ pub enum Input {
     Drain {
         request: RequestId,
         worker: WorkerId,
+    },
+    /// Costs that somebody has exported.
+    ImportCosts {
+        request: RequestId,
+        costs: Vec<CostRecord>,
     },
     /// Every replica of the cluster reads entries up to this format.
     Format(u32),
@@ -276,6 +281,7 @@ impl Leader {
                 self.batch.push(Command::DropResult(raftwerk_proto::v1::DropResult { job: job.0 }), batch::Waiter::Drop(request));
             }
             Input::Drain { request, worker } => self.on_drain(state, request, worker, &mut effects),
+            Input::ImportCosts { request, costs } => self.on_import_costs(state, request, costs, &mut effects),
             Input::Format(format) => self.format.raise(format),
             Input::Schedulers(addresses) => self.sessions.schedulers.set(addresses),
             Input::RemoveReplica { request, replica } => {
