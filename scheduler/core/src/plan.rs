@@ -7,6 +7,7 @@
 //! Tasks under suspicion of killing their executor get a device to themselves (`isolate`); what is late at the end of a stage is leased
 //! a second time (`speculate`).
 
+mod costs;
 mod isolate;
 pub mod policy;
 mod ready;
@@ -19,8 +20,10 @@ pub use slot::Slot;
 use crate::ids::{JobId, Session, Timestamp, WorkerId};
 use crate::job::{Job, Phase};
 use crate::matching::candidates;
+use crate::memory::Need;
 use crate::spec::lease_amount;
 use crate::state::State;
+use costs::RoundCosts;
 use policy::{Candidate, Policy, StageRound};
 use raftwerk_proto::v1::{JobSpec, Placement, StageSpec, placement};
 use slot::Slots;
@@ -54,16 +57,16 @@ pub struct View<'a> {
     pub policy: &'static dyn Policy,
 }
 
-/// Expected nanoseconds of one task on one thread of the device, learnt from the job's accepted reports; `None` before the first.
-fn task_ns(job: &Job, stage: u32, worker: WorkerId, device: u32) -> Option<u64> {
-    let share = job.shares.get(&(stage, worker, device))?;
-    (share.tasks > 0).then(|| (share.busy_ns / share.tasks).max(1))
-}
-
 /// Proposes placements for ready tasks. Reads only.
-pub fn plan(view: &View<'_>) -> Vec<Placement> {
-    let mut round =
-        Round { view, isolated: isolate::isolated(view), slots: Slots::default(), placements: Vec::new(), means: BTreeMap::new() };
+pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
+    let mut round = Round {
+        view,
+        isolated: isolate::isolated(view),
+        slots: Slots::default(),
+        placements: Vec::new(),
+        means: BTreeMap::new(),
+        costs: RoundCosts::new(view.state),
+    };
     let mut looked_at = 0;
     for job in view.state.active_jobs().filter(|j| j.phase == Phase::Running) {
         for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| s.open) {
@@ -100,11 +103,12 @@ struct Round<'a> {
     slots: Slots,
     placements: Vec<Placement>,
     means: speculate::Means<'a>,
+    costs: RoundCosts<'a>,
 }
 
 impl<'a> Round<'a> {
     /// Places of the devices that may run the stage now, in the order of (worker, device).
-    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>) -> Vec<usize> {
+    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
         let mut devices = Vec::new();
         for (worker, device) in candidates(self.view.state, spec) {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
@@ -113,21 +117,39 @@ impl<'a> Round<'a> {
             if spec.partitions > 0 && self.view.full.contains(&worker) {
                 continue;
             }
+            if job.is_some_and(|j| j.stages[stage as usize].avoids(self.view.state, worker, device)) {
+                continue;
+            }
             let isolated = &self.isolated;
-            let found = self.slots.find(self.view, worker, device, || isolated.contains(&(worker, device)));
+            let found = self.slots.find(self.view, &mut self.costs, worker, device, || isolated.contains(&(worker, device)));
             devices.extend(found.filter(|place| !self.slots[*place].reserved));
         }
         devices
     }
 
-    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, ready: Ready<'_>) {
-        let devices = self.devices(spec, job);
-        let slots = &self.slots;
+    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&'a Job>, ready: Ready<'_>) {
+        let devices = self.devices(spec, job, stage);
+        let (state, slots) = (self.view.state, &self.slots);
+        let costs = job.and_then(|j| self.costs.of(j, stage)).unwrap_or_else(|| self.costs.of_new(stage, spec));
         let candidate = |place: usize| {
-            let learnt = job.and_then(|j| task_ns(j, stage, slots[place].worker, slots[place].device));
-            Candidate { place, task_ns: learnt.unwrap_or(LEASE_NS), known: learnt.is_some() }
+            let (worker, index) = (slots[place].worker, slots[place].device);
+            let record = state.workers.get(&worker)?;
+            let device = record.device(index)?;
+            let estimate = costs.of(worker, record, device);
+            let limit = job.and_then(|j| j.stages[stage as usize].memory_limits.get(&(worker, index)).copied());
+            Some(Candidate {
+                place,
+                task_ns: estimate.map_or(LEASE_NS, |e| e.task_ns()),
+                known: estimate.is_some(),
+                estimate,
+                tasks_out: job.and_then(|j| state.stage_uses().get(&(worker, index, j.id, stage)).copied()).unwrap_or(0),
+                pays_for_launch: device.class != "cpu",
+                is_overdue: slots[place].is_overdue,
+                most: limit.unwrap_or(u64::MAX),
+                need: Need::of(spec, device, costs.units_per_task().unwrap_or(0)),
+            })
         };
-        let candidates = devices.into_iter().map(candidate).collect();
+        let candidates = devices.into_iter().filter_map(candidate).collect();
         self.view.policy.place(&mut StageRound {
             job: *job_ref,
             job_id: job.map(|j| j.id),
