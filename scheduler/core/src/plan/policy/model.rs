@@ -29,12 +29,12 @@ impl Policy for Model {
             (slot.queued_ns, slot.worker, slot.device)
         });
         let (known, unknown): (Vec<Candidate>, Vec<Candidate>) = candidates.into_iter().partition(|c| c.estimate.is_some());
-        explore(stage, &unknown, known.is_empty());
         // One that cannot take a lease, or that has not done in time what it was given, is not waited for.
         let mut able: Vec<Candidate> = known.into_iter().filter(|c| stage.fits(c)).collect();
         if able.iter().any(|c| !c.is_overdue) {
             able.retain(|c| !c.is_overdue);
         }
+        explore(stage, &unknown, able.iter().all(|c| c.is_overdue));
         let runners: Vec<Runner> = able.iter().filter_map(|c| runner(stage, c)).collect();
         let mut due = shares(&runners, stage.left());
         let mut progress = true;
@@ -61,6 +61,10 @@ fn explore(stage: &mut StageRound<'_>, unknown: &[Candidate], alone: bool) {
     let left = stage.left();
     for candidate in unknown.iter().filter(|c| c.tasks_out == 0) {
         let own = stage.slot(candidate).parallelism;
+        if !alone && left <= own.saturating_mul(2) {
+            // The end of a stage is no place to find out that somebody is slow.
+            continue;
+        }
         let part = u128::from(left) * u128::from(own) / u128::from(lanes.max(1));
         // While nothing is known of anybody, a short stage is best spread over all.
         let part = if alone { u64::try_from(part).unwrap_or(u64::MAX).max(1) } else { own };
