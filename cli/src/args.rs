@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{self, cluster, context, dev, doctor, job, kernels, namespace, run, scheduler, submit, worker};
+use crate::commands::{self, cluster, context, costs, dev, doctor, job, kernels, namespace, run, scheduler, submit, worker};
 use crate::console::{Console, Format};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::logging;
@@ -78,6 +78,13 @@ enum Command {
         #[command(subcommand)]
         command: cluster::ClusterCommand,
     },
+    /// Show what leases have cost so far, on which model of device, and how well that predicts
+    Costs {
+        #[command(flatten)]
+        target: Target,
+        #[command(subcommand)]
+        command: Option<costs::CostsCommand>,
+    },
     /// Name clusters and choose one
     Context {
         #[command(flatten)]
@@ -109,7 +116,7 @@ impl Command {
 
     /// Whether the command moves so much data that it wants more than one thread. A scheduler does not: see decision 0007.
     fn is_busy(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Dev(_) | Self::Worker { command: worker::Worker::Start(_) })
+        matches!(self, Self::Run(_) | Self::Dev(_) | Self::Doctor(_) | Self::Worker { command: worker::Worker::Start(_) })
     }
 }
 
@@ -152,6 +159,7 @@ async fn dispatch(console: &Console, command: Command) -> Outcome {
         Command::Worker { command } => worker::worker(console, command).await,
         Command::Scheduler { command } => scheduler::scheduler(console, command).await,
         Command::Cluster { target, command } => cluster::cluster(console, &target, command).await,
+        Command::Costs { target, command } => costs::costs(console, &target, command).await,
         Command::Context { target, command } => context::context(console, &target, command),
         Command::Namespace { target, command } => namespace::namespace(console, &target, command).await,
         Command::Kernels { command } => kernels::kernels(console, command),

@@ -117,6 +117,40 @@ pub struct RangeProblem {
     pub fix: String,
 }
 
+/// Bytes of one lease on a GPU: `fixed` + `per_task` * tasks + `per_kilo_unit` * units / 1024. Units are integers of a range, or input bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuNeed {
+    pub fixed: u64,
+    pub per_task: u64,
+    pub per_kilo_unit: u64,
+}
+
+/// A small map job that shows what the kernel costs: a second or so on one core, in some 64 tasks.
+#[derive(Clone, Copy, Debug)]
+pub struct Standard {
+    pub params: &'static [(&'static str, &'static str)],
+    pub input: StandardInput,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum StandardInput {
+    Range {
+        count: u64,
+        tasks: u64,
+    },
+    /// Words of chance, split into parts of so many bytes.
+    Text {
+        bytes: u64,
+        split: u64,
+    },
+    /// Elements of chance.
+    Npy {
+        dtype: &'static str,
+        bytes: u64,
+        split: u64,
+    },
+}
+
 pub trait Kernel: Send + Sync {
     fn descriptor(&self) -> &'static Descriptor;
 
@@ -127,6 +161,22 @@ pub trait Kernel: Send + Sync {
     /// whose rows the integers are. Asked once, at submit, with complete parameters.
     fn check_range(&self, _params: &Params, _range: &IndexRange) -> Result<(), RangeProblem> {
         Ok(())
+    }
+
+    /// Names of parameters that change nothing about what a task costs, such as a seed: measured costs are kept apart by the others.
+    fn costless_params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What one lease takes of a GPU's memory, for a kernel that keeps more there the longer the lease is. Without it a lease is as long as
+    /// its time allows, and one that does not fit is found out by running it.
+    fn gpu_memory(&self, _params: &Params) -> Option<GpuNeed> {
+        None
+    }
+
+    /// What `raftwerk doctor --calibrate` runs; nothing for a kernel whose cost is that of its parameters.
+    fn standard(&self) -> Option<Standard> {
+        None
     }
 
     /// Reduce: which of two preview rows of equal weight comes first. Must be the order in which a part chose among its own rows, or the
@@ -148,7 +198,7 @@ pub trait Prepared: Send + Sync {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError>;
 
     /// Runs many tasks in as few dispatches as fit the device. Results are in the order of `tasks`. Kernels with `gpu: false` keep
-    /// the default. A lost or full device is [`KernelError::Device`], never a wrong answer.
+    /// the default. A lost device is [`KernelError::Device`] and a full one [`KernelError::Memory`], never a wrong answer.
     fn run_gpu(&self, _gpu: &Gpu, _tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
         Err(KernelError::Device("this kernel has no GPU twin".into()))
     }
@@ -226,7 +276,10 @@ pub enum KernelError {
     /// The input is not what the kernel accepts; running the task again gives the same answer.
     #[error("{0}")]
     Input(String),
-    /// The device failed or lacks the memory; the task may succeed elsewhere.
+    /// The device failed; the task may succeed elsewhere.
     #[error("device: {0}")]
     Device(String),
+    /// The device lacks the memory; fewer tasks at once may fit.
+    #[error("device: {0}")]
+    Memory(String),
 }

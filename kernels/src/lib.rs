@@ -4,11 +4,12 @@
 //! api.rs      the contract with the executor          params.rs   parameters of a stage: defaults, limits, messages
 //! <name>/     one kernel                              run.rs      shuffle blocks: layout, reader, merge
 //! gpu/        the wgpu runtime that GPU twins share   key.rs      stable hash of a key, its partition, its sort prefix
-//! output.rs   what kernels print
+//! output.rs   what kernels print                      footprint.rs   which parameters matter for what a task costs
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
 pub mod api;
+mod footprint;
 pub mod gpu;
 pub mod key;
 pub mod output;
@@ -24,6 +25,7 @@ pub mod sum_by_key;
 pub mod word_count;
 
 pub use api::*;
+pub use footprint::footprint;
 pub use params::{canonical_f64, reduce_params, resolve_params};
 
 /// All kernels, by name.

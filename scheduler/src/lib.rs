@@ -21,6 +21,7 @@ mod versions;
 
 pub use backup::{Recovered, check_backup, recover, survey};
 pub use config::{SchedulerConfig, StartError, StartMode};
+pub use raftwerk_core::cost;
 pub use server::{ADMIN_FILE, RunningScheduler, TOKEN_FILE, start};
 pub use services::LEADER_KEY;
 pub use versions::is_about_versions;

@@ -161,6 +161,16 @@ impl Cluster {
         Ok(self.call(ListNamespacesRequest {}, list).await?.namespaces)
     }
 
+    pub async fn costs(&mut self) -> Result<CostsView, CallError> {
+        self.call(ListCostsRequest {}, |mut client, request| async move { client.list_costs(request).await }).await
+    }
+
+    /// How many were taken.
+    pub async fn import_costs(&mut self, costs: Vec<CostRecord>) -> Result<u64, CallError> {
+        let import = |mut client: Client, request| async move { client.import_costs(request).await };
+        self.call(ImportCostsRequest { costs }, import).await.map(|reply| reply.taken)
+    }
+
     pub async fn remove_replica(&mut self, replica: u64) -> Result<(), CallError> {
         let remove = |mut client: Client, request| async move { client.remove_replica(request).await };
         self.call_within(Work::Long, RemoveReplicaRequest { replica }, remove).await.map(|_| ())

@@ -135,6 +135,14 @@ impl Client for Replica {
         Err(Status::unimplemented(""))
     }
 
+    async fn list_costs(&self, _: Request<ListCostsRequest>) -> Result<Response<CostsView>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn import_costs(&self, _: Request<ImportCostsRequest>) -> Result<Response<ImportCostsReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn release_worker(&self, _: Request<ReleaseWorkerRequest>) -> Result<Response<ReleaseWorkerReply>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -4,27 +4,47 @@ use clap::Args;
 use raftwerk_worker::{ProbeOutcome, ProbedDevice, probe_devices};
 use serde_json::{Value, json};
 
+use super::calibrate::calibrate;
 use super::executor;
 use super::worker::DeviceFlags;
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::table::printable_lines;
-use crate::views::devices;
+use crate::views::{self, devices};
 
 #[derive(Args, Debug)]
 pub struct Doctor {
     #[command(flatten)]
     devices: DeviceFlags,
+    /// Measure what the kernels cost on these devices: a minute or so
+    ///
+    /// Runs small standard jobs on a cluster inside this process. With `-o json` the document can be given to `raftwerk costs import`, so
+    /// that a cluster with such devices knows them before its first job.
+    #[arg(long)]
+    calibrate: bool,
 }
 
 pub async fn doctor(console: &Console, args: Doctor) -> Outcome {
     let probed = probe_devices(&args.devices.selection(), executor::program()?, executor::args_prefix()).await;
-    if console.is_json() {
-        console.json(json!({"devices": probed.iter().map(to_json).collect::<Vec<_>>()}));
-    } else {
+    let ready = probed.iter().any(|probed| probed.outcome == ProbeOutcome::Ready);
+    if !console.is_json() {
         print(console, &probed, args.devices.no_gpu);
     }
-    if probed.iter().any(|probed| probed.outcome == ProbeOutcome::Ready) {
+    let costs = match args.calibrate && ready {
+        true => Some(calibrate(console, &args.devices, &probed).await?),
+        false => None,
+    };
+    if console.is_json() {
+        let mut document = json!({"devices": probed.iter().map(to_json).collect::<Vec<_>>()});
+        if let (Value::Object(fields), Some(Value::Object(costs))) = (&mut document, costs.as_ref().map(views::costs::to_json)) {
+            fields.extend(costs);
+        }
+        console.json(document);
+    } else if let Some(costs) = &costs {
+        console.line("");
+        views::costs::print(console, costs);
+    }
+    if ready {
         return Ok(());
     }
     Err(Failure::say(Exit::Refused, "a worker on this machine would have no device to offer")

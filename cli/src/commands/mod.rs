@@ -1,7 +1,9 @@
 //! One file per command.
 
+pub mod calibrate;
 pub mod cluster;
 pub mod context;
+pub mod costs;
 pub mod dev;
 pub mod doctor;
 pub mod download;

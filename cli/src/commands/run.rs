@@ -16,10 +16,10 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::progress::Progress;
 
 /// The embedded scheduler cannot move elsewhere: a minute without contact means that this machine is in trouble.
-const CONTACT: Duration = Duration::from_secs(60);
+pub const CONTACT: Duration = Duration::from_secs(60);
 
 /// Its devices are ready when this begins; what is left is one handshake on loopback.
-const REGISTRATION: Duration = Duration::from_secs(20);
+pub const REGISTRATION: Duration = Duration::from_secs(20);
 
 /// For the cancellation of a job that a signal stops, and for the worker to remove what it had written of the output.
 const CANCEL: Duration = Duration::from_secs(3);

@@ -5,7 +5,8 @@ use std::path::Path;
 use raftwerk_kernels::{Descriptor, Kind, Params, StageContext};
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
-    Capacity, DeviceRequest, IfExists, KernelKind, KernelRef, OutputSpec, Param, StageInput, StageOutput, StageSpec, stage_input,
+    Capacity, DeviceRequest, IfExists, KernelKind, KernelRef, MemoryNeed, OutputSpec, Param, StageInput, StageOutput, StageSpec,
+    stage_input,
 };
 
 use super::catalogue::Catalogue;
@@ -153,6 +154,14 @@ impl Stage {
 
     /// `output_partitions` is what this stage's output is cut into: the next stage's partitions, 0 for the last stage.
     pub fn into_spec(self, name: &str, input: StageInput, output_partitions: u32) -> StageSpec {
+        // Only a test brings a kernel that is not in the registry.
+        let known = raftwerk_kernels::find(self.kernel.name).ok();
+        let footprint = known.map_or_else(String::new, |kernel| raftwerk_kernels::footprint(kernel, &self.params));
+        let memory = known.and_then(|kernel| kernel.gpu_memory(&self.params)).map(|need| MemoryNeed {
+            fixed_bytes: need.fixed,
+            per_task_bytes: need.per_task,
+            per_kilo_unit_bytes: need.per_kilo_unit,
+        });
         let kind = match self.kernel.kind {
             Kind::Map => KernelKind::Map,
             Kind::Reduce => KernelKind::Reduce,
@@ -172,6 +181,8 @@ impl Stage {
             device: Some(DeviceRequest { class: self.device, amount: Some(Capacity { milli_cpu: 0, memory_bytes: 0, slots: 1 }) }),
             max_lease_tasks: self.max_lease_tasks,
             shuffle_replicas: self.shuffle_replicas,
+            footprint,
+            memory,
         }
     }
 }

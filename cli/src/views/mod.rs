@@ -1,6 +1,7 @@
 //! What the cluster says, as tables for a person and as JSON for a program.
 
 pub mod cluster;
+pub mod costs;
 pub mod devices;
 pub mod job;
 pub mod kept;

@@ -137,7 +137,7 @@ impl Gpu {
         let errors: Vec<wgpu::Error> = scopes.into_iter().rev().filter_map(|scope| ready(scope.pop()).flatten()).collect();
         match errors.first() {
             None => self.check().map(|()| value),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(self.error("out of memory")),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(KernelError::Memory(format!("{}: out of memory", self.report.name))),
             Some(error) => Err(self.error(&error.to_string())),
         }
     }

@@ -59,6 +59,10 @@ impl Kernel for Histogram {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Npy { dtype: "u1", bytes: 256 << 20, split: 4 << 20 } })
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         let (low, high) = (params.f64("low"), params.f64("high"));

@@ -96,6 +96,14 @@ impl Kernel for Mandelbrot {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Range { count: 1080, tasks: 60 } })
+    }
+
+    fn costless_params(&self) -> &'static [&'static str] {
+        &["palette"]
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         let view = View::new(&params);

@@ -46,9 +46,17 @@ impl Kernel for MonteCarloPi {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Range { count: 1 << 26, tasks: 64 } })
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         Ok(Box::new(PreparedPi { seed: params.u64("seed") }))
+    }
+
+    fn costless_params(&self) -> &'static [&'static str] {
+        &["seed"]
     }
 
     fn present_tallies(&self, _params: &Params, tallies: &[u128]) -> Vec<(String, String)> {

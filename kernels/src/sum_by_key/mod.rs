@@ -53,6 +53,10 @@ impl Kernel for SumByKey {
         &DESCRIPTOR
     }
 
+    fn costless_params(&self) -> &'static [&'static str] {
+        &["key_name", "value_name"]
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         let key_type = if params.text("key_type") == "u64" { KeyType::U64 } else { KeyType::Text };

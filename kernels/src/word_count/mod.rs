@@ -43,6 +43,10 @@ impl Kernel for WordCount {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Text { bytes: 64 << 20, split: 1 << 20 } })
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         Resolved::new(&DESCRIPTOR, &stage.params)?;
         Ok(Box::new(PreparedWordCount { partitions: stage.partitions.max(1), spare: Mutex::default() }))

@@ -9,6 +9,7 @@
 //!      +--(attempts used up, fatal cause)--------------------------------> failed
 //! ```
 
+use crate::cost::of_stage;
 use crate::ids::{JobId, Timestamp, WorkerId};
 use crate::spec;
 use crate::split::tasks_of;
@@ -58,6 +59,8 @@ pub struct Job {
     pub spec: JobSpec,
     /// Derived: encoded size of the spec.
     pub(crate) spec_bytes: u64,
+    /// Derived: units of each stage's input, where the spec says; empty once the job has ended.
+    pub(crate) units: Vec<Option<u64>>,
     pub idempotency_key: String,
     pub phase: Phase,
     pub submitted_at: Timestamp,
@@ -90,6 +93,7 @@ impl Job {
         let mut job = Job {
             id,
             spec_bytes: spec.encoded_len() as u64,
+            units: spec.stages.iter().map(of_stage).collect(),
             spec,
             idempotency_key,
             phase: Phase::Running,

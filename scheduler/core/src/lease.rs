@@ -1,5 +1,6 @@
 //! A live lease: who may run which tasks.
 
+use crate::cost::Spent;
 use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
 use raftwerk_proto::v1::Capacity;
 
@@ -21,4 +22,6 @@ pub struct Lease {
     pub speculative: bool,
     /// How long the plan expected it to take from its grant, waiting behind other leases of the device included; 0 when it did not say.
     pub expected_ms: u64,
+    /// What its reports so far have said.
+    pub spent: Spent,
 }

@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod copies;
+pub mod cost;
 pub mod ids;
 pub mod interval_map;
 pub mod invariants;
@@ -18,6 +19,7 @@ pub mod job;
 pub mod kept;
 pub mod lease;
 pub mod matching;
+pub mod memory;
 pub mod namespace;
 pub mod plan;
 pub mod ring;

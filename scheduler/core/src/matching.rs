@@ -1,6 +1,7 @@
 //! Which device may run a stage.
 
 use crate::ids::WorkerId;
+use crate::memory::Need;
 use crate::spec::{device_class, lease_amount};
 use crate::state::State;
 use crate::worker::DeviceUse;
@@ -20,7 +21,9 @@ pub fn device_fits(stage: &StageSpec, device: &Device) -> bool {
         .iter()
         .any(|k| k.split_once('@').is_some_and(|(name, version)| name == kernel.name && version.parse() == Ok(kernel.version)));
     let capacity = device.capacity.unwrap_or_default();
-    class_fits && has_twin && DeviceUse::default().fits(&capacity, &lease_amount(stage))
+    // The part that depends on the input's size is seen when a lease is planned.
+    let least = Need::of(stage, device, 0).amount(&lease_amount(stage), 1);
+    class_fits && has_twin && DeviceUse::default().fits(&capacity, &least)
 }
 
 /// Devices of present workers that may run the stage: (worker, device index). Software adapters only when the stage asks for class

@@ -7,6 +7,7 @@
 //! Tasks under suspicion of killing their executor get a device to themselves (`isolate`); what is late at the end of a stage is leased
 //! a second time (`speculate`).
 
+mod costs;
 mod isolate;
 mod order;
 pub mod policy;
@@ -20,8 +21,10 @@ pub use slot::Slot;
 use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::matching::candidates;
+use crate::memory::Need;
 use crate::spec::lease_amount;
 use crate::state::State;
+use costs::RoundCosts;
 use order::{Claim, Order, Tenant};
 use policy::{Candidate, Policy, StageRound};
 use raftwerk_proto::v1::{JobSpec, Placement, StageSpec, placement};
@@ -56,15 +59,10 @@ pub struct View<'a> {
     pub policy: &'static dyn Policy,
 }
 
-/// Expected nanoseconds of one task on one thread of the device, learnt from the job's accepted reports; `None` before the first.
-fn task_ns(job: &Job, stage: u32, worker: WorkerId, device: u32) -> Option<u64> {
-    let share = job.shares.get(&(stage, worker, device))?;
-    (share.tasks > 0).then(|| (share.busy_ns / share.tasks).max(1))
-}
-
 /// Proposes placements for ready tasks. Reads only.
-pub fn plan(view: &View<'_>) -> Vec<Placement> {
-    let Order { claims, tenants } = order::order(view);
+pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
+    let mut costs = RoundCosts::new(view.state);
+    let Order { claims, tenants } = order::order(view, &mut costs);
     let mut round = Round {
         view,
         isolated: isolate::isolated(view),
@@ -74,6 +72,7 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
         tenants,
         tenant: 0,
         looked_at: 0,
+        costs,
     };
     for level in claims.chunk_by(|a, b| a.priority == b.priority) {
         if level.len() > 1 {
@@ -86,7 +85,8 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
     for (position, spec) in view.submitted {
         let fresh = Job::new(JobId(0), (*spec).clone(), String::new(), view.state.now);
         round.tenant = round.tenants.len();
-        round.tenants.push(order::newcomer(view, &spec.namespace));
+        let newcomer = order::newcomer(view, &mut round.costs, &spec.namespace);
+        round.tenants.push(newcomer);
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             let job_ref = placement::Job::SubmittedAt(*position);
             round.place(&job_ref, index as u32, &spec.stages[index], None, Ready::of(stage, view.now, &[]), None);
@@ -107,6 +107,7 @@ struct Round<'a> {
     tenant: usize,
     /// Stages that something was placed of, or could have been.
     looked_at: usize,
+    costs: RoundCosts<'a>,
 }
 
 impl<'a> Round<'a> {
@@ -165,7 +166,7 @@ impl<'a> Round<'a> {
     }
 
     /// Places of the devices that may run the stage now, in the order of (worker, device).
-    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>) -> Vec<usize> {
+    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
         let mut devices = Vec::new();
         for (worker, device) in candidates(self.view.state, spec) {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
@@ -174,8 +175,11 @@ impl<'a> Round<'a> {
             if spec.partitions > 0 && self.view.full.contains(&worker) {
                 continue;
             }
+            if job.is_some_and(|j| j.stages[stage as usize].avoids(self.view.state, worker, device)) {
+                continue;
+            }
             let isolated = &self.isolated;
-            let found = self.slots.find(self.view, worker, device, || isolated.contains(&(worker, device)));
+            let found = self.slots.find(self.view, &mut self.costs, worker, device, || isolated.contains(&(worker, device)));
             devices.extend(found.filter(|place| !self.slots[*place].reserved));
         }
         if let Some(more) = self.tenants[self.tenant].devices_left() {
@@ -196,20 +200,35 @@ impl<'a> Round<'a> {
         job_ref: &placement::Job,
         stage: u32,
         spec: &StageSpec,
-        job: Option<&Job>,
+        job: Option<&'a Job>,
         ready: Ready<'_>,
         permille: Option<u64>,
     ) {
-        let devices = self.devices(spec, job);
+        let devices = self.devices(spec, job, stage);
         let room: u128 = devices.iter().map(|place| u128::from(self.slots[*place].room_ns)).sum();
         let budget_ns = permille.map_or(u64::MAX, |share| u64::try_from(room * u128::from(share) / 1000).unwrap_or(u64::MAX).max(1));
         let before = self.placements.len();
-        let slots = &self.slots;
+        let (state, slots) = (self.view.state, &self.slots);
+        let costs = job.and_then(|j| self.costs.of(j, stage)).unwrap_or_else(|| self.costs.of_new(stage, spec));
         let candidate = |place: usize| {
-            let learnt = job.and_then(|j| task_ns(j, stage, slots[place].worker, slots[place].device));
-            Candidate { place, task_ns: learnt.unwrap_or(LEASE_NS), known: learnt.is_some() }
+            let (worker, index) = (slots[place].worker, slots[place].device);
+            let record = state.workers.get(&worker)?;
+            let device = record.device(index)?;
+            let estimate = costs.of(worker, record, device);
+            let limit = job.and_then(|j| j.stages[stage as usize].memory_limits.get(&(worker, index)).copied());
+            Some(Candidate {
+                place,
+                task_ns: estimate.map_or(LEASE_NS, |e| e.task_ns()),
+                known: estimate.is_some(),
+                estimate,
+                tasks_out: job.and_then(|j| state.stage_uses().get(&(worker, index, j.id, stage)).copied()).unwrap_or(0),
+                pays_for_launch: device.class != "cpu",
+                is_overdue: slots[place].is_overdue,
+                most: limit.unwrap_or(u64::MAX),
+                need: Need::of(spec, device, costs.units_per_task().unwrap_or(0)),
+            })
         };
-        let candidates = devices.into_iter().map(candidate).collect();
+        let candidates = devices.into_iter().filter_map(candidate).collect();
         self.view.policy.place(&mut StageRound {
             job: *job_ref,
             job_id: job.map(|j| j.id),

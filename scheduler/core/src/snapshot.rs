@@ -1,6 +1,7 @@
 //! The state as versioned protobuf, and back. What is derived is not stored.
 
 use crate::apply::{ApplyError, UNMARKED_FORMAT};
+use crate::cost::{CostModel, Speed, Spent, of_stage};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
@@ -56,9 +57,10 @@ impl State {
             removed_replicas: self.removed_replicas.iter().copied().collect(),
             log_format: if self.log_format > UNMARKED_FORMAT { self.log_format } else { 0 },
             namespaces: self.namespaces.iter().map(|(name, namespace)| namespace_record(name, namespace)).collect(),
+            costs: self.costs.to_wire(),
         };
         if snapshot.log_format != 0 {
-            // Nothing of a newer format is in a state whose log has none of it.
+            // Nothing of format 3, or 4, is in a state whose log has none of it.
             snapshot.format = snapshot.log_format;
         } else if needs_format_2(&snapshot) {
             snapshot.format = 2;
@@ -83,6 +85,10 @@ impl State {
         state.next_job = snapshot.next_job;
         state.next_id = snapshot.next_id;
         state.log_format = snapshot.log_format.max(UNMARKED_FORMAT);
+        if state.log_format > SNAPSHOT_FORMAT {
+            return Err(ApplyError::Snapshot(format!("its log has format {}; this build reads up to {SNAPSHOT_FORMAT}", state.log_format)));
+        }
+        state.costs = CostModel::from_wire(snapshot.costs).map_err(ApplyError::Snapshot)?;
         for record in snapshot.jobs {
             let job = job_from(record).ok_or_else(|| damaged("a job record does not fit together"))?;
             state.jobs.insert(job.id, job);
@@ -188,6 +194,11 @@ fn worker_record(id: WorkerId, worker: &Worker) -> wire::WorkerRecord {
             .map(|(device, s)| wire::DeviceStanding { device: *device, standing: Some(standing_record(s)) })
             .collect(),
         drained: worker.drained,
+        speeds: worker
+            .speeds
+            .iter()
+            .map(|(device, s)| wire::DeviceSpeed { device: *device, permille: s.permille, samples: s.samples, astray: s.astray })
+            .collect(),
     }
 }
 
@@ -198,6 +209,10 @@ fn worker_from(record: wire::WorkerRecord) -> Option<(WorkerId, Worker)> {
     worker.standing = record.standing.map(standing_from).unwrap_or_default();
     for device in record.devices {
         worker.device_standing.insert(device.device, device.standing.map(standing_from).unwrap_or_default());
+    }
+    for speed in record.speeds {
+        let wire::DeviceSpeed { device, permille, samples, astray } = speed;
+        worker.speeds.insert(device, Speed { permille, samples, astray });
     }
     Some((WorkerId(record.worker), worker))
 }
@@ -255,8 +270,10 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
     for stage in record.stages {
         stages.push(stage_from(stage)?);
     }
+    let over = phase.ended_at().is_some();
     Some(Job {
         id: JobId(record.job),
+        units: if over { Vec::new() } else { spec.stages.iter().map(of_stage).collect() },
         idempotency_key: record.idempotency_key,
         phase,
         submitted_at: Timestamp(record.submitted_at_ms),
@@ -323,6 +340,12 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
         set_aside: set_aside_records(job, index),
         speculated: stage.speculated,
         speculative_wins: stage.speculative_wins,
+        memory_limits: stage
+            .memory_limits
+            .iter()
+            .map(|((worker, device), tasks)| wire::MemoryLimit { worker: worker.0, device: *device, tasks: *tasks })
+            .collect(),
+        avoided_classes: stage.avoided.iter().cloned().collect(),
     }
 }
 
@@ -375,6 +398,8 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
     }
     stage.speculated = record.speculated;
     stage.speculative_wins = record.speculative_wins;
+    stage.memory_limits = record.memory_limits.into_iter().map(|l| ((WorkerId(l.worker), l.device), l.tasks)).collect();
+    stage.avoided = record.avoided_classes.into_iter().collect();
     stage.tallies = record.tallies.iter().map(|t| u128::from(t.low) | (u128::from(t.high) << 64)).collect();
     stage.failed_attempts = record.failed_attempts;
     stage.leases = record.leases;
@@ -404,6 +429,10 @@ fn lease_record(id: LeaseId, lease: &Lease) -> wire::LeaseRecord {
         amount: Some(lease.amount),
         speculative: lease.speculative,
         expected_ms: lease.expected_ms,
+        spent_ns: lease.spent.ns,
+        done_units: lease.spent.units,
+        done_tasks: lease.spent.tasks,
+        mixed: lease.spent.mixed,
     }
 }
 
@@ -420,6 +449,7 @@ fn lease_from(record: wire::LeaseRecord) -> Option<(LeaseId, Lease)> {
         amount: record.amount.unwrap_or_default(),
         speculative: record.speculative,
         expected_ms: record.expected_ms,
+        spent: Spent { ns: record.spent_ns, units: record.done_units, tasks: record.done_tasks, mixed: record.mixed },
     };
     Some((record.lease?.into(), lease))
 }

@@ -1,6 +1,7 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
 use crate::apply::{SHARES, UNMARKED_FORMAT};
+use crate::cost;
 use crate::split::tasks_of;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageSpec, stage_input::Source};
@@ -109,6 +110,22 @@ fn check_output(output: &OutputSpec) -> Result<(), SpecError> {
         return refuse(format!("output: copies must be at most {MAX_RESULT_COPIES}"));
     }
     Ok(())
+}
+
+/// Takes out what came with format 4: what placement by cost needs to know of a stage.
+pub fn forget_costs(spec: &mut JobSpec) {
+    for stage in &mut spec.stages {
+        stage.footprint.clear();
+        stage.memory = None;
+    }
+}
+
+/// Footprints are part of the keys under which costs are remembered.
+pub fn check_footprints(spec: &JobSpec) -> Result<(), SpecError> {
+    match spec.stages.iter().find(|stage| stage.footprint.len() > cost::MAX_TEXT) {
+        Some(stage) => refuse(format!("stage '{}': a footprint has at most {} bytes", stage.name, cost::MAX_TEXT)),
+        None => Ok(()),
+    }
 }
 
 /// Results and shares are kept by the stage's name.

@@ -13,6 +13,7 @@
 
 use crate::ids::{LeaseId, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
+use crate::state::State;
 use crate::trouble::{Evidence, Suspicions};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,6 +132,10 @@ pub struct Stage {
     /// Tasks leased a second time, and how many of them the second lease brought home.
     pub speculated: u64,
     pub speculative_wins: u64,
+    /// Longest leases of devices that ran out of memory.
+    pub memory_limits: BTreeMap<(WorkerId, u32), u64>,
+    /// Classes of devices on which one task alone does not fit into memory.
+    pub avoided: BTreeSet<String>,
 }
 
 impl Stage {
@@ -155,6 +160,8 @@ impl Stage {
             fenced: 0,
             speculated: 0,
             speculative_wins: 0,
+            memory_limits: BTreeMap::new(),
+            avoided: BTreeSet::new(),
             tasks,
         };
         stage.free_starts = stage.tasks.iter().filter(|(_, s)| s.is_free()).map(|(r, _)| r.first).collect();
@@ -224,6 +231,12 @@ impl Stage {
         for (part, state) in self.held_by(range, id) {
             self.set(part, state.rival_of(id).map_or(TaskState::Ready, TaskState::Leased));
         }
+    }
+
+    /// Whether no device of this one's class is to be tried: its memory does not suffice.
+    pub fn avoids(&self, state: &State, worker: WorkerId, device: u32) -> bool {
+        let class = || state.workers.get(&worker).and_then(|w| w.device(device)).map(|d| &d.class);
+        !self.avoided.is_empty() && class().is_some_and(|class| self.avoided.contains(class))
     }
 
     /// Charges one attempt to every task of the range.

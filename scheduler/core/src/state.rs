@@ -1,6 +1,7 @@
 //! What every replica holds.
 
 use crate::apply::{COPIES_GIVEN_BACK, UNMARKED_FORMAT};
+use crate::cost::CostModel;
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -38,6 +39,8 @@ pub struct State {
     /// this has no place in the cluster any more.
     pub log_format: u32,
     pub namespaces: BTreeMap<String, Namespace>,
+    /// What leases have cost; empty below format 4.
+    pub costs: CostModel,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -64,6 +67,7 @@ impl State {
             removed_replicas: BTreeSet::new(),
             log_format: UNMARKED_FORMAT,
             namespaces: BTreeMap::new(),
+            costs: CostModel::default(),
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,

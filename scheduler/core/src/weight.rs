@@ -22,6 +22,8 @@ const LEASE_BYTES: u64 = 400;
 const WORKER_BYTES: u64 = 4000;
 /// With the use of a few classes of devices.
 const NAMESPACE_BYTES: u64 = 500;
+/// A line of costs with the leases it goes through.
+const COST_BYTES: u64 = 1000;
 /// Files of an input listing that are kept after the job has ended, for `job show`.
 const KEPT_FILES: usize = 100;
 
@@ -33,11 +35,13 @@ impl State {
             + self.leases.len() as u64 * LEASE_BYTES
             + self.workers.len() as u64 * WORKER_BYTES
             + self.namespaces.len() as u64 * NAMESPACE_BYTES
+            + self.costs.len() as u64 * COST_BYTES
     }
 
     /// A job has ended: it is kept for people to look at, without what only running it needed.
     pub(crate) fn shed(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.units.clear();
         for input in job.spec.stages.iter_mut().flat_map(|s| &mut s.inputs) {
             if let Some(Source::Files(files)) = &mut input.source
                 && files.listing.len() > KEPT_FILES

@@ -1,5 +1,6 @@
 //! A registered worker and what its devices hold.
 
+use crate::cost::Speed;
 use crate::ids::{JobId, Session, Timestamp, WorkerId};
 use crate::trouble::Standing;
 use raftwerk_proto::v1::{Capacity, Device, Hello};
@@ -17,11 +18,21 @@ pub struct Worker {
     pub device_standing: BTreeMap<u32, Standing>,
     /// Gets nothing new, because an operator said so.
     pub drained: bool,
+    /// Of devices that leases have been learnt from, by index.
+    pub speeds: BTreeMap<u32, Speed>,
 }
 
 impl Worker {
     pub fn new(session: Session, hello: Hello) -> Worker {
-        Worker { session, hello, lost: false, standing: Standing::default(), device_standing: BTreeMap::new(), drained: false }
+        Worker {
+            session,
+            hello,
+            lost: false,
+            standing: Standing::default(),
+            device_standing: BTreeMap::new(),
+            drained: false,
+            speeds: BTreeMap::new(),
+        }
     }
 
     /// Whether the device may be given new leases.

@@ -170,6 +170,50 @@ fn history_3() -> Replica {
     r
 }
 
+/// What format 4 brought: costs that are learnt and imported, devices out of memory; in a log that was of format 3 before.
+fn history_4() -> Replica {
+    let mut r = Replica::new();
+    r.format = 3;
+    for worker in [7, 8] {
+        r.register(worker, vec![device(0, "cpu", 2), device(1, "discrete", 1)]);
+    }
+    let mut spec = map_reduce(4000, 2);
+    spec.stages[0].footprint = "bins=7".into();
+    spec.stages[0].memory = Some(MemoryNeed { fixed_bytes: 1 << 20, per_task_bytes: 1 << 10, per_kilo_unit_bytes: 0 });
+    let before = r.submit(spec.clone());
+    let lease = r.grant(before, 0, 0, 40, 7).unwrap();
+    r.finish(lease);
+    r.format = 4;
+    let job = r.submit(spec);
+    for round in 0..12 {
+        for (worker, permille) in [(7, 1000), (8, 3000)] {
+            let first = round * 200 + (worker - 7) * 100;
+            let count = 10 + round * 7;
+            let lease = r.grant(job, 0, first, count, worker).unwrap();
+            let busy_ns = (2_000_000 + count * 50_000) * permille / 1000;
+            r.report(worker, Report { busy_ns, transfer_ns: 100, ..r.full_report(lease) });
+        }
+    }
+    let cost = CostRecord {
+        kernel: "sum@1".into(),
+        model: "discrete 1".into(),
+        fixed_ns: 5,
+        per_unit_fs: 7,
+        samples: 30,
+        ..CostRecord::default()
+    };
+    r.apply(Command::ImportCosts(ImportCosts { costs: vec![cost] }));
+    let half = r.grant(job, 0, 3000, 50, 7).unwrap();
+    r.report_some(half, 3000, 20);
+    r.plan_and_grant();
+    r
+}
+
+#[test]
+fn the_log_of_format_4_gives_the_snapshot_of_format_4() {
+    replays("log-v4.bin", "snapshot-v4.bin", 4, history_4);
+}
+
 #[test]
 fn the_log_with_copies_made_again_gives_its_snapshot() {
     replays("log-v2-copies-again.bin", "snapshot-v2-copies-again.bin", 2, history_of_copies_made_again);

@@ -65,6 +65,12 @@ fn stage() -> impl Strategy<Value = StageSpec> {
             partitions,
             device: Some(DeviceRequest { class: "any".into(), amount }),
             max_lease_tasks,
+            footprint: if tallies == 1 { "a=1".into() } else { String::new() },
+            memory: (tallies > 0).then_some(MemoryNeed {
+                fixed_bytes: max_lease_tasks,
+                per_task_bytes: max_lease_tasks,
+                per_kilo_unit_bytes: max_lease_tasks,
+            }),
             ..StageSpec::default()
         },
     )
@@ -112,7 +118,8 @@ fn placement() -> impl Strategy<Value = Placement> {
 
 fn report() -> impl Strategy<Value = Report> {
     let results = prop::collection::vec((number(), number(), prop::collection::vec(prop::collection::vec(number(), 0..8), 0..3)), 0..3);
-    let failures = prop::collection::vec((number(), number(), -1i32..12, number()), 0..3);
+    let class = prop_oneof![12 => -1i32..12, 1 => Just(40), 3 => Just(60)];
+    let failures = prop::collection::vec((number(), number(), class, number()), 0..3);
     (lease(), (number(), small(), small()), results, failures, any::<bool>(), (number(), number()), prop::collection::vec(small(), 0..3))
         .prop_map(|(lease, (job, stage, generation), results, failures, final_report, (busy_ns, input_bytes), parts)| Report {
             lease,
@@ -149,9 +156,31 @@ fn report() -> impl Strategy<Value = Report> {
             parts: parts.into_iter().map(|partition| OutputPart { partition, ..OutputPart::default() }).collect(),
             // The number of a worker, often, and of a process of it, sometimes.
             copy_worker: input_bytes,
+            transfer_ns: busy_ns.rotate_left(7),
             copy_incarnation: u64::from(stage),
             ..Report::default()
         })
+}
+
+/// Of the kernel that the jobs here run, or of none.
+fn cost() -> impl Strategy<Value = CostRecord> {
+    let window = prop::collection::vec((number(), number()), 0..4);
+    ("(count@1|sum@1|x)", "(|a=1)", small(), "(cpu 0|discrete 1|)", (number(), number(), number(), number()), window).prop_map(
+        |(kernel, footprint, size_class, model, (fixed_ns, per_unit_fs, samples, spread_permille), window)| CostRecord {
+            kernel,
+            footprint,
+            size_class,
+            model,
+            fixed_ns,
+            per_unit_fs,
+            samples,
+            spread_permille,
+            scores: vec![samples; 3],
+            window: window.into_iter().map(|(units, ns)| CostSample { units, ns }).collect(),
+            used_index: fixed_ns,
+            ..CostRecord::default()
+        },
+    )
 }
 
 fn command() -> impl Strategy<Value = Option<Command>> {
@@ -179,12 +208,13 @@ fn command() -> impl Strategy<Value = Option<Command>> {
         }),
         1 => number().prop_map(|worker| Some(Command::EndQuarantine(EndQuarantine { worker }))),
         1 => number().prop_map(|worker| Some(Command::DrainWorker(DrainWorker { worker }))),
+        1 => prop::collection::vec(cost(), 0..3).prop_map(|costs| Some(Command::ImportCosts(ImportCosts { costs }))),
         1 => Just(None),
     ]
 }
 
 fn entry() -> impl Strategy<Value = EntryBody> {
-    let format = prop_oneof![4 => Just(3u32), 3 => Just(2u32), 1 => Just(1u32), 1 => any::<u32>()];
+    let format = prop_oneof![4 => Just(4u32), 2 => Just(3u32), 2 => Just(2u32), 1 => Just(1u32), 1 => any::<u32>()];
     (format, number(), prop::collection::vec(command(), 0..4)).prop_map(|(format, at_ms, commands)| EntryBody {
         format,
         at_ms,

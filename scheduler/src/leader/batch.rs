@@ -27,6 +27,7 @@ pub(super) enum Waiter {
     Grants,
     Published(JobId),
     Drop(RequestId),
+    Import(RequestId),
     CopiedAgain {
         job: JobId,
         stage: u32,

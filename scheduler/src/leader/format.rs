@@ -6,10 +6,10 @@
 
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
-use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, SHARES, UNMARKED_FORMAT};
+use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, LEARNING, SHARES, UNMARKED_FORMAT};
 use raftwerk_core::spec::needed_format;
 use raftwerk_core::{State, WorkerId};
-use raftwerk_proto::v1::{DrainWorker, JobSpec, command::Command};
+use raftwerk_proto::v1::{CostRecord, DrainWorker, ImportCosts, JobSpec, command::Command};
 
 pub(super) struct Format {
     /// What every replica reads, as far as is known.
@@ -65,6 +65,22 @@ impl Leader {
                  of the job file; `raftwerk cluster show` tells which is behind"
             )
         })
+    }
+
+    /// Whether every replica knows costs, and what goes with them.
+    pub(super) fn all_know_costs(&self, state: &State) -> bool {
+        self.format.now(state) >= LEARNING
+    }
+
+    pub(super) fn on_import_costs(&mut self, state: &State, request: RequestId, costs: Vec<CostRecord>, effects: &mut Vec<Effect>) {
+        if self.all_know_costs(state) {
+            return self.batch.push(Command::ImportCosts(ImportCosts { costs }), Waiter::Import(request));
+        }
+        let answer = Answer::Precondition(format!(
+            "not before every replica runs this release: one of them may not read the entry yet (format {LEARNING}); `raftwerk cluster show` \
+             tells which"
+        ));
+        effects.push(Effect::Answer { request, answer });
     }
 
     pub(super) fn on_drain(&mut self, state: &State, request: RequestId, worker: WorkerId, effects: &mut Vec<Effect>) {

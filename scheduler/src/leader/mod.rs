@@ -24,7 +24,9 @@ use logs::LogRequests;
 use publish::Publishing;
 use raftwerk_core::{Applied, Event, JobId, State, Timestamp, WorkerId};
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{EntryBody, Hello, JobSpec, NamespaceTerms, WorkerLogs, command::Command, scheduler_message, worker_message};
+use raftwerk_proto::v1::{
+    CostRecord, EntryBody, Hello, JobSpec, NamespaceTerms, WorkerLogs, command::Command, scheduler_message, worker_message,
+};
 pub use retention::Limits;
 use retention::Retention;
 use sessions::Sessions;
@@ -87,6 +89,11 @@ pub enum Input {
         request: RequestId,
         name: String,
         terms: NamespaceTerms,
+    },
+    /// Costs that somebody has exported.
+    ImportCosts {
+        request: RequestId,
+        costs: Vec<CostRecord>,
     },
     /// Every replica of the cluster reads entries up to this format.
     Format(u32),
@@ -284,6 +291,7 @@ impl Leader {
             }
             Input::Drain { request, worker } => self.on_drain(state, request, worker, &mut effects),
             Input::SetNamespace { request, name, terms } => self.on_set_namespace(state, request, name, terms, &mut effects),
+            Input::ImportCosts { request, costs } => self.on_import_costs(state, request, costs, &mut effects),
             Input::Format(format) => self.format.raise(format),
             Input::Schedulers(addresses) => self.sessions.schedulers.set(addresses),
             Input::RemoveReplica { request, replica } => {

@@ -246,7 +246,7 @@ impl Leader {
     }
 
     pub(super) fn on_worker_message(&mut self, now: u64, state: &State, conn: ConnId, message: up::Message, effects: &mut Vec<Effect>) {
-        let knows_full = self.all_know_kept_data(state);
+        let (knows_full, knows_costs) = (self.all_know_kept_data(state), self.all_know_costs(state));
         let Some(entry) = self.sessions.conns.get_mut(&conn) else { return };
         match message {
             up::Message::Heartbeat(_) => entry.detector.beat(now),
@@ -279,6 +279,11 @@ impl Leader {
                 if !knows_full {
                     let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
                     failures.filter(|f| f.class() == wire::FailureClass::Full).for_each(|f| f.set_class(wire::FailureClass::Stopped));
+                }
+                if !knows_costs {
+                    // As the former release says it.
+                    let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
+                    failures.filter(|f| f.class() == wire::FailureClass::OutOfMemory).for_each(|f| f.set_class(wire::FailureClass::Device));
                 }
                 for chunk in chunks_below_one_entry(reports.reports) {
                     let sequences: Vec<u64> = chunk.iter().map(|r| r.sequence).collect();

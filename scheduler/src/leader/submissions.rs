@@ -58,7 +58,10 @@ impl Leader {
         idempotency_key: String,
         effects: &mut Vec<Effect>,
     ) {
-        let payload_sha256 = Sha256::digest(spec.encode_to_vec()).to_vec();
+        // Without what is derived from the rest, which former releases do not see: the same submission is the same to all.
+        let mut payload = spec.clone();
+        spec::forget_costs(&mut payload);
+        let payload_sha256 = Sha256::digest(payload.encode_to_vec()).to_vec();
         if let Some(earlier) =
             state.idempotency.get(&(spec.namespace.clone(), idempotency_key.clone())).filter(|_| !idempotency_key.is_empty())
         {

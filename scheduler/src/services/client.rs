@@ -7,10 +7,11 @@ use crate::leader::{Answer, Input};
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
-    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, DrainWorkerReply, DrainWorkerRequest, DropResultRequest, GetJobRequest,
-    JobLogsReply, JobLogsRequest, JobView, ListJobsReply, ListJobsRequest, ListNamespacesReply, ListNamespacesRequest, ListWorkersReply,
-    ListWorkersRequest, ReleaseWorkerReply, ReleaseWorkerRequest, RemoveReplicaReply, RemoveReplicaRequest, ReplicaView, SetNamespaceReply,
-    SetNamespaceRequest, ShowClusterRequest, SubmitReply, SubmitRequest,
+    BackupChunk, BackupRequest, CancelJobRequest, ClusterView, CostsView, DrainWorkerReply, DrainWorkerRequest, DropResultRequest,
+    GetJobRequest, ImportCostsReply, ImportCostsRequest, JobLogsReply, JobLogsRequest, JobView, ListCostsRequest, ListJobsReply,
+    ListJobsRequest, ListNamespacesReply, ListNamespacesRequest, ListWorkersReply, ListWorkersRequest, ReleaseWorkerReply,
+    ReleaseWorkerRequest, RemoveReplicaReply, RemoveReplicaRequest, ReplicaView, SetNamespaceReply, SetNamespaceRequest,
+    ShowClusterRequest, SubmitReply, SubmitRequest,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::sync::Arc;
@@ -268,6 +269,30 @@ impl Client for ClientService {
             Some(Ok(BackupChunk { total_bytes, applied_index, data: rest.split_to(rest.len().min(BACKUP_CHUNK)) }))
         });
         Ok(Response::new(tokio_stream::iter(chunks.collect::<Vec<_>>())))
+    }
+
+    async fn list_costs(&self, request: Request<ListCostsRequest>) -> Result<Response<CostsView>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        self.barrier().await?;
+        let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+        Ok(Response::new(super::costs::view(&state.0)))
+    }
+
+    async fn import_costs(&self, request: Request<ImportCostsRequest>) -> Result<Response<ImportCostsReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        let costs = request.into_inner().costs;
+        let bytes: usize = costs.iter().map(prost::Message::encoded_len).sum();
+        if bytes > super::costs::IMPORT_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "{bytes} bytes of costs are more than fit into one entry of the log ({}); import them in parts",
+                super::costs::IMPORT_BYTES
+            )));
+        }
+        let taken = costs.len() as u64;
+        match self.ask(|request| Input::ImportCosts { request, costs }).await? {
+            Answer::Released => Ok(Response::new(ImportCostsReply { taken })),
+            other => Err(refusal(other)),
+        }
     }
 
     async fn show_cluster(&self, request: Request<ShowClusterRequest>) -> Result<Response<ClusterView>, Status> {

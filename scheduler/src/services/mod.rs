@@ -1,6 +1,7 @@
 //! The gRPC services of a replica. Each handler learns who calls from the channel, and refuses the wrong kind.
 
 pub(crate) mod client;
+mod costs;
 mod job_list;
 pub(crate) mod join;
 mod membership;

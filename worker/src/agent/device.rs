@@ -156,6 +156,8 @@ struct Lease {
     preparation: Option<AbortHandle>,
     tasks_sent: u64,
     tasks_done: u64,
+    /// Time spent on fetching input that was not told yet.
+    transfer_ns: u64,
     /// Descriptors at the executor, returned when so many tasks are done.
     permits: VecDeque<(u64, OwnedSemaphorePermit)>,
     /// Progress of leases with parts goes through here, in order, because parts take their time.
@@ -255,6 +257,7 @@ impl Device {
             preparation: None,
             tasks_sent: 0,
             tasks_done: 0,
+            transfer_ns: 0,
             permits: VecDeque::new(),
             parts: None,
             copy_to: grant.copy_to.clone(),
@@ -301,6 +304,7 @@ impl Device {
         }
         match step {
             Prepared::Output(output) => lease.output = Some(output),
+            Prepared::Fetched(took) => lease.transfer_ns = lease.transfer_ns.saturating_add(took.as_nanos() as u64),
             Prepared::Segment { first_task, inputs, permit } => self.send_segment(key, first_task, Some(inputs), permit),
             Prepared::Failed(failures) => {
                 let failed: u64 = failures.iter().map(|failure| failure.task_count).sum();
@@ -394,6 +398,7 @@ impl Device {
             let Some(lease) = self.leases.get_mut(&key) else { continue };
             // Nothing that an executor could know.
             (progress.copy_worker, progress.copy_incarnation) = (0, 0);
+            progress.transfer_ns = std::mem::take(&mut lease.transfer_ns);
             lease.tasks_done += progress.results.iter().map(|r| r.task_count).sum::<u64>();
             lease.tasks_done += progress.failures.iter().map(|f| f.task_count).sum::<u64>();
             while lease.permits.front().is_some_and(|(tasks, _)| *tasks <= lease.tasks_done) {

@@ -21,6 +21,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -62,6 +63,8 @@ pub(crate) enum Prepared {
     Output(OutputFile),
     /// Tasks that are ready to run.
     Segment { first_task: u64, inputs: Inputs, permit: Option<OwnedSemaphorePermit> },
+    /// Fetching input from other workers took this long; comes before what it brought.
+    Fetched(Duration),
     /// Tasks that cannot be run here.
     Failed(Vec<TaskFailure>),
     /// Nothing more will come.
@@ -215,13 +218,18 @@ impl Preparer {
                 // Both bounds outlive the call; a closed semaphore means that the agent ends.
                 let descriptor = self.descriptors.clone().acquire_owned().await.ok();
                 let fetch = self.fetches.acquire().await;
+                // Waiting for a turn is not the task's cost.
+                let began = Instant::now();
                 let partition = self.fetcher.partition(&wanted).await;
                 drop(fetch);
-                (task, descriptor, partition)
+                (task, descriptor, partition, began.elapsed())
             }
         });
         let mut fetched = stream::iter(fetches).buffer_unordered(PARTITIONS_AT_ONCE);
-        while let Some((task, permit, partition)) = fetched.next().await {
+        while let Some((task, permit, partition, took)) = fetched.next().await {
+            if !tell(Prepared::Fetched(took)) {
+                return;
+            }
             let step = match partition {
                 Ok(partition) => partition_segment(task, partition, permit),
                 Err(error @ FetchError::Source { worker, .. }) => {

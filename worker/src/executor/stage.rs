@@ -91,6 +91,7 @@ impl From<KernelError> for Fault {
         let class = match error {
             KernelError::Param(_) | KernelError::Input(_) => FailureClass::Task,
             KernelError::Device(_) => FailureClass::Device,
+            KernelError::Memory(_) => FailureClass::OutOfMemory,
         };
         Self::new(class, error.to_string())
     }

@@ -34,6 +34,7 @@ impl Outbox {
             parts: body.parts,
             copy_worker: body.copy.0,
             copy_incarnation: body.copy.1,
+            transfer_ns: body.transfer_ns,
         };
         if report.final_report {
             self.finals.insert(lease);

@@ -20,6 +20,7 @@ pub(super) struct Body {
     pub(super) final_report: bool,
     pub(super) busy_ns: u64,
     pub(super) input_bytes: u64,
+    pub(super) transfer_ns: u64,
     /// Who keeps a second copy of the shuffle data, and the incarnation that confirmed it.
     pub(super) copy: (u64, u64),
 }
@@ -63,6 +64,7 @@ pub(super) fn bodies(progress: LeaseProgress, remaining: &mut TaskRanges, stoppe
     }
     bodies[0].busy_ns = progress.busy_ns;
     bodies[0].input_bytes = progress.input_bytes;
+    bodies[0].transfer_ns = progress.transfer_ns;
     if let Some(last) = bodies.last_mut() {
         last.final_report = progress.final_report;
     }

@@ -5,6 +5,7 @@
 //! | task | yes | after a pause that doubles | nobody |
 //! | executor died | yes, and under suspicion | after a pause, alone, elsewhere | the worker, for this task; a strike against the device |
 //! | device | no | at once | the device, for this job; a strike against it |
+//! | out of memory | no | at once, in leases half as long; elsewhere when one task alone is too much | then the device's class, for this stage |
 //! | worker | no | at once | the worker, for this job; a strike against it |
 //! | source | no | after a pause | the source's data, after three failures |
 //! | full | no | after a pause | nobody: planning hears from the worker when it has room |
@@ -14,7 +15,7 @@
 //! Entries of format 1 knew no pauses, suspicions, strikes and no setting aside: under them a job failed when attempts were used up.
 
 use super::report::{Consequence, SOURCE_FAILURES_UNTIL_LOST};
-use super::{Entry, Event, OWN_RULES};
+use super::{Entry, Event, LEARNING, OWN_RULES};
 use crate::ids::{LeaseId, TaskRange, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -40,9 +41,21 @@ pub(super) fn shortened(message: &str) -> String {
 }
 
 /// Takes the failed tasks that the lease holds from it and says what else follows.
-pub(super) fn fail(job: &mut Job, lease: &Lease, id: LeaseId, failure: &TaskFailure, now: Timestamp, entry: &mut Entry) -> Consequence {
+pub(super) fn fail(
+    job: &mut Job,
+    lease: &Lease,
+    device_class: Option<&str>,
+    id: LeaseId,
+    failure: &TaskFailure,
+    now: Timestamp,
+    entry: &mut Entry,
+) -> Consequence {
     let Some(range) = TaskRange::new(failure.first_task, failure.task_count) else { return Consequence::None };
-    let class = failure.class();
+    let class = match failure.class() {
+        // Builds of before do not know it, and take it for no class at all.
+        FailureClass::OutOfMemory if entry.format < LEARNING => FailureClass::Unspecified,
+        class => class,
+    };
     let with_rules = entry.format >= OWN_RULES;
     let charged = matches!(class, FailureClass::Task | FailureClass::Executor | FailureClass::Unspecified);
     let limit = job.max_attempts();
@@ -102,6 +115,13 @@ pub(super) fn fail(job: &mut Job, lease: &Lease, id: LeaseId, failure: &TaskFail
         FailureClass::Device => {
             let fresh = job.excluded_devices.insert((lease.worker, lease.device));
             if with_rules && fresh { Consequence::Strike(Culprit::Device, failure.message.clone()) } else { Consequence::None }
+        }
+        FailureClass::OutOfMemory => {
+            if !crate::memory::ran_out(job, lease, device_class) {
+                return Consequence::None;
+            }
+            let fresh = job.excluded_devices.insert((lease.worker, lease.device));
+            if fresh { Consequence::Strike(Culprit::Device, failure.message.clone()) } else { Consequence::None }
         }
         FailureClass::Source => {
             let source = WorkerId(failure.source_worker);

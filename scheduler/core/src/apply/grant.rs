@@ -1,10 +1,12 @@
 //! Grants leases. A plan was made on an earlier state, so every placement is checked again: a stale one is normal and skipped.
 
 use super::{Entry, OWN_RULES, Outcome, SHARES};
+use crate::cost::{Spent, units_per_task};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, WorkerId};
 use crate::job::Phase;
 use crate::lease::Lease;
 use crate::matching::device_fits;
+use crate::memory::Need;
 use crate::spec::lease_amount;
 use crate::stage::TaskState;
 use crate::state::State;
@@ -45,6 +47,7 @@ impl State {
         });
         let excluded = job.excluded.contains(&worker_id) || job.excluded_devices.contains(&(worker_id, placement.device));
         if excluded
+            || stage.avoids(self, worker_id, placement.device)
             || !stage.open
             || !(grantable || planted::on(Bug::DoubleGrant))
             || !device_fits(spec, device)
@@ -52,7 +55,8 @@ impl State {
         {
             return None;
         }
-        let amount = lease_amount(spec);
+        let units = if spec.memory.is_some() { units_per_task(Some(job), placement.stage, spec).unwrap_or(0) } else { 0 };
+        let amount = Need::of(spec, device, units).amount(&lease_amount(spec), tasks.count());
         let used = self.uses.get(&(worker_id, placement.device)).copied().unwrap_or_default();
         if !used.fits(&device.capacity.unwrap_or_default(), &amount) {
             return None;
@@ -75,6 +79,7 @@ impl State {
             amount,
             speculative,
             expected_ms: if entry.format >= OWN_RULES { placement.expected_ms } else { 0 },
+            spent: Spent::default(),
         };
         if let Some(stage) = self.jobs.get_mut(&job_id).and_then(|j| j.stages.get_mut(placement.stage as usize)) {
             let before: Vec<(TaskRange, TaskState)> = stage.tasks().overlapping(tasks).collect();

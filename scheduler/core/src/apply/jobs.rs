@@ -1,6 +1,6 @@
 //! Submit, cancel, publish, fail.
 
-use super::{Entry, Event, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS, SHARES};
+use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS, SHARES};
 use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
 use crate::spec;
@@ -10,12 +10,21 @@ use raftwerk_proto::v1::SubmitJob;
 
 impl State {
     pub(super) fn submit_job(&mut self, submit: SubmitJob, entry: &mut Entry) -> Outcome {
-        let Some(spec) = submit.spec else { return Outcome::Refused("the submission has no job spec".into()) };
+        let Some(mut spec) = submit.spec else { return Outcome::Refused("the submission has no job spec".into()) };
+        if entry.format < LEARNING {
+            // Builds of before drop these in silence, and all have to hold the same.
+            spec::forget_costs(&mut spec);
+        }
         if let Err(reason) = spec::check(&spec) {
             return Outcome::Refused(reason.0);
         }
         if entry.format >= OWN_RULES
             && let Err(reason) = spec::check_names(&spec)
+        {
+            return Outcome::Refused(reason.0);
+        }
+        if entry.format >= LEARNING
+            && let Err(reason) = spec::check_footprints(&spec)
         {
             return Outcome::Refused(reason.0);
         }

@@ -1,5 +1,6 @@
 //! `apply`: one arm per command, one function per arm. The same state and entry give the same result on every replica.
 
+mod costs;
 mod epoch;
 mod failure;
 mod grant;
@@ -26,7 +27,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 /// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
-/// | 4 | priorities; namespaces have terms, and what they and their jobs have had is counted |
+/// | 4 | costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
@@ -41,6 +42,8 @@ pub const DRAINING: u32 = 3;
 /// The former release knows neither results on workers, nor copies that are made again, nor workers that are full: a leader does not write of
 /// them before this format.
 pub const KEPT_DATA: u32 = 3;
+/// First format under which costs are learnt, and whose specs and failures say what placement by cost needs.
+pub const LEARNING: u32 = 4;
 /// First format under which second leases that end undecided are not counted any more.
 pub(crate) const COPIES_GIVEN_BACK: u32 = 3;
 /// First format under which jobs have priorities and namespaces shares.
@@ -218,6 +221,7 @@ impl State {
                 Command::EndQuarantine(c) => self.end_quarantine(WorkerId(c.worker)),
                 Command::DrainWorker(c) => self.drain_worker(WorkerId(c.worker), &entry),
                 Command::SetNamespace(c) => self.set_namespace(c, &entry),
+                Command::ImportCosts(c) => self.import_costs(c, &entry),
                 Command::RemoveReplica(c) => {
                     self.removed_replicas.insert(c.replica);
                     Outcome::Done

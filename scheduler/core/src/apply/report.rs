@@ -1,7 +1,7 @@
 //! Results: accepted task by task from the lease that holds the task, fenced otherwise.
 
 use super::failure::{Culprit, fail};
-use super::{Entry, Event, OWN_RULES, Outcome, SHARES};
+use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES};
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -62,6 +62,10 @@ impl State {
             job.served_ns = job.served_ns.saturating_add(device_ns);
             self.namespaces.entry(job.spec.namespace.clone()).or_default().charge(device.map_or("", |d| d.class.as_str()), device_ns);
         }
+        let mut spent = lease.spent;
+        if entry.format >= LEARNING {
+            spent.add(&job.spec.stages[lease.stage as usize], &report, &accepted.ranges, offered);
+        }
         let is_last = lease.stage as usize + 1 == job.stages.len() && job.spec.output.is_some();
         if is_last {
             for mut part in report.parts {
@@ -76,11 +80,17 @@ impl State {
         }
         let mut consequences = Vec::new();
         for failure in &report.failures {
-            consequences.push(fail(job, &lease, id, failure, self.now, entry));
+            let class = record.and_then(|w| w.device(lease.device)).map(|d| d.class.as_str());
+            consequences.push(fail(job, &lease, class, id, failure, self.now, entry));
         }
         let job_id = lease.job;
         if report.final_report {
             self.remove_lease(id);
+            if entry.format >= LEARNING {
+                self.learn(&Lease { spent, ..lease.clone() });
+            }
+        } else if let Some(held) = self.leases.get_mut(&id) {
+            held.spent = spent;
         }
         // Told to stop once nothing of it is left to win; one that lost a part goes on with the rest.
         for rival in accepted.rivals {
@@ -133,12 +143,15 @@ impl State {
 
     /// A job that no present worker can work on any more fails with the reasons, instead of waiting for ever.
     fn fail_when_everybody_is_excluded(&mut self, id: crate::JobId, entry: &mut Entry) {
-        let Some(job) = self.jobs.get(&id).filter(|j| j.is_active() && !(j.excluded.is_empty() && j.excluded_devices.is_empty())) else {
+        let Some(job) = self.jobs.get(&id).filter(|j| j.is_active()) else { return };
+        if job.excluded.is_empty() && job.excluded_devices.is_empty() && job.stages.iter().all(|s| s.avoided.is_empty()) {
             return;
-        };
+        }
         let Some(stage) = job.stages.iter().position(|s| s.open && s.free() > 0) else { return };
         let candidates = crate::matching::candidates(self, &job.spec.stages[stage]);
-        let left = candidates.iter().any(|(w, d)| !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d)));
+        let left = candidates.iter().any(|(w, d)| {
+            !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d)) && !job.stages[stage].avoids(self, *w, *d)
+        });
         if !left {
             let last = entry.applied.events.iter().rev().find_map(|e| match e {
                 Event::TaskFailed { job, message, .. } if *job == id => Some(message.clone()),

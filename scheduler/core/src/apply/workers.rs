@@ -2,6 +2,7 @@
 
 use super::{DRAINING, Entry, Event, OWN_RULES, Outcome};
 use crate::copies::Given;
+use crate::cost::model_of;
 use crate::ids::{JobId, LeaseId, Session, WorkerId};
 use crate::state::State;
 use crate::worker::Worker;
@@ -19,6 +20,14 @@ impl State {
         self.drop_worker(worker, entry);
         let session = Session(entry.index);
         let mut record = Worker::new(session, hello);
+        if let Some(before) = self.workers.get(&worker) {
+            // A new process on the same devices is as fast as the one before it.
+            let model = |of: &Worker, device: u32| of.device(device).map(|d| model_of(d).to_owned());
+            let same =
+                before.speeds.iter().filter(|(device, _)| model(before, **device).is_some_and(|m| Some(m) == model(&record, **device)));
+            let speeds = same.map(|(device, speed)| (*device, *speed)).collect();
+            record.speeds = speeds;
+        }
         if entry.format >= OWN_RULES {
             // Its devices passed their self-test to get here, so quarantine is over; a next one is as long as if it had served it.
             if let Some(before) = self.workers.get(&worker) {

@@ -1,7 +1,7 @@
 //! Tasks whose executor died under them run alone: a device is left to drain, gets one small range of them and nothing beside it, so that
 //! the next death names the one to blame and costs nobody else an attempt. Another worker is tried each time, as long as there is one.
 
-use super::{LEASE_NS, Round, Slot, View, task_ns};
+use super::{LEASE_NS, Round, Slot, View};
 use crate::ids::{TaskRange, WorkerId};
 use crate::job::Job;
 use crate::spec::lease_amount;
@@ -29,15 +29,15 @@ pub(super) fn isolated(view: &View<'_>) -> BTreeSet<(WorkerId, u32)> {
     devices
 }
 
-impl Round<'_> {
-    pub(super) fn isolate(&mut self, job: &Job, stage_index: u32) {
+impl<'a> Round<'a> {
+    pub(super) fn isolate(&mut self, job: &'a Job, stage_index: u32) {
         let stage = &job.stages[stage_index as usize];
         if stage.suspicions.is_empty() {
             return;
         }
         let spec = &job.spec.stages[stage_index as usize];
         let amount = lease_amount(spec);
-        let devices = self.devices(spec, Some(job));
+        let devices = self.devices(spec, Some(job), stage_index);
         // The rest of the stage goes on beside them.
         let mut devices_left = devices.len().div_ceil(2);
         let mut suspects: Vec<(TaskRange, BTreeSet<WorkerId>)> = Vec::new();
@@ -60,12 +60,15 @@ impl Round<'_> {
             let slot = &mut self.slots[place];
             slot.reserved = true;
             devices_left -= 1;
-            if slot.used.leases > 0 || !slot.used.fits(&slot.capacity, &amount) {
+            let need = self.costs.need_on(slot, job, stage_index);
+            let most = need.tasks_within(&amount, &slot.capacity, &slot.used);
+            if slot.used.leases > 0 || most == 0 {
                 continue;
             }
-            let tasks = TaskRange { first: range.first, end: range.first + range.count().div_ceil(SUSPECTS_CUT) };
-            let each = task_ns(job, stage_index, slot.worker, slot.device).unwrap_or(LEASE_NS);
-            self.placements.push(slot.take(placement::Job::Id(job.id.0), stage_index, tasks, &amount, each));
+            let tasks = TaskRange { first: range.first, end: range.first + range.count().div_ceil(SUSPECTS_CUT).min(most) };
+            let amount = need.amount(&amount, tasks.count());
+            let cost_ns = self.costs.tasks_on(slot, job, stage_index, tasks.count()).unwrap_or(tasks.count().saturating_mul(LEASE_NS));
+            self.placements.push(slot.take(placement::Job::Id(job.id.0), stage_index, tasks, &amount, cost_ns));
         }
     }
 }

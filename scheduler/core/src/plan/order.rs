@@ -5,7 +5,8 @@
 //! that has had the least for its weight, then its job that has had the least, then the older one. What is out on devices counts as had: it
 //! will be. Leases are short, so whoever is behind gets the next one: that is where a job is pre-empted.
 
-use super::{LEASE_NS, View, task_ns};
+use super::costs::RoundCosts;
+use super::{LEASE_NS, View};
 use crate::ids::{JobId, Timestamp, WorkerId};
 use crate::job::{Job, Phase};
 use crate::namespace::Namespace;
@@ -66,13 +67,15 @@ struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
-    fn of(view: &View<'a>) -> Self {
+    fn of(view: &'a View<'a>, costs: &mut RoundCosts<'a>) -> Self {
         let mut out = Out::default();
         for (&(worker, index, id, stage), &tasks) in view.state.stage_uses() {
             let Some(job) = view.state.jobs.get(&id) else { continue };
-            let Some(device) = view.state.workers.get(&worker).and_then(|w| w.device(index)) else { continue };
-            let each = task_ns(job, stage, worker, index).unwrap_or(LEASE_NS);
-            let ns = tasks.saturating_mul(each) / u64::from(device.parallelism.max(1));
+            let Some(record) = view.state.workers.get(&worker) else { continue };
+            let Some(device) = record.device(index) else { continue };
+            let estimate = costs.of(job, stage).and_then(|costs| costs.of(worker, record, device));
+            let all = estimate.map_or(tasks.saturating_mul(LEASE_NS), |estimate| estimate.of_tasks(tasks));
+            let ns = all / u64::from(device.parallelism.max(1));
             let of_job = out.job.entry(id).or_default();
             *of_job = of_job.saturating_add(ns);
             let of_namespace = out.namespace.entry((&job.spec.namespace, &device.class)).or_default();
@@ -85,7 +88,7 @@ impl<'a> Out<'a> {
     }
 }
 
-pub(super) fn order<'a>(view: &View<'a>) -> Order<'a> {
+pub(super) fn order<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>) -> Order<'a> {
     let running: Vec<&Job> = view.state.active_jobs().filter(|j| j.phase == Phase::Running).collect();
     let limits = || running.iter().any(|j| view.state.namespaces.get(&j.spec.namespace).is_some_and(|n| n.max_devices().is_some()));
     if running.len() < 2 && !limits() {
@@ -94,7 +97,7 @@ pub(super) fn order<'a>(view: &View<'a>) -> Order<'a> {
         let claims = running.iter().map(|job| Claim { job, priority: 0, permille: 1000, namespace: 0 }).collect();
         return Order { claims, tenants };
     }
-    let out = Out::of(view);
+    let out = Out::of(view, costs);
     let mut classes: BTreeMap<&str, u64> = BTreeMap::new();
     for device in view.state.workers.values().filter(|w| !w.lost).flat_map(|w| &w.hello.devices) {
         *classes.entry(&device.class).or_default() += 1;
@@ -111,7 +114,7 @@ pub(super) fn order<'a>(view: &View<'a>) -> Order<'a> {
     Order { claims, tenants }
 }
 
-fn tenant<'a>(view: &View<'a>, name: &'a str, out: &Out<'a>, classes: &BTreeMap<&str, u64>) -> Tenant<'a> {
+fn tenant<'a>(view: &'a View<'a>, name: &'a str, out: &Out<'a>, classes: &BTreeMap<&str, u64>) -> Tenant<'a> {
     let none = Namespace::default();
     let record = view.state.namespaces.get(name).unwrap_or(&none);
     let part = |class: &str| {
@@ -128,9 +131,9 @@ fn tenant<'a>(view: &View<'a>, name: &'a str, out: &Out<'a>, classes: &BTreeMap<
 }
 
 /// The namespace of a job that the entry being made submits.
-pub(super) fn newcomer<'a>(view: &View<'a>, name: &'a str) -> Tenant<'a> {
+pub(super) fn newcomer<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>, name: &'a str) -> Tenant<'a> {
     let limited = view.state.namespaces.get(name).is_some_and(|n| n.max_devices().is_some());
-    tenant(view, name, &if limited { Out::of(view) } else { Out::default() }, &BTreeMap::new())
+    tenant(view, name, &if limited { Out::of(view, costs) } else { Out::default() }, &BTreeMap::new())
 }
 
 /// Jobs that compete for the same devices with the same right.

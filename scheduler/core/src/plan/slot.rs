@@ -1,7 +1,9 @@
 //! A device during a round: what it holds, what it has been given since, and how long that will take.
 
-use super::{LEASE_NS, QUEUE_NS, View, task_ns};
-use crate::ids::{JobId, Session, TaskRange, WorkerId};
+use super::costs::RoundCosts;
+use super::speculate::is_overdue;
+use super::{QUEUE_NS, View};
+use crate::ids::{Session, TaskRange, WorkerId};
 use crate::worker::DeviceUse;
 use raftwerk_proto::v1::{Capacity, Placement, placement};
 use std::collections::BTreeMap;
@@ -21,22 +23,29 @@ pub struct Slot {
     pub queued_ns: u64,
     /// Room for work that the round found.
     pub room_ns: u64,
+    /// The same without the tasks that its leases have reported.
+    pub busy_ns: u64,
+    /// It should have ended by far what it holds.
+    pub is_overdue: bool,
     /// A task under suspicion runs here alone, or will as soon as the device is idle.
     pub(super) reserved: bool,
 }
 
 impl Slot {
-    fn open(view: &View<'_>, worker: WorkerId, device: u32) -> Option<Self> {
+    fn open<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>, worker: WorkerId, device: u32) -> Option<Self> {
         let session = *view.present.get(&worker).filter(|_| !view.suspects.contains(&worker))?;
         let record = view.state.workers.get(&worker).filter(|w| w.session == session)?;
         let found = record.device(device).filter(|_| record.takes_work(device, view.now))?;
         let parallelism = u64::from(found.parallelism.max(1));
-        let mut queued_ns = 0u64;
-        for (&(_, _, job, stage), &tasks) in
-            view.state.stage_uses().range((worker, device, JobId(0), 0)..=(worker, device, JobId(u64::MAX), u32::MAX))
-        {
-            let each = view.state.jobs.get(&job).and_then(|j| task_ns(j, stage, worker, device)).unwrap_or(LEASE_NS);
-            queued_ns = queued_ns.saturating_add(tasks.saturating_mul(each) / parallelism);
+        let (mut queued_ns, mut busy_ns, mut overdue) = (0u64, 0u64, false);
+        let used = view.state.uses().get(&(worker, device)).copied().unwrap_or_default();
+        if used.leases > 0 {
+            for (_, lease) in view.state.leases_of(worker).filter(|(_, lease)| lease.device == device) {
+                let (all, rest) = costs.left_of(worker, record, found, lease);
+                queued_ns = queued_ns.saturating_add(all / parallelism);
+                busy_ns = busy_ns.saturating_add(rest / parallelism);
+                overdue |= is_overdue(view, lease);
+            }
         }
         Some(Slot {
             worker,
@@ -44,9 +53,11 @@ impl Slot {
             device,
             parallelism,
             capacity: found.capacity.unwrap_or_default(),
-            used: view.state.uses().get(&(worker, device)).copied().unwrap_or_default(),
+            used,
             queued_ns,
             room_ns: QUEUE_NS.saturating_sub(queued_ns),
+            busy_ns,
+            is_overdue: overdue,
             reserved: false,
         })
     }
@@ -56,10 +67,11 @@ impl Slot {
         self.queued_ns < QUEUE_NS && self.used.fits(&self.capacity, amount)
     }
 
-    /// Takes these tasks, of which each costs `each` nanoseconds.
-    pub(super) fn take(&mut self, job: placement::Job, stage: u32, tasks: TaskRange, amount: &Capacity, each: u64) -> Placement {
+    /// Takes these tasks, which cost so much device time together.
+    pub(super) fn take(&mut self, job: placement::Job, stage: u32, tasks: TaskRange, amount: &Capacity, cost_ns: u64) -> Placement {
         self.used.add(tasks.count(), amount);
-        self.queued_ns = self.queued_ns.saturating_add(tasks.count().saturating_mul(each) / self.parallelism);
+        self.queued_ns = self.queued_ns.saturating_add(cost_ns / self.parallelism);
+        self.busy_ns = self.busy_ns.saturating_add(cost_ns / self.parallelism);
         Placement {
             job: Some(job),
             stage,
@@ -84,10 +96,17 @@ pub(super) struct Slots {
 
 impl Slots {
     /// The place of a device that takes work now; `reserve` says whether a task under suspicion runs there.
-    pub(super) fn find(&mut self, view: &View<'_>, worker: WorkerId, device: u32, reserve: impl FnOnce() -> bool) -> Option<usize> {
+    pub(super) fn find<'a>(
+        &mut self,
+        view: &'a View<'a>,
+        costs: &mut RoundCosts<'a>,
+        worker: WorkerId,
+        device: u32,
+        reserve: impl FnOnce() -> bool,
+    ) -> Option<usize> {
         let open = &mut self.open;
         *self.places.entry((worker, device)).or_insert_with(|| {
-            let slot = Slot::open(view, worker, device)?;
+            let slot = Slot::open(view, costs, worker, device)?;
             open.push(Slot { reserved: reserve(), ..slot });
             Some(open.len() - 1)
         })

@@ -4,13 +4,16 @@
 //! same for all of them, so that they can be compared.
 
 mod model;
+mod share;
 
 pub use model::Model;
 
 use super::ready::Ready;
 use super::slot::{Slot, Slots};
-use super::{LEASE_NS, MAX_PLACEMENTS};
+use super::{LEASE_NS, MAX_PLACEMENTS, QUEUE_NS};
+use crate::cost::Estimate;
 use crate::ids::JobId;
+use crate::memory::Need;
 use raftwerk_proto::v1::{Capacity, Placement, placement};
 
 /// Shares out the ready tasks of one stage.
@@ -41,6 +44,18 @@ pub struct Candidate {
     pub task_ns: u64,
     /// Whether `task_ns` was learnt, not assumed.
     pub known: bool,
+    /// The whole of what is known of its costs.
+    pub estimate: Option<Estimate>,
+    /// Tasks of the stage that it has already.
+    pub tasks_out: u64,
+    /// Beginning a lease costs something here: a GPU's launch.
+    pub pays_for_launch: bool,
+    /// It should have ended what it has by far.
+    pub is_overdue: bool,
+    /// Longest lease since it ran out of memory; `u64::MAX` if it did not.
+    pub(super) most: u64,
+    /// What a lease takes of its memory, as far as that depends on its length.
+    pub(super) need: Need,
 }
 
 /// What a policy sees of a stage, and its way to place tasks.
@@ -80,7 +95,7 @@ impl StageRound<'_> {
     }
 
     pub fn has_room(&self, candidate: &Candidate) -> bool {
-        self.slot(candidate).has_room(&self.amount)
+        self.slot(candidate).queued_ns < QUEUE_NS && self.fits(candidate)
     }
 
     /// Tasks that the device does in [`LEASE_NS`], as far as is known.
@@ -88,15 +103,31 @@ impl StageRound<'_> {
         (LEASE_NS.saturating_mul(self.slot(candidate).parallelism) / candidate.task_ns.max(1)).max(1)
     }
 
+    /// Whether the device could hold one more lease, however short, its queue aside.
+    pub fn fits(&self, candidate: &Candidate) -> bool {
+        self.most(candidate) > 0
+    }
+
+    /// The longest lease that its memory, what is known of it, and the spec allow.
+    fn most(&self, candidate: &Candidate) -> u64 {
+        let slot = self.slot(candidate);
+        candidate.need.tasks_within(&self.amount, &slot.capacity, &slot.used).min(candidate.most).min(self.longest)
+    }
+
     /// Leases the first ready tasks to the device, `at_most` so many; how many it took. 0 when the round is over or the device has no room.
     pub fn offer(&mut self, candidate: &Candidate, at_most: u64) -> u64 {
         if self.is_over() || !self.has_room(candidate) {
             return 0;
         }
-        let Some(tasks) = self.ready.take(at_most.min(self.longest)) else { return 0 };
+        let Some(tasks) = self.ready.take(at_most.min(self.most(candidate))) else { return 0 };
+        let amount = candidate.need.amount(&self.amount, tasks.count());
+        let cost_ns = match candidate.estimate {
+            Some(estimate) => estimate.of_tasks(tasks.count()),
+            None => candidate.task_ns.saturating_mul(tasks.count()),
+        };
         let slot = &mut self.slots[candidate.place];
-        self.budget_ns = self.budget_ns.saturating_sub(tasks.count().saturating_mul(candidate.task_ns) / slot.parallelism);
-        self.placements.push(slot.take(self.job, self.stage, tasks, &self.amount, candidate.task_ns));
+        self.budget_ns = self.budget_ns.saturating_sub(cost_ns / slot.parallelism);
+        self.placements.push(slot.take(self.job, self.stage, tasks, &amount, cost_ns));
         tasks.count()
     }
 }
