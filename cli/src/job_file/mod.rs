@@ -19,6 +19,7 @@ mod tree;
 
 use std::path::Path;
 
+use raftwerk_core::plan::policy::policies;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{JobSpec, OnSetAside};
 
@@ -80,6 +81,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         output,
         max_attempts: head.max_attempts,
         on_set_aside: head.on_set_aside.into(),
+        policy: head.policy,
     })
 }
 
@@ -98,6 +100,8 @@ struct Head {
     namespace: String,
     max_attempts: u32,
     on_set_aside: OnSetAside,
+    /// Empty: the cluster's.
+    policy: String,
 }
 
 impl Head {
@@ -107,8 +111,11 @@ impl Head {
             namespace: "default".to_owned(),
             max_attempts: limits::DEFAULT_ATTEMPTS as u32,
             on_set_aside: OnSetAside::Fail,
+            policy: String::new(),
         };
-        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside"])? else { return Ok(head) };
+        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside", "policy"])? else {
+            return Ok(head);
+        };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
             if chars == 0 || chars > limits::MAX_NAME_CHARS || name.value.chars().any(char::is_control) {
@@ -129,6 +136,10 @@ impl Head {
         }
         if section.choice("on_set_aside", &["fail", "continue"])?.is_some_and(|choice| choice.value == "continue") {
             head.on_set_aside = OnSetAside::Continue;
+        }
+        let known: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
+        if let Some(policy) = section.choice("policy", &known)? {
+            head.policy = policy.value;
         }
         Ok(head)
     }

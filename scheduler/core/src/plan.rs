@@ -73,7 +73,7 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
                 round.isolate(job, index as u32);
                 let ready = Ready::of(stage, view.now);
                 if ready.left() > 0 {
-                    round.place(&job_ref, index as u32, &job.spec.stages[index], Some(job), ready);
+                    round.place(&job_ref, policy_of(view, &job.spec), index as u32, &job.spec.stages[index], Some(job), ready);
                     continue;
                 }
             }
@@ -87,10 +87,15 @@ pub fn plan(view: &View<'_>) -> Vec<Placement> {
         let fresh = Job::new(JobId(0), (*spec).clone(), String::new(), view.state.now);
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             let job_ref = placement::Job::SubmittedAt(*position);
-            round.place(&job_ref, index as u32, &spec.stages[index], None, Ready::of(stage, view.now));
+            round.place(&job_ref, policy_of(view, spec), index as u32, &spec.stages[index], None, Ready::of(stage, view.now));
         }
     }
     round.placements
+}
+
+/// The job's own, or the cluster's. A name that this build does not know was accepted by one that does.
+fn policy_of(view: &View<'_>, spec: &JobSpec) -> &'static dyn Policy {
+    if spec.policy.is_empty() { view.policy } else { policy::policy(&spec.policy).unwrap_or(view.policy) }
 }
 
 struct Round<'a> {
@@ -120,18 +125,30 @@ impl<'a> Round<'a> {
         devices
     }
 
-    fn place(&mut self, job_ref: &placement::Job, stage: u32, spec: &StageSpec, job: Option<&Job>, ready: Ready<'_>) {
+    fn place(
+        &mut self,
+        job_ref: &placement::Job,
+        policy: &'static dyn Policy,
+        stage: u32,
+        spec: &StageSpec,
+        job: Option<&Job>,
+        ready: Ready<'_>,
+    ) {
         let devices = self.devices(spec, job);
+        let so_far = job.and_then(|j| j.stages.get(stage as usize));
         let slots = &self.slots;
         let candidate = |place: usize| {
             let learnt = job.and_then(|j| task_ns(j, stage, slots[place].worker, slots[place].device));
             Candidate { place, task_ns: learnt.unwrap_or(LEASE_NS), known: learnt.is_some() }
         };
         let candidates = devices.into_iter().map(candidate).collect();
-        self.view.policy.place(&mut StageRound {
+        policy.place(&mut StageRound {
             job: *job_ref,
             job_id: job.map(|j| j.id),
             stage,
+            tasks: so_far.map_or(ready.left(), |s| s.tasks().len()),
+            leases_so_far: so_far.map_or(0, |s| s.leases),
+            spec,
             amount: lease_amount(spec),
             longest: if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks },
             candidates,

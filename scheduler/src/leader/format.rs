@@ -7,8 +7,9 @@
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
 use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, UNMARKED_FORMAT};
+use raftwerk_core::spec_format::spec_format;
 use raftwerk_core::{State, WorkerId};
-use raftwerk_proto::v1::{DrainWorker, command::Command};
+use raftwerk_proto::v1::{DrainWorker, JobSpec, command::Command};
 
 pub(super) struct Format {
     /// What every replica reads, as far as is known.
@@ -45,6 +46,17 @@ impl Format {
 }
 
 impl Leader {
+    /// Why the log cannot hold the spec yet, when it cannot.
+    pub(super) fn too_new(&self, state: &State, spec: &JobSpec) -> Option<Answer> {
+        let needed = spec_format(spec);
+        (self.format.now(state) < needed).then(|| {
+            Answer::Precondition(format!(
+                "a job that names its policy is taken only when every replica runs this release (format {needed}); `raftwerk cluster show` tells \
+                 which does not"
+            ))
+        })
+    }
+
     /// Whether every replica knows results on workers, copies that are made again, and full workers.
     pub(super) fn all_know_kept_data(&self, state: &State) -> bool {
         self.format.now(state) >= KEPT_DATA

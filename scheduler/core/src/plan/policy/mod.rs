@@ -3,15 +3,29 @@
 //! A policy decides who gets how much. What may run where, when a device has enough, and what is held back or leased a second time is the
 //! same for all of them, so that they can be compared.
 
+mod consistent_hash;
+mod draw;
+mod even;
+mod least_loaded;
 mod model;
+mod random;
+mod round_robin;
+mod two_choices;
+mod weighted;
 
+pub use consistent_hash::ConsistentHash;
+pub use least_loaded::LeastLoaded;
 pub use model::Model;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use two_choices::TwoChoices;
+pub use weighted::Weighted;
 
 use super::ready::Ready;
 use super::slot::{Slot, Slots};
 use super::{LEASE_NS, MAX_PLACEMENTS};
-use crate::ids::JobId;
-use raftwerk_proto::v1::{Capacity, Placement, placement};
+use crate::ids::{JobId, TaskRange};
+use raftwerk_proto::v1::{Capacity, Placement, StageSpec, placement};
 
 /// Shares out the ready tasks of one stage.
 ///
@@ -25,7 +39,7 @@ pub trait Policy: Sync {
 
 /// All policies; the first is the default.
 pub fn policies() -> &'static [&'static dyn Policy] {
-    &[&Model]
+    &[&Model, &RoundRobin, &Random, &TwoChoices, &Weighted, &LeastLoaded, &ConsistentHash]
 }
 
 /// The policy of this name.
@@ -50,6 +64,10 @@ pub struct StageRound<'r> {
     pub job_id: Option<JobId>,
     /// Index in the job.
     pub stage: u32,
+    /// All of the stage, and leases of it granted so far.
+    pub tasks: u64,
+    pub leases_so_far: u64,
+    pub(super) spec: &'r StageSpec,
     /// What one lease holds of a device.
     pub amount: Capacity,
     /// Longest range of tasks in one lease.
@@ -74,7 +92,12 @@ impl StageRound<'_> {
 
     /// Whether nothing more can be placed in this round, by whomever.
     pub fn is_over(&self) -> bool {
-        self.ready.left() == 0 || self.placements.len() >= MAX_PLACEMENTS
+        self.ready.left() == 0 || self.is_full()
+    }
+
+    /// Whether the round has as many placements as one entry takes.
+    pub fn is_full(&self) -> bool {
+        self.placements.len() >= MAX_PLACEMENTS
     }
 
     pub fn has_room(&self, candidate: &Candidate) -> bool {
@@ -92,8 +115,31 @@ impl StageRound<'_> {
             return 0;
         }
         let Some(tasks) = self.ready.take(at_most.min(self.longest)) else { return 0 };
+        self.push(candidate, tasks);
+        tasks.count()
+    }
+
+    /// Takes the next ready range out of the round, for a policy that leases ranges of its own choice.
+    pub fn next_ready(&mut self) -> Option<TaskRange> {
+        self.ready.take_range()
+    }
+
+    /// Leases these tasks, which [`StageRound::next_ready`] gave, to the device; whether it had room.
+    pub fn lease(&mut self, candidate: &Candidate, tasks: TaskRange) -> bool {
+        let fits = !self.is_full() && self.has_room(candidate);
+        if fits {
+            self.push(candidate, tasks);
+        }
+        fits
+    }
+
+    fn push(&mut self, candidate: &Candidate, tasks: TaskRange) {
         let slot = &mut self.slots[candidate.place];
         self.placements.push(slot.take(self.job, self.stage, tasks, &self.amount, candidate.task_ns));
-        tasks.count()
+    }
+
+    /// A number for what the stage reads: equal for two jobs that read the same.
+    pub fn input(&self) -> u64 {
+        crate::split::input_number(self.spec, self.job_id)
     }
 }
