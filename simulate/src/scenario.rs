@@ -280,7 +280,7 @@ impl Job {
                 ..StageSpec::default()
             });
         }
-        JobSpec { name: self.name.clone(), namespace: "default".into(), stages, ..JobSpec::default() }
+        JobSpec { name: self.name.clone(), namespace: "default".into(), stages, policy: self.policy.clone(), ..JobSpec::default() }
     }
 }
 

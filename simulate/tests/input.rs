@@ -79,6 +79,8 @@ fn a_job_file_is_refused_with_its_key() {
     );
     let (text, _) = of("j5", &format!("{JOBS}units = [3, 1]\n"));
     assert_eq!(text, "j.toml: [[job]] \"k-1\": units = 1 is not possible");
+    let (text, fix) = of("j7", &format!("{JOBS}policy = \"modle\"\n"));
+    assert_eq!((text.as_str(), fix.as_str()), ("j.toml: [[job]] \"k-1\": policy = \"modle\" is unknown", "did you mean \"model\"?"));
     let (text, _) = of("j6", "[[job]]\nkernel = 3\n");
     assert!(text.starts_with("j.toml:2: invalid type"), "{text}");
 }

@@ -4,6 +4,7 @@ use super::{Cluster, In, InputError, MAX_TASKS, kernel, known, table::Times};
 use crate::dice::Use;
 use crate::rate::Ns;
 use crate::scenario::{Job, Scenario, Stage, Units};
+use raftwerk_core::plan::policy::policies;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -99,6 +100,10 @@ pub(super) fn read(place: In<'_>, cluster: &Cluster, times: Option<&Times>, scal
         let name = table.name.clone().unwrap_or_else(|| format!("{}-{}", table.kernel, number + 1));
         let whose = format!("[[job]] \"{name}\"");
         let stages = stages(place, &whose, table, &file.kernels, cluster, times, scale, scenario)?;
+        let policies: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
+        if !table.policy.is_empty() && !policies.contains(&table.policy.as_str()) {
+            return Err(place.error(format!("{whose}: policy = \"{}\" is unknown", table.policy), known(&table.policy, &policies)));
+        }
         let arrivals = arrivals(place, &whose, table, number as u64, scenario)?;
         for (round, arrives) in arrivals.iter().enumerate() {
             let name = if arrivals.len() == 1 { name.clone() } else { format!("{name}-{}", round + 1) };

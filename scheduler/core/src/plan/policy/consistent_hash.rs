@@ -16,7 +16,7 @@ pub struct ConsistentHash;
 const POINTS: u64 = 8;
 /// Blocks of a stage per device, about.
 const BLOCKS: u64 = 16;
-/// Blocks looked at in one round.
+/// Blocks looked at in one round: as many as twice the devices' even shares, and no more than this.
 const WINDOW: usize = 8_192;
 /// A device may have its even share and a quarter of it.
 const BOUND: (u128, u128) = (5, 4);
@@ -28,7 +28,8 @@ impl Policy for ConsistentHash {
 
     fn place(&self, stage: &mut StageRound<'_>) {
         let devices = stage.candidates.len();
-        if devices == 0 {
+        // The ring is not made for nobody.
+        if !stage.candidates.iter().any(|c| stage.has_room(c)) {
             return;
         }
         let mut points: Vec<(u64, usize)> = Vec::with_capacity(devices * POINTS as usize);
@@ -96,11 +97,12 @@ fn lease_some(stage: &mut StageRound<'_>, candidate: &Candidate, rest: &mut Task
 fn blocks(stage: &mut StageRound<'_>) -> Vec<(u64, TaskRange)> {
     let about = (stage.tasks / (BLOCKS * stage.candidates.len() as u64).max(1)).max(1);
     let length = (1u64 << about.ilog2()).min(stage.longest.max(1));
+    let window = WINDOW.min(2 * BLOCKS as usize * stage.candidates.len());
     let mut blocks = Vec::new();
-    while blocks.len() < WINDOW {
+    while blocks.len() < window {
         let Some(ready) = stage.next_ready() else { break };
         let mut first = ready.first;
-        while first < ready.end && blocks.len() < WINDOW {
+        while first < ready.end && blocks.len() < window {
             let end = (first / length).saturating_add(1).saturating_mul(length).min(ready.end);
             blocks.push((first / length, TaskRange { first, end }));
             first = end;
