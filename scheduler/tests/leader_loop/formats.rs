@@ -69,7 +69,10 @@ fn a_job_that_names_its_policy_waits_for_the_whole_cluster_and_the_name_must_be_
     assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("every replica")), "{said:?}");
     host.input(Input::Format(ENTRY_FORMAT));
     let said = answers(&host.submit(2, by("randm")));
-    assert!(matches!(said.as_slice(), [Answer::Refused(text)] if text.contains("no policy 'randm'") && text.contains("random")), "{said:?}");
+    assert!(
+        matches!(said.as_slice(), [Answer::Refused(text)] if text.contains("no policy 'randm'") && text.contains("random")),
+        "{said:?}"
+    );
     host.submit(3, by("random"));
     let said = answers(&host.commit());
     assert!(said.iter().any(|a| matches!(a, Answer::Submitted { .. })), "{said:?}");

@@ -59,10 +59,8 @@ struct Tableau {
 impl Tableau {
     fn new(w: &[f64], a: &[Vec<Option<f64>>], c: &[f64]) -> Tableau {
         let (kinds, groups) = (w.len(), c.len());
-        let pairs: Vec<(usize, usize, f64)> = (0..kinds)
-            .flat_map(|k| (0..groups).filter_map(move |g| Some((k, g))))
-            .filter_map(|(k, g)| a[k][g].map(|time| (k, g, time)))
-            .collect();
+        let pairs: Vec<(usize, usize, f64)> =
+            (0..kinds).flat_map(|k| (0..groups).map(move |g| (k, g))).filter_map(|(k, g)| a[k][g].map(|time| (k, g, time))).collect();
         let columns = pairs.len() + groups + 2;
         let (t, right) = (columns - 2, columns - 1);
         let mut rows = vec![vec![0.0; columns]; kinds + groups + 1];

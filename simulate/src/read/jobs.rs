@@ -118,7 +118,6 @@ pub(super) fn read(place: In<'_>, cluster: &Cluster, times: Option<&Times>, scal
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "everything that was read so far meets here, once")]
 fn stages(
     place: In<'_>,
     whose: &str,
@@ -164,7 +163,6 @@ fn stages(
     Ok(stages)
 }
 
-#[expect(clippy::too_many_arguments, reason = "as above")]
 fn known_kernel(
     place: In<'_>,
     whose: &str,
