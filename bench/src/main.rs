@@ -7,6 +7,7 @@ mod failover;
 mod footprint;
 mod latency;
 mod losses;
+mod planning;
 mod sample;
 mod sessions;
 mod simulated;
@@ -64,6 +65,16 @@ enum What {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
+    /// CPU of planning and applying per granted lease, and of one planning round, with thousands of virtual devices
+    Planning {
+        #[arg(long, default_value_t = 10_000)]
+        devices: u64,
+        #[arg(long, default_value_t = 10_000_000)]
+        tasks: u64,
+        /// Policies, separated by commas
+        #[arg(long, value_delimiter = ',', default_value = "model")]
+        policy: Vec<String>,
+    },
     /// Everything above
     All,
 }
@@ -81,6 +92,7 @@ fn main() -> anyhow::Result<()> {
         What::Sessions { count, seconds, simulated: None } => sessions::run(count, seconds),
         What::Footprint => footprint::run(),
         What::Start { runs } => start::run(runs),
+        What::Planning { devices, tasks, policy } => planning::run(devices, tasks, &policy),
         What::All => {
             footprint::run()?;
             start::run(5)?;
@@ -89,7 +101,8 @@ fn main() -> anyhow::Result<()> {
             failover::run(5)?;
             losses::run(5)?;
             sessions::run(2_000, 20)?;
-            simulated::run(10_000, 20)
+            simulated::run(10_000, 20)?;
+            planning::run(10_000, 10_000_000, &["model".to_owned()])
         }
     }
 }

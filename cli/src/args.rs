@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{self, cluster, context, costs, dev, doctor, job, kernels, namespace, run, scheduler, submit, worker};
+use crate::commands::{self, cluster, context, costs, dev, doctor, job, kernels, namespace, run, scheduler, simulate, submit, worker};
 use crate::console::{Console, Format};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::logging;
@@ -106,6 +106,8 @@ enum Command {
     },
     /// Show what this machine would offer as a worker, without a cluster
     Doctor(doctor::Doctor),
+    /// Run jobs on virtual devices in virtual time, by the scheduler's own decisions, and compare policies
+    Simulate(simulate::Simulate),
 }
 
 impl Command {
@@ -164,6 +166,7 @@ async fn dispatch(console: &Console, command: Command) -> Outcome {
         Command::Namespace { target, command } => namespace::namespace(console, &target, command).await,
         Command::Kernels { command } => kernels::kernels(console, command),
         Command::Doctor(args) => doctor::doctor(console, args).await,
+        Command::Simulate(args) => simulate::simulate(console, args),
     }
 }
 

@@ -51,6 +51,47 @@ mod without_a_cluster {
     }
 
     #[test]
+    fn simulate_says_the_same_twice_and_what_is_wrong_with_its_files() {
+        let home = Home::new();
+        home.write(
+            "c.toml",
+            "noise_percent = 15\n[[group]]\nname = \"cpu\"\ncount = 3\n[[group]]\nname = \"gpu\"\nclass = \"discrete\"\nspeed = 20\n",
+        );
+        home.write("j.toml", "[kernels.k]\nseconds_per_unit = 0.02\n[[job]]\nkernel = \"k\"\ntasks = 2000\n");
+        let line = ["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--policy", "all", "--json", "--timeline", "out.png"];
+        let (once, again) = (home.run(&line), home.run(&line));
+        assert_exit(&once, 0);
+        assert_eq!(stdout(&once), stdout(&again));
+        let policies = json(&once)["policies"].as_array().expect("a list").len();
+        assert_eq!(policies, 7);
+        assert!(std::fs::read(home.path().join("out-model.png")).expect("the picture").starts_with(b"\x89PNG"));
+        let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--policy", "randm"]);
+        assert_exit(&output, 2);
+        assert_eq!(stderr(&output), "error: --policy: there is no policy \"randm\"\nfix: did you mean `random`?\n");
+        home.write("j.toml", "[kernels.k]\nseconds_per_unit = 0.02\n[[job]]\nkernel = \"q\"\ntasks = 2000\n");
+        let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml"]);
+        assert_exit(&output, 2);
+        assert!(
+            stderr(&output).starts_with("error: j.toml: [[job]] \"q-1\": nothing is said of kernel \"q\"\nfix: "),
+            "{}",
+            stderr(&output)
+        );
+    }
+
+    #[test]
+    fn a_policy_that_is_none_is_refused_in_a_job_file_and_as_a_flag() {
+        let home = Home::new();
+        home.write("job.toml", &format!("[job]\npolicy = \"least-load\"\n{NOOP}"));
+        let output = home.run(&["run", "job.toml"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).contains("job.toml:2: [job] policy must be one of \"model\""), "{}", stderr(&output));
+        assert!(stderr(&output).contains("did you mean \"least-loaded\"?"), "{}", stderr(&output));
+        let output = home.run(&["scheduler", "start", "--name", "s", "--data-dir", "d", "--bootstrap", "--policy", "wieghted"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).contains("did you mean `weighted`?"), "{}", stderr(&output));
+    }
+
+    #[test]
     fn no_cluster_chosen_is_bad_usage_and_an_absent_one_is_contact_lost() {
         let home = Home::new();
         let output = home.run(&["job", "list"]);

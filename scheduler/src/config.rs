@@ -25,6 +25,8 @@ pub struct SchedulerConfig {
     pub snapshot_every_entries: u64,
     /// In force while this replica leads; give all replicas the same.
     pub limits: Limits,
+    /// By which tasks are placed while this replica leads; give all replicas the same. One of [`raftwerk_core::plan::policy::policies`].
+    pub policy: String,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ impl SchedulerConfig {
             election: (Duration::from_millis(250), Duration::from_millis(400)),
             snapshot_every_entries: 20_000,
             limits: Limits::default(),
+            policy: raftwerk_core::plan::policy::policies()[0].name().into(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::members::Members;
 use crate::raft::{ProposeError, Replica};
 use prost::Message;
 use raftwerk_core::Applied;
+use raftwerk_core::plan::policy::Policy;
 use raftwerk_proto::v1::{SchedulerMessage, WorkerView};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(crate) enum Arrival {
 /// What the services and the loop share.
 pub(crate) struct Shared {
     pub(crate) replica: Replica<Replicated>,
+    /// By which tasks are placed while this process leads.
+    pub(crate) policy: &'static dyn Policy,
     /// Set while this process leads.
     inbox: watch::Sender<Option<mpsc::Sender<Arrival>>>,
     next_number: AtomicU64,
@@ -42,8 +45,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(replica: Replica<Replicated>) -> Arc<Shared> {
-        Arc::new(Shared { replica, inbox: watch::Sender::new(None), next_number: AtomicU64::new(1), changed: watch::Sender::new(0) })
+    pub(crate) fn new(replica: Replica<Replicated>, policy: &'static dyn Policy) -> Arc<Shared> {
+        let (inbox, changed) = (watch::Sender::new(None), watch::Sender::new(0));
+        Arc::new(Shared { replica, policy, inbox, next_number: AtomicU64::new(1), changed })
     }
 
     pub(crate) fn inbox(&self) -> Option<mpsc::Sender<Arrival>> {
@@ -137,7 +141,11 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
     let mut members = Members::look(shared);
     let mut leader = {
         let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
-        Leader::new(timing, &state.0, now()).with_limits(limits).writing(members.format()).with_schedulers(members.schedulers())
+        Leader::new(timing, &state.0, now())
+            .with_limits(limits)
+            .with_policy(shared.policy)
+            .writing(members.format())
+            .with_schedulers(members.schedulers())
     };
     let mut disk_watch = tokio::task::JoinSet::new();
     disk_watch.spawn(watch_disk(shared.replica.config().data_dir.clone(), sender.clone()));

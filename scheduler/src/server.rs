@@ -10,6 +10,7 @@ use crate::raft::{DataDir, RaftConfig, Replica, StoreError};
 use crate::services::client::ClientService;
 use crate::services::join::JoinService;
 use crate::services::worker_session::WorkerSessionService;
+use raftwerk_core::plan::policy::policy;
 use raftwerk_proto::v1::client_server::ClientServer;
 use raftwerk_proto::v1::join_server::JoinServer;
 use raftwerk_proto::v1::worker_session_server::WorkerSessionServer;
@@ -93,6 +94,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
         peers.extend(addresses.iter().cloned());
     }
 
+    let policy = policy(&config.policy).ok_or_else(|| StartError::Other(format!("there is no policy {}", config.policy)))?;
     let replica_id = identity.peer().id;
     let cluster = identity.cluster().to_string();
     let mut raft_config = RaftConfig::new(&cluster, replica_id, &config.name, &address, &config.data_dir);
@@ -105,7 +107,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     // Only now is the directory ours: a start that is refused must not change what another process keeps there.
     let saved = config.data_dir.join(ADDRESS_FILE);
     std::fs::write(&saved, format!("{bound}\n")).map_err(file_error(&saved))?;
-    let shared = Shared::new(replica.clone());
+    let shared = Shared::new(replica.clone(), policy);
     let (stop, stopping) = watch::channel(false);
     let server = serve(listener, &identity, authority, &shared, stopping).await;
     let timing = Timing {

@@ -16,6 +16,7 @@ pub mod ready;
 pub mod run;
 pub mod scheduler;
 pub mod signals;
+pub mod simulate;
 pub mod submit;
 pub mod wait;
 pub mod worker;

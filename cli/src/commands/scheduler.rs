@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use raftwerk_core::plan::policy::policies;
 use raftwerk_scheduler::leader::Limits;
 use raftwerk_scheduler::raft::{OpenError, StoreError};
 use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode, is_about_versions};
@@ -12,6 +13,7 @@ use super::join::TokenFlags;
 use super::{ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::job_file;
 use crate::units::{parse_address, parse_bytes, parse_duration};
 
 #[derive(Subcommand, Debug)]
@@ -79,9 +81,18 @@ pub struct Start {
     /// Ended jobs to keep; each is kept for at least a day
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, hide_short_help = true)]
     keep_jobs: usize,
+    /// By which tasks of jobs that name no policy are placed; give every scheduler the same
+    #[arg(long, value_name = "NAME", value_parser = policy_name, default_value = policies()[0].name())]
+    policy: String,
     /// End when standard input closes (for a parent process that must not leave this one behind)
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+/// One that this build knows.
+pub fn policy_name(text: &str) -> Result<String, String> {
+    let known: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
+    if known.contains(&text) { Ok(text.to_owned()) } else { Err(format!("there is no such policy; {}", job_file::hint(text, &known))) }
 }
 
 pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
@@ -142,6 +153,7 @@ fn config(args: Start) -> Result<SchedulerConfig, Failure> {
         active_jobs: args.max_active_jobs,
         free_disk_bytes: args.min_free_disk,
     };
+    config.policy = args.policy;
     if let Some(lease_ttl) = args.lease_ttl {
         config.lease_ttl = lease_ttl;
     }

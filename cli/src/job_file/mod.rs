@@ -19,6 +19,7 @@ mod tree;
 
 use std::path::Path;
 
+use raftwerk_core::plan::policy::policies;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{JobSpec, OnSetAside};
 
@@ -82,6 +83,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         max_attempts: head.max_attempts,
         on_set_aside: head.on_set_aside.into(),
         priority: head.priority,
+        policy: head.policy,
     })
 }
 
@@ -102,6 +104,8 @@ struct Head {
     priority: u32,
     max_attempts: u32,
     on_set_aside: OnSetAside,
+    /// Empty: the cluster's.
+    policy: String,
 }
 
 impl Head {
@@ -112,8 +116,9 @@ impl Head {
             priority: 0,
             max_attempts: limits::DEFAULT_ATTEMPTS as u32,
             on_set_aside: OnSetAside::Fail,
+            policy: String::new(),
         };
-        let Some(section) = Section::open(root, "job", &["name", "namespace", "priority", "max_attempts", "on_set_aside"])? else {
+        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside", "policy"])? else {
             return Ok(head);
         };
         if let Some(name) = section.text("name")? {
@@ -139,6 +144,10 @@ impl Head {
         }
         if section.choice("on_set_aside", &["fail", "continue"])?.is_some_and(|choice| choice.value == "continue") {
             head.on_set_aside = OnSetAside::Continue;
+        }
+        let known: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
+        if let Some(policy) = section.choice("policy", &known)? {
+            head.policy = policy.value;
         }
         Ok(head)
     }

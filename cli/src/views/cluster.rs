@@ -22,6 +22,9 @@ pub fn print(console: &Console, survey: &Survey) {
         format_bytes(view.log_bytes_written)
     ));
     console.line(format!("state: {} (answered by replica {}, version {})", view.state_hash, view.answered_by, view.version));
+    if let Some(policy) = policy_in_force(survey) {
+        console.line(format!("policy: {policy}"));
+    }
     if let Some(waits) = waits_for(survey) {
         console.line(waits);
     }
@@ -44,6 +47,12 @@ pub fn print(console: &Console, survey: &Survey) {
         ]);
     }
     console.table(&table);
+}
+
+/// The leader's, because it is who places.
+fn policy_in_force(survey: &Survey) -> Option<&str> {
+    let own = survey.answer(survey.leader()?).ok()?;
+    (!own.policy.is_empty()).then_some(own.policy.as_str())
 }
 
 /// While a cluster is upgraded: which replicas the log waits for with its new format.
@@ -103,6 +112,7 @@ pub fn to_json(survey: &Survey) -> Value {
         "applied_index": view.applied_index, "snapshot_index": view.snapshot_index, "purged_index": view.purged_index,
         "state_hash": view.state_hash, "answered_by": view.answered_by, "version": view.version,
         "log_bytes_written": view.log_bytes_written, "log_format": view.log_format,
+        "policy": policy_in_force(survey),
         "replicas": view.replicas.iter().map(|replica| {
             let own = survey.answer(replica.replica);
             json!({

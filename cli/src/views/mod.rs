@@ -7,4 +7,5 @@ pub mod job;
 pub mod kept;
 pub mod namespace;
 pub mod result;
+pub mod simulated;
 pub mod worker;

@@ -25,6 +25,7 @@ pub mod plan;
 pub mod ring;
 pub mod snapshot;
 pub mod spec;
+pub mod spec_format;
 pub mod split;
 pub mod stage;
 pub mod state;

@@ -89,10 +89,15 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         round.tenants.push(newcomer);
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             let job_ref = placement::Job::SubmittedAt(*position);
-            round.place(&job_ref, index as u32, &spec.stages[index], None, Ready::of(stage, view.now, &[]), None);
+            round.place(&job_ref, policy_of(view, spec), index as u32, &spec.stages[index], None, Ready::of(stage, view.now, &[]), None);
         }
     }
     round.placements
+}
+
+/// The job's own, or the cluster's. A name that this build does not know was accepted by one that does.
+fn policy_of(view: &View<'_>, spec: &JobSpec) -> &'static dyn Policy {
+    if spec.policy.is_empty() { view.policy } else { policy::policy(&spec.policy).unwrap_or(view.policy) }
 }
 
 struct Round<'a> {
@@ -141,7 +146,8 @@ impl<'a> Round<'a> {
             };
             if ready.left() > 0 {
                 let job_ref = placement::Job::Id(claim.job.id.0);
-                self.place(&job_ref, index, &claim.job.spec.stages[index as usize], Some(claim.job), ready, permille);
+                let policy = policy_of(self.view, &claim.job.spec);
+                self.place(&job_ref, policy, index, &claim.job.spec.stages[index as usize], Some(claim.job), ready, permille);
             }
         }
     }
@@ -198,6 +204,7 @@ impl<'a> Round<'a> {
     fn place(
         &mut self,
         job_ref: &placement::Job,
+        policy: &'static dyn Policy,
         stage: u32,
         spec: &StageSpec,
         job: Option<&'a Job>,
@@ -208,6 +215,7 @@ impl<'a> Round<'a> {
         let room: u128 = devices.iter().map(|place| u128::from(self.slots[*place].room_ns)).sum();
         let budget_ns = permille.map_or(u64::MAX, |share| u64::try_from(room * u128::from(share) / 1000).unwrap_or(u64::MAX).max(1));
         let before = self.placements.len();
+        let so_far = job.and_then(|j| j.stages.get(stage as usize));
         let (state, slots) = (self.view.state, &self.slots);
         let costs = job.and_then(|j| self.costs.of(j, stage)).unwrap_or_else(|| self.costs.of_new(stage, spec));
         let candidate = |place: usize| {
@@ -229,10 +237,13 @@ impl<'a> Round<'a> {
             })
         };
         let candidates = devices.into_iter().filter_map(candidate).collect();
-        self.view.policy.place(&mut StageRound {
+        policy.place(&mut StageRound {
             job: *job_ref,
             job_id: job.map(|j| j.id),
             stage,
+            tasks: so_far.map_or(ready.left(), |s| s.tasks().len()),
+            leases_so_far: so_far.map_or(0, |s| s.leases),
+            spec,
             amount: lease_amount(spec),
             longest: if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks },
             candidates,

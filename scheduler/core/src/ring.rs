@@ -39,7 +39,7 @@ impl Ring {
 
     /// The same for the place of anything that numbers name.
     pub fn owners(&self, words: &[u64], own: WorkerId, count: usize) -> Vec<WorkerId> {
-        let place = words.iter().fold(0, |hash, word| mix(hash ^ mix(*word)));
+        let place = place_of(words);
         let start = self.points.partition_point(|(point, _)| *point < place);
         let mut found = Vec::with_capacity(count.min(self.members.len()));
         for (_, worker) in self.points[start..].iter().chain(&self.points[..start]) {
@@ -52,6 +52,11 @@ impl Ring {
         }
         found
     }
+}
+
+/// The place of what numbers name.
+pub(crate) fn place_of(words: &[u64]) -> u64 {
+    words.iter().fold(0, |hash, word| mix(hash ^ mix(*word)))
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood, 2014): every bit of the input reaches every bit of the output.

@@ -1,6 +1,5 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
-use crate::apply::{SHARES, UNMARKED_FORMAT};
 use crate::cost;
 use crate::split::tasks_of;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
@@ -53,11 +52,6 @@ pub fn max_attempts(spec: &JobSpec) -> u32 {
 
 pub fn priority(spec: &JobSpec) -> u32 {
     if spec.priority == 0 { DEFAULT_PRIORITY } else { spec.priority.min(MAX_PRIORITY) }
-}
-
-/// The oldest format of log entries that can say this spec: builds that do not read it would drop something of it in silence.
-pub fn needed_format(spec: &JobSpec) -> u32 {
-    if spec.priority != 0 { SHARES } else { UNMARKED_FORMAT }
 }
 
 /// Checks everything that can be checked without looking at a cluster.

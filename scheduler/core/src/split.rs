@@ -1,6 +1,7 @@
 //! How an input becomes tasks. Splits depend on the job and its input only, never on the cluster.
 
-use crate::ids::TaskRange;
+use crate::ids::{JobId, TaskRange};
+use crate::ring::place_of;
 use raftwerk_proto::v1::{Files, IndexRange, InputFile, Split, StageSpec, stage_input::Source};
 
 /// Bytes of one split of `file`: whole records for fixed-size ones.
@@ -22,6 +23,22 @@ pub fn tasks_of(spec: &StageSpec) -> Option<u64> {
         Source::Range(range) => Some(range.tasks.min(range.count)),
         Source::Files(files) => Some(files.listing.iter().map(|file| splits_of(files, file)).fold(0, u64::saturating_add)),
         Source::Stage(_) => None,
+    }
+}
+
+/// A number for what a stage reads: equal for two stages that read the same, and different, but for chance, for others. Of a listing it looks at
+/// its length and its ends, because it is asked for in every planning round.
+pub fn input_number(spec: &StageSpec, job: Option<JobId>) -> u64 {
+    let text = |text: &str| text.bytes().fold(0, |hash, byte| place_of(&[hash, u64::from(byte)]));
+    let file = |file: Option<&InputFile>| file.map_or(0, |f| place_of(&[text(&f.path), f.bytes, f.version]));
+    match spec.inputs.first().and_then(|input| input.source.as_ref()) {
+        Some(Source::Range(range)) => place_of(&[1, range.start, range.count, range.tasks]),
+        Some(Source::Files(files)) => {
+            let listing = &files.listing;
+            place_of(&[2, files.split_bytes, listing.len() as u64, file(listing.first()), file(listing.last())])
+        }
+        // What a stage left is its job's own.
+        Some(Source::Stage(_)) | None => place_of(&[3, job.map_or(0, |job| job.0)]),
     }
 }
 

@@ -3,7 +3,6 @@
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader};
 use raftwerk_core::ids::TaskRange;
-use raftwerk_core::plan::policy::policies;
 use raftwerk_core::plan::{View, plan};
 use raftwerk_core::split::splits_of_tasks;
 use raftwerk_core::stage::TaskState;
@@ -27,7 +26,7 @@ impl Leader {
             full: &full,
             now,
             submitted: &submitted,
-            policy: policies()[0],
+            policy: self.policy,
         };
         let placements = plan(&view);
         if !placements.is_empty() {

@@ -7,7 +7,7 @@
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
 use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, LEARNING, SHARES, UNMARKED_FORMAT};
-use raftwerk_core::spec::needed_format;
+use raftwerk_core::spec_format::spec_format;
 use raftwerk_core::{State, WorkerId};
 use raftwerk_proto::v1::{CostRecord, DrainWorker, ImportCosts, JobSpec, command::Command};
 
@@ -57,13 +57,13 @@ impl Leader {
     }
 
     /// Why a spec cannot be written to the log yet.
-    pub(super) fn too_new(&self, state: &State, spec: &JobSpec) -> Option<String> {
-        let needed = needed_format(spec);
+    pub(super) fn too_new(&self, state: &State, spec: &JobSpec) -> Option<Answer> {
+        let needed = spec_format(spec);
         (needed > self.format.now(state)).then(|| {
-            format!(
-                "the job asks for something that not every replica of the cluster knows yet (log format {needed}); upgrade the others, or take it out \
-                 of the job file; `raftwerk cluster show` tells which is behind"
-            )
+            Answer::Precondition(format!(
+                "the job asks for something (a priority or a policy, say) that is taken only when every replica runs this release (format {needed}); \
+                 `raftwerk cluster show` tells which does not"
+            ))
         })
     }
 

@@ -22,6 +22,7 @@ mod views;
 use batch::Batch;
 use logs::LogRequests;
 use publish::Publishing;
+use raftwerk_core::plan::policy::{Policy, policies};
 use raftwerk_core::{Applied, Event, JobId, State, Timestamp, WorkerId};
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{
@@ -176,6 +177,7 @@ impl Default for Timing {
 pub struct Leader {
     timing: Timing,
     limits: Limits,
+    policy: &'static dyn Policy,
     retention: Retention,
     /// Time of the last input.
     now: u64,
@@ -230,6 +232,7 @@ impl Leader {
             sessions: Sessions::new(state, now, now + timing.lease_ttl_ms),
             timing,
             limits: Limits::default(),
+            policy: policies()[0],
             retention: Retention::default(),
             now,
             batch: Batch::default(),
@@ -248,6 +251,11 @@ impl Leader {
 
     pub fn with_limits(self, limits: Limits) -> Leader {
         Leader { limits, ..self }
+    }
+
+    /// Places tasks of jobs that name no policy by this one.
+    pub fn with_policy(self, policy: &'static dyn Policy) -> Leader {
+        Leader { policy, ..self }
     }
 
     /// Writes entries of this format at the most, unless the log has newer ones, until told by [`Input::Format`]. Without this, the newest.

@@ -3,6 +3,7 @@
 use super::batch::Waiter;
 use super::{Answer, ConnId, Effect, Leader, RequestId};
 use prost::Message;
+use raftwerk_core::plan::policy::{policies, policy};
 use raftwerk_core::{State, kept, matching, spec};
 use raftwerk_proto::v1::{self as wire, Files, JobSpec, command::Command, scheduler_message as down, stage_input::Source};
 use sha2::{Digest, Sha256};
@@ -81,12 +82,18 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;
         }
-        if let Some(reason) = self.too_new(state, &spec) {
-            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
+        if let Some(answer) = self.too_new(state, &spec) {
+            effects.push(Effect::Answer { request, answer });
             return;
         }
         if let Some(reason) = state.namespace_is_full(&spec.namespace) {
             effects.push(Effect::Answer { request, answer: Answer::Exhausted(reason) });
+            return;
+        }
+        if !spec.policy.is_empty() && policy(&spec.policy).is_none() {
+            let known: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
+            let reason = format!("there is no policy '{}'; use one of {}", spec.policy, known.join(", "));
+            effects.push(Effect::Answer { request, answer: Answer::Refused(reason) });
             return;
         }
         if kept::on_workers(&spec) && !self.all_know_kept_data(state) {

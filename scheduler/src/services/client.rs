@@ -329,6 +329,7 @@ impl Client for ClientService {
             log_bytes_written: status.log_bytes_written,
             log_format,
             versions: self.shared.replica.versions(),
+            policy: self.shared.policy.name().into(),
         }))
     }
 }

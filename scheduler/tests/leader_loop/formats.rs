@@ -3,6 +3,7 @@
 use crate::host::Host;
 use crate::host::*;
 use raftwerk_core::WorkerId;
+use raftwerk_core::apply::ENTRY_FORMAT;
 use raftwerk_proto::v1::*;
 use raftwerk_scheduler::leader::{Answer, ConnId, Input, Leader, RequestId};
 
@@ -57,6 +58,25 @@ fn what_the_former_release_does_not_know_waits_for_the_whole_cluster() {
         written.commands.iter().filter_map(|c| if let Some(command::Command::ReportResults(r)) = &c.command { Some(r) } else { None });
     let classes: Vec<FailureClass> = reported.flat_map(|r| &r.reports).flat_map(|r| &r.failures).map(|f| f.class()).collect();
     assert_eq!(classes, [FailureClass::Stopped]);
+}
+
+#[test]
+fn a_job_that_names_its_policy_waits_for_the_whole_cluster_and_the_name_must_be_known() {
+    let mut host = half_upgraded();
+    host.connect(1, 7);
+    let by = |policy: &str| JobSpec { policy: policy.into(), ..numbers(4) };
+    let said = answers(&host.submit(1, by("random")));
+    assert!(matches!(said.as_slice(), [Answer::Precondition(text)] if text.contains("every replica")), "{said:?}");
+    host.input(Input::Format(ENTRY_FORMAT));
+    let said = answers(&host.submit(2, by("randm")));
+    assert!(
+        matches!(said.as_slice(), [Answer::Refused(text)] if text.contains("no policy 'randm'") && text.contains("random")),
+        "{said:?}"
+    );
+    host.submit(3, by("random"));
+    let said = answers(&host.commit());
+    assert!(said.iter().any(|a| matches!(a, Answer::Submitted { .. })), "{said:?}");
+    assert_eq!(host.state.active_jobs().map(|j| j.spec.policy.as_str()).collect::<Vec<_>>(), ["random"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION
 use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
 use crate::spec;
+use crate::spec_format::spec_format;
 use crate::state::{State, Submission};
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::SubmitJob;
@@ -17,6 +18,9 @@ impl State {
         }
         if let Err(reason) = spec::check(&spec) {
             return Outcome::Refused(reason.0);
+        }
+        if spec_format(&spec) > entry.format {
+            return Outcome::Refused(format!("the job needs log format {}, and this entry has {}", spec_format(&spec), entry.format));
         }
         if entry.format >= OWN_RULES
             && let Err(reason) = spec::check_names(&spec)

@@ -51,6 +51,14 @@ impl<'a> Ready<'a> {
         self.left -= count;
         Some(TaskRange { first: front.first, end: front.first + count })
     }
+
+    /// The whole range that the next tasks come from.
+    pub(super) fn take_range(&mut self) -> Option<TaskRange> {
+        let range = self.front()?;
+        self.front.first = range.end;
+        self.left -= range.count();
+        Some(range)
+    }
 }
 
 /// The parts of a range outside of all of `placed`.

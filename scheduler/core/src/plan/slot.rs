@@ -17,6 +17,8 @@ pub struct Slot {
     /// Tasks that make progress at once.
     pub parallelism: u64,
     pub capacity: Capacity,
+    /// What it is taken to be able to do, against others, before anything is measured.
+    pub weight: u64,
     /// What live leases hold of it, with those of this round.
     pub used: DeviceUse,
     /// Expected time until it has done all it was given.
@@ -29,6 +31,17 @@ pub struct Slot {
     pub is_overdue: bool,
     /// A task under suspicion runs here alone, or will as soon as the device is idle.
     pub(super) reserved: bool,
+}
+
+/// One thread of a CPU is 1. A GPU is what GPUs mostly are beside a CPU of 16 threads: a card of its own four times as much, one that shares the
+/// CPU's memory as much, and a software adapter half a thread.
+fn weight(class: &str, parallelism: u64) -> u64 {
+    match class {
+        "discrete" => 128,
+        "integrated" => 32,
+        "software" => 1,
+        _ => 2 * parallelism,
+    }
 }
 
 impl Slot {
@@ -53,6 +66,7 @@ impl Slot {
             device,
             parallelism,
             capacity: found.capacity.unwrap_or_default(),
+            weight: weight(&found.class, parallelism),
             used,
             queued_ns,
             room_ns: QUEUE_NS.saturating_sub(queued_ns),

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use raftwerk_core::apply::ENTRY_FORMAT;
-use raftwerk_core::plan::policy::policies;
+use raftwerk_core::plan::policy::{Policy, policies};
 use raftwerk_core::plan::{View, plan};
 use raftwerk_core::{Applied, JobId, LeaseId, Outcome, Phase, Session, State, Timestamp, WorkerId, invariants};
 use raftwerk_proto::v1::command::Command;
@@ -70,6 +70,8 @@ pub struct Replica {
     pub suspects: BTreeSet<WorkerId>,
     pub returning: BTreeSet<WorkerId>,
     pub full: BTreeSet<WorkerId>,
+    /// Of the cluster.
+    pub policy: &'static dyn Policy,
     pub index: u64,
     pub log: Vec<EntryBody>,
 }
@@ -84,6 +86,7 @@ impl Replica {
             suspects: BTreeSet::new(),
             returning: BTreeSet::new(),
             full: BTreeSet::new(),
+            policy: policies()[0],
             index: 0,
             log: Vec::new(),
         }
@@ -144,7 +147,7 @@ impl Replica {
             full: &self.full,
             now,
             submitted,
-            policy: policies()[0],
+            policy: self.policy,
         })
     }
 

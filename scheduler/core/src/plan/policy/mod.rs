@@ -3,18 +3,32 @@
 //! A policy decides who gets how much. What may run where, when a device has enough, and what is held back or leased a second time is the
 //! same for all of them, so that they can be compared.
 
+mod consistent_hash;
+mod draw;
+mod even;
+mod least_loaded;
 mod model;
+mod random;
+mod round_robin;
 mod share;
+mod two_choices;
+mod weighted;
 
+pub use consistent_hash::ConsistentHash;
+pub use least_loaded::LeastLoaded;
 pub use model::Model;
+pub use random::Random;
+pub use round_robin::RoundRobin;
+pub use two_choices::TwoChoices;
+pub use weighted::Weighted;
 
 use super::ready::Ready;
 use super::slot::{Slot, Slots};
 use super::{LEASE_NS, MAX_PLACEMENTS, QUEUE_NS};
 use crate::cost::Estimate;
-use crate::ids::JobId;
+use crate::ids::{JobId, TaskRange};
 use crate::memory::Need;
-use raftwerk_proto::v1::{Capacity, Placement, placement};
+use raftwerk_proto::v1::{Capacity, Placement, StageSpec, placement};
 
 /// Shares out the ready tasks of one stage.
 ///
@@ -28,7 +42,7 @@ pub trait Policy: Sync {
 
 /// All policies; the first is the default.
 pub fn policies() -> &'static [&'static dyn Policy] {
-    &[&Model]
+    &[&Model, &RoundRobin, &Random, &TwoChoices, &Weighted, &LeastLoaded, &ConsistentHash]
 }
 
 /// The policy of this name.
@@ -65,6 +79,10 @@ pub struct StageRound<'r> {
     pub job_id: Option<JobId>,
     /// Index in the job.
     pub stage: u32,
+    /// All of the stage, and leases of it granted so far.
+    pub tasks: u64,
+    pub leases_so_far: u64,
+    pub(super) spec: &'r StageSpec,
     /// What one lease holds of a device.
     pub amount: Capacity,
     /// Longest range of tasks in one lease.
@@ -91,7 +109,12 @@ impl StageRound<'_> {
 
     /// Whether nothing more can be placed in this round, by whomever.
     pub fn is_over(&self) -> bool {
-        self.ready.left() == 0 || self.budget_ns == 0 || self.placements.len() >= MAX_PLACEMENTS
+        self.ready.left() == 0 || self.budget_ns == 0 || self.is_full()
+    }
+
+    /// Whether the round has as many placements as one entry takes.
+    pub fn is_full(&self) -> bool {
+        self.placements.len() >= MAX_PLACEMENTS
     }
 
     pub fn has_room(&self, candidate: &Candidate) -> bool {
@@ -120,6 +143,25 @@ impl StageRound<'_> {
             return 0;
         }
         let Some(tasks) = self.ready.take(at_most.min(self.most(candidate))) else { return 0 };
+        self.push(candidate, tasks);
+        tasks.count()
+    }
+
+    /// Takes the next ready range out of the round, for a policy that leases ranges of its own choice.
+    pub fn next_ready(&mut self) -> Option<TaskRange> {
+        self.ready.take_range()
+    }
+
+    /// Leases these tasks, which [`StageRound::next_ready`] gave, to the device; whether it had room.
+    pub fn lease(&mut self, candidate: &Candidate, tasks: TaskRange) -> bool {
+        let fits = !self.is_full() && self.has_room(candidate);
+        if fits {
+            self.push(candidate, tasks);
+        }
+        fits
+    }
+
+    fn push(&mut self, candidate: &Candidate, tasks: TaskRange) {
         let amount = candidate.need.amount(&self.amount, tasks.count());
         let cost_ns = match candidate.estimate {
             Some(estimate) => estimate.of_tasks(tasks.count()),
@@ -128,6 +170,10 @@ impl StageRound<'_> {
         let slot = &mut self.slots[candidate.place];
         self.budget_ns = self.budget_ns.saturating_sub(cost_ns / slot.parallelism);
         self.placements.push(slot.take(self.job, self.stage, tasks, &amount, cost_ns));
-        tasks.count()
+    }
+
+    /// A number for what the stage reads: equal for two jobs that read the same.
+    pub fn input(&self) -> u64 {
+        crate::split::input_number(self.spec, self.job_id)
     }
 }

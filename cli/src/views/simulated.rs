@@ -1,0 +1,70 @@
+//! What a simulation came to: one line per policy, and who did how much.
+
+use raftwerk_simulate::bound::By;
+use raftwerk_simulate::{Outcome, Scenario};
+use serde_json::{Value, json};
+
+use crate::console::Console;
+use crate::table::Table;
+
+pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
+    let Some(first) = outcomes.first() else { return };
+    let by = match first.bound.by {
+        By::Area => "the work against the machine time of all devices",
+        By::CriticalPath => "what has to come one after the other",
+    };
+    console.line(format!(
+        "{} devices, {} {}, {} tasks, seed {}",
+        scenario.devices(),
+        first.jobs,
+        if scenario.graph.is_empty() { "jobs" } else { "tasks that may wait for others" },
+        first.tasks,
+        scenario.seed
+    ));
+    console.line(format!("lower bound: {} s ({by})", seconds(first.bound.seconds)));
+    console.line("");
+    let mut table = Table::new(["policy", ">makespan", ">of bound", ">mean job", ">p95 job", ">busy", ">leases", ">entries"]);
+    for outcome in outcomes {
+        table.row([
+            outcome.policy.as_str().into(),
+            format!("{} s", seconds(outcome.makespan_s)).into(),
+            format!("{:.4}", outcome.ratio).into(),
+            format!("{} s", seconds(outcome.mean_completion_s)).into(),
+            format!("{} s", seconds(outcome.p95_completion_s)).into(),
+            percent(outcome.utilisation).into(),
+            outcome.leases.to_string().into(),
+            outcome.entries.to_string().into(),
+        ]);
+    }
+    console.table(&table);
+    console.line("");
+    let mut table = Table::new(["policy", "group", ">devices", ">tasks", ">leases", ">busy", ">least", ">most", ">in vain"]);
+    for outcome in outcomes {
+        for group in &outcome.groups {
+            table.row([
+                outcome.policy.as_str().into(),
+                group.name.as_str().into(),
+                group.devices.to_string().into(),
+                group.tasks.to_string().into(),
+                group.leases.to_string().into(),
+                percent(group.utilisation).into(),
+                percent(group.lowest).into(),
+                percent(group.highest).into(),
+                percent(group.wasted).into(),
+            ]);
+        }
+    }
+    console.table(&table);
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds >= 100.0 { format!("{seconds:.1}") } else { format!("{seconds:.3}") }
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", 100.0 * part)
+}
+
+pub fn to_json(scenario: &Scenario, outcomes: &[Outcome]) -> Value {
+    json!({ "devices": scenario.devices(), "seed": scenario.seed, "policies": outcomes })
+}

@@ -1,0 +1,136 @@
+//! Every shipped scenario, at reduced size, under every policy: what must be true of any run. How good a policy is, is not asserted here.
+
+use raftwerk_core::plan::policy::policies;
+use raftwerk_simulate::bound::lower_bound;
+use raftwerk_simulate::read::{Sources, read};
+use raftwerk_simulate::{Outcome, Run, Scenario, run};
+use std::path::{Path, PathBuf};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/simulate")
+}
+
+fn scenario(name: &str, scale: f64) -> Scenario {
+    let file = |what: &str| Some(examples().join(format!("{name}.{what}")));
+    let sources = Sources { cluster: file("cluster.toml"), jobs: file("jobs.toml"), scale: Some(scale), ..Sources::default() };
+    read(&sources).unwrap_or_else(|e| panic!("{e}; {:?}", e.fix))
+}
+
+fn cholesky() -> Scenario {
+    let file = |what: &str| Some(examples().join(format!("cholesky.{what}")));
+    let sources = Sources { cluster: file("cluster.toml"), times: file("times.csv"), tasks: file("tasks.csv"), ..Sources::default() };
+    read(&sources).unwrap_or_else(|e| panic!("{e}; {:?}", e.fix))
+}
+
+fn outcome(scenario: &Scenario, policy: &'static dyn raftwerk_core::plan::policy::Policy) -> Outcome {
+    let Run { outcome, segments, .. } = run(scenario, lower_bound(scenario), policy, true).expect("a run");
+    assert!(segments.iter().all(|s| s.begun <= s.end), "no lease ends before it begins");
+    outcome
+}
+
+/// What is true of any run to the end.
+fn holds(name: &str, scenario: &Scenario, outcome: &Outcome) {
+    let label = format!("{name} by {}", outcome.policy);
+    assert_eq!(outcome.problems, Vec::<String>::new(), "{label}: every task is accepted once, and the core's promises hold");
+    assert_eq!(outcome.unfinished, Vec::<String>::new(), "{label}");
+    let tasks: u64 = if scenario.graph.is_empty() {
+        scenario.jobs.iter().flat_map(|job| &job.stages).map(|stage| stage.tasks).sum()
+    } else {
+        scenario.graph.len() as u64
+    };
+    assert_eq!(outcome.tasks, tasks, "{label}");
+    // To the nanosecond that each task's time is rounded to.
+    assert!(outcome.makespan_s >= outcome.bound.seconds * (1.0 - 1e-6), "{label}: {} beats {:?}", outcome.makespan_s, outcome.bound);
+    assert!(outcome.bound.seconds > 0.0 && outcome.bound.seconds.is_finite(), "{label}");
+    assert!(outcome.utilisation <= 1.0 && outcome.groups.iter().all(|g| g.highest <= 1.0), "{label}: {:?}", outcome.groups);
+    assert!(outcome.mean_completion_s <= outcome.makespan_s && outcome.p95_completion_s <= outcome.makespan_s, "{label}");
+}
+
+fn check(name: &str, scale: f64) {
+    let scenario = scenario(name, scale);
+    for policy in policies() {
+        let first = outcome(&scenario, *policy);
+        holds(name, &scenario, &first);
+        let again = outcome(&scenario, *policy);
+        let bytes = |outcome: &Outcome| serde_json::to_string(outcome).expect("JSON");
+        assert_eq!(bytes(&first), bytes(&again), "{name} by {}: the same seed gives the same bytes", policy.name());
+    }
+}
+
+#[test]
+fn equal_devices() {
+    check("equal", 0.02);
+}
+
+#[test]
+fn a_mixed_lab() {
+    check("mixed-lab", 0.02);
+}
+
+#[test]
+fn one_fast_gpu_with_forty_slow_cpus() {
+    check("one-gpu", 0.01);
+}
+
+#[test]
+fn gpus_that_die() {
+    check("gpus-die", 0.2);
+}
+
+#[test]
+fn arrivals_over_a_day() {
+    check("day", 0.01);
+}
+
+#[test]
+fn unrelated_speeds() {
+    check("unrelated", 0.03);
+}
+
+#[test]
+fn a_device_that_slows_down() {
+    check("slow-down", 0.2);
+}
+
+#[test]
+fn tasks_that_wait_for_others() {
+    let scenario = cholesky();
+    assert_eq!(scenario.graph.len(), 364);
+    for policy in policies() {
+        let outcome = outcome(&scenario, *policy);
+        holds("cholesky", &scenario, &outcome);
+    }
+}
+
+#[test]
+fn another_seed_is_another_run_and_the_bound_moves_with_the_noise() {
+    let one = scenario("one-gpu", 0.01);
+    let other = Scenario { seed: 2, ..one.clone() };
+    let (first, second) = (outcome(&one, policies()[0]), outcome(&other, policies()[0]));
+    assert_ne!(first.makespan_s, second.makespan_s);
+    assert_ne!(first.bound.seconds, second.bound.seconds);
+}
+
+/// Without noise, launches and delays one device alone takes exactly its work.
+#[test]
+fn a_lone_device_without_delays_meets_the_bound() {
+    let mut scenario = scenario("one-gpu", 0.001);
+    scenario.groups.truncate(1);
+    scenario.groups[0].launch = 0;
+    scenario.noise = 0.0;
+    (scenario.delays.commit, scenario.delays.network) = (0, 0);
+    let outcome = outcome(&scenario, policies()[0]);
+    assert!((outcome.ratio - 1.0).abs() < 1e-9, "{outcome:?}");
+    assert!((outcome.makespan_s - 1.0).abs() < 1e-9, "1000 tasks of 20 ms at twenty times the speed");
+}
+
+#[test]
+fn a_cluster_whose_devices_all_died_says_what_is_left() {
+    let mut scenario = scenario("gpus-die", 0.01);
+    for group in &mut scenario.groups {
+        group.mtbf = 1;
+        group.repair = 0;
+    }
+    let outcome = outcome(&scenario, policies()[0]);
+    assert_eq!(outcome.unfinished, ["train"]);
+}
