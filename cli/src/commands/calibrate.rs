@@ -132,7 +132,7 @@ fn text(out: &mut dyn Write, bytes: u64) -> std::io::Result<()> {
             break;
         }
         // A square makes small numbers the frequent ones.
-        let rank = (n >> 40) * (n >> 40) >> 34;
+        let rank = ((n >> 40) * (n >> 40)) >> 34;
         let word = format!("w{rank:x}{}", if at % 11 == 10 { '\n' } else { ' ' });
         written += word.len() as u64;
         out.write_all(word.as_bytes())?;

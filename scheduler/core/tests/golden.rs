@@ -170,7 +170,8 @@ fn history_3() -> Replica {
     r
 }
 
-/// What format 4 brought: costs that are learnt and imported, devices out of memory; in a log that was of format 3 before.
+/// What format 4 brought: costs that are learnt and imported, devices out of memory, priorities, policies and terms of namespaces; in a log that
+/// was of format 3 before.
 fn history_4() -> Replica {
     let mut r = Replica::new();
     r.format = 3;
@@ -205,6 +206,9 @@ fn history_4() -> Replica {
     r.apply(Command::ImportCosts(ImportCosts { costs: vec![cost] }));
     let half = r.grant(job, 0, 3000, 50, 7).unwrap();
     r.report_some(half, 3000, 20);
+    let terms = NamespaceTerms { weight: 3, max_jobs: 5, max_devices: 2 };
+    r.apply(Command::SetNamespace(SetNamespace { name: "other".into(), terms: Some(terms) }));
+    r.submit(JobSpec { namespace: "other".into(), priority: 70, policy: "random".into(), ..map_only(300) });
     r.plan_and_grant();
     r
 }
