@@ -261,6 +261,9 @@ fn read_only(bytes: &[u8]) -> u64 {
     sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
+/// Who sorts, and how.
+type Sort<'s, T> = (&'s str, &'s dyn Fn(&mut [T]));
+
 /// On all of rayon's threads, against the parallel sorts of other crates.
 fn radix_sort(gpu: Option<&gpu::Gpu>) {
     use raftwerk_kernels::radix_sort::cpu::sort;
@@ -277,7 +280,7 @@ fn radix_sort(gpu: Option<&gpu::Gpu>) {
     let few: Vec<u32> = words.iter().map(|key| key % 1000).collect();
 
     /// Each sorts the same unsorted copy; making the copy is in all times.
-    fn compare<T: Copy>(name: &str, keys: &[T], sorts: [(&str, &dyn Fn(&mut [T])); 3]) {
+    fn compare<T: Copy>(name: &str, keys: &[T], sorts: [Sort<'_, T>; 3]) {
         let mut copy = keys.to_vec();
         let mut times = [Duration::MAX; 3];
         let begin = Instant::now();
@@ -297,7 +300,7 @@ fn radix_sort(gpu: Option<&gpu::Gpu>) {
         }
     }
     for (name, keys) in [("u4", &words), ("u4 below 1000", &few)] {
-        let sorts: [(&str, &dyn Fn(&mut [u32])); 3] = [
+        let sorts: [Sort<'_, u32>; 3] = [
             ("radix_sort, cpu", &|keys| sort(keys, 0)),
             ("rdst", &|keys| keys.radix_sort_unstable()),
             ("par_sort_unstable", &|keys| keys.par_sort_unstable()),
@@ -305,7 +308,7 @@ fn radix_sort(gpu: Option<&gpu::Gpu>) {
         compare(name, keys, sorts);
     }
     for (name, keys) in [("u8", &longs), ("u8 below 2^24", &narrow)] {
-        let sorts: [(&str, &dyn Fn(&mut [u64])); 3] = [
+        let sorts: [Sort<'_, u64>; 3] = [
             ("radix_sort, cpu", &|keys| sort(keys, 0)),
             ("rdst", &|keys| keys.radix_sort_unstable()),
             ("par_sort_unstable", &|keys| keys.par_sort_unstable()),

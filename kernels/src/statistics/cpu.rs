@@ -14,50 +14,34 @@
 //! SIAM J. Sci. Comput. 31(1), 2008). A block with NaN, infinities or more spread goes element by element.
 
 use super::State;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use crate::histogram::{ElementType, is_nan, rank_of_f4};
 
 /// Elements of a block: what the bounds above allow; 4 KiB, read twice from the nearest cache.
 const BLOCK: usize = 1 << 10;
 const SPREAD: u32 = 19;
+/// Elements of a block of integers: sums of a lane's squares, or of their halves, stay far below what it holds.
+const INTEGER_BLOCK: usize = 1 << 16;
 
 pub(super) fn state(element: ElementType, bytes: &[u8]) -> State {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has what the function was compiled for.
-        return unsafe { state_avx2(element, bytes) };
-    }
-    state_portable(element, bytes)
-}
-
-/// The same code with registers twice as wide, which is what its speed hangs on.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn state_avx2(element: ElementType, bytes: &[u8]) -> State {
-    state_portable(element, bytes)
-}
-
-#[inline(always)]
-fn state_portable(element: ElementType, bytes: &[u8]) -> State {
     let mut state = State::default();
-    // Loops, not closures: a closure is a function of its own, compiled for any processor.
+    let wide = is_wide();
     match element {
-        ElementType::U1 => {
-            for block in bytes.chunks(BLOCK * 4) {
-                u1(&mut state, block);
-            }
-        }
-        ElementType::U4 => {
-            for block in bytes.as_chunks::<4>().0.chunks(BLOCK) {
-                u4(&mut state, block);
-            }
-        }
-        ElementType::F4 => {
-            for block in bytes.as_chunks::<4>().0.chunks(BLOCK) {
-                f4(&mut state, block);
-            }
-        }
+        ElementType::U1 => bytes.chunks(INTEGER_BLOCK).for_each(|block| u1(&mut state, block, wide)),
+        ElementType::U4 => bytes.as_chunks::<4>().0.chunks(INTEGER_BLOCK).for_each(|block| u4(&mut state, block, wide)),
+        ElementType::F4 => bytes.as_chunks::<4>().0.chunks(BLOCK).for_each(|block| f4(&mut state, block, wide)),
     }
     state
+}
+
+/// Whether the processor has what avx2.rs needs.
+fn is_wide() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let wide = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide = false;
+    wide
 }
 
 impl State {
@@ -97,46 +81,96 @@ impl State {
 
 const INFINITY: u32 = 0x7f80_0000;
 
-#[inline(always)]
-fn u1(state: &mut State, block: &[u8]) {
-    let (mut sum, mut squares, mut smallest, mut largest) = (0u32, 0u32, u8::MAX, 0u8);
-    for &value in block {
-        sum += u32::from(value);
-        squares += u32::from(value) * u32::from(value); // 4096 * 255^2 < 2^29
-        smallest = smallest.min(value);
-        largest = largest.max(value);
+fn u1(state: &mut State, block: &[u8], wide: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if wide {
+        let (groups, rest) = block.as_chunks();
+        // SAFETY: the processor has AVX2 and FMA.
+        note_bytes(state, &unsafe { avx2::bytes(groups) }, block.len() - rest.len());
+        note_bytes(state, &bytes(rest), rest.len());
+        return;
     }
-    state.rank(smallest.into(), largest.into(), block.len() as u64);
-    state.sum.add_unsigned(sum.into(), 0);
-    state.squares.add_unsigned(squares.into(), 0);
+    let _ = wide;
+    note_bytes(state, &bytes(block), block.len());
 }
 
-#[inline(always)]
-fn u4(state: &mut State, block: &[[u8; 4]]) {
-    let (mut sum, mut low, mut high, mut smallest, mut largest) = (0u64, 0u64, 0u64, u32::MAX, 0u32);
-    for bytes in block {
+/// What a block of u1 amounts to.
+pub(super) struct Bytes {
+    pub(super) smallest: u8,
+    pub(super) largest: u8,
+    pub(super) sum: u64,
+    pub(super) squares: u64,
+}
+
+fn bytes(values: &[u8]) -> Bytes {
+    let mut all = Bytes { smallest: u8::MAX, largest: 0, sum: 0, squares: 0 };
+    for &value in values {
+        all.sum += u64::from(value);
+        all.squares += u64::from(u32::from(value) * u32::from(value));
+        all.smallest = all.smallest.min(value);
+        all.largest = all.largest.max(value);
+    }
+    all
+}
+
+fn note_bytes(state: &mut State, all: &Bytes, count: usize) {
+    if count == 0 {
+        return; // its smallest would be that of bytes, not that of nothing
+    }
+    state.rank(all.smallest.into(), all.largest.into(), count as u64);
+    state.sum.add_unsigned(all.sum, 0);
+    state.squares.add_unsigned(all.squares, 0);
+}
+
+/// What a block of u4 amounts to. Its squares exceed 64 bits; their halves do not.
+pub(super) struct Integers {
+    pub(super) smallest: u32,
+    pub(super) largest: u32,
+    pub(super) sum: u64,
+    pub(super) low: u64,
+    pub(super) high: u64,
+}
+
+fn u4(state: &mut State, block: &[[u8; 4]], wide: bool) {
+    let (groups, rest) = block.as_chunks::<LANES>();
+    #[cfg(target_arch = "x86_64")]
+    if wide {
+        // SAFETY: the processor has AVX2 and FMA.
+        note_integers(state, &unsafe { avx2::integers(groups) }, block.len() - rest.len());
+        note_integers(state, &integers(rest), rest.len());
+        return;
+    }
+    let _ = (groups, rest, wide);
+    note_integers(state, &integers(block), block.len());
+}
+
+fn integers(values: &[[u8; 4]]) -> Integers {
+    let mut all = Integers { smallest: u32::MAX, largest: 0, sum: 0, low: 0, high: 0 };
+    for bytes in values {
         let value = u32::from_le_bytes(*bytes);
         let square = u64::from(value) * u64::from(value);
-        sum += u64::from(value);
-        // A block's squares exceed 64 bits; their halves do not.
-        low += square & 0xffff_ffff;
-        high += square >> 32;
-        smallest = smallest.min(value);
-        largest = largest.max(value);
+        all.sum += u64::from(value);
+        all.low += square & 0xffff_ffff;
+        all.high += square >> 32;
+        all.smallest = all.smallest.min(value);
+        all.largest = all.largest.max(value);
     }
-    state.rank(smallest, largest, block.len() as u64);
-    state.sum.add_unsigned(sum, 0);
-    state.squares.add_unsigned(low, 0);
-    state.squares.add_unsigned(high, 32);
+    all
+}
+
+fn note_integers(state: &mut State, all: &Integers, count: usize) {
+    state.rank(all.smallest, all.largest, count as u64);
+    state.sum.add_unsigned(all.sum, 0);
+    state.squares.add_unsigned(all.low, 0);
+    state.squares.add_unsigned(all.high, 32);
 }
 
 /// Accumulators beside each other, for the processor's wide registers.
 const LANES: usize = 16;
 
-#[inline(always)]
-fn f4(state: &mut State, block: &[[u8; 4]]) {
+fn f4(state: &mut State, block: &[[u8; 4]], wide: bool) {
     let (groups, []) = block.as_chunks::<LANES>() else { return one_by_one(state, block) };
-    let survey = survey(groups);
+    let survey = survey(groups, wide);
     let exponent = |size: u32| (size >> 23).max(1);
     let (most, least) = (exponent(survey.largest_size), exponent(survey.least_size));
     if survey.largest_size >= INFINITY || most - least.min(most) > SPREAD {
@@ -144,7 +178,7 @@ fn f4(state: &mut State, block: &[[u8; 4]]) {
     }
     state.rank(rank_of_f4(survey.smallest.to_bits()), rank_of_f4(survey.largest.to_bits()), block.len() as u64);
     if survey.largest_size > 0 {
-        let [sum, upper, lower] = sums(groups, most);
+        let [sum, upper, lower] = sums(groups, most, wide);
         state.sum.add_f64(sum, super::SCALE);
         state.squares.add_f64(upper, 2 * super::SCALE);
         state.squares.add_f64(lower, 2 * super::SCALE);
@@ -156,17 +190,22 @@ fn one_by_one(state: &mut State, block: &[[u8; 4]]) {
     block.iter().for_each(|bytes| state.add(ElementType::F4, u32::from_le_bytes(*bytes)));
 }
 
-struct Survey {
-    smallest: f32,
-    largest: f32,
+pub(super) struct Survey {
+    pub(super) smallest: f32,
+    pub(super) largest: f32,
     /// Bits without the sign.
-    largest_size: u32,
+    pub(super) largest_size: u32,
     /// Of those that are not zero; [`u32::MAX`] if there is none.
-    least_size: u32,
+    pub(super) least_size: u32,
 }
 
-#[inline(always)]
-fn survey(groups: &[[[u8; 4]; LANES]]) -> Survey {
+fn survey(groups: &[[[u8; 4]; LANES]], wide: bool) -> Survey {
+    #[cfg(target_arch = "x86_64")]
+    if wide {
+        // SAFETY: the processor has AVX2 and FMA.
+        return unsafe { avx2::survey(groups) };
+    }
+    let _ = wide;
     let (mut smallest, mut largest) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     let (mut largest_size, mut least_size) = ([0u32; LANES], [u32::MAX; LANES]);
     for group in groups {
@@ -191,23 +230,25 @@ fn survey(groups: &[[[u8; 4]; LANES]]) -> Survey {
 }
 
 /// The sum of the elements and that of their squares in two parts, all exact.
-#[inline(always)]
-fn sums(groups: &[[[u8; 4]; LANES]], most: u32) -> [f64; 3] {
-    // 52 + k with k = 2 (most - 127) - 41, as the exponent of an f64: between 780 and 1288.
+fn sums(groups: &[[[u8; 4]; LANES]], most: u32, wide: bool) -> [f64; 3] {
+    // 52 + k with k = 2 (most - 127) - 41, as the exponent of an f64: between 782 and 1288.
     let cut = f64::from_bits(u64::from(2 * most + 780) << 52);
-    const HALF: usize = LANES / 2;
-    let mut accumulators = [[0f64; HALF]; 3];
+    #[cfg(target_arch = "x86_64")]
+    if wide {
+        // SAFETY: the processor has AVX2 and FMA.
+        return unsafe { avx2::sums(groups, cut) };
+    }
+    let _ = wide;
+    let mut accumulators = [[0f64; LANES]; 3];
     for group in groups {
         let [sum, upper, lower] = &mut accumulators;
-        for half in [0, HALF] {
-            for lane in 0..HALF {
-                let value = f64::from(f32::from_le_bytes(group[half + lane]));
-                let square = value * value;
-                let rounded = (square + cut) - cut;
-                sum[lane] += value;
-                upper[lane] += rounded;
-                lower[lane] += square - rounded;
-            }
+        for lane in 0..LANES {
+            let value = f64::from(f32::from_le_bytes(group[lane]));
+            let square = value * value;
+            let rounded = (square + cut) - cut;
+            sum[lane] += value;
+            upper[lane] += rounded;
+            lower[lane] += square - rounded;
         }
     }
     accumulators.map(|lanes| lanes.iter().sum())

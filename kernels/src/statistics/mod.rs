@@ -10,6 +10,8 @@
 //!           the fixed-point windows of Collange, Defour, Graillat, Iakymchuk, Numerical reproducibility for the parallel reduction on
 //!           multi- and many-core architectures (Parallel Computing 49, 2015), with what lies outside added by carries
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod cpu;
 mod fixed;
 mod gpu;
