@@ -266,7 +266,7 @@ type Sort<'s, T> = (&'s str, &'s dyn Fn(&mut [T]));
 
 /// On all of rayon's threads, against the parallel sorts of other crates.
 fn radix_sort(gpu: Option<&gpu::Gpu>) {
-    use raftwerk_kernels::radix_sort::cpu::sort;
+    use raftwerk_kernels::radix_sort::cpu::{Space, sort};
     use rayon::slice::ParallelSliceMut;
     use rdst::RadixSort;
     let mut state = 1u64;
@@ -299,9 +299,11 @@ fn radix_sort(gpu: Option<&gpu::Gpu>) {
             ratio(&format!("radix_sort {name}, {} threads", rayon::current_num_threads()), who, times[0], time);
         }
     }
+    // As the tasks of a stage share it.
+    let space = Space::default();
     for (name, keys) in [("u4", &words), ("u4 below 1000", &few)] {
         let sorts: [Sort<'_, u32>; 3] = [
-            ("radix_sort, cpu", &|keys| sort(keys, 0)),
+            ("radix_sort, cpu", &|keys| sort(keys, 0, &space)),
             ("rdst", &|keys| keys.radix_sort_unstable()),
             ("par_sort_unstable", &|keys| keys.par_sort_unstable()),
         ];
@@ -309,7 +311,7 @@ fn radix_sort(gpu: Option<&gpu::Gpu>) {
     }
     for (name, keys) in [("u8", &longs), ("u8 below 2^24", &narrow)] {
         let sorts: [Sort<'_, u64>; 3] = [
-            ("radix_sort, cpu", &|keys| sort(keys, 0)),
+            ("radix_sort, cpu", &|keys| sort(keys, 0, &space)),
             ("rdst", &|keys| keys.radix_sort_unstable()),
             ("par_sort_unstable", &|keys| keys.par_sort_unstable()),
         ];

@@ -46,7 +46,7 @@ impl Kernel for MergeSorted {
         if !matches!(stage.format.as_str(), "npy" | "") {
             return Err(KernelError::Param(format!("kernel 'merge_sorted' writes npy, not '{}'", stage.format)));
         }
-        Ok(Box::new(PreparedMerge))
+        Ok(Box::new(PreparedMerge::default()))
     }
 
     /// Smaller ones first, as numbers; NaN, whose sign no text shows, last.
@@ -59,7 +59,10 @@ impl Kernel for MergeSorted {
     }
 }
 
-struct PreparedMerge;
+#[derive(Default)]
+struct PreparedMerge {
+    space: cpu::Space,
+}
 
 impl Prepared for PreparedMerge {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
@@ -72,14 +75,14 @@ impl Prepared for PreparedMerge {
             SortElement::U8 => {
                 let mut values: Vec<u64> = join(&pieces.bytes, u64::from_le_bytes);
                 if pieces.bytes.len() > 1 {
-                    cpu::sort(&mut values, payload_bits);
+                    cpu::sort(&mut values, payload_bits, &self.space);
                 }
                 part(element, payload_bits, &values, u64::to_le_bytes)
             }
             SortElement::U4 | SortElement::F4 => {
                 let mut values: Vec<u32> = join(&pieces.bytes, u32::from_le_bytes);
                 if pieces.bytes.len() > 1 {
-                    element.sort_words(&mut values, payload_bits);
+                    element.sort_words(&mut values, payload_bits, &self.space);
                 }
                 part(element, payload_bits, &values, u32::to_le_bytes)
             }

@@ -1,6 +1,6 @@
 //! What is sorted, in which order, and where partitions end.
 
-use super::cpu;
+use super::cpu::{self, Space};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SortElement {
@@ -43,13 +43,13 @@ impl SortElement {
     }
 
     /// Sorts elements of four bytes.
-    pub(crate) fn sort_words(self, values: &mut [u32], payload_bits: u32) {
+    pub(crate) fn sort_words(self, values: &mut [u32], payload_bits: u32, space: &Space) {
         if self == SortElement::F4 {
             values.iter_mut().for_each(|bits| *bits = rank_of_f4(*bits));
-            cpu::sort(values, 0);
+            cpu::sort(values, 0, space);
             values.iter_mut().for_each(|rank| *rank = f4_of_rank(*rank));
         } else {
-            cpu::sort(values, payload_bits);
+            cpu::sort(values, payload_bits, space);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::cpu::Space;
 use super::{SortElement, Values, sorted as sorted_by_cpu};
 use crate::api::KernelError;
 use crate::gpu::primitives::{Operation, scan};
@@ -15,7 +16,7 @@ const DIGIT_BITS: u32 = 8;
 const AHEAD: usize = 1;
 
 /// The elements of each task, sorted.
-pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, tasks: &[(SortElement, &[u8])]) -> Result<Vec<Values>, KernelError> {
+pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, space: &Space, tasks: &[(SortElement, &[u8])]) -> Result<Vec<Values>, KernelError> {
     let mut all: Vec<(Values, usize)> = tasks.iter().map(|(element, _)| (empty(*element), 0)).collect();
     let mut running: VecDeque<(usize, Running<'_>)> = VecDeque::new();
     let mut collect = |(task, run): (usize, Running<'_>)| -> Result<(), KernelError> {
@@ -37,7 +38,7 @@ pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, tasks: &[(SortElement, &[u8])
     running.into_iter().try_for_each(collect)?;
     // The chunks of a long task are sorted each for itself.
     let merge = |((values, chunks), (element, _)): ((Values, usize), &(SortElement, &[u8]))| {
-        if chunks > 1 { sorted_by_cpu(*element, payload_bits, values) } else { values }
+        if chunks > 1 { sorted_by_cpu(*element, payload_bits, values, space) } else { values }
     };
     Ok(all.into_iter().zip(tasks).map(merge).collect())
 }

@@ -19,6 +19,7 @@ use crate::api::*;
 use crate::gpu::Gpu;
 use crate::params::Resolved;
 use crate::run::push_varint;
+use cpu::Space;
 pub(crate) use element::SortElement;
 use element::{Bounds, Range};
 
@@ -77,7 +78,7 @@ impl Kernel for RadixSort {
         let payload_bits = params.u64("payload_bits") as u32;
         let partitions = stage.partitions.max(1);
         let bounds = SortElement::ALL.map(|element| Bounds::new(element, range, payload_bits, partitions));
-        Ok(Box::new(PreparedSort { bounds, payload_bits }))
+        Ok(Box::new(PreparedSort { bounds, payload_bits, space: Space::default() }))
     }
 }
 
@@ -85,6 +86,7 @@ struct PreparedSort {
     /// By element type; what a file holds is known only when it is read.
     bounds: [Bounds; 3],
     payload_bits: u32,
+    space: Space,
 }
 
 /// Elements of one task as they lie in the file, in words of their size.
@@ -97,13 +99,13 @@ enum Values {
 impl Prepared for PreparedSort {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let (bounds, bytes) = self.input(task)?;
-        Ok(self.output(task.number, bounds, &sorted(bounds.element, self.payload_bits, values(bounds.element, bytes))))
+        Ok(self.output(task.number, bounds, &sorted(bounds.element, self.payload_bits, values(bounds.element, bytes), &self.space)))
     }
 
     fn run_gpu(&self, gpu: &Gpu, tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
         let inputs = tasks.iter().map(|task| self.input(task)).collect::<Result<Vec<_>, _>>()?;
         let sources: Vec<_> = inputs.iter().map(|(bounds, bytes)| (bounds.element, *bytes)).collect();
-        let sorted = gpu::sorted(gpu, self.payload_bits, &sources)?;
+        let sorted = gpu::sorted(gpu, self.payload_bits, &self.space, &sources)?;
         Ok(tasks.iter().zip(inputs).zip(sorted).map(|((task, (bounds, _)), values)| self.output(task.number, bounds, &values)).collect())
     }
 }
@@ -118,12 +120,10 @@ fn values(element: SortElement, bytes: &[u8]) -> Values {
 }
 
 /// The specification: elements in the order of their keys, stable.
-fn sorted(element: SortElement, payload_bits: u32, mut values: Values) -> Values {
+fn sorted(element: SortElement, payload_bits: u32, mut values: Values, space: &Space) -> Values {
     match &mut values {
-        Values::Longs(values) => cpu::sort(values, payload_bits),
-        Values::Words(values) => {
-            element.sort_words(values, payload_bits);
-        }
+        Values::Longs(values) => cpu::sort(values, payload_bits, space),
+        Values::Words(values) => element.sort_words(values, payload_bits, space),
     }
     values
 }

@@ -24,24 +24,25 @@ fn keys(random: &mut Random, kind: u64, count: usize) -> Vec<u64> {
 const KINDS: u64 = 7;
 
 /// Around insertion, around the cache, several stretches, buckets that are distributed again.
-const LENGTHS: [usize; 13] = [0, 1, 2, 47, 48, 49, 255, 256, 257, 1009, 50_000, 100_003, 400_009];
+const LENGTHS: [usize; 15] = [0, 1, 2, 47, 48, 49, 255, 256, 257, 1009, 4095, 4096, 50_000, 100_003, 400_009];
 
 #[test]
 fn sorting_is_what_the_standard_library_does_stably() {
     let mut random = random("sorting_is_what_the_standard_library_does");
+    let space = Space::default();
     for length in LENGTHS {
         for kind in 0..KINDS {
             let values = keys(&mut random, kind, length);
             for low in [0, 5, 32] {
                 let (mut sorted, mut expected) = (values.clone(), values.clone());
-                cpu::sort(&mut sorted, low);
+                cpu::sort(&mut sorted, low, &space);
                 expected.sort_by_key(|value| value >> low);
                 assert!(sorted == expected, "{length} keys of kind {kind} from bit {low}");
             }
             let words: Vec<u32> = values.iter().map(|value| (value >> 16) as u32).collect();
             for low in [0, 9] {
                 let (mut sorted, mut expected) = (words.clone(), words.clone());
-                cpu::sort(&mut sorted, low);
+                cpu::sort(&mut sorted, low, &space);
                 expected.sort_by_key(|value| value >> low);
                 assert!(sorted == expected, "{length} words of kind {kind} from bit {low}");
             }
@@ -55,7 +56,7 @@ fn equal_keys_keep_their_order_in_long_inputs() {
     let mut random = random("equal_keys_keep_their_order");
     let values: Vec<u64> = (0..700_000).map(|index| random.below(1 << 12) << 52 | index).collect();
     let mut sorted = values;
-    cpu::sort(&mut sorted, 40);
+    cpu::sort(&mut sorted, 40, &Space::default());
     assert!(sorted.is_sorted(), "the position is below the key: stable and sorted are one");
 }
 
