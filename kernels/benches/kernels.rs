@@ -29,6 +29,15 @@ fn main() {
     if wanted("histogram") {
         histogram(gpu.as_ref());
     }
+    if wanted("statistics") {
+        statistics(gpu.as_ref());
+    }
+    if wanted("radix_sort") {
+        radix_sort(gpu.as_ref());
+    }
+    if let Some(gpu) = gpu.as_ref().filter(|_| wanted("primitives")) {
+        primitives(gpu);
+    }
     if wanted("mandelbrot") {
         let size = [("width", "960"), ("height", "540")];
         twins("mandelbrot", &size, Range { tasks: 20, count: 27 }, gpu.as_ref());
@@ -70,6 +79,28 @@ fn best(mut run: impl FnMut()) -> Duration {
 fn report(name: &str, elements: u64, bytes: u64, time: Duration) {
     let per_second = if bytes == 0 { "-".to_owned() } else { format!("{:.0}", bytes as f64 / time.as_secs_f64() / 1e6) };
     println!("{name:<28} {elements:>12} {bytes:>14} {:>12.3} {per_second:>10}", time.as_secs_f64() * 1e9 / elements as f64);
+}
+
+/// How much longer the other took: above 1 the named one is quicker.
+fn ratio(name: &str, rival: &str, time: Duration, other: Duration) {
+    println!("  {name}: {:.2} x the speed of {rival}", other.as_secs_f64() / time.as_secs_f64());
+}
+
+/// Two things in turn, so that both meet the same machine; the best of each. Their quotient is what a goal is about.
+fn side_by_side(mut run: impl FnMut(), mut rival: impl FnMut()) -> [Duration; 2] {
+    let time = |run: &mut dyn FnMut()| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    run();
+    rival();
+    let (mut best, begin) = ([Duration::MAX; 2], Instant::now());
+    while begin.elapsed() < Duration::from_secs(4) {
+        best[0] = best[0].min(time(&mut run));
+        best[1] = best[1].min(time(&mut rival));
+    }
+    best
 }
 
 fn prepared(name: &str, partitions: u32) -> Box<dyn Prepared> {
@@ -124,12 +155,201 @@ fn histogram(gpu: Option<&gpu::Gpu>) {
             .map(|(number, bytes)| Task { number: number as u64, input: Input::Elements { dtype, bytes } })
             .collect();
         let (elements, bytes) = ((values.len() / size) as u64, values.len() as u64);
-        let time = best(|| tasks.iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap()))));
+        let rival = || {
+            for task in &tasks {
+                let Input::Elements { bytes, .. } = task.input else { continue };
+                black_box(four_tables(dtype, bytes));
+            }
+        };
+        let [time, other] = side_by_side(|| tasks.iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap()))), rival);
         report(&format!("histogram, cpu, {dtype}"), elements, bytes, time);
+        ratio(&format!("histogram {dtype}"), "a four-table loop", time, other);
         if let Some(gpu) = gpu {
             let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
             report(&format!("histogram, gpu, {dtype}"), elements, bytes, time);
         }
+    }
+}
+
+/// The loop that people write by hand: 256 bins in four tables, edges where floats happen to put them, no care for NaN.
+fn four_tables(dtype: &str, bytes: &[u8]) -> [u32; 258] {
+    let mut tables = [[0u32; 258]; 4];
+    match dtype {
+        "u1" => {
+            let (groups, rest) = bytes.as_chunks::<4>();
+            for group in groups {
+                for (table, value) in tables.iter_mut().zip(group) {
+                    table[usize::from(*value)] += 1;
+                }
+            }
+            rest.iter().for_each(|value| tables[0][usize::from(*value)] += 1);
+        }
+        "u4" => {
+            for group in bytes.as_chunks::<4>().0.as_chunks::<4>().0 {
+                for (table, value) in tables.iter_mut().zip(group) {
+                    table[(u32::from_le_bytes(*value) >> 24) as usize] += 1;
+                }
+            }
+        }
+        _ => {
+            for group in bytes.as_chunks::<4>().0.as_chunks::<4>().0 {
+                for (table, value) in tables.iter_mut().zip(group) {
+                    // One bin is one unit here; what lies outside is counted beside.
+                    table[((f32::from_le_bytes(*value) + 1.0) as usize).min(257)] += 1;
+                }
+            }
+        }
+    }
+    std::array::from_fn(|slot| tables.iter().map(|table| table[slot]).sum())
+}
+
+/// On all of rayon's threads, against a loop that only reads.
+fn statistics(gpu: Option<&gpu::Gpu>) {
+    use rayon::prelude::*;
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 40
+    };
+    let column: Vec<u8> = (0..SPLIT).flat_map(|_| (next() as f32 / 16_777_216.0 * 40.0 + 268.0).to_le_bytes()).collect();
+    for (name, dtype, column) in
+        [("u1", "u1", &column), ("u4", "u4", &column), ("f4", "f4", &column), ("f4 of all sizes", "f4", &wide_floats())]
+    {
+        let kernel = prepared("statistics", 1);
+        let size = if dtype == "u1" { 1 } else { 4 };
+        let tasks: Vec<Task<'_>> = (column.chunks(SPLIT / 16).enumerate())
+            .map(|(number, bytes)| Task { number: number as u64, input: Input::Elements { dtype, bytes } })
+            .collect();
+        let run = || tasks.par_iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap())));
+        let read = || {
+            column.par_chunks(SPLIT / 16).for_each(|bytes| {
+                black_box(read_only(bytes));
+            });
+        };
+        let [time, reading] = side_by_side(run, read);
+        let (elements, bytes) = ((column.len() / size) as u64, column.len() as u64);
+        report(&format!("statistics, cpu, {name}"), elements, bytes, time);
+        report("  a loop that only reads", elements, bytes, reading);
+        ratio(&format!("statistics {name}, {} threads", rayon::current_num_threads()), "a loop that only reads", time, reading);
+        if let Some(gpu) = gpu {
+            let tasks = &tasks[..tasks.len().min(16)];
+            let bytes = (tasks.len() * SPLIT / 16) as u64;
+            let time = best(|| drop(black_box(kernel.run_gpu(gpu, tasks).unwrap())));
+            report(&format!("statistics, gpu, {name}"), bytes / size as u64, bytes, time);
+        }
+    }
+}
+
+/// Any finite f4: no block has its exponents near each other.
+fn wide_floats() -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 32) as u32 & 0xbfff_ffff
+    };
+    (0..SPLIT / 4).flat_map(|_| next().to_le_bytes()).collect()
+}
+
+fn read_only(bytes: &[u8]) -> u64 {
+    // Eight sums, so that additions do not wait for each other.
+    let mut sums = [0u64; 8];
+    for group in bytes.as_chunks::<8>().0.as_chunks::<8>().0 {
+        for (sum, word) in sums.iter_mut().zip(group) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
+}
+
+/// Who sorts, and how.
+type Sort<'s, T> = (&'s str, &'s dyn Fn(&mut [T]));
+
+/// On all of rayon's threads, against the parallel sorts of other crates.
+fn radix_sort(gpu: Option<&gpu::Gpu>) {
+    use raftwerk_kernels::radix_sort::cpu::{Space, sort};
+    use rayon::slice::ParallelSliceMut;
+    use rdst::RadixSort;
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state ^ state >> 29
+    };
+    let longs: Vec<u64> = (0..SPLIT / 8).map(|_| next()).collect();
+    let narrow: Vec<u64> = longs.iter().map(|key| key >> 40).collect();
+    let words: Vec<u32> = (0..SPLIT / 4).map(|_| (next() >> 32) as u32).collect();
+    let few: Vec<u32> = words.iter().map(|key| key % 1000).collect();
+
+    /// Each sorts the same unsorted copy; making the copy is in all times.
+    fn compare<T: Copy>(name: &str, keys: &[T], sorts: [Sort<'_, T>; 3]) {
+        let mut copy = keys.to_vec();
+        let mut times = [Duration::MAX; 3];
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(8) {
+            for ((_, sort), best) in sorts.iter().zip(&mut times) {
+                copy.copy_from_slice(keys);
+                let start = Instant::now();
+                sort(black_box(&mut copy));
+                *best = (*best).min(start.elapsed());
+            }
+        }
+        for ((who, _), time) in sorts.iter().zip(times) {
+            report(&format!("{who}, {name}"), keys.len() as u64, size_of_val(keys) as u64, time);
+        }
+        for ((who, _), time) in sorts.iter().zip(times).skip(1) {
+            ratio(&format!("radix_sort {name}, {} threads", rayon::current_num_threads()), who, times[0], time);
+        }
+    }
+    // As the tasks of a stage share it.
+    let space = Space::default();
+    for (name, keys) in [("u4", &words), ("u4 below 1000", &few)] {
+        let sorts: [Sort<'_, u32>; 3] = [
+            ("radix_sort, cpu", &|keys| sort(keys, 0, &space)),
+            ("rdst", &|keys| keys.radix_sort_unstable()),
+            ("par_sort_unstable", &|keys| keys.par_sort_unstable()),
+        ];
+        compare(name, keys, sorts);
+    }
+    for (name, keys) in [("u8", &longs), ("u8 below 2^24", &narrow)] {
+        let sorts: [Sort<'_, u64>; 3] = [
+            ("radix_sort, cpu", &|keys| sort(keys, 0, &space)),
+            ("rdst", &|keys| keys.radix_sort_unstable()),
+            ("par_sort_unstable", &|keys| keys.par_sort_unstable()),
+        ];
+        compare(name, keys, sorts);
+    }
+    if let Some(gpu) = gpu {
+        let bytes: Vec<u8> = words.iter().take(4 << 20).flat_map(|key| key.to_le_bytes()).collect();
+        for (dtype, size) in [("u4", 4), ("u8", 8)] {
+            let kernel = prepared("radix_sort", 4);
+            let tasks: Vec<Task<'_>> = (bytes.chunks(SPLIT / 16).enumerate())
+                .map(|(number, bytes)| Task { number: number as u64, input: Input::Elements { dtype, bytes } })
+                .collect();
+            let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
+            report(&format!("radix_sort, gpu, {dtype}"), (bytes.len() / size) as u64, bytes.len() as u64, time);
+        }
+    }
+}
+
+/// Upload and, for scan, read-back included: what a caller waits for.
+fn primitives(gpu: &gpu::Gpu) {
+    use gpu::primitives::Operation;
+    let bytes: Vec<u8> = (0..SPLIT).map(|index| index as u8).collect();
+    for operation in [Operation::SumU32, Operation::SumU64] {
+        let (elements, least) = ((bytes.len() / operation.size()) as u64, bytes.len() as f64);
+        let before = gpu.traffic();
+        black_box(gpu.reduce(operation, &bytes).unwrap());
+        let reduced = gpu.traffic().since(before);
+        let time = best(|| {
+            black_box(gpu.reduce(operation, &bytes).unwrap());
+        });
+        report(&format!("reduce, gpu, {operation:?}"), elements, bytes.len() as u64, time);
+        println!("  bytes moved: {:.3} x reading each value once", reduced.total() as f64 / least);
+        let before = gpu.traffic();
+        black_box(gpu.scan(operation, &bytes).unwrap());
+        let scanned = gpu.traffic().since(before);
+        let time = best(|| drop(black_box(gpu.scan(operation, &bytes).unwrap())));
+        report(&format!("scan, gpu, {operation:?}"), elements, bytes.len() as u64, time);
+        println!("  bytes moved: {:.3} x reading and writing each value once", scanned.total() as f64 / (2.0 * least));
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Accepts {
     Index,
     /// Whole lines of text.
     Text,
-    /// Fixed-size elements of an `.npy` file with one of these dtypes (`"u1"`, `"u4"`, `"f4"`).
+    /// Fixed-size elements of an `.npy` file with one of these dtypes (`"u1"`, `"u4"`, `"u8"`, `"f4"`).
     Npy(&'static [&'static str]),
     /// Shuffle blocks of an earlier stage.
     Shuffle,

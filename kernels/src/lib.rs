@@ -19,9 +19,13 @@ pub mod run;
 pub mod histogram;
 pub mod image;
 pub mod mandelbrot;
+pub mod merge_sorted;
 pub mod monte_carlo_pi;
 pub mod noop;
+pub mod radix_sort;
+pub mod statistics;
 pub mod sum_by_key;
+pub mod summary;
 pub mod word_count;
 
 pub use api::*;
@@ -34,9 +38,13 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &histogram::Histogram,
         &image::Image,
         &mandelbrot::Mandelbrot,
+        &merge_sorted::MergeSorted,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
+        &radix_sort::RadixSort,
+        &statistics::Statistics,
         &sum_by_key::SumByKey,
+        &summary::Summary,
         &word_count::WordCount,
     ]
 }

@@ -62,13 +62,18 @@ pub fn reduce(kernel: &str, pairs: &[(&str, &str)], format: &str, partitions: u6
 /// Runs a test on the first GPU adapter, once with 64-bit integers in shaders and once without. Without an adapter the test says
 /// that it was skipped; with `RAFTWERK_REQUIRE_GPU=1` that is a failure.
 pub fn with_gpus(test: impl Fn(&Gpu)) {
+    with_gpus_of_batch(OpenOptions::default().batch_bytes, test);
+}
+
+/// The same, with dispatches of at most so many bytes.
+pub fn with_gpus_of_batch(batch_bytes: u64, test: impl Fn(&Gpu)) {
     if adapters().is_empty() {
         assert!(std::env::var("RAFTWERK_REQUIRE_GPU").as_deref() != Ok("1"), "RAFTWERK_REQUIRE_GPU=1, and there is no GPU adapter");
         println!("skipped: no GPU adapter");
         return;
     }
     for wide_integers in [true, false] {
-        let gpu = Gpu::open_with(0, OpenOptions { wide_integers }).expect("the adapter opens");
+        let gpu = Gpu::open_with(0, OpenOptions { wide_integers, batch_bytes }).expect("the adapter opens");
         println!("on {}, wide integers allowed: {wide_integers}", gpu.report().name);
         test(&gpu);
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, AdapterReport, ready};
+use super::plan::Traffic;
+use super::pool::Pool;
 use super::program::Pipeline;
 use crate::api::KernelError;
 
@@ -12,6 +14,9 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    pub(super) pool: Mutex<Pool>,
+    pub(super) traffic: Mutex<Traffic>,
+    batch_bytes: u64,
     report: AdapterReport,
     wide_integers: bool,
     /// Why the device is of no more use. Set by wgpu's callbacks, never cleared.
@@ -22,11 +27,13 @@ pub struct Gpu {
 pub struct OpenOptions {
     /// Use 64-bit integers in shaders where the adapter has them. Off: the portable shaders, for tests.
     pub wide_integers: bool,
+    /// Most input or output of one dispatch. Less than the default: for tests that need several dispatches.
+    pub batch_bytes: u64,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { wide_integers: true }
+        OpenOptions { wide_integers: true, batch_bytes: BATCH_BYTES }
     }
 }
 
@@ -89,7 +96,18 @@ impl Gpu {
         let uncaptured = note(&trouble);
         // wgpu's own handler panics.
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| uncaptured(error.to_string())));
-        Ok(Gpu { device, queue, pipelines: Mutex::default(), report, wide_integers, trouble })
+        let batch_bytes = options.batch_bytes.min(report.max_binding_bytes).min(report.max_buffer_bytes);
+        Ok(Gpu {
+            device,
+            queue,
+            pipelines: Mutex::default(),
+            pool: Mutex::default(),
+            traffic: Mutex::default(),
+            batch_bytes,
+            report,
+            wide_integers,
+            trouble,
+        })
     }
 
     pub fn report(&self) -> &AdapterReport {
@@ -111,7 +129,17 @@ impl Gpu {
 
     /// At most this much input or output per dispatch and binding.
     pub(crate) fn batch_bytes(&self) -> u64 {
-        BATCH_BYTES.min(self.report.max_binding_bytes).min(self.report.max_buffer_bytes)
+        self.batch_bytes
+    }
+
+    /// Buffers that nobody uses keep at most this much memory for the next dispatches: half of what a lease may use.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        4 * self.batch_bytes()
+    }
+
+    /// What all dispatches so far have moved between the device's memory and its cores, as their plans say.
+    pub fn traffic(&self) -> Traffic {
+        *self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// WGSL of `mul_wide(a: u32, b: u32) -> vec2<u32>`, the low and the high word of the product.
@@ -137,7 +165,11 @@ impl Gpu {
         let errors: Vec<wgpu::Error> = scopes.into_iter().rev().filter_map(|scope| ready(scope.pop()).flatten()).collect();
         match errors.first() {
             None => self.check().map(|()| value),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(KernelError::Memory(format!("{}: out of memory", self.report.name))),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                // What is kept for later is the first to go.
+                self.pool.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                Err(KernelError::Memory(format!("{}: out of memory", self.report.name)))
+            }
             Some(error) => Err(self.error(&error.to_string())),
         }
     }

@@ -1,14 +1,16 @@
 //! Upload, run, read back.
 
+use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, channel};
 
+use wgpu::BufferUsages;
+
+use super::plan::{Contents, Parts, Plan, Traffic, Use, whole_words};
+use super::pool::size_class;
 use super::{Gpu, Program};
 use crate::api::KernelError;
 
-/// One run of a program over many work groups.
-///
-/// Groups are numbered in one dimension; the dispatch folds them into two when they exceed the limit of one, so a shader computes
-/// `group.y * group_count.x + group.x` and returns when that lies beyond its list of work.
+/// One run of a program over many work groups: a plan of one step, whose output moves once.
 pub(crate) struct Dispatch<'a> {
     pub(crate) program: Program<'a>,
     /// Read-only buffers, bound first, in order. None may be empty.
@@ -18,62 +20,109 @@ pub(crate) struct Dispatch<'a> {
     pub(crate) groups: u32,
 }
 
-/// Contents of one buffer: parts, each filled up with zeros to whole words. Tasks' inputs go to the device without being joined first.
-pub(crate) type Parts<'a> = &'a [&'a [u8]];
-
-/// A dispatch under way; several may be, and the device runs them in order.
+/// A plan under way; several may be, and the device runs them in order.
 pub(crate) struct Running<'a> {
     gpu: &'a Gpu,
     staging: wgpu::Buffer,
+    bytes: u64,
+    /// Go back to the pool when the device has finished with them.
+    held: Vec<wgpu::Buffer>,
     submission: wgpu::SubmissionIndex,
     mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
 }
 
+const STORAGE: BufferUsages = BufferUsages::STORAGE.union(BufferUsages::COPY_SRC).union(BufferUsages::COPY_DST);
+const STAGING: BufferUsages = BufferUsages::MAP_READ.union(BufferUsages::COPY_DST);
+
 impl Gpu {
     pub(crate) fn start(&self, dispatch: &Dispatch<'_>) -> Result<Running<'_>, KernelError> {
-        let pipeline = self.pipeline(&dispatch.program)?;
-        let Some(output_bytes) = wgpu::BufferSize::new(dispatch.output_bytes) else {
-            return Err(self.error("a dispatch without output"));
-        };
-        let output_bytes = output_bytes.get();
-        self.guarded(|| {
-            let inputs: Vec<wgpu::Buffer> = dispatch.inputs.iter().map(|bytes| self.upload(bytes)).collect();
-            let output = self.buffer("output", output_bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC);
-            let staging = self.buffer("staging", output_bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let mut plan = Plan::default();
+        let mut uses: Vec<Use> = dispatch.inputs.iter().map(|parts| Use::read(plan.upload(parts))).collect();
+        let output = plan.zeros(dispatch.output_bytes);
+        uses.push(Use::write(output));
+        plan.run(&dispatch.program, &uses, dispatch.groups);
+        plan.result(output);
+        self.submit(&plan)
+    }
 
-            let entries: Vec<_> = inputs
-                .iter()
-                .chain(std::iter::once(&output))
-                .enumerate()
-                .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: binding as u32, resource: buffer.as_entire_binding() })
-                .collect();
-            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(dispatch.program.name),
-                layout: &pipeline.bindings,
-                entries: &entries,
-            });
+    pub(crate) fn submit(&self, plan: &Plan<'_>) -> Result<Running<'_>, KernelError> {
+        let pipelines = plan.steps.iter().map(|step| self.pipeline(&step.program())).collect::<Result<Vec<_>, _>>()?;
+        let bytes: u64 = plan.results.iter().map(|slot| plan.bytes(*slot)).sum();
+        if bytes == 0 || plan.buffers.is_empty() {
+            return Err(self.error("a dispatch without output"));
+        }
+        let running = self.guarded(|| {
             let mut encoder = self.device.create_command_encoder(&Default::default());
+            let buffers: Vec<wgpu::Buffer> = plan.buffers.iter().map(|contents| self.fill(contents, &mut encoder)).collect();
+            let size = |slot| wgpu::BufferSize::new(plan.bytes(slot));
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                pass.set_pipeline(&pipeline.compute);
-                pass.set_bind_group(0, &bind_group, &[]);
-                let across = dispatch.groups.min(self.report().max_workgroups_per_dimension).max(1);
-                pass.dispatch_workgroups(across, dispatch.groups.div_ceil(across), 1);
+                for (step, pipeline) in plan.steps.iter().zip(&pipelines) {
+                    // A spare buffer may be larger than what lies in it, and shaders ask for the length.
+                    let entries: Vec<_> = (step.uses.iter().enumerate())
+                        .map(|(binding, used)| wgpu::BindGroupEntry {
+                            binding: binding as u32,
+                            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                                buffer: &buffers[used.slot.index()],
+                                offset: 0,
+                                size: size(used.slot),
+                            }),
+                        })
+                        .collect();
+                    let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                        label: Some(step.name),
+                        layout: &pipeline.bindings,
+                        entries: &entries,
+                    });
+                    pass.set_pipeline(&pipeline.compute);
+                    pass.set_bind_group(0, &bind_group, &[]);
+                    let across = step.groups.min(self.report().max_workgroups_per_dimension).max(1);
+                    pass.dispatch_workgroups(across, step.groups.div_ceil(across), 1);
+                }
             }
-            encoder.copy_buffer_to_buffer(&output, 0, &staging, 0, output_bytes);
+            let (staging, _) = self.obtain("staging", bytes, STAGING);
+            let mut at = 0;
+            for slot in &plan.results {
+                encoder.copy_buffer_to_buffer(&buffers[slot.index()], 0, &staging, at, plan.bytes(*slot));
+                at += plan.bytes(*slot);
+            }
             let submission = self.queue.submit([encoder.finish()]);
             let (sender, mapped) = channel();
-            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
                 // Nobody waits any more when another dispatch of the lease failed.
                 let _ = sender.send(result);
             });
-            Running { gpu: self, staging, submission, mapped }
-        })
+            Running { gpu: self, staging, bytes, held: buffers, submission, mapped }
+        })?;
+        self.count(plan.traffic());
+        Ok(running)
+    }
+
+    fn count(&self, traffic: Traffic) {
+        let mut all = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        all.read += traffic.read;
+        all.written += traffic.written;
+    }
+
+    fn fill(&self, contents: &Contents<'_>, encoder: &mut wgpu::CommandEncoder) -> wgpu::Buffer {
+        match contents {
+            Contents::Parts(parts) => self.upload(parts),
+            Contents::Bytes(bytes) => self.upload(&[bytes]),
+            Contents::Scratch(bytes) => self.obtain("scratch", bytes.next_multiple_of(4), STORAGE).0,
+            Contents::Zeros(bytes) => {
+                let bytes = bytes.next_multiple_of(4);
+                let (buffer, used) = self.obtain("output", bytes, STORAGE);
+                if used && bytes > 0 {
+                    encoder.clear_buffer(&buffer, 0, Some(bytes));
+                }
+                buffer
+            }
+        }
     }
 
     fn upload(&self, parts: Parts<'_>) -> wgpu::Buffer {
         let bytes: usize = parts.iter().map(|part| whole_words(part.len())).sum();
-        let buffer = self.buffer("input", bytes as u64, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST);
+        let (buffer, _) = self.obtain("input", bytes as u64, STORAGE);
         let Some(size) = wgpu::BufferSize::new(bytes as u64) else { return buffer };
         // `None` leaves an error in the scope around this.
         if let Some(mut view) = self.queue.write_buffer_with(&buffer, 0, size) {
@@ -88,8 +137,14 @@ impl Gpu {
         buffer
     }
 
-    fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+    /// A buffer of at least this size, and whether something old may lie in it (a new one holds zeros).
+    fn obtain(&self, label: &str, bytes: u64, usage: BufferUsages) -> (wgpu::Buffer, bool) {
+        if let Some(buffer) = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take(usage, bytes) {
+            return (buffer, true);
+        }
+        let size = size_class(bytes, self.report().max_buffer_bytes);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        (self.device.create_buffer(&descriptor), false)
     }
 }
 
@@ -104,17 +159,19 @@ impl Running<'_> {
             Ok(Err(error)) => return Err(gpu.error(&error.to_string())),
             Err(_) => return Err(gpu.error("the result did not arrive")),
         }
-        let view = self.staging.get_mapped_range(..).map_err(|error| gpu.error(&error.to_string()))?;
+        let view = self.staging.get_mapped_range(..self.bytes).map_err(|error| gpu.error(&error.to_string()))?;
         let words = view.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
         drop(view);
         // A device lost meanwhile may have left anything in the buffer.
         gpu.check()?;
+        self.staging.unmap();
+        // Only here: the buffers of a dispatch that failed are not used again.
+        let mut pool = gpu.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        for buffer in self.held.into_iter().chain([self.staging]) {
+            pool.put(buffer, gpu.spare_bytes());
+        }
         Ok(words)
     }
-}
-
-fn whole_words(bytes: usize) -> usize {
-    bytes.next_multiple_of(4)
 }
 
 /// Words as the bytes a shader reads.

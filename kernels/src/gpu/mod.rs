@@ -3,7 +3,9 @@
 //! ```text
 //! adapter.rs   what GPUs there are, without opening one     program.rs     WGSL to pipelines, compiled once per device
 //! device.rs    one opened GPU, its errors and its memory    dispatch.rs    upload, run, read back
-//! pieces.rs    many tasks cut into even work for groups     self_test.rs   does this device compute rightly?
+//! plan.rs      several dispatches over resident buffers,    pool.rs        buffers used again
+//!              and the bytes that they move                 self_test.rs   does this device compute rightly?
+//! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
@@ -13,6 +15,9 @@ mod adapter;
 mod device;
 mod dispatch;
 mod pieces;
+mod plan;
+mod pool;
+pub mod primitives;
 mod program;
 mod self_test;
 #[cfg(test)]
@@ -20,8 +25,10 @@ mod tests;
 
 pub use adapter::{AdapterReport, DeviceClass, adapters};
 pub use device::{Gpu, GpuMemory, OpenOptions};
+pub use plan::Traffic;
 pub use self_test::cpu_self_test;
 
 pub(crate) use dispatch::{Dispatch, Running, words};
 pub(crate) use pieces::{Piece, pieces};
+pub(crate) use plan::{Plan, Slot, Use};
 pub(crate) use program::Program;

@@ -1,75 +1,105 @@
-//! The specification: each value belongs to the last edge that is not above it.
+//! The specification: each value belongs to the last edge that is not above it ([`edges_reached`]). The rest is speed.
 
 use super::Counts;
 use super::edges::{ElementType, Scale, is_nan, rank_of_f4};
 
+/// Counters of the same bin, so that equal values in a row do not wait for each other.
+const TABLES: usize = 4;
+/// Counters are words, which no table reaches within so many bytes.
+const STRETCH: usize = 1 << 30;
+
 pub(super) fn count(scale: &Scale, bytes: &[u8]) -> Counts {
-    // Values by the number of edges that are not above them: none is below the range, all of them is above it.
-    let mut by_edges = vec![0u64; scale.bins + 2];
-    let mut invalid = 0;
-    match scale.element {
-        ElementType::U1 => {
-            // There are only 256 different values: count those, and place each once.
-            let mut by_value = [0u64; 256];
-            bytes.iter().for_each(|byte| by_value[usize::from(*byte)] += 1);
-            for (value, count) in by_value.iter().enumerate() {
-                by_edges[edges_reached(scale, value as u32, 0)] += count;
-            }
-        }
-        ElementType::U4 => {
-            let guess = Guess::new(scale);
-            for value in elements(bytes) {
-                by_edges[edges_reached(scale, value, guess.edges(f64::from(value)))] += 1;
-            }
-        }
-        ElementType::F4 => {
-            let guess = Guess::new(scale);
-            for bits in elements(bytes) {
-                if is_nan(bits) {
-                    invalid += 1;
-                } else {
-                    by_edges[edges_reached(scale, rank_of_f4(bits), guess.edges(f64::from(f32::from_bits(bits))))] += 1;
+    // Values by the number of edges that are not above them: none is below the range, all of them is above it. Last, the invalid ones.
+    let mut slots = vec![0u64; scale.edges.len() + 2];
+    for stretch in bytes.chunks(STRETCH) {
+        match scale.element {
+            ElementType::U1 => {
+                // There are only 256 different values: count those, and place each once.
+                for (value, count) in count_bytes(stretch).into_iter().enumerate() {
+                    slots[edges_reached(scale, value as u32)] += count;
                 }
             }
+            ElementType::U4 => {
+                let guess = Guess::new(scale);
+                count_elements(&mut slots, stretch, |bits| guess.slot(bits, f64::from(bits)));
+            }
+            ElementType::F4 => {
+                let (guess, invalid) = (Guess::new(scale), scale.edges.len() + 1);
+                count_elements(&mut slots, stretch, |bits| {
+                    let slot = guess.slot(rank_of_f4(bits), f64::from(f32::from_bits(bits)));
+                    if is_nan(bits) { invalid } else { slot }
+                });
+            }
         }
     }
-    let above = by_edges.pop().unwrap_or(0);
-    let below = by_edges.remove(0);
-    Counts { bins: by_edges, below, above, invalid }
+    let invalid = slots.pop().unwrap_or(0);
+    // Edges above every element are left out: no element is above them.
+    slots.resize(scale.bins + 2, 0);
+    let above = slots.pop().unwrap_or(0);
+    let below = slots.remove(0);
+    Counts { bins: slots, below, above, invalid }
 }
 
-fn elements(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.as_chunks::<4>().0.iter().map(|element| u32::from_le_bytes(*element))
+fn count_bytes(bytes: &[u8]) -> [u64; 256] {
+    let mut tables = [[0u32; 256]; TABLES];
+    let (groups, rest) = bytes.as_chunks::<8>();
+    for group in groups {
+        // One load for eight values.
+        let values = u64::from_le_bytes(*group);
+        for index in 0..8 {
+            tables[index % TABLES][usize::from((values >> (8 * index)) as u8)] += 1;
+        }
+    }
+    rest.iter().for_each(|byte| tables[0][usize::from(*byte)] += 1);
+    std::array::from_fn(|value| tables.iter().map(|table| u64::from(table[value])).sum())
 }
 
-/// How many edges are not above the value, searched from a guess: right whatever the guess is, quick when it is near.
 #[inline(always)]
-fn edges_reached(scale: &Scale, rank: u32, guess: usize) -> usize {
-    let edges = &scale.edges[..];
-    let mut reached = guess.min(edges.len());
-    while reached > 0 && edges[reached - 1] > rank {
-        reached -= 1;
+fn count_elements(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> usize) {
+    let mut tables: [Vec<u32>; TABLES] = std::array::from_fn(|_| vec![0; slots.len()]);
+    let (groups, rest) = bytes.as_chunks::<4>().0.as_chunks::<TABLES>();
+    for group in groups {
+        for (table, element) in tables.iter_mut().zip(group) {
+            table[slot(u32::from_le_bytes(*element))] += 1;
+        }
     }
-    while reached < edges.len() && edges[reached] <= rank {
-        reached += 1;
+    rest.iter().for_each(|element| tables[0][slot(u32::from_le_bytes(*element))] += 1);
+    for table in tables {
+        slots.iter_mut().zip(table).for_each(|(slot, count)| *slot += u64::from(count));
     }
-    reached
 }
 
-/// Where a value belongs if floats were exact.
-struct Guess {
+/// How many edges are not above the value.
+fn edges_reached(scale: &Scale, rank: u32) -> usize {
+    scale.edges.partition_point(|edge| *edge <= rank)
+}
+
+/// Where a value belongs if floats were exact, checked against the edges beside it.
+struct Guess<'a> {
+    scale: &'a Scale,
     low: f64,
     per_unit: f64,
+    /// The edges, and one before and behind them that no rank misses.
+    fence: Vec<u64>,
 }
 
-impl Guess {
-    fn new(scale: &Scale) -> Guess {
-        Guess { low: scale.low, per_unit: scale.bins as f64 / (scale.high - scale.low) }
+impl Guess<'_> {
+    fn new(scale: &Scale) -> Guess<'_> {
+        let fence = [0].into_iter().chain(scale.edges.iter().map(|edge| u64::from(*edge))).chain([u64::MAX]).collect();
+        Guess { scale, low: scale.low, per_unit: scale.bins as f64 / (scale.high - scale.low), fence }
     }
 
-    /// At most one off for finite values; saturates at both ends.
+    /// At most one off for finite values, and right whatever the guess is.
     #[inline(always)]
-    fn edges(&self, value: f64) -> usize {
-        ((value - self.low) * self.per_unit + 1.0) as usize
+    fn slot(&self, rank: u32, value: f64) -> usize {
+        // Saturates at both ends.
+        let guess = (((value - self.low) * self.per_unit + 1.0) as usize).min(self.fence.len() - 2);
+        let wide = u64::from(rank);
+        if self.fence[guess] <= wide && wide < self.fence[guess + 1] { guess } else { self.search(rank) }
+    }
+
+    #[cold]
+    fn search(&self, rank: u32) -> usize {
+        edges_reached(self.scale, rank)
     }
 }

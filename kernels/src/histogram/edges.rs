@@ -1,14 +1,14 @@
 //! Bin edges as integers that order like the values, so that comparing is the same operation on every device.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ElementType {
+pub(crate) enum ElementType {
     U1,
     U4,
     F4,
 }
 
 impl ElementType {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             ElementType::U1 => "u1",
             ElementType::U4 => "u4",
@@ -16,7 +16,7 @@ impl ElementType {
         }
     }
 
-    pub(super) fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         if self == ElementType::U1 { 1 } else { 4 }
     }
 }
@@ -46,7 +46,7 @@ impl Scale {
 }
 
 /// The rank of an f4: an integer that orders like the number, the same for both zeros. Not for NaN.
-pub(super) fn rank_of_f4(bits: u32) -> u32 {
+pub(crate) fn rank_of_f4(bits: u32) -> u32 {
     const SIGN: u32 = 1 << 31;
     match bits {
         SIGN => SIGN,
@@ -55,7 +55,7 @@ pub(super) fn rank_of_f4(bits: u32) -> u32 {
     }
 }
 
-pub(super) fn is_nan(bits: u32) -> bool {
+pub(crate) fn is_nan(bits: u32) -> bool {
     bits << 1 > 0xff00_0000
 }
 

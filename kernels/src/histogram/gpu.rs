@@ -5,18 +5,20 @@ use std::collections::VecDeque;
 use super::Counts;
 use super::edges::{ElementType, Scale};
 use crate::api::KernelError;
-use crate::gpu::{Dispatch, Gpu, Piece, Program, Running, pieces, words};
+use crate::gpu::{Gpu, Piece, Plan, Program, Running, Use, pieces, words};
 
 const GROUP_SIZE: u32 = 256;
-/// Words of input of one group, 64 KiB: far more than the 4096 counters it adds at its end.
-const PIECE_WORDS: usize = 1 << 14;
+/// Least input of one group.
+const PIECE_BYTES: usize = 64 << 10;
+/// A group's input is so many times what it moves besides: the edges that it reads and the counters that it adds to.
+const PIECE_RATIO: usize = 20;
 /// Dispatches that the device has at once: one runs while the host fills the next.
 const AHEAD: usize = 2;
 /// A task's counters: its bins, then below, above, invalid.
 const OTHERS: usize = 3;
 
 /// Some pieces of consecutive tasks, and where their counts go.
-struct Batch {
+pub(super) struct Batch {
     pieces: Vec<Piece>,
     first_task: usize,
 }
@@ -32,7 +34,7 @@ pub(super) fn count(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Result<Vec<Cou
         Ok(())
     };
     for batch in batches(gpu, scale, tasks) {
-        let run = start(gpu, scale, tasks, &batch)?;
+        let run = gpu.submit(&plan(gpu, scale, tasks, &batch))?;
         running.push_back((batch, run));
         if running.len() > AHEAD {
             running.pop_front().map_or(Ok(()), &mut collect)?;
@@ -43,10 +45,11 @@ pub(super) fn count(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Result<Vec<Cou
 }
 
 /// As many pieces per dispatch as its input and its counters allow. No dispatch holds 2^32 values, so its counters are words.
-fn batches(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Vec<Batch> {
-    let most_pieces = (gpu.batch_bytes() / (4 * PIECE_WORDS) as u64).max(1) as usize;
+pub(super) fn batches(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Vec<Batch> {
+    let piece_bytes = PIECE_BYTES.max(PIECE_RATIO * own_bytes(scale)).next_multiple_of(4);
+    let most_pieces = (gpu.batch_bytes() / piece_bytes as u64).max(1) as usize;
     let most_tasks = (gpu.batch_bytes() / 4 / (4 * (scale.bins + OTHERS)) as u64).max(1) as usize;
-    let longest = (PIECE_WORDS * 4 / scale.element.size()) as u32;
+    let longest = (piece_bytes / scale.element.size()) as u32;
     let elements = tasks.iter().map(|bytes| (bytes.len() / scale.element.size()) as u64);
     let mut batches: Vec<Batch> = Vec::new();
     for piece in pieces(elements, longest) {
@@ -58,7 +61,12 @@ fn batches(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Vec<Batch> {
     batches
 }
 
-fn start<'a>(gpu: &'a Gpu, scale: &Scale, tasks: &[&[u8]], batch: &Batch) -> Result<Running<'a>, KernelError> {
+/// What a group moves besides its values: edges, and counters to and fro.
+fn own_bytes(scale: &Scale) -> usize {
+    4 * scale.edges.len() + 2 * 4 * (scale.bins + OTHERS)
+}
+
+pub(super) fn plan<'a>(gpu: &Gpu, scale: &Scale, tasks: &[&'a [u8]], batch: &Batch) -> Plan<'a> {
     let size = scale.element.size();
     let mut parts = Vec::with_capacity(batch.pieces.len());
     let mut list = Vec::with_capacity(4 * batch.pieces.len());
@@ -76,24 +84,33 @@ fn start<'a>(gpu: &'a Gpu, scale: &Scale, tasks: &[&[u8]], batch: &Batch) -> Res
         ElementType::U4 => 1,
         ElementType::F4 => 2,
     };
+    let (edge_count, groups) = (scale.edges.len(), batch.pieces.len() as u64);
+    // In the group's own memory where that holds edges and bins; else each value searches the device's, through its caches.
+    let fits = 4 * (edge_count + 1 + scale.bins) <= gpu.report().workgroup_memory_bytes as usize;
+    let (search, edge_bytes) = if fits {
+        (include_str!("edges_of_group.wgsl"), groups * edges.len() as u64)
+    } else {
+        let values: u64 = batch.pieces.iter().map(|piece| u64::from(piece.count)).sum();
+        (include_str!("edges_of_device.wgsl"), values * 4 * u64::from(usize::BITS - edge_count.leading_zeros()))
+    };
     let program = Program {
         name: "histogram",
-        wgsl: &[include_str!("histogram.wgsl")],
-        constants: &[
-            ("group_size", GROUP_SIZE),
-            ("bins", scale.bins as u32),
-            ("edge_count", scale.edges.len() as u32),
-            ("element", element),
-        ],
+        wgsl: &[include_str!("histogram.wgsl"), search],
+        constants: &[("group_size", GROUP_SIZE), ("bins", scale.bins as u32), ("edge_count", edge_count as u32), ("element", element)],
     };
     let last_task = batch.pieces.last().map_or(batch.first_task, |piece| piece.task);
     let counters = (last_task - batch.first_task + 1) * (scale.bins + OTHERS);
-    gpu.start(&Dispatch {
-        program,
-        inputs: &[&[&words(list)], &parts, &[&edges]],
-        output_bytes: 4 * counters as u64,
-        groups: batch.pieces.len() as u32,
-    })
+
+    let mut plan = Plan::default();
+    let list = plan.upload_bytes(words(list));
+    let values = plan.upload(&parts);
+    let edges = plan.upload_bytes(edges);
+    let output = plan.zeros(4 * counters as u64);
+    let counted = groups * 4 * (scale.bins + OTHERS) as u64;
+    let uses = [Use::read(list), Use::read(values), Use::read(edges).moving(edge_bytes), Use::update(output).moving(counted)];
+    plan.run(&program, &uses, batch.pieces.len() as u32);
+    plan.result(output);
+    plan
 }
 
 fn add(counts: &mut Counts, words: &[u32]) {

@@ -29,6 +29,7 @@ fn main(
         return;
     }
     let piece = pieces[number];
+    bring_edges(member);
     // Group memory for these would exceed 16 KiB, and most values are none of them.
     var below = 0u;
     var above = 0u;
@@ -84,7 +85,7 @@ fn edges_reached(value: u32) -> u32 {
     var high = edge_count;
     while low < high {
         let middle = (low + high) / 2u;
-        if edges[middle] <= value {
+        if edge(middle) <= value {
             low = middle + 1u;
         } else {
             high = middle;

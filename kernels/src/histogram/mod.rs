@@ -21,7 +21,8 @@ use crate::gpu::Gpu;
 use crate::key;
 use crate::params::Resolved;
 use crate::run::push_count;
-use edges::{ElementType, Scale};
+use edges::Scale;
+pub(crate) use edges::{ElementType, is_nan, rank_of_f4};
 
 pub struct Histogram;
 

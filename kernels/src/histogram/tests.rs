@@ -142,3 +142,18 @@ fn a_lease_that_needs_several_dispatches_is_counted_rightly() {
     let expected: Vec<_> = tasks.iter().map(|task| kernel.run_cpu(task).unwrap()).collect();
     with_gpus(|gpu| assert_eq!(kernel.run_gpu(gpu, &tasks).unwrap(), expected));
 }
+
+#[test]
+fn a_group_moves_little_more_than_its_values() {
+    with_gpus(|gpu| {
+        let bytes = vec![1; 16 << 20];
+        for (element, bins) in [(ElementType::U1, 256), (ElementType::F4, 256), (ElementType::U4, 1000), (ElementType::F4, 2000)] {
+            let scale = Scale::new(element, bins, 0.0, 250.0);
+            let batches = gpu::batches(gpu, &scale, &[&bytes]);
+            let moved: u64 = batches.iter().map(|batch| gpu::plan(gpu, &scale, &[&bytes], batch).traffic().total()).sum();
+            let ratio = moved as f64 / bytes.len() as f64;
+            println!("histogram {}, {bins} bins: {ratio:.4} x one pass", element.name());
+            assert!((1.0..=1.1).contains(&ratio));
+        }
+    });
+}

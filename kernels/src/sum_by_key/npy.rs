@@ -38,15 +38,21 @@ pub(super) fn pairs(blocks: &[Block<'_>], row: &mut impl FnMut(&[u8], u64)) -> R
 }
 
 fn file(shape: &str, values: &[u64]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '<u8', 'fortran_order': False, 'shape': {shape}, }}");
+    let mut bytes = header("<u8", shape);
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}
+
+/// What stands before the elements of an array of this type and shape.
+pub(crate) fn header(descr: &str, shape: &str) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     // Magic, version and length take 10 bytes; the header ends in a newline at a multiple of 64.
     let padding = 64 - (10 + header.len() + 1) % 64;
     header.extend(std::iter::repeat_n(' ', padding % 64));
     header.push('\n');
-    let mut bytes = Vec::with_capacity(10 + header.len() + 8 * values.len());
+    let mut bytes = Vec::with_capacity(10 + header.len());
     bytes.extend_from_slice(b"\x93NUMPY\x01\x00");
     bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
     bytes.extend_from_slice(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     bytes
 }

@@ -24,7 +24,7 @@ pub(crate) enum NpyError {
     Version(u8),
     #[error("its .npy header is damaged: {0}")]
     Header(&'static str),
-    #[error("its dtype is '{0}'; '|u1', '<u4' and '<f4' can be read")]
+    #[error("its dtype is '{0}'; '|u1', '<u4', '<u8' and '<f4' can be read")]
     Dtype(String),
     #[error("its array is in Fortran order; save it with order='C'")]
     FortranOrder,
@@ -65,6 +65,7 @@ pub(crate) fn read_header(file: &mut impl Read, file_bytes: u64) -> Result<NpyHe
     let (dtype, record_bytes) = match descr {
         "|u1" | "<u1" => ("u1", 1),
         "<u4" => ("u4", 4),
+        "<u8" => ("u8", 8),
         "<f4" => ("f4", 4),
         other => return Err(NpyError::Dtype(other.chars().take(40).collect())),
     };
@@ -124,6 +125,8 @@ mod tests {
         assert_eq!(read(1, "{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }", 5).unwrap().dtype, "u1");
         assert_eq!(read(2, "{'descr': '<u4', 'fortran_order': False, 'shape': (), }", 4).unwrap().record_bytes, 4);
         assert!(read(1, "{'descr': '<u4', 'fortran_order': False, 'shape': (0, 7), }", 0).is_ok());
+        let wide = read(1, "{'descr': '<u8', 'fortran_order': False, 'shape': (3,), }", 24).unwrap();
+        assert_eq!((wide.dtype, wide.record_bytes), ("u8", 8));
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! From the lowest digit up: each pass counts the digits of each group, scans the counts, and scatters. All passes are one submission.
+
+use std::collections::VecDeque;
+
+use super::cpu::Space;
+use super::{SortElement, Values, sorted as sorted_by_cpu};
+use crate::api::KernelError;
+use crate::gpu::primitives::{Operation, scan};
+use crate::gpu::{Gpu, Plan, Program, Running, Use};
+
+const GROUP_SIZE: u32 = 256;
+/// Elements of one group. More would leave large GPUs idle on short inputs, fewer make the counts a load.
+const PER_GROUP: u32 = 4096;
+const DIGIT_BITS: u32 = 8;
+/// Dispatches that the device has at once: one is copied while the other is sorted.
+const AHEAD: usize = 1;
+
+/// The elements of each task, sorted.
+pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, space: &Space, tasks: &[(SortElement, &[u8])]) -> Result<Vec<Values>, KernelError> {
+    let mut all: Vec<(Values, usize)> = tasks.iter().map(|(element, _)| (empty(*element), 0)).collect();
+    let mut running: VecDeque<(usize, Running<'_>)> = VecDeque::new();
+    let mut collect = |(task, run): (usize, Running<'_>)| -> Result<(), KernelError> {
+        let (values, chunks) = &mut all[task];
+        append(values, run.finish()?);
+        *chunks += 1;
+        Ok(())
+    };
+    // Two copies of a chunk are on the device.
+    let longest = (gpu.batch_bytes() / 2 / 8 * 8).max(8) as usize;
+    for (task, (element, bytes)) in tasks.iter().enumerate() {
+        for chunk in bytes.chunks(longest) {
+            running.push_back((task, gpu.submit(&plan(*element, payload_bits, chunk))?));
+            if running.len() > AHEAD {
+                running.pop_front().map_or(Ok(()), &mut collect)?;
+            }
+        }
+    }
+    running.into_iter().try_for_each(collect)?;
+    // The chunks of a long task are sorted each for itself.
+    let merge = |((values, chunks), (element, _)): ((Values, usize), &(SortElement, &[u8]))| {
+        if chunks > 1 { sorted_by_cpu(*element, payload_bits, values, space) } else { values }
+    };
+    Ok(all.into_iter().zip(tasks).map(merge).collect())
+}
+
+fn empty(element: SortElement) -> Values {
+    if element.size() == 8 { Values::Longs(Vec::new()) } else { Values::Words(Vec::new()) }
+}
+
+fn append(values: &mut Values, mut words: Vec<u32>) {
+    match values {
+        Values::Words(values) if values.is_empty() => *values = words,
+        Values::Words(values) => values.append(&mut words),
+        Values::Longs(values) => {
+            values.extend(words.as_chunks::<2>().0.iter().map(|[low, high]| u64::from(*low) | u64::from(*high) << 32));
+        }
+    }
+}
+
+pub(super) fn plan(element: SortElement, payload_bits: u32, bytes: &[u8]) -> Plan<'_> {
+    let mut plan = Plan::default();
+    let groups = ((bytes.len() / element.size()) as u64).div_ceil(PER_GROUP.into()) as u32;
+    let mut values = plan.upload(&[bytes]);
+    let mut sorted = plan.scratch(bytes.len() as u64);
+    // Of each digit the counts of all groups, one digit behind the other.
+    let counts = plan.scratch(4 * (u64::from(groups) << DIGIT_BITS));
+    for digit in (payload_bits..8 * element.size() as u32).step_by(DIGIT_BITS as usize) {
+        let constants = [
+            ("group_size", GROUP_SIZE),
+            ("per_group", PER_GROUP),
+            ("words", element.size() as u32 / 4),
+            ("digit_bit", digit),
+            ("is_float", u32::from(element == SortElement::F4)),
+        ];
+        let count =
+            Program { name: "radix_sort count", wgsl: &[include_str!("count.wgsl"), include_str!("digit.wgsl")], constants: &constants };
+        plan.run(&count, &[Use::read(values), Use::write(counts)], groups);
+        scan(&mut plan, Operation::SumU32, counts);
+        let scatter = Program {
+            name: "radix_sort scatter",
+            wgsl: &[include_str!("scatter.wgsl"), include_str!("digit.wgsl")],
+            constants: &constants,
+        };
+        plan.run(&scatter, &[Use::read(values), Use::read(counts), Use::write(sorted)], groups);
+        (values, sorted) = (sorted, values);
+    }
+    plan.result(values);
+    plan
+}
