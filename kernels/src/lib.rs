@@ -4,22 +4,29 @@
 //! api.rs      the contract with the executor          params.rs   parameters of a stage: defaults, limits, messages
 //! <name>/     one kernel                              run.rs      shuffle blocks: layout, reader, merge
 //! gpu/        the wgpu runtime that GPU twins share   key.rs      stable hash of a key, its partition, its sort prefix
-//! output.rs   what kernels print
+//! output.rs   what kernels print                      side.rs     arrays that every task of a stage reads whole
+//! npy.rs      the header of .npy files                philox.rs   counter-based random numbers
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
 pub mod api;
 pub mod gpu;
 pub mod key;
+mod npy;
 pub mod output;
 mod params;
+mod philox;
 pub mod run;
+mod side;
 
+pub mod black_scholes;
 pub mod histogram;
 pub mod image;
 pub mod mandelbrot;
+pub mod matmul;
 pub mod monte_carlo_pi;
 pub mod noop;
+pub mod stack_rows;
 pub mod sum_by_key;
 pub mod word_count;
 
@@ -29,11 +36,14 @@ pub use params::{canonical_f64, reduce_params, resolve_params};
 /// All kernels, by name.
 pub fn registry() -> &'static [&'static dyn Kernel] {
     &[
+        &black_scholes::BlackScholes,
         &histogram::Histogram,
         &image::Image,
         &mandelbrot::Mandelbrot,
+        &matmul::Matmul,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
+        &stack_rows::StackRows,
         &sum_by_key::SumByKey,
         &word_count::WordCount,
     ]

@@ -11,6 +11,7 @@ mod patches;
 mod paths;
 mod problem;
 mod section;
+mod sides;
 mod stages;
 mod suggest;
 #[cfg(test)]
@@ -52,12 +53,16 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     let mut root = tree::parse(text)?;
     patches.apply(&mut root, current_dir)?;
     check_sections(&root)?;
-    let map = stages::read_map(&root, catalogue)?;
-    let reduce = stages::read_reduce(&root, catalogue, &map)?;
+    let head = Head::read(&root, stem)?;
+    let mut map = stages::read_map(&root, catalogue, dir)?;
+    let mut reduce = stages::read_reduce(&root, catalogue, &map)?;
+    if head.reproducible {
+        map.pin();
+        reduce.iter_mut().for_each(stages::Stage::pin);
+    }
     let output = stages::read_output(&root, &map, reduce.as_ref(), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
     let input = input::read(&root, map.kernel, partitions, dir)?;
-    let head = Head::read(&root, stem)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
     let tasks = match &input.stage_input.source {
         Some(Source::Range(range)) => range.tasks,
@@ -98,6 +103,7 @@ struct Head {
     namespace: String,
     max_attempts: u32,
     on_set_aside: OnSetAside,
+    reproducible: bool,
 }
 
 impl Head {
@@ -107,8 +113,10 @@ impl Head {
             namespace: "default".to_owned(),
             max_attempts: limits::DEFAULT_ATTEMPTS as u32,
             on_set_aside: OnSetAside::Fail,
+            reproducible: false,
         };
-        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside"])? else { return Ok(head) };
+        let keys = ["name", "namespace", "max_attempts", "on_set_aside", "reproducible"];
+        let Some(section) = Section::open(root, "job", &keys)? else { return Ok(head) };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
             if chars == 0 || chars > limits::MAX_NAME_CHARS || name.value.chars().any(char::is_control) {
@@ -130,6 +138,7 @@ impl Head {
         if section.choice("on_set_aside", &["fail", "continue"])?.is_some_and(|choice| choice.value == "continue") {
             head.on_set_aside = OnSetAside::Continue;
         }
+        head.reproducible = section.boolean("reproducible")?.is_some_and(|reproducible| reproducible.value);
         Ok(head)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, channel};
 
-use super::{Gpu, Program};
+use super::{Gpu, Program, Resident};
 use crate::api::KernelError;
 
 /// One run of a program over many work groups.
@@ -31,6 +31,11 @@ pub(crate) struct Running<'a> {
 
 impl Gpu {
     pub(crate) fn start(&self, dispatch: &Dispatch<'_>) -> Result<Running<'_>, KernelError> {
+        self.start_with(&[], dispatch)
+    }
+
+    /// With buffers that are on the device already, bound before the inputs.
+    pub(crate) fn start_with(&self, resident: &[&Resident], dispatch: &Dispatch<'_>) -> Result<Running<'_>, KernelError> {
         let pipeline = self.pipeline(&dispatch.program)?;
         let Some(output_bytes) = wgpu::BufferSize::new(dispatch.output_bytes) else {
             return Err(self.error("a dispatch without output"));
@@ -41,8 +46,10 @@ impl Gpu {
             let output = self.buffer("output", output_bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC);
             let staging = self.buffer("staging", output_bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
 
-            let entries: Vec<_> = inputs
+            let entries: Vec<_> = resident
                 .iter()
+                .map(|resident| &resident.buffer)
+                .chain(&inputs)
                 .chain(std::iter::once(&output))
                 .enumerate()
                 .map(|(binding, buffer)| wgpu::BindGroupEntry { binding: binding as u32, resource: buffer.as_entire_binding() })
@@ -71,7 +78,7 @@ impl Gpu {
         })
     }
 
-    fn upload(&self, parts: Parts<'_>) -> wgpu::Buffer {
+    pub(super) fn upload(&self, parts: Parts<'_>) -> wgpu::Buffer {
         let bytes: usize = parts.iter().map(|part| whole_words(part.len())).sum();
         let buffer = self.buffer("input", bytes as u64, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST);
         let Some(size) = wgpu::BufferSize::new(bytes as u64) else { return buffer };

@@ -4,7 +4,7 @@
 //! adapter.rs   what GPUs there are, without opening one     program.rs     WGSL to pipelines, compiled once per device
 //! device.rs    one opened GPU, its errors and its memory    dispatch.rs    upload, run, read back
 //! pieces.rs    many tasks cut into even work for groups     self_test.rs   does this device compute rightly?
-//! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL
+//! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL       resident.rs    data that stays on the device between dispatches
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
@@ -14,6 +14,7 @@ mod device;
 mod dispatch;
 mod pieces;
 mod program;
+mod resident;
 mod self_test;
 #[cfg(test)]
 mod tests;
@@ -25,3 +26,4 @@ pub use self_test::cpu_self_test;
 pub(crate) use dispatch::{Dispatch, Running, words};
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use program::Program;
+pub(crate) use resident::Resident;

@@ -7,8 +7,9 @@
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
 use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, UNMARKED_FORMAT};
-use raftwerk_core::{State, WorkerId};
-use raftwerk_proto::v1::{DrainWorker, command::Command};
+use raftwerk_core::spec::SpecError;
+use raftwerk_core::{State, WorkerId, spec_format};
+use raftwerk_proto::v1::{DrainWorker, JobSpec, command::Command};
 
 pub(super) struct Format {
     /// What every replica reads, as far as is known.
@@ -48,6 +49,11 @@ impl Leader {
     /// Whether every replica knows results on workers, copies that are made again, and full workers.
     pub(super) fn all_know_kept_data(&self, state: &State) -> bool {
         self.format.now(state) >= KEPT_DATA
+    }
+
+    /// Whether every replica knows all that the spec says.
+    pub(super) fn format_allows(&self, state: &State, spec: &JobSpec) -> Result<(), SpecError> {
+        spec_format::check(spec, self.format.now(state))
     }
 
     pub(super) fn on_drain(&mut self, state: &State, request: RequestId, worker: WorkerId, effects: &mut Vec<Effect>) {

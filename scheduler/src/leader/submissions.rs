@@ -78,6 +78,10 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;
         }
+        if let Err(reason) = self.format_allows(state, &spec) {
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason.0) });
+            return;
+        }
         if kept::on_workers(&spec) && !self.all_know_kept_data(state) {
             let reason = "results stay on workers only when every replica runs this release; `raftwerk cluster show` tells which does not";
             effects.push(Effect::Answer { request, answer: Answer::Precondition(reason.into()) });

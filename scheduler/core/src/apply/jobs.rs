@@ -3,8 +3,8 @@
 use super::{Entry, Event, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS};
 use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
-use crate::spec;
 use crate::state::{State, Submission};
+use crate::{spec, spec_format};
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::SubmitJob;
 
@@ -17,6 +17,9 @@ impl State {
         if entry.format >= OWN_RULES
             && let Err(reason) = spec::check_names(&spec)
         {
+            return Outcome::Refused(reason.0);
+        }
+        if let Err(reason) = spec_format::check(&spec, entry.format) {
             return Outcome::Refused(reason.0);
         }
         let key = (spec.namespace.clone(), submit.idempotency_key.clone());

@@ -5,6 +5,7 @@ use super::{Entry, Event, OWN_RULES, Outcome};
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
+use crate::spans;
 use crate::stage::TaskState;
 use crate::state::State;
 use crate::worker::Worker;
@@ -55,7 +56,7 @@ impl State {
         }
         let stage = &mut job.stages[lease.stage as usize];
         stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
-        credit(job, &lease, record, accepted.tasks, &report);
+        credit(job, &lease, record, &accepted, &report);
         let is_last = lease.stage as usize + 1 == job.stages.len() && job.spec.output.is_some();
         if is_last {
             for mut part in report.parts {
@@ -188,7 +189,7 @@ fn accept(job: &mut Job, lease: &Lease, id: LeaseId, copy: WorkerId, results: &T
     }
 }
 
-fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: u64, report: &Report) {
+fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: &Accepted, report: &Report) {
     let spec = &job.spec;
     let share = job.shares.entry((lease.stage, lease.worker, lease.device)).or_insert_with(|| {
         let device = worker.and_then(|w| w.device(lease.device));
@@ -202,7 +203,8 @@ fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: u64, 
             ..DeviceShare::default()
         }
     });
-    share.tasks = share.tasks.saturating_add(accepted);
+    share.tasks = share.tasks.saturating_add(accepted.tasks);
     share.busy_ns = share.busy_ns.saturating_add(report.busy_ns);
     share.input_bytes = share.input_bytes.saturating_add(report.input_bytes);
+    spans::record(job, (lease.stage, lease.worker, lease.device), &accepted.ranges);
 }
