@@ -163,7 +163,13 @@ fn matmul(size: usize, gpu: Option<&gpu::Gpu>) {
         .collect();
     let report = |name: &str, time: Duration| {
         let flops = 2.0 * (size as f64).powi(3);
-        println!("{:<28} {:>12} {:>14} {:>10.1} GFLOP/s", format!("{name}, {size}"), size * size, 8 * size * size, flops / time.as_secs_f64() / 1e9);
+        println!(
+            "{:<28} {:>12} {:>14} {:>10.1} GFLOP/s",
+            format!("{name}, {size}"),
+            size * size,
+            8 * size * size,
+            flops / time.as_secs_f64() / 1e9
+        );
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let two_cores = |kernel: &dyn Prepared| {

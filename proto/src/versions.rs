@@ -3,7 +3,7 @@
 //! | protocol | release | log entries and snapshots it reads |
 //! |---|---|---|
 //! | 1 | before versions were exchanged | formats 1 and 2 |
-//! | 2 | this one | formats 1 to 3 |
+//! | 2 | this one | formats 1 to 4 |
 //!
 //! A build speaks its own protocol version and the one before it. Two that share a version work together.
 

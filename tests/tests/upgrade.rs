@@ -183,7 +183,7 @@ fn what_is_too_old_or_too_new_is_refused_with_both_versions() {
         assert_eq!(code, Some(6), "{said}");
         assert!(both.iter().all(|version| said.contains(version)), "{said}");
     };
-    refused(join(&cluster, "scheduler", "former", &former()), ["entries of format 3", "reads up to format 2"]);
+    refused(join(&cluster, "scheduler", "former", &former()), ["entries of format 4", "reads up to format 2"]);
     refused(join(&cluster, "scheduler", "next-but-one", &stand_in_for(4)), ["protocols 1 to 2", "protocols 3 to 4"]);
     refused(join(&cluster, "worker", "ancient", &stand_in_for(0)), ["protocols 1 to 2", "protocol 0"]);
 
@@ -204,5 +204,5 @@ fn what_is_too_old_or_too_new_is_refused_with_both_versions() {
     let (code, said) = ends(&cluster, &former(), &["scheduler", "start", "--name", "scheduler-1", "--data-dir", &dir]);
     // A real one of before did not know that its release is the trouble, and ended with 1.
     assert!(matches!(code, Some(6 | 1)), "{said}");
-    assert!(said.contains("has format 3") && said.contains("reads up to"), "{said}");
+    assert!(said.contains("has format 4") && said.contains("reads up to"), "{said}");
 }

@@ -18,7 +18,7 @@ use std::fmt::Write;
 
 /// Newest format that this code reads and writes. A state that format 1 can say is written in format 1, so that a log of format 1 gives
 /// the same bytes, and the same state hash, with every build.
-pub const SNAPSHOT_FORMAT: u32 = 3;
+pub const SNAPSHOT_FORMAT: u32 = 4;
 /// Charges of tasks one by one, as format 1 has them, in runs up to this length.
 const SINGLE_CHARGES: u64 = 64;
 
@@ -56,8 +56,8 @@ impl State {
             log_format: if self.log_format > UNMARKED_FORMAT { self.log_format } else { 0 },
         };
         if snapshot.log_format != 0 {
-            // Nothing of format 3 is in a state whose log has none of it.
-            snapshot.format = 3;
+            // Nothing of format 3, or 4, is in a state whose log has none of it.
+            snapshot.format = snapshot.log_format;
         } else if needs_format_2(&snapshot) {
             snapshot.format = 2;
         }

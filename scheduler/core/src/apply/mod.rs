@@ -25,11 +25,12 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 /// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
+/// | 4 | specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
 /// What builds of an older format would drop in silence needs a new one: a command, but also a field in anything that is logged.
-pub const ENTRY_FORMAT: u32 = 3;
+pub const ENTRY_FORMAT: u32 = 4;
 /// The last format that the state does not remember, and that every build of the oldest supported protocol reads.
 pub const UNMARKED_FORMAT: u32 = 2;
 /// First format under which failures follow the rules of `failure`.
