@@ -69,7 +69,13 @@ fn one_task() -> JobSpec {
         namespace: "default".into(),
         stages: vec![StageSpec {
             name: "map".into(),
-            kernel: Some(KernelRef { name: "noop".into(), version: 1, kind: KernelKind::Map.into(), tallies: vec!["value".into()] }),
+            kernel: Some(KernelRef {
+                name: "noop".into(),
+                version: 1,
+                kind: KernelKind::Map.into(),
+                tallies: vec!["value".into()],
+                ..KernelRef::default()
+            }),
             params: vec![param("fail_task", ""), param("print", "no"), param("sleep_us", "0")],
             inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(IndexRange { start: 0, count: 1, tasks: 1 })) }],
             ..StageSpec::default()

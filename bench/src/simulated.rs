@@ -130,7 +130,13 @@ fn job(count: u64) -> JobSpec {
         namespace: "default".into(),
         stages: vec![StageSpec {
             name: "map".into(),
-            kernel: Some(KernelRef { name: "kernel_0".into(), version: 1, kind: KernelKind::Map.into(), tallies: Vec::new() }),
+            kernel: Some(KernelRef {
+                name: "kernel_0".into(),
+                version: 1,
+                kind: KernelKind::Map.into(),
+                tallies: Vec::new(),
+                ..KernelRef::default()
+            }),
             inputs: vec![StageInput { name: "input".into(), source: Some(Source::Range(IndexRange { start: 0, count: tasks, tasks })) }],
             ..StageSpec::default()
         }],

@@ -26,6 +26,10 @@ fn main() {
     if wanted("monte_carlo_pi") {
         twins("monte_carlo_pi", &[], Range { tasks: 64, count: 1 << 20 }, gpu.as_ref());
     }
+    if wanted("black_scholes") {
+        twins("black_scholes", &[("prices", "no")], Range { tasks: 64, count: 1 << 20 }, gpu.as_ref());
+        twins("black_scholes", &[], Range { tasks: 16, count: 1 << 20 }, gpu.as_ref());
+    }
     if wanted("histogram") {
         histogram(gpu.as_ref());
     }
@@ -43,6 +47,9 @@ fn main() {
         twins("mandelbrot", &size, Range { tasks: 20, count: 27 }, gpu.as_ref());
         let deep = [("center_x", "-0.743643887037151"), ("center_y", "0.131825904205330"), ("zoom", "1e10"), ("max_iterations", "10000")];
         twins("mandelbrot", &[size.as_slice(), &deep].concat(), Range { tasks: 20, count: 27 }, gpu.as_ref());
+    }
+    if wanted("matmul") {
+        [1024, 2048, 4096].into_iter().for_each(|size| matmul(size, gpu.as_ref()));
     }
     if wanted("image") {
         image();
@@ -109,7 +116,7 @@ fn prepared(name: &str, partitions: u32) -> Box<dyn Prepared> {
 
 fn prepared_with(name: &str, partitions: u32, params: &[(&str, &str)]) -> Box<dyn Prepared> {
     let params = params.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let stage = StageContext { params, tasks: 1, partitions, format: String::new() };
+    let stage = StageContext { params, tasks: 1, partitions, ..StageContext::default() };
     find(name).unwrap().prepare(&stage).unwrap()
 }
 
@@ -350,6 +357,52 @@ fn primitives(gpu: &gpu::Gpu) {
         let time = best(|| drop(black_box(gpu.scan(operation, &bytes).unwrap())));
         report(&format!("scan, gpu, {operation:?}"), elements, bytes.len() as u64, time);
         println!("  bytes moved: {:.3} x reading and writing each value once", scanned.total() as f64 / (2.0 * least));
+    }
+}
+
+/// A product of two square matrices; A in eight tasks, on two cores as an executor with two threads runs them. The last column is GFLOP/s.
+fn matmul(size: usize, gpu: Option<&gpu::Gpu>) {
+    let mut state = 1u64;
+    let mut matrix = || -> Vec<u8> {
+        let mut number = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..size * size).flat_map(|_| number().to_le_bytes()).collect()
+    };
+    let (a, b) = (matrix(), std::sync::Arc::new(matrix()));
+    let side = || SideInput::new("b".into(), "f4".into(), vec![size as u64; 2], b.clone());
+    let prepared = |reproducible| {
+        let stage = StageContext { tasks: 8, partitions: 1, reproducible, sides: vec![side()], ..StageContext::default() };
+        find("matmul").unwrap().prepare(&stage).unwrap()
+    };
+    let tasks: Vec<Task<'_>> = a
+        .chunks(4 * size * size / 8)
+        .enumerate()
+        .map(|(number, bytes)| Task { number: number as u64, input: Input::Rows { dtype: "f4", columns: size, bytes } })
+        .collect();
+    let report = |name: &str, time: Duration| {
+        let flops = 2.0 * (size as f64).powi(3);
+        println!(
+            "{:<28} {:>12} {:>14} {:>10.1} GFLOP/s",
+            format!("{name}, {size}"),
+            size * size,
+            8 * size * size,
+            flops / time.as_secs_f64() / 1e9
+        );
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let two_cores = |kernel: &dyn Prepared| {
+        best(|| pool.scope(|scope| tasks.iter().for_each(|task| scope.spawn(move |_| drop(black_box(kernel.run_cpu(task).unwrap()))))))
+    };
+    report("matmul, cpu, 2 threads", two_cores(prepared(false).as_ref()));
+    if size <= 2048 {
+        report("matmul, cpu, reproducible", two_cores(prepared(true).as_ref()));
+    }
+    if let Some(gpu) = gpu {
+        let kernel = prepared(false);
+        // The first run brings B to the device.
+        report("matmul, gpu", best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap()))));
     }
 }
 

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 
 use crate::gpu::Gpu;
+pub use crate::side::{SideInput, SideSpec};
 
 /// Map kernels turn a split into shuffle blocks (one per partition) and tallies; reduce kernels turn one partition's blocks, in task
 /// order, into one output part.
@@ -25,6 +26,8 @@ pub enum Accepts {
     Text,
     /// Fixed-size elements of an `.npy` file with one of these dtypes (`"u1"`, `"u4"`, `"u8"`, `"f4"`).
     Npy(&'static [&'static str]),
+    /// Whole rows of two-dimensional `.npy` arrays with one of these dtypes.
+    Rows(&'static [&'static str]),
     /// Shuffle blocks of an earlier stage.
     Shuffle,
 }
@@ -84,7 +87,7 @@ pub struct Descriptor {
 pub type Params = std::collections::BTreeMap<String, String>;
 
 /// What is the same for all tasks of a stage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct StageContext {
     pub params: Params,
     /// Number of tasks in the stage.
@@ -93,6 +96,11 @@ pub struct StageContext {
     pub partitions: u32,
     /// Reduce: output format, one of [`Descriptor::formats`].
     pub format: String,
+    /// The job wants the same bytes whichever machine of the class it asked for runs a task. A kernel whose twins are bounded then takes
+    /// the way that gives them, if it has a faster one that does not.
+    pub reproducible: bool,
+    /// The arrays of [`Kernel::sides`], which all tasks share. None at submit, where parameters alone are checked.
+    pub sides: Vec<SideInput>,
 }
 
 /// The integers `start .. start + count` that a job's tasks share.
@@ -156,6 +164,11 @@ pub trait Kernel: Send + Sync {
 
     /// Parses the parameters; the result is shared by all tasks of the stage. Cheap.
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError>;
+
+    /// Arrays that every task reads whole, beside its own input. A job must give all of them.
+    fn sides(&self) -> &'static [SideSpec] {
+        &[]
+    }
 
     /// Looks at the range of integers that a job gives a map kernel, for rules that parameters and range make together, such as an image
     /// whose rows the integers are. Asked once, at submit, with complete parameters.
@@ -223,6 +236,12 @@ pub enum Input<'a> {
     /// Whole little-endian elements.
     Elements {
         dtype: &'a str,
+        bytes: &'a [u8],
+    },
+    /// Whole rows of little-endian elements, `columns` in each. At least one column.
+    Rows {
+        dtype: &'a str,
+        columns: usize,
         bytes: &'a [u8],
     },
     /// The blocks of this partition in task order; tasks without data for the partition may be absent.

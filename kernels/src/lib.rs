@@ -5,6 +5,8 @@
 //! <name>/     one kernel                              run.rs      shuffle blocks: layout, reader, merge
 //! gpu/        the wgpu runtime that GPU twins share   key.rs      stable hash of a key, its partition, its sort prefix
 //! output.rs   what kernels print                      footprint.rs   which parameters matter for what a task costs
+//! output.rs   what kernels print                      side.rs     arrays that every task of a stage reads whole
+//! npy.rs      the header of .npy files                philox.rs   counter-based random numbers
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
@@ -12,17 +14,23 @@ pub mod api;
 mod footprint;
 pub mod gpu;
 pub mod key;
+mod npy;
 pub mod output;
 mod params;
+mod philox;
 pub mod run;
+mod side;
 
+pub mod black_scholes;
 pub mod histogram;
 pub mod image;
 pub mod mandelbrot;
+pub mod matmul;
 pub mod merge_sorted;
 pub mod monte_carlo_pi;
 pub mod noop;
 pub mod radix_sort;
+pub mod stack_rows;
 pub mod statistics;
 pub mod sum_by_key;
 pub mod summary;
@@ -35,13 +43,16 @@ pub use params::{canonical_f64, reduce_params, resolve_params};
 /// All kernels, by name.
 pub fn registry() -> &'static [&'static dyn Kernel] {
     &[
+        &black_scholes::BlackScholes,
         &histogram::Histogram,
         &image::Image,
         &mandelbrot::Mandelbrot,
+        &matmul::Matmul,
         &merge_sorted::MergeSorted,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
         &radix_sort::RadixSort,
+        &stack_rows::StackRows,
         &statistics::Statistics,
         &sum_by_key::SumByKey,
         &summary::Summary,

@@ -47,13 +47,13 @@ pub fn params(pairs: &[(&str, &str)]) -> Params {
 }
 
 pub fn prepare(kernel: &str, pairs: &[(&str, &str)], partitions: u32) -> Result<Box<dyn Prepared>, KernelError> {
-    let stage = StageContext { params: params(pairs), tasks: 1, partitions, format: String::new() };
+    let stage = StageContext { params: params(pairs), tasks: 1, partitions, ..StageContext::default() };
     crate::find(kernel)?.prepare(&stage)
 }
 
 /// The part that a reduce kernel makes of these blocks, given in task order.
 pub fn reduce(kernel: &str, pairs: &[(&str, &str)], format: &str, partitions: u64, blocks: &[&[u8]]) -> Result<Part, KernelError> {
-    let stage = StageContext { params: params(pairs), tasks: partitions, partitions: 1, format: format.into() };
+    let stage = StageContext { params: params(pairs), tasks: partitions, partitions: 1, format: format.into(), ..StageContext::default() };
     let blocks = blocks.iter().enumerate().map(|(task, bytes)| Block { task: task as u64, bytes }).collect();
     let output = crate::find(kernel)?.prepare(&stage)?.run_cpu(&Task { number: 0, input: Input::Blocks(blocks) })?;
     Ok(output.part.expect("a reduce task makes a part"))

@@ -1,20 +1,34 @@
-//! The sample column for `examples/histogram.toml`: air temperatures in kelvin, made up, the same on every machine.
+//! The arrays that the examples read, made up, the same on every machine: air temperatures in kelvin for `examples/histogram.toml`, two
+//! matrices for `examples/matmul.toml`.
 
 use std::path::Path;
 
-const FILE: &str = "examples/data/temperatures.npy";
 const VALUES: usize = 65_536;
+/// Rows and columns of A, columns of B.
+const ROWS: usize = 192;
+const INNER: usize = 96;
+const COLUMNS: usize = 64;
 
 pub fn write(root: &Path) -> Result<(), String> {
-    let file = root.join(FILE);
-    std::fs::write(&file, npy()).map_err(|error| format!("error: cannot write {}: {error}", file.display()))?;
-    println!("{} is written", file.display());
+    for (name, bytes) in files() {
+        let file = root.join(name);
+        std::fs::write(&file, bytes).map_err(|error| format!("error: cannot write {}: {error}", file.display()))?;
+        println!("{} is written", file.display());
+    }
     Ok(())
 }
 
+fn files() -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("examples/data/temperatures.npy", npy(&format!("({VALUES},)"), temperatures())),
+        ("examples/data/a.npy", npy(&format!("({ROWS}, {INNER})"), matrix(1, ROWS * INNER))),
+        ("examples/data/b.npy", npy(&format!("({INNER}, {COLUMNS})"), matrix(2, INNER * COLUMNS))),
+    ]
+}
+
 /// NumPy's format, version 1.0: magic, version, length of the header, the header as Python text padded to 64 bytes, the elements.
-fn npy() -> Vec<u8> {
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({VALUES},), }}");
+fn npy(shape: &str, values: impl Iterator<Item = f32>) -> Vec<u8> {
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
     let before = 10; // magic (6), version (2), header length (2)
     let padding = 64 - (before + header.len() + 1) % 64;
     header.push_str(&" ".repeat(padding % 64));
@@ -22,8 +36,14 @@ fn npy() -> Vec<u8> {
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
     bytes.extend(header.as_bytes());
-    bytes.extend(temperatures().flat_map(f32::to_le_bytes));
+    bytes.extend(values.flat_map(f32::to_le_bytes));
     bytes
+}
+
+/// Whole numbers from -8 to 7: sums of their products are exact in f32, so that any order of adding gives the same product.
+fn matrix(seed: u64, values: usize) -> impl Iterator<Item = f32> {
+    let mut state = seed;
+    (0..values).map(move |_| (splitmix64(&mut state) >> 60) as f32 - 8.0)
 }
 
 /// A day's curve with noise around it: twelve uniform numbers add up to nearly a normal one. Every 16,384th reading is missing (NaN),
@@ -52,14 +72,16 @@ fn splitmix64(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_committed_sample_is_what_the_generator_makes() {
-        let committed = std::fs::read(crate::root().join(super::FILE)).unwrap();
-        assert!(committed == super::npy(), "run `cargo xtask sample-data`");
+    fn the_committed_samples_are_what_the_generator_makes() {
+        for (name, bytes) in super::files() {
+            let committed = std::fs::read(crate::root().join(name)).unwrap();
+            assert!(committed == bytes, "{name}: run `cargo xtask sample-data`");
+        }
     }
 
     #[test]
     fn the_elements_start_at_a_multiple_of_64() {
-        let bytes = super::npy();
+        let bytes = &super::files()[0].1;
         assert_eq!((bytes.len() - super::VALUES * 4) % 64, 0);
     }
 }

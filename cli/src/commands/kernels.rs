@@ -1,7 +1,7 @@
 //! `raftwerk kernels list | describe`: what this build can run.
 
 use clap::{Args, Subcommand};
-use raftwerk_kernels::{Accepts, Agreement, Descriptor, Kind, ParamSpec, ParamType};
+use raftwerk_kernels::{Accepts, Agreement, Descriptor, Kind, ParamSpec, ParamType, SideSpec};
 use serde_json::{Value, json};
 
 use crate::console::Console;
@@ -72,6 +72,10 @@ fn describe(console: &Console, kernel: &Descriptor) {
             console.line(format!("{title}: {}", words.join(", ")));
         }
     }
+    for side in sides(kernel) {
+        let shape = if side.dimensions == 2 { "two-dimensional npy" } else { "npy" };
+        console.line(format!("side input {}: {shape} of {}; {}", side.name, side.dtypes.join(", "), side.doc));
+    }
     if kernel.params.is_empty() {
         return;
     }
@@ -95,8 +99,13 @@ fn reads(kernel: &Descriptor) -> String {
         Accepts::Index => "range".to_owned(),
         Accepts::Text => "text".to_owned(),
         Accepts::Npy(dtypes) => format!("npy of {}", dtypes.join(", ")),
+        Accepts::Rows(dtypes) => format!("npy rows of {}", dtypes.join(", ")),
         Accepts::Shuffle => "shuffle".to_owned(),
     }
+}
+
+fn sides(kernel: &Descriptor) -> &'static [SideSpec] {
+    raftwerk_kernels::find(kernel.name).map_or(&[], |kernel| kernel.sides())
 }
 
 fn twins(kernel: &Descriptor) -> &'static str {
@@ -132,11 +141,13 @@ fn default(spec: &ParamSpec) -> &'static str {
 
 fn to_json(kernel: &Descriptor) -> Value {
     let param = |spec: &ParamSpec| json!({"name": spec.name, "type": param_type(spec), "default": spec.default, "meaning": spec.doc});
+    let side = |side: &SideSpec| json!({"name": side.name, "dtypes": side.dtypes, "dimensions": side.dimensions, "meaning": side.doc});
     json!({
         "name": kernel.name, "version": kernel.version, "kind": kind(kernel), "summary": kernel.summary, "reads": reads(kernel),
         "gpu": kernel.gpu, "agreement": agreement(kernel),
         "bound": match kernel.agreement { Agreement::Exact => Value::Null, Agreement::Bounded(bound) => bound.into() },
         "tallies": kernel.tallies, "formats": kernel.formats, "reduces_with": kernel.reduces_with, "shuffles": kernel.shuffles,
+        "sides": sides(kernel).iter().map(side).collect::<Vec<_>>(),
         "params": kernel.params.iter().map(param).collect::<Vec<_>>(),
     })
 }

@@ -74,7 +74,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
     let Some(patterns) = section.texts("files")? else { return Err(section.problem("needs `files`")) };
     let own_format = match kernel.accepts {
         Accepts::Text => "text",
-        Accepts::Npy(_) => "npy",
+        Accepts::Npy(_) | Accepts::Rows(_) => "npy",
         Accepts::Index | Accepts::Shuffle => {
             let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
             return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
@@ -100,7 +100,8 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
     }
     Ok(Files {
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
-        format: own_format.to_owned(),
+        // Elements and rows are cut into splits in different ways.
+        format: if matches!(kernel.accepts, Accepts::Rows(_)) { "npy-rows" } else { own_format }.to_owned(),
         split_bytes: section.bytes("split", MIN_SPLIT_BYTES, MAX_SPLIT_BYTES)?.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
         listing: Vec::new(),
     })

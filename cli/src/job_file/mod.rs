@@ -11,6 +11,7 @@ mod patches;
 mod paths;
 mod problem;
 mod section;
+mod sides;
 mod stages;
 mod suggest;
 #[cfg(test)]
@@ -54,12 +55,16 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     let mut root = tree::parse(text)?;
     patches.apply(&mut root, current_dir)?;
     check_sections(&root)?;
-    let map = stages::read_map(&root, catalogue)?;
-    let reduce = stages::read_reduce(&root, catalogue, &map)?;
+    let head = Head::read(&root, stem)?;
+    let mut map = stages::read_map(&root, catalogue, dir)?;
+    let mut reduce = stages::read_reduce(&root, catalogue, &map)?;
+    if head.reproducible {
+        map.pin();
+        reduce.iter_mut().for_each(stages::Stage::pin);
+    }
     let output = stages::read_output(&root, &map, reduce.as_ref(), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
     let input = input::read(&root, map.kernel, partitions, dir)?;
-    let head = Head::read(&root, stem)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
     let tasks = match &input.stage_input.source {
         Some(Source::Range(range)) => range.tasks,
@@ -106,6 +111,7 @@ struct Head {
     on_set_aside: OnSetAside,
     /// Empty: the cluster's.
     policy: String,
+    reproducible: bool,
 }
 
 impl Head {
@@ -117,10 +123,10 @@ impl Head {
             max_attempts: limits::DEFAULT_ATTEMPTS as u32,
             on_set_aside: OnSetAside::Fail,
             policy: String::new(),
+            reproducible: false,
         };
-        let Some(section) = Section::open(root, "job", &["name", "namespace", "max_attempts", "on_set_aside", "policy"])? else {
-            return Ok(head);
-        };
+        let keys = ["name", "namespace", "priority", "max_attempts", "on_set_aside", "policy", "reproducible"];
+        let Some(section) = Section::open(root, "job", &keys)? else { return Ok(head) };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
             if chars == 0 || chars > limits::MAX_NAME_CHARS || name.value.chars().any(char::is_control) {
@@ -149,6 +155,7 @@ impl Head {
         if let Some(policy) = section.choice("policy", &known)? {
             head.policy = policy.value;
         }
+        head.reproducible = section.boolean("reproducible")?.is_some_and(|reproducible| reproducible.value);
         Ok(head)
     }
 }

@@ -79,6 +79,14 @@ impl<'a> Section<'a> {
         })
     }
 
+    pub fn boolean(&self, key: &str) -> Result<Option<At<bool>>, Problem> {
+        let Some(entry) = self.table.get(key) else { return Ok(None) };
+        match entry.node.value {
+            Value::Boolean(value) => Ok(Some(At { value, origin: entry.node.origin.clone() })),
+            _ => Err(self.wrong_type(key, &entry.node, "true or false")),
+        }
+    }
+
     pub fn integer(&self, key: &str, min: u64, max: u64) -> Result<Option<At<u64>>, Problem> {
         let Some(entry) = self.table.get(key) else { return Ok(None) };
         let origin = entry.node.origin.clone();
@@ -132,6 +140,13 @@ impl<'a> Section<'a> {
             Value::Table(table) => Self::of(format!("{} {key}", self.label), entry.key.clone(), table, keys).map(Some),
             _ => Err(self.wrong_type(key, &entry.node, "a table")),
         }
+    }
+
+    /// A table inside this one whose keys somebody else checks.
+    pub fn inner_any(&self, key: &str) -> Result<Option<Section<'a>>, Problem> {
+        let Some(entry) = self.table.get(key) else { return Ok(None) };
+        let Some(table) = self.table(key)? else { return Ok(None) };
+        Ok(Some(Self { label: format!("{} {key}", self.label), origin: entry.key.clone(), table }))
     }
 
     /// A table whose keys somebody else checks.

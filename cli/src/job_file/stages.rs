@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use raftwerk_kernels::{Descriptor, Kind, Params, StageContext};
+use raftwerk_kernels::{Agreement, Descriptor, Kind, Params, StageContext};
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
     Capacity, DeviceRequest, IfExists, KernelKind, KernelRef, MemoryNeed, OutputSpec, Param, StageInput, StageOutput, StageSpec,
@@ -15,12 +15,13 @@ use super::params;
 use super::paths;
 use super::problem::{Origin, Problem};
 use super::section::{At, Section};
+use super::sides;
 use super::tree::Table;
 
 /// What a lease may run on; `any` takes whatever placement finds fit.
 pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integrated", "software"];
 
-const MAP_KEYS: [&str; 5] = ["kernel", "params", "device", "max_lease_tasks", "shuffle_replicas"];
+const MAP_KEYS: [&str; 6] = ["kernel", "params", "side", "device", "max_lease_tasks", "shuffle_replicas"];
 const REDUCE_KEYS: [&str; 5] = ["kernel", "params", "partitions", "device", "max_lease_tasks"];
 
 /// A stage as far as its own section tells.
@@ -34,15 +35,21 @@ pub struct Stage {
     device: String,
     max_lease_tasks: u64,
     shuffle_replicas: u32,
+    reproducible: bool,
+    sides: Vec<StageInput>,
 }
 
-pub fn read_map(root: &Table, catalogue: &Catalogue) -> Result<Stage, Problem> {
+pub fn read_map(root: &Table, catalogue: &Catalogue, dir: &Path) -> Result<Stage, Problem> {
     let fix = || format!("write [map] and kernel = \"..\", one of {}", catalogue.names(Kind::Map).join(", "));
     let section =
         Section::open(root, "map", &MAP_KEYS)?.ok_or_else(|| Problem::new(Origin::File, "the section [map] is missing").fix(fix()))?;
     let name = section.text("kernel")?.ok_or_else(|| section.problem("needs `kernel`").fix(fix()))?;
     let kernel = catalogue.find(&section, &name, Kind::Map)?;
-    finish(&section, kernel, 0, &Params::new(), params::Flags::new())
+    // Only a test brings a kernel that is not in the registry.
+    let wanted = raftwerk_kernels::find(kernel.name).map_or(&[][..], |kernel| kernel.sides());
+    let sides = sides::read(&section, kernel.name, wanted, dir)?;
+    let stage = finish(&section, kernel, 0, &Params::new(), params::Flags::new())?;
+    Ok(Stage { sides, ..stage })
 }
 
 /// The reduce stage; `None` when the map kernel has nothing to reduce.
@@ -118,6 +125,8 @@ fn finish(
         device: device.map_or_else(|| "any".to_owned(), |device| device.value),
         max_lease_tasks: section.integer("max_lease_tasks", 0, MAX_TASKS)?.map_or(0, |tasks| tasks.value),
         shuffle_replicas: shuffle_replicas(section, kernel)?,
+        reproducible: false,
+        sides: Vec::new(),
     })
 }
 
@@ -132,11 +141,29 @@ fn shuffle_replicas(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, P
 }
 
 impl Stage {
+    /// The job wants the same bytes whoever runs it. An exact kernel gives them anyhow; of a bounded one all tasks go to one twin, the CPU's
+    /// unless the section asks for GPUs.
+    pub fn pin(&mut self) {
+        if matches!(self.kernel.agreement, Agreement::Bounded(_)) {
+            self.reproducible = true;
+            if self.device == "any" {
+                "cpu".clone_into(&mut self.device);
+            }
+        }
+    }
+
     /// Lets the kernel itself look at its parameters, for rules that no single one shows (low < high, one partition for one image).
     pub fn prepare(&self, label: &str, tasks: u64, partitions: u32, format: &str) -> Result<(), Problem> {
         // Only a test brings a kernel that is not in the registry.
         let Ok(kernel) = raftwerk_kernels::find(self.kernel.name) else { return Ok(()) };
-        let context = StageContext { params: self.params.clone(), tasks, partitions, format: format.to_owned() };
+        let context = StageContext {
+            params: self.params.clone(),
+            tasks,
+            partitions,
+            format: format.to_owned(),
+            reproducible: self.reproducible,
+            sides: Vec::new(),
+        };
         match kernel.prepare(&context) {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -173,16 +200,18 @@ impl Stage {
                 version: self.kernel.version,
                 kind: kind.into(),
                 tallies: self.kernel.tallies.iter().map(|tally| (*tally).to_owned()).collect(),
+                bounded: matches!(self.kernel.agreement, Agreement::Bounded(_)),
             }),
             // A BTreeMap, so sorted by name as the wire wants it.
             params: self.params.into_iter().map(|(name, value)| Param { name, value }).collect(),
-            inputs: vec![input],
+            inputs: std::iter::once(input).chain(self.sides).collect(),
             partitions: output_partitions,
             device: Some(DeviceRequest { class: self.device, amount: Some(Capacity { milli_cpu: 0, memory_bytes: 0, slots: 1 }) }),
             max_lease_tasks: self.max_lease_tasks,
             shuffle_replicas: self.shuffle_replicas,
             footprint,
             memory,
+            reproducible: self.reproducible,
         }
     }
 }

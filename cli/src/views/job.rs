@@ -174,6 +174,14 @@ fn stages(view: &JobView) -> Table {
     table
 }
 
+/// Side inputs: name and path.
+fn sides(stage: &StageSpec) -> impl Iterator<Item = (&str, &str)> {
+    stage.inputs.iter().skip(1).filter_map(|input| match &input.source {
+        Some(Source::Files(files)) => Some((input.name.as_str(), files.patterns.first().map_or("", String::as_str))),
+        _ => None,
+    })
+}
+
 fn stage_state(stage: &StageView) -> &'static str {
     match (stage.complete, stage.open) {
         (true, _) => "complete",
@@ -198,6 +206,8 @@ fn stage_text(stage: &StageSpec) -> String {
         None => "nothing".to_owned(),
     };
     let class = stage.device.as_ref().map_or("any", |device| &device.class);
+    let class = if stage.reproducible { format!("{class}, reproducible") } else { class.to_owned() };
+    let input = sides(stage).fold(input, |text, (name, path)| format!("{text}, side input {name} {path}"));
     let params: Vec<String> = stage.params.iter().map(|Param { name, value }| format!("{name}={value}")).collect();
     let params = if params.is_empty() { String::new() } else { format!("; {}", params.join(" ")) };
     crate::table::printable(&format!("reads {input}; device {class}{params}"))
@@ -251,12 +261,14 @@ pub fn to_json(view: &JobView) -> Value {
             "kernel": spec.and_then(|spec| spec.kernel.as_ref()).map(|kernel| json!({"name": kernel.name, "version": kernel.version})),
             "params": spec.map(|spec| spec.params.iter().map(|p| (p.name.clone(), Value::from(p.value.clone()))).collect::<serde_json::Map<_, _>>()),
             "device": spec.and_then(|spec| spec.device.as_ref()).map(|device| device.class.clone()),
+            "reproducible": spec.map(|spec| spec.reproducible),
         })
     };
     let share = |share: &DeviceShare| {
         json!({
             "worker": share.worker, "worker_name": share.worker_name, "device": share.device, "device_name": share.device_name,
             "class": share.class, "stage": share.stage, "tasks": share.tasks, "busy_ns": share.busy_ns, "input_bytes": share.input_bytes,
+            "task_ranges": kept::task_ranges(share), "tasks_without_range": share.spans_dropped,
         })
     };
     json!({

@@ -1,7 +1,7 @@
 //! A result that stays on workers: which worker keeps which part.
 
 use raftwerk_proto::OUTPUT_ON_WORKERS;
-use raftwerk_proto::v1::{JobView, OutputPart, WorkerView};
+use raftwerk_proto::v1::{DeviceShare, JobView, OutputPart, WorkerView};
 use serde_json::{Value, json};
 
 use crate::table::Table;
@@ -98,14 +98,14 @@ pub fn manifest(view: &JobView, cluster: &str) -> Value {
             let params: serde_json::Map<String, Value> = spec.params.iter().map(|p| (p.name.clone(), p.value.clone().into())).collect();
             json!({
                 "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
-                "tasks": stage.tasks, "generation": stage.generation,
+                "tasks": stage.tasks, "generation": stage.generation, "bounded": kernel.bounded, "reproducible": spec.reproducible,
             })
         })
         .collect();
     let devices: Vec<Value> = view
         .shares
         .iter()
-        .map(|s| json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks}))
+        .map(|s| json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks, "task_ranges": task_ranges(s), "tasks_without_range": s.spans_dropped}))
         .collect();
     let set_aside: Vec<Value> = view
         .set_aside
@@ -116,6 +116,14 @@ pub fn manifest(view: &JobView, cluster: &str) -> Value {
         "schema": 1, "cluster": cluster, "job": view.job, "name": spec.name, "format": spec.output.map(|output| output.format),
         "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside,
     })
+}
+
+/// Which tasks of a bounded kernel the device ran, as [first, number]; null for an exact one, of which it makes no difference.
+pub fn task_ranges(share: &DeviceShare) -> Value {
+    match share.spans.as_slice() {
+        [] => Value::Null,
+        spans => spans.iter().map(|span| vec![span.first_task, span.task_count]).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use wgpu::BufferUsages;
 
 use super::plan::{Contents, Parts, Plan, Traffic, Use, whole_words};
 use super::pool::size_class;
-use super::{Gpu, Program};
+use super::{Gpu, Program, Resident};
 use crate::api::KernelError;
 
 /// One run of a program over many work groups: a plan of one step, whose output moves once.
@@ -36,8 +36,14 @@ const STAGING: BufferUsages = BufferUsages::MAP_READ.union(BufferUsages::COPY_DS
 
 impl Gpu {
     pub(crate) fn start(&self, dispatch: &Dispatch<'_>) -> Result<Running<'_>, KernelError> {
+        self.start_with(&[], dispatch)
+    }
+
+    /// With buffers that are on the device already, bound before the inputs.
+    pub(crate) fn start_with(&self, resident: &[&Resident], dispatch: &Dispatch<'_>) -> Result<Running<'_>, KernelError> {
         let mut plan = Plan::default();
-        let mut uses: Vec<Use> = dispatch.inputs.iter().map(|parts| Use::read(plan.upload(parts))).collect();
+        let mut uses: Vec<Use> = resident.iter().map(|resident| Use::read(plan.resident(resident))).collect();
+        uses.extend(dispatch.inputs.iter().map(|parts| Use::read(plan.upload(parts))));
         let output = plan.zeros(dispatch.output_bytes);
         uses.push(Use::write(output));
         plan.run(&dispatch.program, &uses, dispatch.groups);
@@ -92,7 +98,10 @@ impl Gpu {
                 // Nobody waits any more when another dispatch of the lease failed.
                 let _ = sender.send(result);
             });
-            Running { gpu: self, staging, bytes, held: buffers, submission, mapped }
+            // What stays on the device is not the pool's.
+            let own = |(buffer, contents): (wgpu::Buffer, &Contents<'_>)| (!matches!(contents, Contents::Resident(_))).then_some(buffer);
+            let held = buffers.into_iter().zip(&plan.buffers).filter_map(own).collect();
+            Running { gpu: self, staging, bytes, held, submission, mapped }
         })?;
         self.count(plan.traffic());
         Ok(running)
@@ -108,6 +117,7 @@ impl Gpu {
         match contents {
             Contents::Parts(parts) => self.upload(parts),
             Contents::Bytes(bytes) => self.upload(&[bytes]),
+            Contents::Resident(resident) => resident.buffer.clone(),
             Contents::Scratch(bytes) => self.obtain("scratch", bytes.next_multiple_of(4), STORAGE).0,
             Contents::Zeros(bytes) => {
                 let bytes = bytes.next_multiple_of(4);
@@ -120,7 +130,7 @@ impl Gpu {
         }
     }
 
-    fn upload(&self, parts: Parts<'_>) -> wgpu::Buffer {
+    pub(super) fn upload(&self, parts: Parts<'_>) -> wgpu::Buffer {
         let bytes: usize = parts.iter().map(|part| whole_words(part.len())).sum();
         let (buffer, _) = self.obtain("input", bytes as u64, STORAGE);
         let Some(size) = wgpu::BufferSize::new(bytes as u64) else { return buffer };

@@ -6,7 +6,7 @@
 //! plan.rs      several dispatches over resident buffers,    pool.rs        buffers used again
 //!              and the bytes that they move                 self_test.rs   does this device compute rightly?
 //! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
-//! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL
+//! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL   resident.rs    data that stays on the device between dispatches
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
@@ -19,6 +19,7 @@ mod plan;
 mod pool;
 pub mod primitives;
 mod program;
+mod resident;
 mod self_test;
 #[cfg(test)]
 mod tests;
@@ -32,3 +33,4 @@ pub(crate) use dispatch::{Dispatch, Running, words};
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{Plan, Slot, Use};
 pub(crate) use program::Program;
+pub(crate) use resident::Resident;

@@ -4,7 +4,7 @@
 //! dispatches never leaves the device. Each dispatch says of each buffer how much of it it moves, so that the bytes moved per element
 //! follow from the plan: [`Plan::traffic`].
 
-use super::Program;
+use super::{Program, Resident};
 
 /// Contents of one buffer: parts, each filled up with zeros to whole words. Tasks' inputs go to the device without being joined first.
 pub(crate) type Parts<'a> = &'a [&'a [u8]];
@@ -23,6 +23,8 @@ pub(crate) struct Slot(usize);
 pub(super) enum Contents<'a> {
     Parts(Vec<&'a [u8]>),
     Bytes(Vec<u8>),
+    /// On the device already, and staying there.
+    Resident(&'a Resident),
     Zeros(u64),
     /// Written before it is read, so it need not be cleared.
     Scratch(u64),
@@ -107,6 +109,10 @@ impl<'a> Plan<'a> {
         self.buffer(Contents::Bytes(bytes))
     }
 
+    pub(crate) fn resident(&mut self, resident: &'a Resident) -> Slot {
+        self.buffer(Contents::Resident(resident))
+    }
+
     pub(crate) fn zeros(&mut self, bytes: u64) -> Slot {
         self.buffer(Contents::Zeros(bytes))
     }
@@ -140,6 +146,7 @@ impl<'a> Plan<'a> {
         match &self.buffers[slot.0] {
             Contents::Parts(parts) => parts.iter().map(|part| whole_words(part.len()) as u64).sum(),
             Contents::Bytes(bytes) => whole_words(bytes.len()) as u64,
+            Contents::Resident(resident) => resident.bytes,
             Contents::Zeros(bytes) | Contents::Scratch(bytes) => bytes.next_multiple_of(4),
         }
     }

@@ -13,10 +13,10 @@ mod tests;
 use std::cmp::Ordering;
 
 use crate::api::*;
+use crate::npy::header as npy_header;
 use crate::params::Resolved;
 use crate::radix_sort::{SortElement, cpu};
 use crate::run::Merge;
-use crate::sum_by_key::npy_header;
 
 pub struct MergeSorted;
 

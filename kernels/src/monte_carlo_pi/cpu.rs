@@ -1,6 +1,6 @@
 //! The specification: one sample after the other.
 
-use super::philox::philox;
+use crate::philox::philox;
 
 pub(super) fn hits(seed: u64, start: u64, count: u64) -> u64 {
     let key = [seed as u32, (seed >> 32) as u32];

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::api::KernelError;
 use crate::gpu::{Dispatch, Gpu, Piece, Program, pieces, words};
+use crate::philox;
 
 const GROUP_SIZE: u32 = 256;
 /// Samples of one group: enough for each of its threads to repay its start.
@@ -31,7 +32,7 @@ pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u6
         }));
         let program = Program {
             name: "monte_carlo_pi",
-            wgsl: &[include_str!("monte_carlo_pi.wgsl"), gpu.mul_wide()],
+            wgsl: &[include_str!("monte_carlo_pi.wgsl"), philox::WGSL, gpu.mul_wide()],
             constants: &[("group_size", GROUP_SIZE)],
         };
         let key = words([seed as u32, (seed >> 32) as u32]);

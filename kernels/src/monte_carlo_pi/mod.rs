@@ -10,7 +10,6 @@
 
 mod cpu;
 mod gpu;
-mod philox;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,5 @@
-use super::philox::philox;
 use super::*;
+use crate::philox::philox;
 use crate::testing::{prepare, random, with_gpus};
 
 /// From the authors' test file `kat_vectors` (Random123).

@@ -2,7 +2,7 @@ use super::*;
 
 fn run(params: &[(&str, &str)], number: u64, start: u64, count: u64) -> Result<TaskOutput, KernelError> {
     let params = params.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let stage = StageContext { params, tasks: 10, partitions: 1, format: String::new() };
+    let stage = StageContext { params, tasks: 10, partitions: 1, ..StageContext::default() };
     Noop.prepare(&stage)?.run_cpu(&Task { number, input: Input::Index { start, count } })
 }
 

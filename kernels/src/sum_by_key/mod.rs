@@ -20,7 +20,6 @@ use crate::api::*;
 use crate::key;
 use crate::params::Resolved;
 use crate::run::{Merge, count_value};
-pub(crate) use npy::header as npy_header;
 
 pub struct SumByKey;
 

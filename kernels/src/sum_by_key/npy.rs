@@ -1,7 +1,8 @@
-//! NumPy's array file, version 1.0 (numpy.org/neps/nep-0001-npy-format.html): magic, header text padded to 64 bytes, elements.
+//! The sums as a NumPy array.
 
 use super::{number, sums};
 use crate::api::{Block, KernelError};
+use crate::npy;
 
 /// Keys of a dense array end here: 128 MiB of values. A larger key in a dense array is nearly always an id, not a position.
 const DENSE_KEYS: u64 = 1 << 24;
@@ -38,21 +39,8 @@ pub(super) fn pairs(blocks: &[Block<'_>], row: &mut impl FnMut(&[u8], u64)) -> R
 }
 
 fn file(shape: &str, values: &[u64]) -> Vec<u8> {
-    let mut bytes = header("<u8", shape);
+    let mut bytes = npy::header("<u8", shape);
+    bytes.reserve(8 * values.len());
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    bytes
-}
-
-/// What stands before the elements of an array of this type and shape.
-pub(crate) fn header(descr: &str, shape: &str) -> Vec<u8> {
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
-    // Magic, version and length take 10 bytes; the header ends in a newline at a multiple of 64.
-    let padding = 64 - (10 + header.len() + 1) % 64;
-    header.extend(std::iter::repeat_n(' ', padding % 64));
-    header.push('\n');
-    let mut bytes = Vec::with_capacity(10 + header.len());
-    bytes.extend_from_slice(b"\x93NUMPY\x01\x00");
-    bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(header.as_bytes());
     bytes
 }

@@ -24,6 +24,7 @@ pub mod namespace;
 pub mod plan;
 pub mod ring;
 pub mod snapshot;
+pub mod spans;
 pub mod spec;
 pub mod spec_format;
 pub mod split;

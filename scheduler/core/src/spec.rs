@@ -3,7 +3,7 @@
 use crate::cost;
 use crate::split::tasks_of;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
-use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageSpec, stage_input::Source};
+use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
 
 /// Task numbers and their sums stay far from overflow.
 pub const MAX_TASKS: u64 = 1_000_000_000_000;
@@ -14,6 +14,8 @@ pub const MAX_SHUFFLE_REPLICAS: u32 = 2;
 /// Workers that keep each part of a result that stays on workers.
 pub const MAX_RESULT_COPIES: u32 = 5;
 pub const MAX_STAGES: usize = 2;
+/// Inputs of a stage beside the first; each is a descriptor in the message that defines the stage.
+pub const MAX_SIDE_INPUTS: usize = 8;
 /// A spec is part of one log entry, which is at most 1 MiB.
 pub const MAX_SPEC_BYTES: usize = 900 * 1024;
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 4;
@@ -143,7 +145,11 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
     if stage.shuffle_replicas > 1 && stage.partitions == 0 {
         return refuse(format!("stage '{name}' makes no shuffle data, so shuffle_replicas means nothing there; take it out"));
     }
-    let [input] = stage.inputs.as_slice() else { return refuse(format!("stage '{name}' must have exactly one input")) };
+    if stage.reproducible && class == "any" {
+        return refuse(format!("stage '{name}' is to be reproducible, so it needs the class of its devices: \"cpu\", or one of the GPUs"));
+    }
+    let Some((input, sides)) = stage.inputs.split_first() else { return refuse(format!("stage '{name}' must have an input")) };
+    check_sides(stage, index, sides)?;
     match (&input.source, index) {
         (Some(Source::Stage(from)), 1) => {
             let before = &spec.stages[0];
@@ -180,6 +186,32 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
         }
         (Some(_), _) => return refuse(format!("stage '{name}' must read the stage before it")),
         (None, _) => return refuse(format!("the input of stage '{name}' has no source")),
+    }
+    Ok(())
+}
+
+/// Inputs that every task reads whole. Their files are listed like those of the first; before that the listing is empty.
+fn check_sides(stage: &StageSpec, index: usize, sides: &[StageInput]) -> Result<(), SpecError> {
+    let name = &stage.name;
+    if sides.is_empty() {
+        return Ok(());
+    }
+    if index != 0 {
+        return refuse(format!("stage '{name}' reads a shuffle and can have no side input"));
+    }
+    if sides.len() > MAX_SIDE_INPUTS {
+        return refuse(format!("stage '{name}' has {} side inputs; at most {MAX_SIDE_INPUTS} are possible", sides.len()));
+    }
+    for (number, side) in stage.inputs.iter().enumerate().skip(1) {
+        if side.name.is_empty() || stage.inputs[..number].iter().any(|earlier| earlier.name == side.name) {
+            return refuse(format!("stage '{name}': each side input needs a name of its own, not '{}'", side.name));
+        }
+        let Some(Source::Files(files)) = &side.source else {
+            return refuse(format!("stage '{name}': side input '{}' must be a file", side.name));
+        };
+        if files.listing.len() > 1 {
+            return refuse(format!("stage '{name}': side input '{}' is one file, and {} match its path", side.name, files.listing.len()));
+        }
     }
     Ok(())
 }

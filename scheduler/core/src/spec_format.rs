@@ -1,19 +1,47 @@
-//! Which format the log must have before a spec may be in it: replicas that read only older formats would drop the newer fields in silence, and
-//! states at equal index would differ.
+//! Which format of the log a spec needs. A build of an older format would drop what it does not know of a spec in silence, and replicas
+//! would differ; so it does not reach the log before its format does.
 
-use crate::apply::SHARES;
-use raftwerk_proto::v1::JobSpec;
+use crate::spec::SpecError;
+use raftwerk_proto::v1::{JobSpec, StageSpec};
 
-/// Of a spec that every build can say.
-pub const ANY: u32 = 1;
-/// First format in which a job names its policy.
-pub const JOB_POLICY: u32 = 4;
+/// First format with policies and priorities of jobs, side inputs, reproducible stages, and records of which device ran which tasks of a bounded
+/// kernel. Footprints and memory needs are of this format as well; they are left out of older entries, because a job does not ask for them.
+pub const NEWEST: u32 = 4;
 
-/// The oldest format that can say the whole spec.
-pub fn spec_format(spec: &JobSpec) -> u32 {
-    let policy = if spec.policy.is_empty() { ANY } else { JOB_POLICY };
-    let priority = if spec.priority == 0 { ANY } else { SHARES };
-    policy.max(priority)
+/// Refuses a spec that says more than entries of this format can.
+pub fn check(spec: &JobSpec, format: u32) -> Result<(), SpecError> {
+    if format >= NEWEST {
+        return Ok(());
+    }
+    let of_stage = |stage: &StageSpec| newest_of(stage).map(|what| format!("stage '{}' {what}", stage.name));
+    match of_job(spec).map(str::to_owned).or_else(|| spec.stages.iter().find_map(of_stage)) {
+        None => Ok(()),
+        Some(what) => Err(SpecError(format!(
+            "{what}, which needs entries of format {NEWEST}: not before every replica runs this release; `raftwerk cluster show` tells which does not"
+        ))),
+    }
+}
+
+fn of_job(spec: &JobSpec) -> Option<&'static str> {
+    if !spec.policy.is_empty() {
+        Some("the job names a policy")
+    } else if spec.priority != 0 {
+        Some("the job has a priority")
+    } else {
+        None
+    }
+}
+
+fn newest_of(stage: &StageSpec) -> Option<&'static str> {
+    if stage.inputs.len() > 1 {
+        Some("has a side input")
+    } else if stage.reproducible {
+        Some("is to be reproducible")
+    } else if stage.kernel.as_ref().is_some_and(|kernel| kernel.bounded) {
+        Some("has a bounded kernel")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -22,8 +50,15 @@ mod tests {
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
-        assert_eq!(spec_format(&JobSpec::default()), ANY);
-        assert_eq!(spec_format(&JobSpec { priority: 1, ..JobSpec::default() }), SHARES);
-        assert_eq!(spec_format(&JobSpec { policy: "random".into(), ..JobSpec::default() }), JOB_POLICY);
+        assert_eq!(check(&JobSpec::default(), 1), Ok(()));
+        let newer = [
+            JobSpec { priority: 1, ..JobSpec::default() },
+            JobSpec { policy: "random".into(), ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { reproducible: true, ..StageSpec::default() }], ..JobSpec::default() },
+        ];
+        for spec in newer {
+            assert!(check(&spec, NEWEST - 1).is_err_and(|reason| reason.0.contains("format 4")), "{spec:?}");
+            assert_eq!(check(&spec, NEWEST), Ok(()));
+        }
     }
 }

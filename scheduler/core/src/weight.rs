@@ -17,6 +17,7 @@ const INTERVAL_BYTES: u64 = 64;
 const EVIDENCE_BYTES: u64 = 500;
 const PART_BYTES: u64 = 600;
 const SHARE_BYTES: u64 = 300;
+const SPAN_BYTES: u64 = 16;
 const KEY_BYTES: u64 = 250;
 const LEASE_BYTES: u64 = 400;
 const WORKER_BYTES: u64 = 4000;
@@ -56,6 +57,7 @@ impl State {
 
 fn job_weight(job: &Job) -> u64 {
     let intervals = |s: &Stage| (s.tasks().intervals() + s.attempts.intervals()) as u64 * INTERVAL_BYTES;
+    let shares: u64 = job.shares.values().map(|s| SHARE_BYTES + s.spans.len() as u64 * SPAN_BYTES).sum();
     let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + s.evidence.len() as u64 * EVIDENCE_BYTES).sum();
-    JOB_BYTES + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + job.shares.len() as u64 * SHARE_BYTES
+    JOB_BYTES + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + shares
 }

@@ -112,6 +112,7 @@ fn history_of_lost_data() -> Replica {
 /// Results that stay on workers.
 fn history_of_kept_results() -> Replica {
     let mut r = Replica::new();
+    r.format = 3;
     for worker in [7, 8, 9] {
         r.register(worker, vec![device(0, "cpu", 1)]);
     }
@@ -136,6 +137,7 @@ fn history_of_kept_results() -> Replica {
 /// A second copy of shuffle data that is made again.
 fn history_of_copies_made_again() -> Replica {
     let mut r = Replica::new();
+    r.format = 3;
     for worker in [7, 8, 9] {
         r.register(worker, vec![device(0, "cpu", 1)]);
     }

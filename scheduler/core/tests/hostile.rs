@@ -60,7 +60,7 @@ fn stage() -> impl Strategy<Value = StageSpec> {
     ("[mr]", source(), small(), 0i32..4, capacity(), number(), 0usize..3).prop_map(
         |(name, source, partitions, kind, amount, max_lease_tasks, tallies)| StageSpec {
             name,
-            kernel: Some(KernelRef { name: "count".into(), version: 1, kind, tallies: vec!["t".into(); tallies] }),
+            kernel: Some(KernelRef { name: "count".into(), version: 1, kind, tallies: vec!["t".into(); tallies], ..KernelRef::default() }),
             inputs: vec![StageInput { name: "i".into(), source }],
             partitions,
             device: Some(DeviceRequest { class: "any".into(), amount }),

@@ -96,7 +96,8 @@ impl Leader {
 fn stage_info(job: &Job, stage: u32) -> wire::StageInfo {
     let index = stage as usize;
     let mut spec = job.spec.stages[index].clone();
-    for input in &mut spec.inputs {
+    // Of side inputs every worker needs the file, which is one.
+    for input in spec.inputs.iter_mut().take(1) {
         if let Some(Source::Files(files)) = &mut input.source {
             // Each grant names its own splits; the whole listing would travel for nothing.
             files.listing.clear();

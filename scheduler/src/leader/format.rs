@@ -7,8 +7,8 @@
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
 use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, LEARNING, SHARES, UNMARKED_FORMAT};
-use raftwerk_core::spec_format::spec_format;
-use raftwerk_core::{State, WorkerId};
+use raftwerk_core::spec::SpecError;
+use raftwerk_core::{State, WorkerId, spec_format};
 use raftwerk_proto::v1::{CostRecord, DrainWorker, ImportCosts, JobSpec, command::Command};
 
 pub(super) struct Format {
@@ -56,15 +56,9 @@ impl Leader {
         self.format.now(state) >= SHARES
     }
 
-    /// Why a spec cannot be written to the log yet.
-    pub(super) fn too_new(&self, state: &State, spec: &JobSpec) -> Option<Answer> {
-        let needed = spec_format(spec);
-        (needed > self.format.now(state)).then(|| {
-            Answer::Precondition(format!(
-                "the job asks for something (a priority or a policy, say) that is taken only when every replica runs this release (format {needed}); \
-                 `raftwerk cluster show` tells which does not"
-            ))
-        })
+    /// Whether every replica knows all that the spec says.
+    pub(super) fn format_allows(&self, state: &State, spec: &JobSpec) -> Result<(), SpecError> {
+        spec_format::check(spec, self.format.now(state))
     }
 
     /// Whether every replica knows costs, and what goes with them.

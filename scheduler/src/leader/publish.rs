@@ -8,7 +8,8 @@ use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down};
+use raftwerk_proto::v1::{self as wire, DeviceShare, command::Command, scheduler_message as down};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Retryable failures after which the job fails with the last message.
@@ -178,14 +179,14 @@ fn manifest(state: &State, job: &Job) -> String {
             let params: BTreeMap<_, _> = spec.params.iter().map(|p| (&p.name, &p.value)).collect();
             serde_json::json!({
                 "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
-                "tasks": stage.tasks().len(), "generation": stage.generation,
+                "tasks": stage.tasks().len(), "generation": stage.generation, "bounded": kernel.bounded, "reproducible": spec.reproducible,
             })
         })
         .collect();
     let devices: Vec<_> = job
         .shares
         .values()
-        .map(|s| serde_json::json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks}))
+        .map(|s| serde_json::json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks, "task_ranges": task_ranges(s), "tasks_without_range": s.spans_dropped}))
         .collect();
     let view = state.job_view(job.id).unwrap_or_default();
     let set_aside: Vec<_> = view
@@ -198,4 +199,12 @@ fn manifest(state: &State, job: &Job) -> String {
         "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside,
     });
     serde_json::to_string_pretty(&manifest).unwrap_or_default()
+}
+
+/// Which tasks of a bounded kernel the device ran, as [first, number]; null for an exact one, of which it makes no difference.
+fn task_ranges(share: &DeviceShare) -> Value {
+    match share.spans.as_slice() {
+        [] => Value::Null,
+        spans => spans.iter().map(|span| vec![span.first_task, span.task_count]).collect(),
+    }
 }

@@ -82,8 +82,8 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;
         }
-        if let Some(answer) = self.too_new(state, &spec) {
-            effects.push(Effect::Answer { request, answer });
+        if let Err(reason) = self.format_allows(state, &spec) {
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason.0) });
             return;
         }
         if let Some(reason) = state.namespace_is_full(&spec.namespace) {

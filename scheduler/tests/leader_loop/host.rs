@@ -104,7 +104,13 @@ pub fn spec(source: Source) -> JobSpec {
         namespace: "default".into(),
         stages: vec![StageSpec {
             name: "map".into(),
-            kernel: Some(KernelRef { name: "count".into(), version: 1, kind: KernelKind::Map.into(), tallies: vec!["value".into()] }),
+            kernel: Some(KernelRef {
+                name: "count".into(),
+                version: 1,
+                kind: KernelKind::Map.into(),
+                tallies: vec!["value".into()],
+                ..KernelRef::default()
+            }),
             inputs: vec![StageInput { name: "input".into(), source: Some(source) }],
             ..StageSpec::default()
         }],
@@ -166,7 +172,13 @@ pub fn one_reduce_task() -> JobSpec {
     spec.stages[0].partitions = 1;
     spec.stages.push(StageSpec {
         name: "reduce".into(),
-        kernel: Some(KernelRef { name: "count".into(), version: 1, kind: KernelKind::Reduce.into(), tallies: vec![] }),
+        kernel: Some(KernelRef {
+            name: "count".into(),
+            version: 1,
+            kind: KernelKind::Reduce.into(),
+            tallies: vec![],
+            ..KernelRef::default()
+        }),
         inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
         ..StageSpec::default()
     });

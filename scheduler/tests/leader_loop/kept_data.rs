@@ -195,7 +195,13 @@ fn a_grant_names_workers_to_copy_shuffle_data_to_when_the_job_asks_for_it() {
         spec.stages[0].shuffle_replicas = replicas;
         spec.stages.push(StageSpec {
             name: "reduce".into(),
-            kernel: Some(KernelRef { name: "count".into(), version: 1, kind: KernelKind::Reduce.into(), tallies: vec![] }),
+            kernel: Some(KernelRef {
+                name: "count".into(),
+                version: 1,
+                kind: KernelKind::Reduce.into(),
+                tallies: vec![],
+                ..KernelRef::default()
+            }),
             inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
             ..StageSpec::default()
         });

@@ -49,7 +49,13 @@ fn decided() -> (Host, u64) {
     spec.stages[0].partitions = 3;
     spec.stages.push(StageSpec {
         name: "reduce".into(),
-        kernel: Some(KernelRef { name: "count".into(), version: 1, kind: KernelKind::Reduce.into(), tallies: vec![] }),
+        kernel: Some(KernelRef {
+            name: "count".into(),
+            version: 1,
+            kind: KernelKind::Reduce.into(),
+            tallies: vec![],
+            ..KernelRef::default()
+        }),
         inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
         max_lease_tasks: 1,
         ..StageSpec::default()

@@ -116,7 +116,13 @@ pub fn last(dice: &mut Dice) -> Shape {
 }
 
 fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
-    Some(KernelRef { name: name.into(), version: 1, kind: kind.into(), tallies: tallies.iter().map(|t| t.to_string()).collect() })
+    Some(KernelRef {
+        name: name.into(),
+        version: 1,
+        kind: kind.into(),
+        tallies: tallies.iter().map(|t| t.to_string()).collect(),
+        ..KernelRef::default()
+    })
 }
 
 impl Shape {

@@ -6,7 +6,7 @@ use super::{
     child::{Killer, LaunchError, Launched, Launcher, explain},
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
-    prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, source, writes},
+    prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, sides, source, writes},
     results::store::ResultStore,
     room::Room,
     shuffle::{
@@ -237,7 +237,10 @@ impl Device {
             self.waiting.push((grant, stage));
             return;
         }
-        self.define(&grant, &stage);
+        let has_sides = !sides(&stage).is_empty();
+        if !has_sides {
+            self.define(&stage, Vec::new());
+        }
         self.output.started(LeaseFacts {
             key,
             job: grant.job,
@@ -263,7 +266,7 @@ impl Device {
             copy_to: grant.copy_to.clone(),
             copies: None,
         };
-        if !writes(&stage) && matches!(source(&stage), Some(Source::Range(_))) {
+        if !has_sides && !writes(&stage) && matches!(source(&stage), Some(Source::Range(_))) {
             // Nothing to open: straight to the executor.
             lease.sent = true;
             lease.complete = true;
@@ -287,13 +290,15 @@ impl Device {
         self.leases.insert(key, lease);
     }
 
-    fn define(&mut self, grant: &Grant, stage: &Arc<StageInfo>) {
-        let place = (grant.job, grant.stage);
+    /// Tells the executor what the stage is, unless it knows; with the files that all its tasks read.
+    fn define(&mut self, stage: &Arc<StageInfo>, sides: Vec<OwnedFd>) {
+        let place = (stage.job, stage.stage);
         let Some(running) = &mut self.running else { return };
         let known = running.defined.get(&place).is_some_and(|known| Arc::ptr_eq(known, stage) || known == stage);
         if !known {
             running.defined.insert(place, stage.clone());
-            self.send(to_executor::Message::Define(DefineStage { info: Some((**stage).clone()) }), Vec::new());
+            let define = DefineStage { info: Some((**stage).clone()), descriptors: sides.len() as u32 };
+            self.send(to_executor::Message::Define(define), sides);
         }
     }
 
@@ -303,6 +308,10 @@ impl Device {
             return; // stopped meanwhile
         }
         match step {
+            Prepared::Sides(descriptors) => {
+                let stage = lease.stage.clone();
+                self.define(&stage, descriptors);
+            }
             Prepared::Output(output) => lease.output = Some(output),
             Prepared::Fetched(took) => lease.transfer_ns = lease.transfer_ns.saturating_add(took.as_nanos() as u64),
             Prepared::Segment { first_task, inputs, permit } => self.send_segment(key, first_task, Some(inputs), permit),

@@ -33,7 +33,7 @@ pub(crate) enum ListingError {
     Name { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Npy { path: PathBuf, source: npy::NpyError },
-    #[error("unknown input format `{0}`: expected `text` or `npy`")]
+    #[error("unknown input format `{0}`: expected `text`, `npy` or `npy-rows`")]
     Format(String),
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
 }
 
 fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
-    if !matches!(files.format.as_str(), "text" | "npy") {
+    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows") {
         return Err(ListingError::Format(files.format));
     }
     // By path, so that a file that two patterns match is read once.
@@ -145,8 +145,10 @@ fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> R
     }
     let text = path.to_str().ok_or_else(|| ListingError::Name { path: path.clone() })?.to_owned();
     let mut input = InputFile { path: text, bytes: metadata.len(), version: version(metadata), ..InputFile::default() };
-    if format == "npy" {
-        let header = npy::read_header(&mut file, metadata.len()).map_err(|source| ListingError::Npy { path: path.clone(), source })?;
+    if matches!(format, "npy" | "npy-rows") {
+        let header = npy::read_header(&mut file, metadata.len());
+        let header = if format == "npy-rows" { header.and_then(npy::NpyHeader::by_rows) } else { header };
+        let header = header.map_err(|source| ListingError::Npy { path: path.clone(), source })?;
         input.data_offset = header.data_offset;
         input.record_bytes = header.record_bytes;
         input.dtype = header.dtype.into();

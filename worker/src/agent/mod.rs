@@ -330,6 +330,8 @@ fn known_kernels() -> Vec<KernelRef> {
             raftwerk_kernels::Kind::Reduce => KernelKind::Reduce.into(),
         },
         tallies: descriptor.tallies.iter().map(|&tally| tally.into()).collect(),
+        // What is newer than the oldest format must not be in a registration, which is logged in any.
+        ..KernelRef::default()
     };
     descriptors.map(reference).collect()
 }

@@ -14,6 +14,8 @@ pub(crate) struct NpyHeader {
     pub(crate) data_offset: u64,
     pub(crate) record_bytes: u32,
     pub(crate) dtype: &'static str,
+    /// Lengths of the dimensions.
+    pub(crate) shape: Vec<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,10 @@ pub(crate) enum NpyError {
     Dtype(String),
     #[error("its array is in Fortran order; save it with order='C'")]
     FortranOrder,
+    #[error("its array has {0} dimensions; one with two is wanted, whose rows can be told apart")]
+    Dimensions(usize),
+    #[error("its rows have {0} elements; a row has at least one, and less than 4 GiB of them")]
+    Row(u64),
     #[error("its header promises {expected} bytes of elements and it has {found}")]
     Length { expected: u64, found: u64 },
     #[error("cannot read it: {0}")]
@@ -74,7 +80,9 @@ pub(crate) fn read_header(file: &mut impl Read, file_bytes: u64) -> Result<NpyHe
     }
     let shape =
         value(&text, "shape").and_then(|shape| shape.strip_prefix('(')?.split(')').next()).ok_or(NpyError::Header("`shape` is missing"))?;
-    let elements = shape.split(',').map(str::trim).filter(|n| !n.is_empty()).try_fold(1u64, |all, n| all.checked_mul(n.parse().ok()?));
+    let lengths = shape.split(',').map(str::trim).filter(|n| !n.is_empty()).map(|n| n.parse().ok());
+    let shape = lengths.collect::<Option<Vec<u64>>>().ok_or(NpyError::Header("`shape` is not a list of lengths"))?;
+    let elements = shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n));
     let expected =
         elements.and_then(|n| n.checked_mul(u64::from(record_bytes))).ok_or(NpyError::Header("`shape` is not a list of lengths"))?;
     let data_offset = prefix + length as u64;
@@ -82,7 +90,19 @@ pub(crate) fn read_header(file: &mut impl Read, file_bytes: u64) -> Result<NpyHe
     if found != expected {
         return Err(NpyError::Length { expected, found });
     }
-    Ok(NpyHeader { data_offset, record_bytes, dtype })
+    Ok(NpyHeader { data_offset, record_bytes, dtype, shape })
+}
+
+impl NpyHeader {
+    /// Makes its rows the records: of a two-dimensional array.
+    pub(crate) fn by_rows(self) -> Result<NpyHeader, NpyError> {
+        let &[_, columns] = self.shape.as_slice() else { return Err(NpyError::Dimensions(self.shape.len())) };
+        let row = columns.checked_mul(u64::from(self.record_bytes)).and_then(|bytes| u32::try_from(bytes).ok());
+        match row {
+            Some(record_bytes @ 1..) => Ok(NpyHeader { record_bytes, ..self }),
+            _ => Err(NpyError::Row(columns)),
+        }
+    }
 }
 
 fn exact(file: &mut impl Read, bytes: &mut [u8], short: NpyError) -> Result<(), NpyError> {
@@ -120,13 +140,31 @@ mod tests {
     #[test]
     fn all_versions_and_shapes_are_read() {
         let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }\n";
-        assert_eq!(read(1, header, 48).unwrap(), NpyHeader { data_offset: 10 + header.len() as u64, record_bytes: 4, dtype: "f4" });
+        assert_eq!(
+            read(1, header, 48).unwrap(),
+            NpyHeader { data_offset: 10 + header.len() as u64, record_bytes: 4, dtype: "f4", shape: vec![3, 4] }
+        );
         assert_eq!(read(3, header, 48).unwrap().data_offset, 12 + header.len() as u64);
         assert_eq!(read(1, "{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }", 5).unwrap().dtype, "u1");
         assert_eq!(read(2, "{'descr': '<u4', 'fortran_order': False, 'shape': (), }", 4).unwrap().record_bytes, 4);
         assert!(read(1, "{'descr': '<u4', 'fortran_order': False, 'shape': (0, 7), }", 0).is_ok());
         let wide = read(1, "{'descr': '<u8', 'fortran_order': False, 'shape': (3,), }", 24).unwrap();
         assert_eq!((wide.dtype, wide.record_bytes), ("u8", 8));
+    }
+
+    #[test]
+    fn rows_are_records_of_two_dimensional_arrays_only() {
+        let header = |shape: &str| format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+        let rows = |shape: &str, data| {
+            let bytes = file(1, &header(shape), data);
+            read_header(&mut &bytes[..], bytes.len() as u64).and_then(NpyHeader::by_rows).map(|header| header.record_bytes)
+        };
+        assert_eq!(rows("(3, 4)", 48).unwrap(), 16);
+        assert_eq!(rows("(0, 4)", 0).unwrap(), 16);
+        assert!(rows("(12,)", 48).unwrap_err().to_string().contains("has 1 dimensions"));
+        assert!(rows("(3, 2, 2)", 48).unwrap_err().to_string().contains("has 3 dimensions"));
+        assert!(rows("(3, 0)", 0).unwrap_err().to_string().contains("rows have 0 elements"));
+        assert!(rows("(0, 1073741824)", 0).unwrap_err().to_string().contains("rows have 1073741824 elements"));
     }
 
     #[test]

@@ -59,7 +59,9 @@ impl OutputFile {
 /// One step of a lease's preparation, in order.
 #[derive(Debug)]
 pub(crate) enum Prepared {
-    /// The lease will write; comes first.
+    /// What all tasks of the stage read whole, open and unchanged; comes before everything else of a lease whose stage has such inputs.
+    Sides(Vec<OwnedFd>),
+    /// The lease will write; comes before its tasks.
     Output(OutputFile),
     /// Tasks that are ready to run.
     Segment { first_task: u64, inputs: Inputs, permit: Option<OwnedSemaphorePermit> },
@@ -116,6 +118,16 @@ pub(crate) fn leaves_data(stage: &StageInfo) -> bool {
     stage.spec.as_ref().is_some_and(|spec| spec.partitions > 0)
 }
 
+/// The files that all tasks read whole, in the order of the spec. One that was not listed has no path, and cannot be opened.
+pub(crate) fn sides(stage: &StageInfo) -> Vec<InputFile> {
+    let inputs = stage.spec.iter().flat_map(|spec| spec.inputs.iter().skip(1));
+    let listed = |source: &Option<Source>| match source {
+        Some(Source::Files(files)) => files.listing.first().cloned().unwrap_or_default(),
+        _ => InputFile::default(),
+    };
+    inputs.map(|input| listed(&input.source)).collect()
+}
+
 pub(crate) fn source(stage: &StageInfo) -> Option<&Source> {
     stage.spec.as_ref()?.inputs.first()?.source.as_ref()
 }
@@ -129,6 +141,24 @@ impl Preparer {
             tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Full, reason)]));
             tell(Prepared::End);
             return;
+        }
+        let sides = sides(&stage);
+        if !sides.is_empty() {
+            // With every lease, though the executor maps them once: a file that has changed is found like a changed split.
+            type Opened = Result<Vec<OwnedFd>, (FailureClass, String)>;
+            let opened = self.on_disk(move || -> Opened { sides.iter().map(|side| open_checked(side).map(OwnedFd::from)).collect() }).await;
+            match opened.unwrap_or_else(|error| Err((FailureClass::Worker, error.to_string()))) {
+                Ok(descriptors) => {
+                    if !tell(Prepared::Sides(descriptors)) {
+                        return;
+                    }
+                }
+                Err((class, message)) => {
+                    tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, class, message)]));
+                    tell(Prepared::End);
+                    return;
+                }
+            }
         }
         if writes(&stage) {
             match self.output_file(&grant, &stage).await {

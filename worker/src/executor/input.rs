@@ -17,6 +17,11 @@ pub(super) enum Mapped {
 
 impl Mapped {
     pub(super) fn new(descriptor: OwnedFd) -> Self {
+        // Each task reads its split once.
+        Self::with(descriptor, Advice::Sequential)
+    }
+
+    pub(super) fn with(descriptor: OwnedFd, advice: Advice) -> Self {
         let file = File::from(descriptor);
         let length = match file.metadata() {
             Ok(metadata) => metadata.len(),
@@ -30,14 +35,14 @@ impl Mapped {
         match unsafe { Mmap::map(&file) } {
             Ok(map) => {
                 // Advice only: a file system that does not know it still reads correctly.
-                let _ = map.advise(Advice::Sequential);
+                let _ = map.advise(advice);
                 Self::Bytes(map)
             }
             Err(error) => Self::Failed(error.to_string()),
         }
     }
 
-    fn bytes(&self) -> Result<&[u8], String> {
+    pub(super) fn bytes(&self) -> Result<&[u8], String> {
         match self {
             Self::Empty => Ok(&[]),
             Self::Bytes(map) => Ok(map),
@@ -77,12 +82,19 @@ impl Inputs {
                 let total = input.blocks.iter().map(|block| block.bytes).sum();
                 Ok((Input::Blocks(blocks.ok_or_else(missing)?), total))
             }
-            InputKind::Elements => {
+            InputKind::Elements | InputKind::Rows => {
                 let file = input.file.as_ref().ok_or_else(missing)?;
                 let record = u64::from(file.record_bytes);
                 let range = align::records(bytes.len() as u64, file.data_offset, record, input.offset, input.bytes);
                 let elements = bytes.get(range).ok_or_else(missing)?;
-                Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, elements.len() as u64))
+                let length = elements.len() as u64;
+                match kind {
+                    InputKind::Rows => {
+                        let columns = record as usize / element_bytes(&file.dtype).ok_or_else(missing)?;
+                        Ok((Input::Rows { dtype: &file.dtype, columns, bytes: elements }, length))
+                    }
+                    _ => Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, length)),
+                }
             }
             _ => {
                 let text = &bytes[align::lines(bytes, input.offset, input.bytes)];
@@ -97,6 +109,11 @@ impl Inputs {
         let file = input.file.as_ref().filter(|file| !file.path.is_empty())?;
         Some(format!("in {} from byte {}", file.path, input.offset))
     }
+}
+
+/// Size of an element of a listed `.npy` file; its name ends in it: "u1", "f4".
+pub(super) fn element_bytes(dtype: &str) -> Option<usize> {
+    dtype.get(1..)?.parse().ok().filter(|bytes| *bytes > 0)
 }
 
 fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {

@@ -1,10 +1,11 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
+use super::sides;
 use raftwerk_kernels::{
     Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
 use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, StageInfo, stage_input::Source};
-use std::sync::atomic::AtomicU64;
+use std::{os::fd::OwnedFd, sync::atomic::AtomicU64};
 
 /// Where kernels come from: the built-in ones, or a test's.
 pub trait Kernels: Sync {
@@ -103,6 +104,7 @@ pub(super) enum InputKind {
     Index { start: u64, count: u64, tasks: u64 },
     Text,
     Elements,
+    Rows,
     Blocks,
 }
 
@@ -126,12 +128,14 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn prepare(kernels: &dyn Kernels, info: &StageInfo) -> Self {
+    /// `sides` are the files of the inputs beside the first, in their order.
+    pub(super) fn prepare(kernels: &dyn Kernels, info: &StageInfo, sides: Vec<OwnedFd>) -> Self {
         let spec = info.spec.clone().unwrap_or_default();
         let source = spec.inputs.first().and_then(|input| input.source.clone());
         let input = match &source {
             Some(Source::Range(range)) => InputKind::Index { start: range.start, count: range.count, tasks: range.tasks },
             Some(Source::Files(files)) if files.format == "npy" => InputKind::Elements,
+            Some(Source::Files(files)) if files.format == "npy-rows" => InputKind::Rows,
             Some(Source::Files(_)) => InputKind::Text,
             Some(Source::Stage(_)) | None => InputKind::Blocks,
         };
@@ -148,16 +152,22 @@ impl Stage {
         let descriptor = kernel.descriptor();
         let shuffles = descriptor.kind == Kind::Map && descriptor.shuffles && spec.partitions > 0;
         let format = info.output.as_ref().map(|output| output.format.clone()).filter(|format| !format.is_empty());
-        let context = StageContext {
+        let mapped = sides::map(spec.inputs.get(1..).unwrap_or_default(), sides);
+        let context = |sides| StageContext {
             params: spec.params.into_iter().map(|param| (param.name, param.value)).collect(),
             tasks: info.tasks,
             partitions: spec.partitions.max(1),
             format: format.unwrap_or_else(|| descriptor.formats.first().copied().unwrap_or_default().to_owned()),
+            reproducible: spec.reproducible,
+            sides,
         };
         // Preparing reads what a user wrote; a panic in there is the task's failure like one in the kernel.
-        let prepared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kernel.prepare(&context)))
-            .map_err(|payload| Fault::new(FailureClass::Task, panic_message(payload.as_ref())))
-            .and_then(|prepared| prepared.map_err(Fault::from));
+        let prepare = |context: StageContext| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kernel.prepare(&context)))
+                .map_err(|payload| Fault::new(FailureClass::Task, panic_message(payload.as_ref())))
+                .and_then(|prepared| prepared.map_err(Fault::from))
+        };
+        let prepared = mapped.and_then(|sides| prepare(context(sides)));
         Self {
             prepared,
             input,

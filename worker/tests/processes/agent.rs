@@ -7,8 +7,8 @@ use crate::{
 };
 use raftwerk_proto::v1::{
     CopiedBlock, CopiedBlocks, CopyHeader, CopyTarget, FailureClass, FetchLogs, Files, Grant, Grants, IfExists, InputFile, KeepCopyRequest,
-    ListInputs, OutputSpec, Publish, ReleaseJobs, Report, ShuffleBlock, ShuffleSource, Split, StageInfo, StageOutput, TaskRange,
-    keep_copy_request, scheduler_message::Message as Down, stage_input::Source, worker_data_client::WorkerDataClient,
+    ListInputs, OutputSpec, Publish, ReleaseJobs, Report, ShuffleBlock, ShuffleSource, Split, StageInfo, StageInput, StageOutput,
+    TaskRange, keep_copy_request, scheduler_message::Message as Down, stage_input::Source, worker_data_client::WorkerDataClient,
     worker_message::Message as Up,
 };
 use raftwerk_transport::{PeerKind, connect};
@@ -29,6 +29,7 @@ pub const TESTS: &[Named] = named![
     shuffle_data_that_nobody_takes_has_one_place,
     a_lease_of_many_small_files_runs_whole,
     a_changed_input_fails_the_job,
+    a_side_input_reaches_every_task_and_must_not_change,
     an_executor_that_dies_is_replaced_and_only_its_task_is_charged,
     what_kernels_print_is_kept_per_lease,
     a_worker_comes_back_to_a_cluster_that_was_away,
@@ -358,6 +359,41 @@ fn a_changed_input_fails_the_job() {
     });
 }
 
+/// A stage of 4 tasks that look into the table at `path`, as it is now.
+fn lookup_stage(path: &Path) -> StageInfo {
+    let mut info = index_stage("t-lookup", &["found", "length"], 4, 4, &[]);
+    let file = InputFile { data_offset: 3, record_bytes: 4, dtype: "u4".into(), ..input_file(path) };
+    let source = Source::Files(Files { format: "npy".into(), listing: vec![file], ..Files::default() });
+    let side = StageInput { name: "table".into(), source: Some(source) };
+    info.spec.iter_mut().for_each(|spec| spec.inputs.push(side.clone()));
+    info
+}
+
+fn a_side_input_reaches_every_task_and_must_not_change() {
+    run(async |dir| {
+        let mut cluster = Cluster::start().await;
+        let (anna, mut session) = cluster.worker("anna", &dir).await;
+        let path = dir.join("table.npy");
+        let table: Vec<u8> = b"any".iter().copied().chain([10u32, 20, 30, 40].into_iter().flat_map(u32::to_le_bytes)).collect();
+        fs::write(&path, &table).unwrap();
+        session.grant(Grants { stages: vec![lookup_stage(&path)], grants: vec![grant(1, 0, 3)] });
+        assert_eq!(tally(&session.succeed().await), 60);
+        session.grant(Grants { stages: vec![], grants: vec![grant(2, 3, 1)] });
+        let reports = session.succeed().await;
+        assert_eq!((tally(&reports), reports[0].results[0].tallies[1].values[0]), (40, 4), "what is mapped serves the next lease");
+
+        // The executor has it mapped still, but the job was promised what was listed.
+        fs::write(&path, [&table[..], &table].concat()).unwrap();
+        session.grant(Grants { stages: vec![], grants: vec![grant(3, 0, 2)] });
+        let (class, _, message) = blame(&session.finish().await);
+        assert_eq!((class, message), (FailureClass::Fatal, format!("input changed while the job runs: {}", path.display())));
+        fs::remove_file(&path).unwrap();
+        session.grant(Grants { stages: vec![], grants: vec![grant(4, 0, 2)] });
+        assert_eq!(blame(&session.finish().await).0, FailureClass::Worker);
+        anna.stop().await;
+    });
+}
+
 fn an_executor_that_dies_is_replaced_and_only_its_task_is_charged() {
     run(async |dir| {
         let mut cluster = Cluster::start().await;
@@ -495,7 +531,7 @@ fn a_device_whose_self_test_fails_is_reported_with_the_reason() {
         let program = std::env::current_exe().unwrap();
         let rows = raftwerk_worker::probe_devices(&selection, program.clone(), Vec::new()).await;
         assert_eq!(rows[0].outcome, raftwerk_worker::ProbeOutcome::Ready);
-        assert_eq!(rows[0].device.kernels, ["t-sums@1", "t-lines@1", "t-gather@1", "t-trouble@1"]);
+        assert_eq!(rows[0].device.kernels, ["t-sums@1", "t-lookup@1", "t-lines@1", "t-gather@1", "t-trouble@1"]);
         let rows = raftwerk_worker::probe_devices(&selection, program, vec!["--fail".into(), "two and two were five".into()]).await;
         let raftwerk_worker::ProbeOutcome::Failed(reason) = &rows[0].outcome else { panic!("{rows:?}") };
         assert!(reason.contains("two and two were five"), "{reason}");

@@ -119,7 +119,7 @@ impl Driver {
     }
 
     pub fn define(&mut self, info: StageInfo) {
-        self.send(to_executor::Message::Define(DefineStage { info: Some(info) }));
+        self.send(to_executor::Message::Define(DefineStage { info: Some(info), descriptors: 0 }));
     }
 
     /// Closes the socket and waits.
@@ -145,7 +145,7 @@ pub fn stage(kernel: &str, tallies: &[&str], source: Source, tasks: u64, partiti
     let tallies = tallies.iter().map(|&tally| tally.into()).collect();
     let spec = StageSpec {
         name: kernel.into(),
-        kernel: Some(KernelRef { name: kernel.into(), version: 1, kind: 0, tallies }),
+        kernel: Some(KernelRef { name: kernel.into(), version: 1, kind: 0, tallies, ..KernelRef::default() }),
         params: params.iter().map(|&(name, value)| Param { name: name.into(), value: value.into() }).collect(),
         inputs: vec![StageInput { name: "input".into(), source: Some(source) }],
         partitions,

@@ -1,7 +1,7 @@
 //! Kernels made for these tests.
 use raftwerk_kernels::{
-    Accepts, Agreement, Descriptor, Input, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, StageContext, Task, TaskOutput,
-    gpu::Gpu,
+    Accepts, Agreement, Descriptor, Input, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, SideInput, SideSpec,
+    StageContext, Task, TaskOutput, gpu::Gpu,
 };
 use raftwerk_proto::v1::Device;
 use raftwerk_worker::executor::Kernels;
@@ -10,7 +10,7 @@ pub struct TestKernels;
 
 impl Kernels for TestKernels {
     fn all(&self) -> Vec<&'static dyn Kernel> {
-        vec![&Sums, &Lines, &Gather, &Trouble]
+        vec![&Sums, &Lookup, &Lines, &Gather, &Trouble]
     }
 
     fn adapters(&self) -> Vec<Device> {
@@ -71,6 +71,37 @@ impl Prepared for Sums {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let Input::Index { start, .. } = task.input else { return Err(KernelError::Input("no range".into())) };
         Ok(TaskOutput { tallies: vec![start], ..TaskOutput::default() })
+    }
+}
+
+/// Index range -> the element of the side input at its start, and its length.
+struct Lookup;
+static LOOKUP: Descriptor = map("t-lookup", Accepts::Index, &["found", "length"], false, &[]);
+static TABLE: [SideSpec; 1] = [SideSpec { name: "table", dtypes: &["u4"], dimensions: 1, doc: "" }];
+
+impl Kernel for Lookup {
+    fn descriptor(&self) -> &'static Descriptor {
+        &LOOKUP
+    }
+    fn sides(&self) -> &'static [SideSpec] {
+        &TABLE
+    }
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        let table = stage.sides.iter().find(|side| side.name == "table").cloned();
+        Ok(Box::new(PreparedLookup { table: table.ok_or_else(|| KernelError::Param("there is no table".into()))? }))
+    }
+}
+
+struct PreparedLookup {
+    table: SideInput,
+}
+
+impl Prepared for PreparedLookup {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let Input::Index { start, .. } = task.input else { return Err(KernelError::Input("no range".into())) };
+        let number = self.table.bytes().as_chunks::<4>().0.get(start as usize).map(|bytes| u32::from_le_bytes(*bytes));
+        let number = number.ok_or_else(|| KernelError::Input(format!("the table ends before {start}")))?;
+        Ok(TaskOutput { tallies: vec![number.into(), self.table.shape[0]], ..TaskOutput::default() })
     }
 }
 

@@ -3,9 +3,8 @@
 use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, RETAINED_JOBS, RETENTION_MS, SHARES};
 use crate::ids::{JobId, Timestamp};
 use crate::job::{Job, Phase};
-use crate::spec;
-use crate::spec_format::spec_format;
 use crate::state::{State, Submission};
+use crate::{spec, spec_format};
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::SubmitJob;
 
@@ -19,8 +18,8 @@ impl State {
         if let Err(reason) = spec::check(&spec) {
             return Outcome::Refused(reason.0);
         }
-        if spec_format(&spec) > entry.format {
-            return Outcome::Refused(format!("the job needs log format {}, and this entry has {}", spec_format(&spec), entry.format));
+        if let Err(reason) = spec_format::check(&spec, entry.format) {
+            return Outcome::Refused(reason.0);
         }
         if entry.format >= OWN_RULES
             && let Err(reason) = spec::check_names(&spec)

@@ -5,6 +5,7 @@ use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES};
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
+use crate::spans;
 use crate::stage::TaskState;
 use crate::state::State;
 use crate::worker::Worker;
@@ -55,7 +56,7 @@ impl State {
         }
         let stage = &mut job.stages[lease.stage as usize];
         stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
-        credit(job, &lease, record, accepted.tasks, &report);
+        credit(job, &lease, record, &accepted, &report);
         if entry.format >= SHARES {
             let device = record.and_then(|w| w.device(lease.device));
             let device_ns = report.busy_ns / device.map_or(1, |d| u64::from(d.parallelism.max(1)));
@@ -207,7 +208,7 @@ fn accept(job: &mut Job, lease: &Lease, id: LeaseId, copy: WorkerId, results: &T
     }
 }
 
-fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: u64, report: &Report) {
+fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: &Accepted, report: &Report) {
     let spec = &job.spec;
     let share = job.shares.entry((lease.stage, lease.worker, lease.device)).or_insert_with(|| {
         let device = worker.and_then(|w| w.device(lease.device));
@@ -221,7 +222,8 @@ fn credit(job: &mut Job, lease: &Lease, worker: Option<&Worker>, accepted: u64, 
             ..DeviceShare::default()
         }
     });
-    share.tasks = share.tasks.saturating_add(accepted);
+    share.tasks = share.tasks.saturating_add(accepted.tasks);
     share.busy_ns = share.busy_ns.saturating_add(report.busy_ns);
     share.input_bytes = share.input_bytes.saturating_add(report.input_bytes);
+    spans::record(job, (lease.stage, lease.worker, lease.device), &accepted.ranges);
 }

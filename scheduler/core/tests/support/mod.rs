@@ -29,7 +29,13 @@ pub fn hello(name: &str, incarnation: u64, devices: Vec<Device>) -> Hello {
 }
 
 fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
-    Some(KernelRef { name: name.into(), version: 1, kind: kind.into(), tallies: tallies.iter().map(|t| t.to_string()).collect() })
+    Some(KernelRef {
+        name: name.into(),
+        version: 1,
+        kind: kind.into(),
+        tallies: tallies.iter().map(|t| t.to_string()).collect(),
+        ..KernelRef::default()
+    })
 }
 
 pub fn map_only(tasks: u64) -> JobSpec {

@@ -1,0 +1,151 @@
+//! Multiplies matrices: C = A x B. A is the input, cut by rows; B is the side input `b`, which every task reads whole.
+//!
+//! Shapes    A: f4 [m, k], any number of files one below the other; B: f4 [k, n] -> rows of C, f4 [m, n], in the order of A's; tallies
+//!           rows, not_finite (elements of C that are NaN or infinite)
+//! Limits    k and n at least 1 and at most 2^29; a task's rows of A and of C lie in memory. GPU: 64 columns of B must fit one buffer
+//! Agreement bounded: with u = 2^-24 each element of C is within k u / (1 - k u) * (|A| |B|) of the exact one, whatever the order of the
+//!           sums, fused or not, as long as nothing leaves the range of normal f32; so the twins are within about k * 2^-23 * (|A| |B|) of
+//!           each other. Where an element is NaN or infinite on one twin it is so on the other when every product and every sum of the row
+//!           stays in range. For a reproducible stage the CPU twin adds the products of each element one by one, in the order of k, each
+//!           rounded: the same bytes on every processor
+//! Errors    no B; a B that is not f4; A's rows as long as B has not rows
+//! Source    bound: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.5; tiles: J. Dongarra and others,
+//!           the GEMM of the level 3 BLAS (1990), blocked for caches as in K. Goto, R. van de Geijn, Anatomy of high-performance matrix
+//!           multiplication (2008), by the crate `gemm`
+
+mod cpu;
+mod gpu;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Mutex;
+
+use crate::api::*;
+use crate::gpu::Gpu;
+use crate::params::Resolved;
+use crate::side::f4;
+use crate::stack_rows::Slices;
+
+pub struct Matmul;
+
+/// Of k and n: the rows' lengths in bytes are u32 in a listing.
+const LONGEST: u64 = 1 << 29;
+const B: &str = "b";
+
+static DESCRIPTOR: Descriptor = Descriptor {
+    name: "matmul",
+    version: 1,
+    kind: Kind::Map,
+    summary: "Multiplies the rows of a matrix with the side input b, a matrix too",
+    accepts: Accepts::Rows(&["f4"]),
+    params: &[],
+    tallies: &["rows", "not_finite"],
+    shuffles: true,
+    formats: &[],
+    reduces_with: &["stack_rows"],
+    reduce_defaults: &[],
+    gpu: true,
+    agreement: Agreement::Bounded("the twins differ by at most k * 2^-23 * (|A| |B|) in each element, k being the length of A's rows"),
+};
+
+static SIDES: [SideSpec; 1] = [SideSpec { name: B, dtypes: &["f4"], dimensions: 2, doc: "the right matrix of the product" }];
+
+impl Kernel for Matmul {
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
+    }
+
+    fn sides(&self) -> &'static [SideSpec] {
+        &SIDES
+    }
+
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        Resolved::new(&DESCRIPTOR, &stage.params)?;
+        let right = stage.sides.iter().find(|side| side.name == B).cloned().map(Right::new).transpose()?;
+        Ok(Box::new(PreparedMatmul { right, reproducible: stage.reproducible, slices: Slices::new(stage), on_device: Mutex::default() }))
+    }
+}
+
+/// B, in row order.
+struct Right {
+    side: SideInput,
+    k: usize,
+    n: usize,
+}
+
+impl Right {
+    fn new(side: SideInput) -> Result<Right, KernelError> {
+        let refuse = |text: String| Err(KernelError::Param(format!("kernel 'matmul': side input 'b' {text}")));
+        if side.dtype != "f4" {
+            return refuse(format!("has elements of type '{}'; f4 is wanted", side.dtype));
+        }
+        let &[k, n] = side.shape.as_slice() else { return refuse(format!("has {} dimensions; 2 are wanted", side.shape.len())) };
+        if !(1..=LONGEST).contains(&k) || !(1..=LONGEST).contains(&n) {
+            return refuse(format!("has the shape ({k}, {n}); each must be 1 to {LONGEST}"));
+        }
+        if side.bytes().len() as u64 != 4 * k * n {
+            return refuse(format!("has {} bytes, which are not ({k}, {n}) elements", side.bytes().len()));
+        }
+        Ok(Right { k: k as usize, n: n as usize, side })
+    }
+}
+
+struct PreparedMatmul {
+    /// None at submit, where only the parameters are looked at.
+    right: Option<Right>,
+    reproducible: bool,
+    slices: Slices,
+    /// B on the GPU, uploaded with the stage's first lease. An executor has one device.
+    on_device: Mutex<Option<gpu::OnDevice>>,
+}
+
+impl Prepared for PreparedMatmul {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let right = self.right()?;
+        let left = left(right, task)?;
+        let right_numbers = f4(right.side.bytes());
+        let product = cpu::multiply(&left, &right_numbers, right.k, right.n, self.reproducible);
+        Ok(self.output(task.number, right.n, &product))
+    }
+
+    fn run_gpu(&self, gpu: &Gpu, tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
+        let right = self.right()?;
+        let lefts = tasks.iter().map(|task| rows(right, task)).collect::<Result<Vec<_>, _>>()?;
+        let products = gpu::multiply(gpu, gpu::Limits::of(gpu), &self.on_device, right, &lefts)?;
+        Ok(tasks.iter().zip(&products).map(|(task, product)| self.output(task.number, right.n, product)).collect())
+    }
+}
+
+impl PreparedMatmul {
+    fn right(&self) -> Result<&Right, KernelError> {
+        self.right.as_ref().ok_or_else(|| KernelError::Param("kernel 'matmul': the stage has no side input 'b'".into()))
+    }
+
+    fn output(&self, task: u64, n: usize, product: &[f32]) -> TaskOutput {
+        let not_finite = product.iter().filter(|number| !number.is_finite()).count();
+        let tallies = vec![(product.len() / n) as u64, not_finite as u64];
+        TaskOutput { tallies, blocks: self.slices.blocks(task, n as u64, product), part: None }
+    }
+}
+
+/// The bytes of a task's rows of A.
+fn rows<'a>(right: &Right, task: &Task<'a>) -> Result<&'a [u8], KernelError> {
+    let Input::Rows { dtype, columns, bytes } = task.input else {
+        return Err(KernelError::Input("matmul reads the rows of two-dimensional .npy files".into()));
+    };
+    if dtype != "f4" {
+        return Err(KernelError::Input(format!("matmul reads f4, not '{dtype}'")));
+    }
+    if columns != right.k {
+        let (k, n) = (right.k, right.n);
+        return Err(KernelError::Input(format!("a row has {columns} elements, and side input 'b' is ({k}, {n}): they must be {k}")));
+    }
+    if !bytes.len().is_multiple_of(4 * columns) {
+        return Err(KernelError::Input(format!("{} bytes are no whole number of rows of {columns} f4 elements", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+fn left<'a>(right: &Right, task: &Task<'a>) -> Result<std::borrow::Cow<'a, [f32]>, KernelError> {
+    Ok(f4(rows(right, task)?))
+}
