@@ -269,6 +269,7 @@ impl Job {
                     version: 1,
                     kind: if index == 0 { KernelKind::Map } else { KernelKind::Reduce }.into(),
                     tallies: vec![TALLY.into()],
+                    bounded: false,
                 }),
                 inputs: vec![StageInput { name: "input".into(), source: Some(source) }],
                 partitions: self.stages.get(index + 1).map_or(0, |next| next.tasks as u32),
