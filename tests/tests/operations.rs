@@ -295,3 +295,29 @@ fn a_worker_that_cannot_listen_or_is_given_a_schedulers_directory_says_so_and_le
     assert!(said.contains("the identity of a scheduler"), "{said}");
     assert!(!cluster.path("scheduler-1/lock").exists() && cluster.path("scheduler-1/LOCK").exists());
 }
+
+#[test]
+fn a_job_says_why_it_waits_when_every_worker_is_held_back() {
+    let cluster = Cluster::start(1, 1);
+    cluster.json(&["worker", "drain", "worker-1"]);
+    let quick = "[job]\nname = \"quick\"\n[input]\nrange = { start = 0, count = 40, tasks = 4 }\n[map]\nkernel = \"noop\"\n";
+    let job = cluster.submit(&cluster.job_file("quick.toml", quick), &[]).to_string();
+    let shown = cluster.run(&["job", "show", &job]);
+    assert!(
+        text(&shown.stdout).contains("waits: worker ") && text(&shown.stdout).contains("(worker-1) is drained"),
+        "{}",
+        text(&shown.stdout)
+    );
+    let said = cluster.path("said");
+    let file = std::fs::File::create(&said).expect("a file");
+    let mut waiting =
+        cluster.command(&["job", "wait", &job]).stdout(std::process::Stdio::null()).stderr(file).spawn().expect("raftwerk runs");
+    let so_far = || std::fs::read_to_string(&said).unwrap_or_default();
+    cluster.until("the one who waits hears why", || so_far().contains("the job waits: worker "));
+    assert!(!so_far().contains(" left"), "nothing runs, so nobody knows how long: {}", so_far());
+    cluster.json(&["worker", "release", "worker-1"]);
+    assert!(waiting.wait().expect("it ends").success(), "{}", so_far());
+    let dropped = cluster.run(&["job", "drop", &job]);
+    assert_eq!(dropped.status.code(), Some(6));
+    assert!(text(&dropped.stderr).contains("has no output that could be dropped"), "{}", text(&dropped.stderr));
+}

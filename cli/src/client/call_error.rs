@@ -92,9 +92,15 @@ mod tests {
         };
         for leaderless in [NOT_LEADER, "no leader is known; an election may be under way, try again"] {
             let said = unreachable(&["nobody listens there", leaderless]);
-            assert!(said.starts_with("error: no replica that answers leads the cluster") && said.contains("raftwerk cluster show"), "{said}");
+            assert!(
+                said.starts_with("error: no replica that answers leads the cluster") && said.contains("raftwerk cluster show"),
+                "{said}"
+            );
         }
         let said = unreachable(&["nobody listens there"]);
-        assert!(said.starts_with("error: no answer from the cluster within 10.0 s") && said.contains("check that the schedulers run"), "{said}");
+        assert!(
+            said.starts_with("error: no answer from the cluster within 10.0 s") && said.contains("check that the schedulers run"),
+            "{said}"
+        );
     }
 }

@@ -106,6 +106,11 @@ async fn show(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
         console.json(views::job::to_json(&view));
     } else {
         views::job::print(console, &view);
+        if views::waits::stands_still(&view)
+            && let Some(why) = views::waits::why(&view, &cluster.workers().await?)
+        {
+            console.line(format!("\nwaits: {}", crate::table::printable(&why)));
+        }
     }
     Ok(())
 }

@@ -5,4 +5,5 @@ pub mod devices;
 pub mod job;
 pub mod kept;
 pub mod result;
+pub mod waits;
 pub mod worker;
