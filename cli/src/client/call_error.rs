@@ -10,7 +10,7 @@ use crate::units::format_duration;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No replica gave an answer in time.
-    #[error("{} within {}{}", if leaderless(.tried) { "no replica that answers leads the cluster" } else { "no answer from the cluster" }, format_duration(*.patience), list(.tried))]
+    #[error("{} within {}{}", if leaderless(.tried) { "no replica that answers leads a majority" } else { "no answer from the cluster" }, format_duration(*.patience), list(.tried))]
     Unreachable { patience: Duration, tried: Vec<(String, String)> },
     /// Nobody will ever answer at these addresses with this credential.
     #[error("cannot connect to the cluster{}", list(.tried))]
@@ -23,9 +23,12 @@ pub enum CallError {
 /// What is noted of a replica that answered with the address of another.
 pub const NOT_LEADER: &str = "does not lead";
 
+/// What replicas say that know no leader, or that have lost the majority they lead.
+const LEADERLESS: [&str; 3] = [NOT_LEADER, "no leader is known", "a majority of the replicas cannot be reached"];
+
 /// Whether a replica answered, and only a leader was missing.
 fn leaderless(tried: &[(String, String)]) -> bool {
-    tried.iter().any(|(_, reason)| reason == NOT_LEADER || reason.contains("no leader is known"))
+    tried.iter().any(|(_, reason)| LEADERLESS.iter().any(|said| reason.contains(said)))
 }
 
 fn list(tried: &[(String, String)]) -> String {
@@ -90,10 +93,11 @@ mod tests {
             let tried = reasons.iter().map(|reason| ("a:1".to_owned(), reason.to_string())).collect();
             Failure::from(CallError::Unreachable { patience: Duration::from_secs(10), tried }).lines().join("\n")
         };
-        for leaderless in [NOT_LEADER, "no leader is known; an election may be under way, try again"] {
+        let by_replicas = ["no leader is known; an election may be under way, try again", "a majority of the replicas cannot be reached"];
+        for leaderless in [NOT_LEADER].into_iter().chain(by_replicas) {
             let said = unreachable(&["nobody listens there", leaderless]);
             assert!(
-                said.starts_with("error: no replica that answers leads the cluster") && said.contains("raftwerk cluster show"),
+                said.starts_with("error: no replica that answers leads a majority") && said.contains("raftwerk cluster show"),
                 "{said}"
             );
         }
