@@ -73,7 +73,7 @@ pub fn away_text(job: u64, part: &OutputPart, workers: &[WorkerView], why: impl 
     let one = |worker: u64| {
         let reason = match find(workers, worker) {
             None => format!(", which this cluster does not know ({})", file()),
-            Some(view) if view.liveness == "lost" => ", which is lost".to_owned(),
+            Some(view) if view.liveness == "lost" => format!(", which is lost ({})", file()),
             Some(_) => why(worker).map_or_else(|| ", which does not answer".to_owned(), |reason| format!(": {reason}")),
         };
         format!("{}{reason}", name(workers, worker))
@@ -130,12 +130,21 @@ mod tests {
 
     #[test]
     fn a_part_is_away_when_none_of_its_keepers_is_there() {
-        let part = |worker, copy_workers| OutputPart { worker, copy_workers, name: "part".into(), ..OutputPart::default() };
+        let part = |worker, copy_workers| OutputPart {
+            worker,
+            copy_workers,
+            name: "part".into(),
+            staged_name: "part.0-5-0".into(),
+            ..OutputPart::default()
+        };
         let view = JobView { parts: vec![part(5, vec![6]), part(6, vec![]), part(0, vec![])], ..JobView::default() };
         let workers = [worker(5, "suspect"), worker(6, "lost")];
         let away: Vec<&OutputPart> = away(&view, &workers).collect();
         assert_eq!(away, [&view.parts[1]], "a dropped part is not away, it is gone");
-        assert_eq!(away_text(7, away[0], &workers, |_| None), "part was kept by worker 6 (w6), which is lost");
+        assert_eq!(
+            away_text(7, away[0], &workers, |_| None),
+            "part was kept by worker 6 (w6), which is lost (results/7/part.0-5-0 in its data directory)"
+        );
         let unknown = OutputPart { staged_name: "part.0-33-2".into(), ..part(9, vec![5]) };
         assert_eq!(
             away_text(7, &unknown, &workers, |_| Some("no connection in time".into())),
