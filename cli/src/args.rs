@@ -61,12 +61,12 @@ enum Command {
         #[command(subcommand)]
         command: job::Job,
     },
-    /// Start, list and show workers
+    /// Start, list, show, drain and release workers
     Worker {
         #[command(subcommand)]
         command: worker::Worker,
     },
-    /// Start scheduler replicas
+    /// Start scheduler replicas, or recover one after the majority is lost
     Scheduler {
         #[command(subcommand)]
         command: scheduler::Scheduler,

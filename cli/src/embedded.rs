@@ -27,7 +27,7 @@ impl Embedded {
     pub async fn start(dir: &Path, devices: DeviceSelection) -> Result<Self, Failure> {
         let mut config = SchedulerConfig::new("embedded", dir.join("scheduler"));
         config.start = StartMode::Bootstrap;
-        config.listen = "127.0.0.1:0".to_owned();
+        config.listen = Some("127.0.0.1:0".to_owned());
         let scheduler = raftwerk_scheduler::start(config)
             .await
             .map_err(|error| Failure::new(Exit::Internal, error).context("the embedded scheduler cannot start"))?;

@@ -46,6 +46,11 @@ impl Progress {
             Sighting::View(view) => self.update(view),
             Sighting::Lost(reason) => self.say(&format!("contact with the cluster lost ({reason}); looking for another replica")),
             Sighting::Back => self.say("contact with the cluster is back"),
+            Sighting::Waits(why) => {
+                // Nothing runs, so there is no pace from which to tell the time left.
+                self.pace = Pace::default();
+                self.say(&format!("the job waits: {why}"));
+            }
         }
     }
 

@@ -39,6 +39,15 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// As an address, but port 0 is any free one.
+pub fn parse_listen(text: &str) -> Result<String, String> {
+    match text.trim().strip_suffix(":0") {
+        Some(host) => parse_address(&format!("{host}:1")).map(|_| text.trim().to_owned()),
+        None => parse_address(text),
+    }
+    .map_err(|error| format!("{error}; port 0 is any free one"))
+}
+
 /// `1536` is `1.5 KiB`.
 pub fn format_bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -55,7 +64,7 @@ pub fn format_bytes(bytes: u64) -> String {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let wrong = || format!("`{text}` is not a duration; write a number and a unit, as in 10s (ms, s, m, h)");
+    let wrong = || format!("`{text}` is not a duration; write a number and a unit, as in 10s (ms, s, m, h; seconds when there is none)");
     let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
     let seconds = match text[digits..].trim() {
         "ms" => number / 1_000.0,
@@ -110,6 +119,18 @@ mod tests {
         assert_eq!(format_bytes(0), "0 B");
         assert_eq!(format_bytes(16 << 20), "16 MiB");
         assert_eq!(format_bytes(1536), "1.5 KiB");
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port_and_only_listeners_may_leave_the_port_open() {
+        for good in ["10.0.0.1:7300", "host:7300", "[::1]:7300"] {
+            assert_eq!((parse_address(good).as_deref(), parse_listen(good).as_deref()), (Ok(good), Ok(good)));
+        }
+        assert_eq!(parse_listen("[::1]:0").as_deref(), Ok("[::1]:0"));
+        assert!(parse_address("host:0").is_err());
+        for bad in ["foo", ":7300", "::1:7300", "::1:0", ":0", "host:70000", "http://host:1", ""] {
+            assert!(parse_address(bad).is_err() && parse_listen(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

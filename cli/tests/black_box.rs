@@ -124,6 +124,20 @@ mod without_a_cluster {
             (&["context", "add", "", "--address", "127.0.0.1:1", "--credential", "x"], "a context's name"),
             (&["submit", "job.toml", "--idempotency-key", ""], "1 to 256 bytes"),
             (&["run", "job.toml", "--memory", "1B"], "64MiB at least"),
+            (
+                &["scheduler", "start", "--name", "s", "--data-dir", "s", "--bootstrap", "--advertise", "foo"],
+                "an address is a host and a port",
+            ),
+            (
+                &["scheduler", "start", "--name", "s", "--data-dir", "s", "--bootstrap", "--listen", "foo"],
+                "an address is a host and a port",
+            ),
+            (&["scheduler", "start", "--name", "s", "--data-dir", "s", "--bootstrap", "--listen", "0.0.0.0:0"], "--advertise HOST:PORT"),
+            (&["scheduler", "start", "--name", "s", "--data-dir", "s", "--bootstrap", "--lease-ttl", "0"], "a lease lasts 1s at least"),
+            (&["scheduler", "start", "--name", "s", "--data-dir", "s", "--bootstrap", "--lease-ttl", "1ms"], "a lease lasts 1s at least"),
+            (&["worker", "start", "--join", "127.0.0.1:1", "--data-dir", "w", "--advertise", "foo"], "an address is a host and a port"),
+            (&["worker", "start", "--join", "127.0.0.1:1", "--data-dir", "w", "--listen", "foo"], "an address is a host and a port"),
+            (&["job", "list", "--timeout", "soon"], "seconds when there is none"),
         ] {
             let output = home.run(line);
             assert_exit(&output, 2);

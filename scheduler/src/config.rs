@@ -5,14 +5,19 @@ use raftwerk_transport::JoinToken;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where a replica with a new data directory listens unless it is told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7300";
+
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
     pub name: String,
     /// Everything durable of this replica; locked while it runs.
     pub data_dir: PathBuf,
-    /// Where to listen, "host:port". Port 0 takes any free one, and the same one again after a restart.
-    pub listen: String,
-    /// What the others are told to connect to; the listening address when not given.
+    /// Where to listen, "host:port". Port 0 takes any free one, and the same one again after a restart. When not given, the address that the data
+    /// directory keeps, or [`DEFAULT_LISTEN`] in a new one.
+    pub listen: Option<String>,
+    /// What the others are told to connect to. When not given, what the data directory keeps if its listening address is kept too, and else that
+    /// address.
     pub advertise: Option<String>,
     pub start: StartMode,
     pub lease_ttl: Duration,
@@ -46,7 +51,7 @@ impl SchedulerConfig {
         SchedulerConfig {
             name: name.into(),
             data_dir: data_dir.into(),
-            listen: "127.0.0.1:0".into(),
+            listen: None,
             advertise: None,
             start: StartMode::Continue,
             lease_ttl: Duration::from_secs(10),
@@ -67,6 +72,8 @@ pub enum StartError {
     File { path: PathBuf, source: std::io::Error },
     #[error("cannot listen on {address}: {source}; choose another with --listen")]
     Listen { address: String, source: std::io::Error },
+    #[error("{listen} is every address of this machine; tell the others which one to use with --advertise HOST:PORT")]
+    EveryAddress { listen: String },
     #[error("{0} holds no replica yet; start the first one with --bootstrap, further ones with --join and --token")]
     Empty(PathBuf),
     #[error("the identity in {path}: {source}")]

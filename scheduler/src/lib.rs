@@ -20,7 +20,7 @@ mod services;
 mod versions;
 
 pub use backup::{Recovered, check_backup, recover, survey};
-pub use config::{SchedulerConfig, StartError, StartMode};
+pub use config::{DEFAULT_LISTEN, SchedulerConfig, StartError, StartMode};
 pub use raftwerk_core::cost;
 pub use server::{ADMIN_FILE, RunningScheduler, TOKEN_FILE, start};
 pub use services::LEADER_KEY;

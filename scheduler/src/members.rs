@@ -46,7 +46,10 @@ impl Members {
         if self.format < Replicated::reads() {
             let format = shared.replica.agree_on_format(UNMARKED_FORMAT);
             if format > self.format {
-                tracing::info!(format, "every replica reads entries of this format; they are written from now on");
+                // A leader learns it anew; for the cluster it is news when no such entry was written yet.
+                if format > shared.replica.log_format() {
+                    tracing::info!(format, "every replica reads entries of this format; they are written from now on");
+                }
                 self.format = format;
                 news.push(Input::Format(format));
             }

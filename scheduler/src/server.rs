@@ -1,7 +1,7 @@
 //! Starts a replica: identity, listener, Raft, services, leader loop. Stops it again.
 
 use crate::backup;
-use crate::config::{SchedulerConfig, StartError, StartMode};
+use crate::config::{DEFAULT_LISTEN, SchedulerConfig, StartError, StartMode};
 use crate::edge::{self, Shared};
 use crate::join;
 use crate::leader::Timing;
@@ -29,7 +29,9 @@ pub const TOKEN_FILE: &str = "join-token";
 /// In the identity's folder: a log was made under this identity, so one that is missing is lost.
 const HAD_LOG: &str = "had-log";
 const MEMBERS_WAIT: Duration = Duration::from_secs(5);
+/// Where this replica listens, and what it tells the others if that is something else: a start without flags goes on with them.
 const ADDRESS_FILE: &str = "address";
+const ADVERTISE_FILE: &str = "advertise";
 
 pub struct RunningScheduler {
     address: String,
@@ -65,8 +67,14 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
         Err(error @ StartError::Listen { .. }) if known => return Err(holder(&config.data_dir).unwrap_or(error)),
         Err(error) => return Err(error),
     };
-    let bound = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
-    let address = advertised(&config, &listener)?;
+    let unknown = |source| StartError::Listen { address: config.listen.clone().unwrap_or_default(), source };
+    let bound = listener.local_addr().map_err(unknown)?;
+    let advertise = advertise(&config);
+    let address = match &advertise {
+        Some(address) => address.clone(),
+        None if bound.ip().is_unspecified() => return Err(StartError::EveryAddress { listen: bound.to_string() }),
+        None => bound.to_string(),
+    };
 
     let mut peers = Vec::new();
     let (identity, authority) = if known {
@@ -78,7 +86,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
                 let (identity, authority, others) = join::obtain_identity(&config, &address, addresses, token).await?;
                 save(&identity, &authority, &identity_dir)?;
                 peers = others;
-                peers.extend(addresses.iter().cloned());
+                know(&mut peers, addresses);
                 (identity, authority)
             }
             StartMode::Restore { file } => backup::restore(&config, file, &address, &identity_dir).await?,
@@ -91,7 +99,7 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
         return Err(StartError::LogLost { path: config.data_dir, replica: identity.peer().id });
     }
     if let (true, StartMode::Join { addresses, .. }) = (known, &config.start) {
-        peers.extend(addresses.iter().cloned());
+        know(&mut peers, addresses);
     }
 
     let policy = policy(&config.policy).ok_or_else(|| StartError::Other(format!("there is no policy {}", config.policy)))?;
@@ -107,6 +115,8 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     // Only now is the directory ours: a start that is refused must not change what another process keeps there.
     let saved = config.data_dir.join(ADDRESS_FILE);
     std::fs::write(&saved, format!("{bound}\n")).map_err(file_error(&saved))?;
+    let saved = config.data_dir.join(ADVERTISE_FILE);
+    std::fs::write(&saved, format!("{}\n", advertise.unwrap_or_default())).map_err(file_error(&saved))?;
     let shared = Shared::new(replica.clone(), policy);
     let (stop, stopping) = watch::channel(false);
     let server = serve(listener, &identity, authority, &shared, stopping).await;
@@ -137,26 +147,33 @@ fn holder(dir: &Path) -> Option<StartError> {
     }
 }
 
-/// A free port is chosen once and kept: the other replicas know it from the log.
+/// What a file of the data directory keeps for the next start.
+fn kept(config: &SchedulerConfig, file: &str) -> Option<String> {
+    let text = std::fs::read_to_string(config.data_dir.join(file)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The address of a replica is kept: the others, workers and contexts know it. So is a free port, once it is chosen.
 async fn listen(config: &SchedulerConfig) -> Result<TcpListener, StartError> {
-    let saved = config.data_dir.join(ADDRESS_FILE);
-    let any_port = config.listen.ends_with(":0");
-    let address = match std::fs::read_to_string(&saved) {
-        Ok(earlier) if any_port => earlier.trim().to_string(),
-        _ => config.listen.clone(),
+    let address = match &config.listen {
+        Some(given) if !given.ends_with(":0") => given.clone(),
+        given => kept(config, ADDRESS_FILE).or(given.clone()).unwrap_or_else(|| DEFAULT_LISTEN.into()),
     };
     TcpListener::bind(&address).await.map_err(|source| StartError::Listen { address, source })
 }
 
-fn advertised(config: &SchedulerConfig, listener: &TcpListener) -> Result<String, StartError> {
-    let bound = listener.local_addr().map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
-    match &config.advertise {
-        Some(address) => Ok(address.clone()),
-        None if bound.ip().is_unspecified() => Err(StartError::Other(format!(
-            "--listen {} listens on every address; tell the others which one to use with --advertise HOST:PORT",
-            config.listen
-        ))),
-        None => Ok(bound.to_string()),
+/// What the others are told, when it is not the address that this replica listens at. With a --listen of its own a start says all of it anew.
+fn advertise(config: &SchedulerConfig) -> Option<String> {
+    let given = config.advertise.clone();
+    given.or_else(|| kept(config, ADVERTISE_FILE).filter(|_| config.listen.is_none()))
+}
+
+/// Adds those of `more` that are not there yet: no address is worth asking twice in a round.
+fn know(peers: &mut Vec<String>, more: &[String]) {
+    for address in more {
+        if !peers.contains(address) {
+            peers.push(address.clone());
+        }
     }
 }
 

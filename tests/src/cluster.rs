@@ -237,10 +237,10 @@ impl Cluster {
         dead
     }
 
-    /// A replica after a forced recovery: what it once joined is gone, so it just continues with its directory.
+    /// A replica after a forced recovery, with the command that the recovery prints: its directory knows where it listens.
     pub fn restart_survivor(&mut self, index: usize) {
         let args = &mut self.schedulers[index].args;
-        for flag in ["--join", "--token-file"] {
+        for flag in ["--join", "--token-file", "--listen"] {
             if let Some(at) = args.iter().position(|arg| arg == flag) {
                 args.drain(at..at + 2);
             }

@@ -98,3 +98,40 @@ fn workers_and_contexts_follow_when_every_scheduler_is_replaced() {
     let shown = command.env("RAFTWERK_CONFIG", "/proc/self/fd/0").stdin(file).output().expect("raftwerk runs");
     assert!(shown.status.success(), "{}", text(&shown.stderr));
 }
+
+/// A scheduler and a worker that was also given an address where nobody listens, which it is thus free to try for ever.
+fn with_a_dead_address() -> Cluster {
+    let mut cluster = Cluster::start(1, 0);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").to_string();
+    let real = cluster.addresses[0].clone();
+    cluster.addresses.push(nobody);
+    cluster.add_worker(1, &["--cpus", "1", "--no-gpu"]);
+    cluster.addresses = vec![real];
+    cluster.wait_for_workers(1);
+    cluster
+}
+
+/// It skipped the leader that it had left for as long as it knew any other address, and so never came back.
+#[test]
+fn a_worker_returns_to_the_only_scheduler_after_its_restart_although_it_knows_another_address() {
+    let mut cluster = with_a_dead_address();
+    cluster.schedulers[0].signal("TERM");
+    assert_eq!(cluster.schedulers[0].wait(), Some(0), "{}", cluster.schedulers[0].log());
+    cluster.restart_scheduler(0);
+    cluster.wait_for_workers(1);
+    let again = job(&cluster, "again", 20, 1_000);
+    done_and_each_task_counted_once(&cluster, again, 20);
+}
+
+#[test]
+fn a_worker_returns_to_the_only_scheduler_that_stood_still_although_it_knows_another_address() {
+    let cluster = with_a_dead_address();
+    cluster.schedulers[0].signal("STOP");
+    let left = || cluster.workers[0].log().contains("leaving this scheduler");
+    cluster.until("the worker has left the silent leader", left);
+    cluster.schedulers[0].signal("CONT");
+    let registered = || cluster.workers[0].log().matches("registered with the cluster").count() >= 2;
+    cluster.until("the worker has come back", registered);
+    let again = job(&cluster, "again", 20, 1_000);
+    done_and_each_task_counted_once(&cluster, again, 20);
+}

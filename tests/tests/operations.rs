@@ -158,6 +158,8 @@ fn a_survivor_of_a_lost_majority_goes_on_in_a_new_epoch_and_nobody_else_does() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(view["recovered"], true);
     cluster.restart_survivor(survivor - 1);
+    // Where it was before: the workers and contexts look there.
+    assert_eq!(cluster.schedulers[survivor - 1].ready["address"], *cluster.addresses[survivor - 1]);
     cluster.until("the survivor leads alone", || members(&cluster) == [(replica_of(&cluster.schedulers[survivor - 1]), true)]);
     assert_eq!(cluster.json(&["cluster", "show"])["epoch"], 1);
     done_and_each_task_counted_once(&cluster, job);
@@ -251,4 +253,71 @@ fn everything_restarts_one_by_one_and_no_task_of_the_running_job_fails() {
     }
     let view = done_and_each_task_counted_once(&cluster, job);
     assert_eq!(view["stages"][0]["failed_attempts"], 0, "{view:#}");
+}
+
+#[test]
+fn a_replica_that_is_not_told_where_to_listen_stays_where_it_was_and_says_the_same_address() {
+    let cluster = Cluster::empty();
+    let dir = cluster.path("s").display().to_string();
+    let start = |more: &[&str]| {
+        let args: Vec<String> =
+            ["scheduler", "start", "--name", "s", "--data-dir", &dir].iter().chain(more).map(|w| w.to_string()).collect();
+        let mut process = Process::launch("s", &args, cluster.home.path(), &Launch::default());
+        process.signal("TERM");
+        assert_eq!(process.wait(), Some(0), "{}", process.log());
+        process.ready["address"].as_str().expect("an address").to_owned()
+    };
+    let first = start(&["--bootstrap", "--listen", "127.0.0.1:0"]);
+    assert_eq!(start(&[]), first);
+    assert_eq!(start(&["--listen", &first, "--advertise", "scheduler.example:7300"]), "scheduler.example:7300");
+    assert_eq!(start(&[]), "scheduler.example:7300");
+    assert_eq!(start(&["--listen", &first]), first, "what it was told before belongs to the address before");
+    assert_eq!(start(&[]), first);
+}
+
+#[test]
+fn a_worker_that_cannot_listen_or_is_given_a_schedulers_directory_says_so_and_leaves_nothing_there() {
+    let mut cluster = Cluster::start(1, 1);
+    cluster.workers[0].signal("TERM");
+    assert_eq!(cluster.workers[0].wait(), Some(0), "{}", cluster.workers[0].log());
+    let start = |dir: &str, more: &[&str]| {
+        let dir = cluster.path(dir).display().to_string();
+        let mut args = vec!["worker", "start", "--join", &cluster.addresses[0], "--data-dir", &dir];
+        args.extend(more);
+        until_it_ends(cluster.command(&args))
+    };
+    // An address for documentation, which no machine has.
+    let (code, said) = start("worker-1", &["--listen", "192.0.2.1:0"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("cannot listen on 192.0.2.1:0") && said.contains("--listen"), "{said}");
+    let (code, said) = start("scheduler-1", &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("the identity of a scheduler"), "{said}");
+    assert!(!cluster.path("scheduler-1/lock").exists() && cluster.path("scheduler-1/LOCK").exists());
+}
+
+#[test]
+fn a_job_says_why_it_waits_when_every_worker_is_held_back() {
+    let cluster = Cluster::start(1, 1);
+    cluster.json(&["worker", "drain", "worker-1"]);
+    let quick = "[job]\nname = \"quick\"\n[input]\nrange = { start = 0, count = 40, tasks = 4 }\n[map]\nkernel = \"noop\"\n";
+    let job = cluster.submit(&cluster.job_file("quick.toml", quick), &[]).to_string();
+    let shown = cluster.run(&["job", "show", &job]);
+    assert!(
+        text(&shown.stdout).contains("waits: worker ") && text(&shown.stdout).contains("(worker-1) is drained"),
+        "{}",
+        text(&shown.stdout)
+    );
+    let said = cluster.path("said");
+    let file = std::fs::File::create(&said).expect("a file");
+    let mut waiting =
+        cluster.command(&["job", "wait", &job]).stdout(std::process::Stdio::null()).stderr(file).spawn().expect("raftwerk runs");
+    let so_far = || std::fs::read_to_string(&said).unwrap_or_default();
+    cluster.until("the one who waits hears why", || so_far().contains("the job waits: worker "));
+    assert!(!so_far().contains(" left"), "nothing runs, so nobody knows how long: {}", so_far());
+    cluster.json(&["worker", "release", "worker-1"]);
+    assert!(waiting.wait().expect("it ends").success(), "{}", so_far());
+    let dropped = cluster.run(&["job", "drop", &job]);
+    assert_eq!(dropped.status.code(), Some(6));
+    assert!(text(&dropped.stderr).contains("has no output that could be dropped"), "{}", text(&dropped.stderr));
 }

@@ -87,7 +87,7 @@ fn without_copies_what_is_away_is_named_and_comes_back_with_its_worker() {
     cluster.workers[index].kill();
     until_lost(&cluster, &name);
 
-    let named = format!("part-00000.csv was kept by worker {keeper} ({name}): is lost");
+    let named = format!("part-00000.csv was kept by worker {keeper} ({name}), which is lost");
     let said = cluster.run(&["job", "result", &job.to_string()]);
     assert_eq!(said.status.code(), Some(9));
     assert!(text(&said.stderr).contains(&named), "{}", text(&said.stderr));

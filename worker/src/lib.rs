@@ -21,6 +21,7 @@ pub mod recorder;
 pub mod session;
 
 pub use agent::{
-    DeviceSelection, DiskLimits, JoinError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError, probe_devices, start,
+    DeviceSelection, DiskLimits, JoinError, ListenError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError,
+    probe_devices, start,
 };
 pub use executor::{ExecutorArgs, ExecutorDevice, executor_main};

@@ -10,7 +10,7 @@ use crate::units::format_duration;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No replica gave an answer in time.
-    #[error("no answer from the cluster within {}{}", format_duration(*.patience), list(.tried))]
+    #[error("{} within {}{}", if leaderless(.tried) { "no replica that answers leads a majority" } else { "no answer from the cluster" }, format_duration(*.patience), list(.tried))]
     Unreachable { patience: Duration, tried: Vec<(String, String)> },
     /// Nobody will ever answer at these addresses with this credential.
     #[error("cannot connect to the cluster{}", list(.tried))]
@@ -18,6 +18,17 @@ pub enum CallError {
     /// A replica answered with a refusal.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
+}
+
+/// What is noted of a replica that answered with the address of another.
+pub const NOT_LEADER: &str = "does not lead";
+
+/// What replicas say that know no leader, or that have lost the majority they lead.
+const LEADERLESS: [&str; 3] = [NOT_LEADER, "no leader is known", "a majority of the replicas cannot be reached"];
+
+/// Whether a replica answered, and only a leader was missing.
+fn leaderless(tried: &[(String, String)]) -> bool {
+    tried.iter().any(|(_, reason)| LEADERLESS.iter().any(|said| reason.contains(said)))
 }
 
 fn list(tried: &[(String, String)]) -> String {
@@ -31,6 +42,9 @@ fn list(tried: &[(String, String)]) -> String {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match &error {
+            CallError::Unreachable { tried, .. } if leaderless(tried) => Self::new(Exit::ContactLost, error).fix(
+                "without a majority of the replicas nothing leads: `raftwerk cluster show` tells which of them answer, and whether that is one",
+            ),
             CallError::Unreachable { .. } => Self::new(Exit::ContactLost, error)
                 .fix("check that the schedulers run and that the address is theirs (`raftwerk context show`, --address)"),
             CallError::Hopeless { exit, .. } => {
@@ -66,5 +80,31 @@ impl From<CallError> for Failure {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_answer_and_do_not_lead_are_told_from_ones_that_do_not_answer() {
+        let unreachable = |reasons: &[&str]| {
+            let tried = reasons.iter().map(|reason| ("a:1".to_owned(), reason.to_string())).collect();
+            Failure::from(CallError::Unreachable { patience: Duration::from_secs(10), tried }).lines().join("\n")
+        };
+        let by_replicas = ["no leader is known; an election may be under way, try again", "a majority of the replicas cannot be reached"];
+        for leaderless in [NOT_LEADER].into_iter().chain(by_replicas) {
+            let said = unreachable(&["nobody listens there", leaderless]);
+            assert!(
+                said.starts_with("error: no replica that answers leads a majority") && said.contains("raftwerk cluster show"),
+                "{said}"
+            );
+        }
+        let said = unreachable(&["nobody listens there"]);
+        assert!(
+            said.starts_with("error: no answer from the cluster within 10.0 s") && said.contains("check that the schedulers run"),
+            "{said}"
+        );
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use raftwerk_proto::v1::{GetJobRequest, JobState, JobView};
+use raftwerk_proto::v1::{GetJobRequest, JobState, JobView, ListWorkersRequest};
 use raftwerk_transport::plain_status;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::verdict::Verdict;
 use super::{Attempt, CallError, Cluster, Limits, PAUSE};
 use crate::failure::Exit;
+use crate::views::waits;
 
 /// The stream speaks on every change only. After this much silence the job is asked for: a leader that was deposed, paused or cut off
 /// would otherwise keep us waiting without a word.
@@ -25,6 +26,8 @@ pub enum Sighting<'a> {
     Lost(&'a str),
     /// And found one.
     Back,
+    /// Nothing moves, because every worker is held back, for these reasons.
+    Waits(&'a str),
 }
 
 /// Why following ended without the job's end.
@@ -47,10 +50,22 @@ impl Cluster {
         let mut vain = 0;
         // Addresses in a row where nobody will ever answer to this credential.
         let mut hopeless: BTreeMap<String, String> = BTreeMap::new();
+        // Said once, and again when it is something else.
+        let mut waits: Option<String> = None;
         loop {
             let rounds = vain / self.addresses.len().max(1);
             let opening = (OPENING.0 * (1 << rounds.min(8))).min(OPENING.1);
-            let mut on_view = |view: &JobView| {
+            let mut on_view = |seen_now: Seen<'_>| {
+                let view = match seen_now {
+                    Seen::View(view) => view,
+                    Seen::Still(why) => {
+                        if let Some(why) = why.as_deref().filter(|_| why != waits) {
+                            on(Sighting::Waits(why));
+                        }
+                        waits = why;
+                        return false;
+                    }
+                };
                 if std::mem::take(&mut lost) {
                     on(Sighting::Back);
                 }
@@ -104,7 +119,7 @@ impl Cluster {
     }
 
     /// One stream, as long as it lasts. `on_view` says whether the job has ended.
-    async fn watch(&mut self, job: u64, opening: Duration, on_view: &mut impl FnMut(&JobView) -> bool) -> Watched {
+    async fn watch(&mut self, job: u64, opening: Duration, on_view: &mut impl FnMut(Seen<'_>) -> bool) -> Watched {
         let address = self.current().to_owned();
         let mut stream = match self.open(&address, opening, job).await {
             Ok(stream) => stream,
@@ -115,7 +130,7 @@ impl Cluster {
         loop {
             match tokio::time::timeout(if last.is_none() { opening } else { SILENCE }, stream.message()).await {
                 Ok(Ok(Some(view))) => {
-                    if on_view(&view) {
+                    if on_view(Seen::View(&view)) {
                         return Watched::Ended;
                     }
                     last = Some(view);
@@ -124,13 +139,15 @@ impl Cluster {
                 Ok(Err(status)) => return self.watched(&address, status),
                 Err(_) => match self.ask(&address, opening, job).await {
                     Attempt::Answer(view) => {
-                        if on_view(&view) {
+                        if on_view(Seen::View(&view)) {
                             return Watched::Ended;
                         }
                         // The stream slept through a change, or hangs on a replica that does not lead any more.
                         if last.as_ref() != Some(&view) {
                             return Watched::Redirected;
                         }
+                        let why = self.why_still(&address, opening, &view).await;
+                        on_view(Seen::Still(why));
                     }
                     Attempt::Redirected => return Watched::Redirected,
                     Attempt::Refusal(status) if status.code() == Code::Internal => return Watched::Broken(plain_status(&status)),
@@ -158,6 +175,19 @@ impl Cluster {
         .await
     }
 
+    /// Asks this replica what holds a job back that does not move; no answer is no reason.
+    async fn why_still(&mut self, address: &str, limit: Duration, view: &JobView) -> Option<String> {
+        if !waits::stands_still(view) {
+            return None;
+        }
+        let limits = Limits { connecting: limit, answering: limit, watched: false };
+        let list = |mut client: super::Client, request| async move { client.list_workers(request).await };
+        match self.attempt(address, limits, ListWorkersRequest {}, &list).await {
+            Attempt::Answer(reply) => waits::why(view, &reply.workers),
+            _ => None,
+        }
+    }
+
     async fn open(&mut self, address: &str, limit: Duration, job: u64) -> Result<Streaming<JobView>, Watched> {
         let mut client = match self.client::<()>(address, limit).await {
             Ok(client) => client,
@@ -180,6 +210,13 @@ impl Cluster {
             Verdict::Final | Verdict::TryAnother => Watched::Broken(plain_status(&status)),
         }
     }
+}
+
+/// What a stream shows.
+enum Seen<'a> {
+    View(&'a JobView),
+    /// Nothing for a while, and why, if every worker is held back.
+    Still(Option<String>),
 }
 
 enum Watched {

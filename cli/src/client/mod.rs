@@ -264,7 +264,7 @@ impl Cluster {
                     }
                     Attempt::Refusal(status) => return Err(CallError::Refused(Box::new(status))),
                     Attempt::Redirected => {
-                        tried.insert(address, "is not the leader".to_owned());
+                        tried.insert(address, call_error::NOT_LEADER.to_owned());
                         hope = true;
                         continue;
                     }

@@ -271,6 +271,7 @@ async fn waiting_survives_a_change_of_leader() {
             Sighting::View(view) => format!("{:?}", view.state()),
             Sighting::Lost(_) => "lost".to_owned(),
             Sighting::Back => "back".to_owned(),
+            Sighting::Waits(_) => "waits".to_owned(),
         });
     };
     let view = cluster.follow(7, Duration::from_secs(10), on).await.unwrap();
@@ -301,6 +302,7 @@ async fn a_paused_leader_does_not_freeze_whoever_waits() {
         Sighting::View(_) => {}
         Sighting::Lost(reason) => seen.push((Instant::now(), format!("lost: {reason}"))),
         Sighting::Back => seen.push((Instant::now(), "back".to_owned())),
+        Sighting::Waits(_) => {}
     };
     let view = cluster.follow(7, Duration::from_secs(30), on).await.unwrap();
     let paused = paused.await.unwrap();

@@ -300,7 +300,7 @@ fn away(job: u64, missing: &[Partial], workers: &[WorkerView]) -> Failure {
     const SHOWN: usize = 5;
     let one = |partial: &Partial| {
         let why = |worker: u64| partial.hopeless.get(&worker).or_else(|| partial.reasons.get(&worker)).cloned();
-        kept::away_text(&partial.part, workers, why)
+        kept::away_text(job, &partial.part, workers, why)
     };
     let mut lines: Vec<String> = missing.iter().take(SHOWN).map(one).collect();
     if missing.len() > SHOWN {

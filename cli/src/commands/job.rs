@@ -106,6 +106,11 @@ async fn show(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
         console.json(views::job::to_json(&view));
     } else {
         views::job::print(console, &view);
+        if views::waits::stands_still(&view)
+            && let Some(why) = views::waits::why(&view, &cluster.workers().await?)
+        {
+            console.line(format!("\nwaits: {}", crate::table::printable(&why)));
+        }
     }
     Ok(())
 }
@@ -156,7 +161,7 @@ async fn result(console: &Console, cluster: &mut Cluster, job: u64, output: Opti
         console.line("");
         console.table(&kept::table(&view, &workers));
     }
-    let away: Vec<String> = kept::away(&view, &workers).map(|part| kept::away_text(part, &workers, |_| None)).collect();
+    let away: Vec<String> = kept::away(&view, &workers).map(|part| kept::away_text(job, part, &workers, |_| None)).collect();
     if !away.is_empty() {
         return Err(Failure::say(Exit::ResultAway, format!("parts of the result of job {job} are away:\n    {}", away.join("\n    ")))
             .fix(kept::AWAY_FIX));
@@ -207,7 +212,7 @@ fn attempt(log: &AttemptLog) -> String {
     let lease = log.lease.unwrap_or_default();
     let last = log.first_task + log.task_count.max(1) - 1;
     let tasks = if last == log.first_task { format!("task {last}") } else { format!("tasks {}-{last}", log.first_task) };
-    format!("stage {} {tasks} lease {}.{}.{}", log.stage, lease.epoch, lease.index, lease.position)
+    format!("stage {} {tasks} lease {}-{}-{}", log.stage, lease.epoch, lease.index, lease.position)
 }
 
 fn worker_json(worker: &WorkerLogs) -> serde_json::Value {
@@ -215,7 +220,7 @@ fn worker_json(worker: &WorkerLogs) -> serde_json::Value {
         json!({
             "stage": log.stage, "first_task": log.first_task, "task_count": log.task_count, "device": log.device, "text": log.text,
             "truncated": log.truncated,
-            "lease": log.lease.map(|lease| format!("{}.{}.{}", lease.epoch, lease.index, lease.position)),
+            "lease": log.lease.map(|lease| format!("{}-{}-{}", lease.epoch, lease.index, lease.position)),
         })
     };
     json!({

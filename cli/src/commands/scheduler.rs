@@ -14,7 +14,7 @@ use super::{ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file;
-use crate::units::{parse_address, parse_bytes, parse_duration};
+use crate::units::{parse_address, parse_bytes, parse_duration, parse_listen};
 
 #[derive(Subcommand, Debug)]
 pub enum Scheduler {
@@ -49,16 +49,20 @@ pub struct Start {
     /// Directory of the replica's log, state and identity; of one replica only
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Address to listen at; port 0 picks a free one
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7300")]
-    listen: String,
+    /// Address to listen at; port 0 picks a free one. When not given, the one that the data directory keeps; in a new one 127.0.0.1:7300
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_listen)]
+    listen: Option<String>,
     /// Address under which others reach this replica, when it differs from the one it listens at
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     advertise: Option<String>,
     /// Make a new cluster with this replica as its first
     #[arg(long, conflicts_with = "join")]
     bootstrap: bool,
     /// Make a new cluster that begins with this backup (see `raftwerk cluster backup`); the data directory must be empty
+    ///
+    /// The cluster is another one than that of the backup: machines join it with its own token, and commands need its own admin.pem. Ended jobs
+    /// can be looked at and running ones go on. Results that stay on workers remain on those of the old cluster, as files below `results/` of
+    /// their data directories, where the new cluster cannot reach them.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["join", "bootstrap"])]
     restore: Option<PathBuf>,
     /// Addresses of replicas of the cluster to join, separated by commas
@@ -67,7 +71,7 @@ pub struct Start {
     #[command(flatten)]
     token: TokenFlags,
     /// A worker that has heard nothing for so long stops its leases, and its tasks run elsewhere; 10s when not given
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
+    #[arg(long, value_name = "DURATION", value_parser = lease_ttl, hide_short_help = true)]
     lease_ttl: Option<Duration>,
     /// Refuse new jobs while the state takes more memory than this; give every scheduler the same
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "1GiB", hide_short_help = true)]
@@ -93,6 +97,19 @@ pub struct Start {
 pub fn policy_name(text: &str) -> Result<String, String> {
     let known: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
     if known.contains(&text) { Ok(text.to_owned()) } else { Err(format!("there is no such policy; {}", job_file::hint(text, &known))) }
+}
+
+/// Workers are heard twice a second, and a broken connection is forgiven for a second: a lease time below would end leases of workers that are well.
+const LEAST_LEASE_TTL: Duration = Duration::from_secs(1);
+/// A worker that is silent for longer than a day is not coming back.
+const MOST_LEASE_TTL: Duration = Duration::from_secs(24 * 3600);
+
+fn lease_ttl(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        short if short < LEAST_LEASE_TTL => Err("a lease lasts 1s at least: workers are heard twice a second".to_owned()),
+        long if long > MOST_LEASE_TTL => Err("a lease lasts 24h at most".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
@@ -181,6 +198,7 @@ fn exit_of(error: &StartError) -> Exit {
         | StartError::WrongKind { .. }
         | StartError::OtherCluster { .. }
         | StartError::Listen { .. }
+        | StartError::EveryAddress { .. }
         | StartError::File { .. } => Exit::BadUsage,
         StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
         StartError::LogLost { .. } | StartError::NotEmpty { .. } | StartError::Backup { .. } => Exit::BadUsage,

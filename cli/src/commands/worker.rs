@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use raftwerk_proto::v1::WorkerView;
 use raftwerk_worker::agent::DataDirError;
-use raftwerk_worker::{DeviceSelection, DiskLimits, JoinError, WorkerConfig, WorkerError};
+use raftwerk_worker::{DeviceSelection, DiskLimits, JoinError, ListenError, WorkerConfig, WorkerError};
 use serde_json::json;
 
 use super::join::TokenFlags;
@@ -14,7 +14,7 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::hint;
 use crate::target::Target;
-use crate::units::{parse_address, parse_bytes};
+use crate::units::{parse_address, parse_bytes, parse_listen};
 use crate::views;
 
 /// More threads than any machine has cores; a slip of the finger should not start a hundred thousand.
@@ -85,10 +85,10 @@ pub struct Start {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Address to listen at for other workers that fetch shuffle data; port 0 picks a free one
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_listen, default_value = "127.0.0.1:0")]
     listen: String,
     /// Address under which other workers reach this one, when it differs from the one it listens at
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     advertise: Option<String>,
     /// Take no more tasks that leave data here when shuffle data and results take so much, as in 50GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
@@ -162,7 +162,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         Some(JoinError::Refused { .. } | JoinError::OtherCluster { .. }) => Exit::Refused,
         Some(JoinError::Answer { .. }) => Exit::Internal,
         Some(_) => Exit::BadUsage,
-        None if error.is::<DataDirError>() => Exit::BadUsage,
+        None if error.is::<DataDirError>() || error.is::<ListenError>() => Exit::BadUsage,
         None => Exit::Internal,
     }
 }

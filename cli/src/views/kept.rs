@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::table::Table;
 use crate::units::{format_bytes, group_digits};
 
-pub const AWAY_FIX: &str =
-    "start those workers again with their data directories; when these are gone, submit the job again (with more copies, [output] copies)";
+pub const AWAY_FIX: &str = "start those workers again with their data directories; a cluster that began with a backup (`scheduler start --restore`) never \
+knows the workers of before, and there the files have to be copied by hand; when they are gone, submit the job again (with more copies, \
+[output] copies)";
 
 pub fn is_on_workers(view: &JobView) -> bool {
     view.spec.as_ref().and_then(|spec| spec.output.as_ref()).is_some_and(|output| output.url == OUTPUT_ON_WORKERS)
@@ -67,14 +68,15 @@ pub fn away<'a>(view: &'a JobView, workers: &'a [WorkerView]) -> impl Iterator<I
 }
 
 /// A part, its keepers, and what is wrong with each; `why` knows more than liveness does.
-pub fn away_text(part: &OutputPart, workers: &[WorkerView], why: impl Fn(u64) -> Option<String>) -> String {
+pub fn away_text(job: u64, part: &OutputPart, workers: &[WorkerView], why: impl Fn(u64) -> Option<String>) -> String {
+    let file = || format!("results/{job}/{} in its data directory", part.staged_name);
     let one = |worker: u64| {
         let reason = match find(workers, worker) {
-            None => "is no longer known to the cluster".to_owned(),
-            Some(view) if view.liveness == "lost" => "is lost".to_owned(),
-            Some(_) => why(worker).unwrap_or_else(|| "does not answer".to_owned()),
+            None => format!(", which this cluster does not know ({})", file()),
+            Some(view) if view.liveness == "lost" => format!(", which is lost ({})", file()),
+            Some(_) => why(worker).map_or_else(|| ", which does not answer".to_owned(), |reason| format!(": {reason}")),
         };
-        format!("{}: {reason}", name(workers, worker))
+        format!("{}{reason}", name(workers, worker))
     };
     format!("{} was kept by {}", part.name, keepers(part).map(one).collect::<Vec<_>>().join("; "))
 }
@@ -136,12 +138,26 @@ mod tests {
 
     #[test]
     fn a_part_is_away_when_none_of_its_keepers_is_there() {
-        let part = |worker, copy_workers| OutputPart { worker, copy_workers, name: "part".into(), ..OutputPart::default() };
+        let part = |worker, copy_workers| OutputPart {
+            worker,
+            copy_workers,
+            name: "part".into(),
+            staged_name: "part.0-5-0".into(),
+            ..OutputPart::default()
+        };
         let view = JobView { parts: vec![part(5, vec![6]), part(6, vec![]), part(0, vec![])], ..JobView::default() };
         let workers = [worker(5, "suspect"), worker(6, "lost")];
         let away: Vec<&OutputPart> = away(&view, &workers).collect();
         assert_eq!(away, [&view.parts[1]], "a dropped part is not away, it is gone");
-        assert_eq!(away_text(away[0], &workers, |_| None), "part was kept by worker 6 (w6): is lost");
+        assert_eq!(
+            away_text(7, away[0], &workers, |_| None),
+            "part was kept by worker 6 (w6), which is lost (results/7/part.0-5-0 in its data directory)"
+        );
+        let unknown = OutputPart { staged_name: "part.0-33-2".into(), ..part(9, vec![5]) };
+        assert_eq!(
+            away_text(7, &unknown, &workers, |_| Some("no connection in time".into())),
+            "part was kept by worker 9, which this cluster does not know (results/7/part.0-33-2 in its data directory); worker 5 (w5): no connection in time"
+        );
         assert!(!was_dropped(&view));
     }
 }

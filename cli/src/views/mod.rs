@@ -8,4 +8,5 @@ pub mod kept;
 pub mod namespace;
 pub mod result;
 pub mod simulated;
+pub mod waits;
 pub mod worker;

@@ -40,7 +40,7 @@ fn memory(view: &WorkerView) -> String {
 
 pub fn list(workers: &[WorkerView]) -> Table {
     let mut table =
-        Table::new(["worker", "name", "address", "liveness", ">heard", "devices", ">cpu", ">memory", ">leases", ">shuffle", "quarantine"]);
+        Table::new(["worker", "name", "address", "liveness", ">heard", "devices", ">cpu", ">memory", ">leases", ">shuffle", "standing"]);
     for view in workers {
         let devices: Vec<&str> = view.devices.iter().map(|device| device.class.as_str()).collect();
         let load = view.load.as_ref();

@@ -93,6 +93,7 @@ impl State {
         match self.jobs.get_mut(&id) {
             None => Outcome::Refused(format!("there is no job {id}")),
             Some(job) if job.is_active() => Outcome::Refused(format!("job {id} has not ended; cancel it, or wait for its end")),
+            Some(job) if job.spec.output.is_none() => Outcome::Refused(format!("job {id} has no output that could be dropped")),
             Some(job) if !on_workers(&job.spec) => {
                 Outcome::Refused(format!("the result of job {id} does not lie on workers; remove its directory instead"))
             }

@@ -80,12 +80,13 @@ impl Leader {
         let Limits { state_bytes, active_jobs, free_disk_bytes, .. } = self.limits;
         let active = state.active_count();
         let reason = if active >= active_jobs {
-            format!("{active} jobs have not ended yet, and the limit is {active_jobs} (--max-active-jobs of the schedulers)")
+            let have = if active == 1 { "job has" } else { "jobs have" };
+            format!("{active} {have} not ended yet, and the limit is {active_jobs} (--max-active-jobs of the schedulers)")
         } else if self.retention.weight >= state_bytes {
-            let (weight, limit) = (mib(self.retention.weight), mib(state_bytes));
+            let weight = self.retention.weight;
             format!(
-                "the jobs known to the cluster take about {weight} MiB of the schedulers' memory, and the limit is {limit} MiB (--max-state \
-                 of the schedulers); ended jobs are kept for a day"
+                "what the cluster knows of its jobs and workers takes about {weight} bytes of the schedulers' memory, and the limit is \
+                 {state_bytes} bytes (--max-state of the schedulers, 1GiB unless given); ended jobs are kept for a day"
             )
         } else if let Some(free) = self.retention.free_disk.filter(|free| *free < free_disk_bytes) {
             let (free, least) = (mib(free), mib(free_disk_bytes));

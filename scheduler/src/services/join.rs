@@ -25,7 +25,7 @@ impl Join for JoinService {
         if !self.authority.token_matches(&join.token_secret) {
             tracing::warn!(kind = join.kind, name = join.name, "a join with a wrong token was refused");
             return Err(Status::permission_denied(
-                "the join token is wrong; use the one in the file join-token of the first scheduler's data directory",
+                "the join token is wrong; use the one in the file join-token of the first scheduler's data directory, or, after a forced recovery, of the recovered scheduler's",
             ));
         }
         // "Invalid argument" is final also for machines of the former release.

@@ -152,6 +152,9 @@ impl Launcher {
         }
         command.env(DESCRIPTORS_ENV, format!("{},{}", theirs.as_raw_fd(), recorder_fd.as_raw_fd()));
         command.stdin(Stdio::null()).stdout(output_writer.try_clone().map_err(failed)?).stderr(output_writer);
+        // What is meant for the worker's group (Ctrl-C, a service manager's SIGTERM) is not for its executors: they would seem to crash, and leases
+        // that are to be handed back in order would fail. They end with the worker all the same.
+        command.process_group(0);
         let (started, killer, exited) = spawn(command, vec![theirs.into(), recorder_fd]);
         started.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts executors is gone"))).map_err(failed)?;
         let drained = tokio::spawn(read_output(output, sink));

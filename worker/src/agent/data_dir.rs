@@ -15,6 +15,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+pub(crate) const IDENTITY: &str = "identity";
+
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     #[error("{} is used by another worker process; a data directory belongs to one worker", .0.display())]
@@ -58,7 +60,7 @@ impl DataDir {
     }
 
     pub(crate) fn identity(&self) -> PathBuf {
-        self.path.join("identity")
+        self.path.join(IDENTITY)
     }
 
     /// Addresses of schedulers as the cluster has said last; a damaged or missing file only means to know fewer.

@@ -9,7 +9,7 @@ use super::{
     logs::Logs,
     publish, results,
 };
-use crate::session::{AgentSession, Effect, ExitReason, Input};
+use crate::session::{AgentSession, Effect, ExitReason, Input, rotation::Rotation};
 use raftwerk_proto::v1::{AttemptLogs, Device, Grant, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
 use raftwerk_transport::Identity;
 use std::{
@@ -59,7 +59,7 @@ pub(crate) struct EdgeState {
     started: Instant,
     connections: u64,
     connection: Option<Connection>,
-    next_address: usize,
+    rotation: Rotation,
     hopeless: HashSet<String>,
     mentioned: Option<Instant>,
     was_open: bool,
@@ -75,7 +75,7 @@ impl EdgeState {
             started: Instant::now(),
             connections: 0,
             connection: None,
-            next_address: 0,
+            rotation: Rotation::default(),
             hopeless: HashSet::new(),
             mentioned: None,
             was_open: false,
@@ -180,6 +180,7 @@ impl Edge {
             let leader = self.state.connection.as_ref().map_or_else(String::new, |connection| connection.address.clone());
             tracing::info!(worker = self.session.worker(), session = self.session.session(), leader, "registered with the cluster");
             self.remember(leader);
+            self.state.rotation.found();
             self.state.hopeless.clear();
             self.state.mentioned = None;
         }
@@ -335,15 +336,9 @@ impl Edge {
     }
 
     fn connect(&mut self, address: Option<String>, after: Duration) {
-        let address = address.unwrap_or_else(|| {
-            let mut next = || {
-                self.state.next_address += 1;
-                self.addresses[(self.state.next_address - 1) % self.addresses.len()].clone()
-            };
-            let first = next();
-            // The leader that has just gone answers last, if at all.
-            if self.session.left_leader() == Some(first.as_str()) { next() } else { first }
-        });
+        // Never empty: what this process was started with stays on the list.
+        let next = || self.state.rotation.next(&self.addresses, self.session.left_leader()).unwrap_or_default();
+        let address = address.unwrap_or_else(next);
         self.state.connections += 1;
         let connection = Connection::open(self.state.connections, address, after, self.identity.clone(), self.common.edge.clone());
         self.state.connection = Some(connection);

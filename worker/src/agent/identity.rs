@@ -1,5 +1,5 @@
 //! Who this worker is: read from its data directory, or got from the cluster by a join token at the first start.
-use super::data_dir::DataDir;
+use super::data_dir::{DataDir, IDENTITY};
 use raftwerk_proto::{
     Window, own_versions,
     v1::{JoinRequest, join_client::JoinClient},
@@ -7,7 +7,11 @@ use raftwerk_proto::{
 use raftwerk_transport::{
     CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, connect_to_join, plain_error, plain_status,
 };
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Between rounds over all addresses while no scheduler answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -33,6 +37,16 @@ pub enum JoinError {
     Address { reason: String },
 }
 
+/// Refuses the directory of another kind of peer, which must not even get a lock file from a worker.
+pub(crate) fn nobody_elses(data_dir: &Path) -> Result<(), JoinError> {
+    let path = data_dir.join(IDENTITY);
+    match Identity::load(&path).map(|identity| identity.peer().kind) {
+        Ok(kind) if kind != PeerKind::Worker => Err(JoinError::NotAWorker { path, kind }),
+        // One that cannot be read is said later, with the reason.
+        _ => Ok(()),
+    }
+}
+
 /// Tries for ever while the cluster is away; every error is final.
 pub(crate) async fn load_or_join(
     dir: &DataDir,
@@ -42,11 +56,8 @@ pub(crate) async fn load_or_join(
 ) -> Result<Identity, JoinError> {
     let path = dir.identity();
     if Identity::exists(&path) {
+        nobody_elses(dir.path())?;
         let identity = Identity::load(&path).map_err(|source| JoinError::Identity { path: path.clone(), source })?;
-        let kind = identity.peer().kind;
-        if kind != PeerKind::Worker {
-            return Err(JoinError::NotAWorker { path, kind });
-        }
         if token.is_some_and(|token| token.ca_sha256 != identity.ca_sha256()) {
             return Err(JoinError::HeldByOther { path: dir.path().to_owned(), cluster: identity.cluster().to_owned() });
         }

@@ -89,6 +89,14 @@ pub enum WorkerError {
     Died,
 }
 
+/// The address at which this worker was told to listen cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another with --listen")]
+pub struct ListenError {
+    address: String,
+    source: std::io::Error,
+}
+
 /// A worker that has joined, whose devices are ready and which keeps its session with the cluster until it is stopped. Dropping it stops
 /// it too, without waiting.
 #[derive(Debug)]
@@ -163,6 +171,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     raftwerk_transport::install_crypto();
     crate::executor::raise_descriptor_limit();
     anyhow::ensure!(!config.schedulers.is_empty(), "no scheduler address was given");
+    // Before anything is made there: the directory may be somebody else's.
+    identity::nobody_elses(&config.data_dir)?;
     let dir = Arc::new(DataDir::open(&config.data_dir)?);
     let identity = identity::load_or_join(&dir, &config.name, &config.schedulers, config.token.as_ref()).await?;
     let id = identity.peer().id;
@@ -174,7 +184,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let results = ResultStore::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("results").display()))?;
     let results = Arc::new(results);
     let room = Arc::new(Room::new(config.disk, dir.path().to_owned(), store.clone(), results.clone()));
-    let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
+    let cannot_listen = |source| ListenError { address: config.listen.clone(), source };
+    let listener = TcpListener::bind(&config.listen).await.map_err(cannot_listen)?;
     let local = listener.local_addr()?;
     let machine = Machine::look();
     let address = config.advertise.clone().unwrap_or_else(|| match local.ip().is_unspecified() {

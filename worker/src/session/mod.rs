@@ -18,6 +18,7 @@
 
 mod outbox;
 mod report;
+pub mod rotation;
 #[cfg(test)]
 mod tests;
 
