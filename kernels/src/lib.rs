@@ -27,13 +27,13 @@ pub mod image;
 pub mod mandelbrot;
 pub mod matmul;
 pub mod merge_sorted;
+pub mod merge_statistics;
 pub mod monte_carlo_pi;
 pub mod noop;
 pub mod radix_sort;
 pub mod stack_rows;
 pub mod statistics;
 pub mod sum_by_key;
-pub mod summary;
 pub mod word_count;
 
 pub use api::*;
@@ -49,13 +49,13 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &mandelbrot::Mandelbrot,
         &matmul::Matmul,
         &merge_sorted::MergeSorted,
+        &merge_statistics::MergeStatistics,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
         &radix_sort::RadixSort,
         &stack_rows::StackRows,
         &statistics::Statistics,
         &sum_by_key::SumByKey,
-        &summary::Summary,
         &word_count::WordCount,
     ]
 }

@@ -1,6 +1,6 @@
 //! Count, smallest, largest, sum, mean and variance of all elements, exactly.
 //!
-//! Shapes    values: u1, u4 or f4 \[n\] -> one record per task, for `summary`; tallies values (not NaN) and invalid (NaN), which sum to n
+//! Shapes    values: u1, u4 or f4 \[n\] -> one record per task, for `merge_statistics`; tallies values (not NaN) and invalid (NaN), which sum to n
 //! Limits    fewer than 2^64 elements; no others: sums are kept in 640 bits of fixed point
 //! Agreement exact: smallest and largest are compared as integers in the values' order; sums and sums of squares are integers, in units
 //!           of 2^-149 and 2^-298 for f4, and nothing is rounded before all tasks are added, so that neither the device, nor the order,
@@ -43,7 +43,7 @@ static DESCRIPTOR: Descriptor = Descriptor {
     tallies: &["values", "invalid"],
     shuffles: true,
     formats: &[],
-    reduces_with: &["summary"],
+    reduces_with: &["merge_statistics"],
     reduce_defaults: &[],
     gpu: true,
     agreement: Agreement::Exact,
@@ -134,7 +134,7 @@ fn input<'a>(task: &Task<'a>) -> Result<(ElementType, &'a [u8]), KernelError> {
 
 impl PreparedStatistics {
     fn output(&self, element: ElementType, state: &State) -> TaskOutput {
-        // One table has all numbers, so there is one partition; `summary` refuses more.
+        // One table has all numbers, so there is one partition; `merge_statistics` refuses more.
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         state.moments().push(&mut blocks[0], element.name().as_bytes());
         TaskOutput { tallies: vec![state.count, state.invalid], blocks, part: None }

@@ -1,4 +1,4 @@
-//! What one task tells `summary`: a run with one record, whose key is the element type.
+//! What one task tells `merge_statistics`: a run with one record, whose key is the element type.
 //!
 //! ```text
 //! value | count | invalid | above | below | smallest | largest | negative | sum bytes | sum .. | squares bytes | squares .. |

@@ -92,7 +92,7 @@ fn any_cut_into_tasks_gives_the_same_table() {
                 })
                 .collect();
             let runs: Vec<&[u8]> = runs.iter().map(Vec::as_slice).collect();
-            String::from_utf8(reduce("summary", &[], "csv", 1, &runs).unwrap().bytes).unwrap()
+            String::from_utf8(reduce("merge_statistics", &[], "csv", 1, &runs).unwrap().bytes).unwrap()
         };
         let whole = table(&[0, 10_007]);
         let middle = random.below(10_007) as usize;

@@ -18,10 +18,10 @@ use crate::params::Resolved;
 use crate::run::Merge;
 use crate::statistics::{Magnitude, Moments, SCALE, element_of};
 
-pub struct Summary;
+pub struct MergeStatistics;
 
 static DESCRIPTOR: Descriptor = Descriptor {
-    name: "summary",
+    name: "merge_statistics",
     version: 1,
     kind: Kind::Reduce,
     summary: "Adds the statistics of all splits; one table",
@@ -36,7 +36,7 @@ static DESCRIPTOR: Descriptor = Descriptor {
     agreement: Agreement::Exact,
 };
 
-impl Kernel for Summary {
+impl Kernel for MergeStatistics {
     fn descriptor(&self) -> &'static Descriptor {
         &DESCRIPTOR
     }
@@ -44,22 +44,22 @@ impl Kernel for Summary {
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         Resolved::new(&DESCRIPTOR, &stage.params)?;
         if stage.tasks > 1 {
-            let text = format!("kernel 'summary' writes one table, not {}: set partitions = 1", stage.tasks);
+            let text = format!("kernel 'merge_statistics' writes one table, not {}: set partitions = 1", stage.tasks);
             return Err(KernelError::Param(text));
         }
         if !matches!(stage.format.as_str(), "csv" | "") {
-            return Err(KernelError::Param(format!("kernel 'summary' writes csv, not '{}'", stage.format)));
+            return Err(KernelError::Param(format!("kernel 'merge_statistics' writes csv, not '{}'", stage.format)));
         }
-        Ok(Box::new(PreparedSummary))
+        Ok(Box::new(PreparedMergeStatistics))
     }
 }
 
-struct PreparedSummary;
+struct PreparedMergeStatistics;
 
-impl Prepared for PreparedSummary {
+impl Prepared for PreparedMergeStatistics {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let Input::Blocks(blocks) = &task.input else {
-            return Err(KernelError::Input("summary reads shuffle blocks".into()));
+            return Err(KernelError::Input("merge_statistics reads shuffle blocks".into()));
         };
         let rows = match add_all(blocks)? {
             Some((element, moments)) => rows(element, &moments),

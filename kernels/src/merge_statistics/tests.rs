@@ -11,7 +11,7 @@ fn blocks(dtype: &str, tasks: &[&[u8]]) -> Vec<Vec<u8>> {
 
 fn table(blocks: &[Vec<u8>]) -> String {
     let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
-    let part = reduce("summary", &[], "csv", 1, &blocks).unwrap();
+    let part = reduce("merge_statistics", &[], "csv", 1, &blocks).unwrap();
     String::from_utf8(part.bytes).unwrap().lines().skip(1).collect::<Vec<_>>().join(" ")
 }
 
@@ -77,7 +77,7 @@ fn no_data_is_a_table_too() {
 fn errors_say_what_is_wrong() {
     let message = |blocks: &[Vec<u8>]| {
         let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
-        reduce("summary", &[], "csv", 1, &blocks).unwrap_err().to_string()
+        reduce("merge_statistics", &[], "csv", 1, &blocks).unwrap_err().to_string()
     };
     let mixed = [blocks("f4", &[&[0; 4]]), blocks("u1", &[&[0; 4]])].concat();
     assert_eq!(message(&mixed), "the input has files of f4 and of u1; statistics are of one type: use a job for each");
@@ -89,8 +89,8 @@ fn errors_say_what_is_wrong() {
     let mut short = Vec::new();
     crate::run::push_record(&mut short, b"f4", &[1, 0, 0]);
     assert!(message(&[short]).contains("damaged"));
-    assert!(matches!(reduce("summary", &[], "csv", 2, &[]), Err(KernelError::Param(text)) if text.contains("partitions = 1")));
-    assert!(matches!(reduce("summary", &[], "npy", 1, &[]), Err(KernelError::Param(_))));
+    assert!(matches!(reduce("merge_statistics", &[], "csv", 2, &[]), Err(KernelError::Param(text)) if text.contains("partitions = 1")));
+    assert!(matches!(reduce("merge_statistics", &[], "npy", 1, &[]), Err(KernelError::Param(_))));
 }
 
 #[test]
@@ -102,6 +102,6 @@ fn arbitrary_records_never_panic() {
         value.iter_mut().for_each(|byte| *byte %= [3, 16, 255][random.below(3) as usize]);
         let mut run = Vec::new();
         crate::run::push_record(&mut run, [b"f4", b"u4", b"u1"][random.below(3) as usize], &value);
-        let _ = reduce("summary", &[], "csv", 1, &[&run]);
+        let _ = reduce("merge_statistics", &[], "csv", 1, &[&run]);
     }
 }
