@@ -89,7 +89,7 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         round.tenants.push(newcomer);
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             let job_ref = placement::Job::SubmittedAt(*position);
-            round.place(&job_ref, policy_of(view, spec), index as u32, &spec.stages[index], None, Ready::of(stage, view.now, &[]), None);
+            round.place(&job_ref, spec, index as u32, None, Ready::of(stage, view.now, &[]), None);
         }
     }
     round.placements
@@ -146,8 +146,7 @@ impl<'a> Round<'a> {
             };
             if ready.left() > 0 {
                 let job_ref = placement::Job::Id(claim.job.id.0);
-                let policy = policy_of(self.view, &claim.job.spec);
-                self.place(&job_ref, policy, index, &claim.job.spec.stages[index as usize], Some(claim.job), ready, permille);
+                self.place(&job_ref, &claim.job.spec, index, Some(claim.job), ready, permille);
             }
         }
     }
@@ -201,16 +200,8 @@ impl<'a> Round<'a> {
     }
 
     /// `permille`: of the room that the round found, as much as it may take; `None`: all.
-    fn place(
-        &mut self,
-        job_ref: &placement::Job,
-        policy: &'static dyn Policy,
-        stage: u32,
-        spec: &StageSpec,
-        job: Option<&'a Job>,
-        ready: Ready<'_>,
-        permille: Option<u64>,
-    ) {
+    fn place(&mut self, job_ref: &placement::Job, of: &JobSpec, stage: u32, job: Option<&'a Job>, ready: Ready<'_>, permille: Option<u64>) {
+        let (policy, spec) = (policy_of(self.view, of), &of.stages[stage as usize]);
         let devices = self.devices(spec, job, stage);
         let room: u128 = devices.iter().map(|place| u128::from(self.slots[*place].room_ns)).sum();
         let budget_ns = permille.map_or(u64::MAX, |share| u64::try_from(room * u128::from(share) / 1000).unwrap_or(u64::MAX).max(1));
