@@ -107,7 +107,12 @@ impl Leader {
                 attempt.missed.entry((lost.partition, lost.staged_name)).or_default().insert(worker, lost.reason);
             }
         }
-        let lost = lost_for_good(&state.jobs[&job], &present, attempt);
+        let verdict = judge(&state.jobs[&job], &present, attempt);
+        let lost = verdict.lost;
+        if !lost.is_empty() && verdict.unsettled && attempt.tries < MAX_TRIES {
+            attempt.not_before = now;
+            return;
+        }
         if !lost.is_empty() {
             attempt.settled = true;
             self.batch.push(Command::RemakeParts(wire::RemakeParts { job: job.0, parts: lost }), Waiter::Published(job));
@@ -143,23 +148,33 @@ fn publisher(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, at
     (len > 0).then(|| order[attempt.tries as usize % len].0)
 }
 
-/// Missed parts of which no other opinion is to be had: their maker says so, or, when it is gone, so many others do that nobody else is
-/// left to ask.
-fn lost_for_good(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, attempt: &Attempt) -> Vec<wire::LostPart> {
-    let mut lost = Vec::new();
+struct Verdict {
+    /// Parts of which no other opinion is to be had: their maker says so, or, when it is gone, so many others do that nobody else is left
+    /// to ask.
+    lost: Vec<wire::LostPart>,
+    /// Others are missed as well, and somebody who can say more of them has not been asked yet. Taking the decision back for all of them
+    /// at once makes one new generation instead of one for each maker.
+    unsettled: bool,
+}
+
+fn judge(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, attempt: &Attempt) -> Verdict {
+    let mut verdict = Verdict { lost: Vec::new(), unsettled: false };
+    let heard = |worker: &WorkerId| attempt.missed.values().any(|said| said.contains_key(worker));
     for ((partition, name), said) in &attempt.missed {
         let Some(part) = job.parts.get(partition).filter(|part| part.staged_name == *name) else { continue };
         let maker = WorkerId(part.worker);
-        let verdict = match present.contains_key(&maker) {
-            true => said.contains_key(&maker),
-            false => attempt.tries >= MAX_TRIES || present.keys().all(|worker| said.contains_key(worker)),
+        let (lost, all_heard) = match present.contains_key(&maker) {
+            true => (said.contains_key(&maker), heard(&maker)),
+            false => (attempt.tries >= MAX_TRIES || present.keys().all(|worker| said.contains_key(worker)), present.keys().all(heard)),
         };
-        if verdict {
+        if lost {
             let reason = said.get(&maker).or_else(|| said.values().next()).cloned().unwrap_or_default();
-            lost.push(wire::LostPart { partition: *partition, staged_name: name.clone(), reason });
+            verdict.lost.push(wire::LostPart { partition: *partition, staged_name: name.clone(), reason });
+        } else {
+            verdict.unsettled |= !all_heard;
         }
     }
-    lost
+    verdict
 }
 
 /// What the published directory says of itself: counts, checksums, and who made it.

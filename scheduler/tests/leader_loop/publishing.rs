@@ -116,6 +116,25 @@ fn a_part_is_lost_when_its_maker_does_not_find_it_and_not_before() {
 }
 
 #[test]
+fn parts_of_several_makers_that_are_lost_together_are_made_again_in_one_generation() {
+    let (mut host, first) = decided();
+    let own = (0..3).find(|p| maker(&host, *p) == first).expect("a part of its own");
+    let elsewhere = (0..3).find(|p| maker(&host, *p) != first).expect("a part of another worker");
+    let both = [own, elsewhere];
+    let mut effects = host.up(first, missing(&host, &both));
+    effects.extend(host.commit());
+    assert_eq!(host.state.jobs[&JobId(1)].stages[1].generation, 1, "the other one's maker has not been asked");
+    effects.extend(host.wait(50));
+    let second = publisher(&effects).expect("it is asked at once");
+    assert_eq!(second, maker(&host, elsewhere));
+    host.up(second, missing(&host, &both));
+    host.commit();
+    let job = &host.state.jobs[&JobId(1)];
+    assert_eq!((job.stages[1].generation, job.parts.len()), (2, 1), "both in one");
+    assert_eq!(job.stages[1].failed_attempts, 2);
+}
+
+#[test]
 fn a_part_whose_maker_is_gone_is_lost_when_nobody_else_finds_it() {
     let (mut host, first) = decided();
     let gone = (0..3).find(|p| maker(&host, *p) != first).expect("a part of another worker");
