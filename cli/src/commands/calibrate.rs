@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use raftwerk_kernels::{Kernel, Standard, StandardInput};
 use raftwerk_proto::v1::{CostsView, JobState};
-use raftwerk_worker::{ProbeOutcome, ProbedDevice};
+use raftwerk_worker::{DeviceSelection, ProbeOutcome, ProbedDevice};
 
 use super::submit::random_key;
 use super::worker::DeviceFlags;
@@ -31,7 +31,7 @@ pub async fn calibrate(console: &Console, flags: &DeviceFlags, probed: &[ProbedD
     let dir = tempfile::Builder::new().prefix("raftwerk-calibrate-").tempdir().map_err(|error| {
         Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR to a directory with room")
     })?;
-    let cluster = Embedded::start(&dir.path().join("cluster"), flags.selection()).await?;
+    let cluster = Embedded::start(&dir.path().join("cluster"), with_a_cpu(flags.selection())).await?;
     let measured = match cluster.client() {
         Ok(mut client) => tokio::select! {
             measured = measure(console, &mut client, dir.path(), &classes) => measured,
@@ -41,6 +41,17 @@ pub async fn calibrate(console: &Console, flags: &DeviceFlags, probed: &[ProbedD
     };
     cluster.stop().await;
     measured
+}
+
+/// What GPUs make has to be merged on a CPU. Only the classes that were asked for are measured.
+fn with_a_cpu(mut selection: DeviceSelection) -> DeviceSelection {
+    if selection.cpus == Some(0) {
+        selection.cpus = Some(1);
+    }
+    if !selection.only.is_empty() {
+        selection.only.push("cpu".to_owned());
+    }
+    selection
 }
 
 async fn measure(console: &Console, client: &mut Cluster, dir: &Path, classes: &BTreeSet<String>) -> Result<CostsView, Failure> {
@@ -151,8 +162,10 @@ fn npy(out: &mut dyn Write, dtype: &str, bytes: u64) -> std::io::Result<()> {
     out.write_all(format!("{head:<width$}\n", width = padded - 1).as_bytes())?;
     let mut left = bytes / size * size;
     for n in numbers() {
-        // The upper half: the lower bits of such a sequence repeat soon.
-        let part = &((n >> 32) as u32).to_le_bytes()[..left.min(4) as usize];
+        // The upper half: the lower bits of such a sequence repeat soon. Bits of chance as floating point would be of every size.
+        let upper = (n >> 32) as u32;
+        let bits = if dtype == "f4" { (upper as f32 / 4e6).to_bits() } else { upper };
+        let part = &bits.to_le_bytes()[..left.min(4) as usize];
         out.write_all(part)?;
         left -= part.len() as u64;
         if left == 0 {
@@ -183,7 +196,7 @@ mod tests {
             assert_eq!(spec.stages[0].max_lease_tasks, 4);
             found += 1;
         }
-        assert!(found >= 4, "{found}");
+        assert!(found >= 7, "{found}");
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub struct Dev {
     /// Offer no GPU
     #[arg(long)]
     no_gpu: bool,
+    /// By which tasks of jobs that name no policy are placed
+    #[arg(long, value_name = "NAME", value_parser = super::scheduler::policy_name, default_value = super::scheduler::default_policy())]
+    policy: String,
     /// Name of the context that is written
     #[arg(long, value_name = "NAME", default_value = "dev", value_parser = super::context::context_name)]
     context_name: String,
@@ -87,14 +90,14 @@ pub async fn dev(console: &Console, args: Dev) -> Outcome {
 /// Starts the cluster and watches over it until the caller drops this.
 async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children, temporary: bool) -> Outcome {
     if temporary {
-        name_is_free(&args.context_name).await?;
+        name_is_free(&args.context_name, &[]).await?;
     }
     let mut layout = Layout::open(dir, args.schedulers, args.workers, temporary)?;
     start_schedulers(console, args, &mut layout, children).await?;
     let context = Context { addresses: layout.addresses(), credential: layout.scheduler_dir(1).join(raftwerk_scheduler::ADMIN_FILE) };
     if temporary {
-        // Somebody else may have been faster meanwhile.
-        name_is_free(&args.context_name).await?;
+        // Somebody else may have been faster meanwhile. What answers at an address of this cluster is this cluster, whoever was there once.
+        name_is_free(&args.context_name, &layout.addresses()).await?;
     }
     let _written = WrittenContext::write(&args.context_name, context.clone(), temporary)?;
     start_workers(console, args, &layout, children).await?;
@@ -112,14 +115,14 @@ async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children
 async fn start_schedulers(console: &Console, args: &Dev, layout: &mut Layout, children: &mut Children) -> Outcome {
     let (new, continuing): (Vec<u32>, Vec<u32>) = (1..=args.schedulers).partition(|number| layout.is_new(*number));
     for number in continuing {
-        children.starting(start_scheduler(number, layout)?);
+        children.starting(start_scheduler(number, &args.policy, layout)?);
     }
     children.all_ready(console).await?;
     for number in new {
         let mut moves = 0;
         loop {
             layout.release(number);
-            children.starting(start_scheduler(number, layout)?);
+            children.starting(start_scheduler(number, &args.policy, layout)?);
             match children.all_ready(console).await {
                 Ok(()) => break,
                 // Between the release and the start, somebody else took it.
@@ -135,10 +138,10 @@ async fn start_schedulers(console: &Console, args: &Dev, layout: &mut Layout, ch
 }
 
 /// A temporary cluster takes its context away with it, and must not do that to a cluster that still runs.
-async fn name_is_free(name: &str) -> Outcome {
+async fn name_is_free(name: &str, own: &[String]) -> Outcome {
     let contexts = Contexts::load(&contexts::file()?).map_err(|error| Failure::new(Exit::BadUsage, error))?;
     let Some(context) = contexts.contexts.get(name) else { return Ok(()) };
-    for address in &context.addresses {
+    for address in context.addresses.iter().filter(|address| !own.contains(address)) {
         if let Ok(Ok(_)) = tokio::time::timeout(ANSWER, tokio::net::TcpStream::connect(address)).await {
             return Err(Failure::say(Exit::BadUsage, format!("the context `{name}` belongs to a cluster that runs, at {address}"))
                 .fix("give --context-name OTHER"));
@@ -147,11 +150,11 @@ async fn name_is_free(name: &str) -> Outcome {
     Ok(())
 }
 
-fn start_scheduler(number: u32, layout: &Layout) -> Result<Child, Failure> {
+fn start_scheduler(number: u32, policy: &str, layout: &Layout) -> Result<Child, Failure> {
     let name = format!("scheduler-{number}");
     let data_dir = layout.scheduler_dir(number).display().to_string();
     let listen = layout.address(number);
-    let mut line = vec!["scheduler", "start", "--name", &name, "--data-dir", &data_dir, "--listen", &listen];
+    let mut line = vec!["scheduler", "start", "--name", &name, "--data-dir", &data_dir, "--listen", &listen, "--policy", policy];
     let (first, token_file) = (layout.address(1), layout.token_file().display().to_string());
     match (number, layout.is_new(number)) {
         (1, _) => line.push("--bootstrap"),

@@ -16,7 +16,7 @@ use crate::views::{self, devices};
 pub struct Doctor {
     #[command(flatten)]
     devices: DeviceFlags,
-    /// Measure what the kernels cost on these devices: a minute or so
+    /// Measure what the kernels cost on these devices: several minutes
     ///
     /// Runs small standard jobs on a cluster inside this process. With `-o json` the document can be given to `raftwerk costs import`, so
     /// that a cluster with such devices knows them before its first job.

@@ -46,7 +46,7 @@ pub async fn namespace(console: &Console, target: &Target, command: NamespaceCom
 async fn list(console: &Console, mut cluster: Cluster) -> Outcome {
     let namespaces = cluster.namespaces().await?;
     if console.is_json() {
-        console.json(namespaces.iter().map(views::namespace::to_json).collect::<serde_json::Value>());
+        console.json(json!({"namespaces": namespaces.iter().map(views::namespace::to_json).collect::<Vec<_>>()}));
     } else if namespaces.is_empty() {
         console.note("no namespace has terms or a job");
     } else {

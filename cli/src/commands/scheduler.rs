@@ -86,11 +86,15 @@ pub struct Start {
     #[arg(long, value_name = "COUNT", default_value_t = 10_000, hide_short_help = true)]
     keep_jobs: usize,
     /// By which tasks of jobs that name no policy are placed; give every scheduler the same
-    #[arg(long, value_name = "NAME", value_parser = policy_name, default_value = policies()[0].name())]
+    #[arg(long, value_name = "NAME", value_parser = policy_name, default_value = default_policy())]
     policy: String,
     /// End when standard input closes (for a parent process that must not leave this one behind)
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+pub fn default_policy() -> &'static str {
+    policies()[0].name()
 }
 
 /// One that this build knows.

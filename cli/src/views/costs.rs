@@ -36,7 +36,7 @@ fn table(costs: &[CostRecord]) -> Table {
             cost.footprint.as_str().into(),
             cost.model.as_str().into(),
             format!("2^{}", cost.size_class).into(),
-            format_duration(Duration::from_nanos(cost.fixed_ns)).into(),
+            nanoseconds(cost.fixed_ns).into(),
             per_unit(cost.per_unit_fs).into(),
             leases(cost.samples).into(),
             percent(cost.spread_permille).into(),
@@ -92,7 +92,17 @@ fn per_unit(fs: u64) -> String {
         0..1_000 => format!("{fs} fs"),
         1_000..1_000_000 => format!("{}.{} ps", fs / 1_000, fs % 1_000 / 100),
         1_000_000..1_000_000_000 => format!("{}.{} ns", fs / 1_000_000, fs % 1_000_000 / 100_000),
-        _ => format_duration(Duration::from_nanos(fs / 1_000_000)),
+        _ => nanoseconds(fs / 1_000_000),
+    }
+}
+
+/// Short times with a digit that tells them apart.
+fn nanoseconds(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{}.{} µs", ns / 1_000, ns % 1_000 / 100),
+        1_000_000..100_000_000 => format!("{}.{} ms", ns / 1_000_000, ns % 1_000_000 / 100_000),
+        _ => format_duration(Duration::from_nanos(ns)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{DeviceShare, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal};
+use raftwerk_proto::v1::{DeviceShare, JobSpec, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal};
 use serde_json::{Value, json};
 
 use super::kept;
@@ -87,6 +87,7 @@ pub fn print(console: &Console, view: &JobView) {
         for stage in &spec.stages {
             console.line(format!("{}: {}", stage.name, stage_text(stage)));
         }
+        console.line(terms(spec));
         if let Some(output) = &spec.output {
             let copies = if kept::is_on_workers(view) { format!(", copies of each part: {}", kept::wanted(view)) } else { String::new() };
             console.line(format!("output: {} ({}){copies}", output.url, output.format));
@@ -190,6 +191,16 @@ fn stage_state(stage: &StageView) -> &'static str {
     }
 }
 
+/// What the job asked of the scheduler.
+fn terms(spec: &JobSpec) -> String {
+    let policy = if spec.policy.is_empty() { String::new() } else { format!(", policy {}", spec.policy) };
+    format!("priority: {}{policy}", priority(spec))
+}
+
+fn priority(spec: &JobSpec) -> u32 {
+    if spec.priority == 0 { DEFAULT_PRIORITY } else { spec.priority }
+}
+
 /// One line that says what a stage does, on what, and where.
 fn stage_text(stage: &StageSpec) -> String {
     let input = match stage.inputs.first().and_then(|input| input.source.as_ref()) {
@@ -275,7 +286,8 @@ pub fn to_json(view: &JobView) -> Value {
         "job": view.job,
         "name": name(view),
         "namespace": spec.map(|spec| spec.namespace.clone()),
-        "priority": spec.map(|spec| if spec.priority == 0 { DEFAULT_PRIORITY } else { spec.priority }),
+        "priority": spec.map(priority),
+        "policy": spec.map(|spec| &spec.policy).filter(|policy| !policy.is_empty()),
         "state": state_name(view.state()),
         "cause": if view.cause.is_empty() { Value::Null } else { view.cause.clone().into() },
         "idempotency_key": view.idempotency_key,

@@ -88,6 +88,10 @@ impl Kernel for BlackScholes {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Range { count: 1 << 24, tasks: 64 } })
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         let market = Market::new(&params)?;

@@ -146,13 +146,15 @@ fn highest_difference<T: Key>(values: &[T]) -> u32 {
 /// in `other`.
 fn in_cache<T: Key, const COUNT: u32, const VALUES: usize>(from: &mut [T], other: &mut [T], low: u32, high: u32) -> bool {
     let below = high.saturating_sub(2 * COUNT).max(low);
+    // Where one digit reaches `high`, there is no other: its first bit may be the 64th.
+    let (above, digits) = if below + COUNT < high { (below + COUNT, 2) } else { (below, 1) };
     let mut counts = [[0u32; VALUES]; 2];
     for value in from.iter() {
         counts[0][digit(*value, below, COUNT)] += 1;
-        counts[1][digit(*value, below + COUNT, COUNT)] += 1;
+        counts[1][digit(*value, above, COUNT)] += 1;
     }
     let (mut source, mut target, mut moved) = (from, other, false);
-    for (index, counts) in counts.iter_mut().enumerate() {
+    for (index, counts) in counts.iter_mut().enumerate().take(digits) {
         let at = below + COUNT * index as u32;
         if source.first().is_some_and(|value| counts[digit(*value, at, COUNT)] as usize == source.len()) {
             continue; // all have this digit

@@ -68,6 +68,10 @@ impl Kernel for RadixSort {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Npy { dtype: "u4", bytes: 128 << 20, split: 2 << 20 } })
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         let (low, high) = (params.f64("low"), params.f64("high"));

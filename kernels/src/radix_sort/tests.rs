@@ -33,14 +33,14 @@ fn sorting_is_what_the_standard_library_does_stably() {
     for length in LENGTHS {
         for kind in 0..KINDS {
             let values = keys(&mut random, kind, length);
-            for low in [0, 5, 32] {
+            for low in [0, 5, 32, 52, 53, 55, 56, 60, 63] {
                 let (mut sorted, mut expected) = (values.clone(), values.clone());
                 cpu::sort(&mut sorted, low, &space);
                 expected.sort_by_key(|value| value >> low);
                 assert!(sorted == expected, "{length} keys of kind {kind} from bit {low}");
             }
             let words: Vec<u32> = values.iter().map(|value| (value >> 16) as u32).collect();
-            for low in [0, 9] {
+            for low in [0, 9, 21, 24, 31] {
                 let (mut sorted, mut expected) = (words.clone(), words.clone());
                 cpu::sort(&mut sorted, low, &space);
                 expected.sort_by_key(|value| value >> low);
@@ -63,7 +63,18 @@ fn equal_keys_keep_their_order_in_long_inputs() {
 #[test]
 fn the_parts_joined_are_the_input_sorted_for_any_cut_and_any_partitions() {
     let mut random = random("the_parts_joined");
-    for (dtype, payload_bits, kind) in [("u4", 0, 0), ("u4", 8, 5), ("u8", 0, 0), ("u8", 32, 1), ("f4", 0, 0), ("u8", 0, 5)] {
+    for (dtype, payload_bits, kind) in [
+        ("u4", 0, 0),
+        ("u4", 8, 5),
+        ("u8", 0, 0),
+        ("u8", 32, 1),
+        ("u8", 53, 0),
+        ("u8", 56, 0),
+        ("u8", 60, 5),
+        ("u8", 63, 0),
+        ("f4", 0, 0),
+        ("u8", 0, 5),
+    ] {
         let size = if dtype == "u8" { 8 } else { 4 };
         let input: Vec<u8> = keys(&mut random, kind, 3000).iter().flat_map(|key| key.to_le_bytes()).collect();
         let mut whole = None;

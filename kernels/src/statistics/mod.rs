@@ -54,6 +54,10 @@ impl Kernel for Statistics {
         &DESCRIPTOR
     }
 
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Npy { dtype: "f4", bytes: 256 << 20, split: 4 << 20 } })
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         Resolved::new(&DESCRIPTOR, &stage.params)?;
         Ok(Box::new(PreparedStatistics { partitions: stage.partitions.max(1) }))
