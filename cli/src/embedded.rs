@@ -41,6 +41,8 @@ impl Embedded {
             devices,
             // The job may have all of the disk; it ends with an error when that is not enough.
             disk: DiskLimits::default(),
+            task_patience: None,
+            bring_results: false,
             executor_program: executor::program()?,
             executor_args_prefix: executor::args_prefix(),
         };

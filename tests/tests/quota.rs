@@ -78,3 +78,50 @@ fn a_job_waits_without_a_failure_until_another_one_ends_and_gives_its_room_back(
     assert_eq!((merged_rows(&cluster.path("out-large")).len(), merged_rows(&cluster.path("out-small")).len()), (20_000, 100));
     cluster.until("there is room again", || full(&cluster, "worker-1").is_none());
 }
+
+/// Bytes of the files below a directory that no reader of this process holds open: what `du` would say.
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.filter_map(|entry| entry.ok().map(size)).sum()
+}
+
+/// Copies came in from every worker at once and were looked at one by one: at a quota of 1 MiB a worker's directory reached 4 MiB.
+#[test]
+fn copies_do_not_go_over_a_workers_quota_and_the_job_says_what_has_none() {
+    if !cfg!(debug_assertions) {
+        return println!("skipped: fail points are compiled into debug builds only");
+    }
+    const QUOTA: u64 = 1 << 20;
+    // Two tasks of 64 KiB of text each, about as much shuffle data, and a table of blocks.
+    const LEASE: u64 = 256 << 10;
+    let mut cluster = Cluster::with_fail_points(1, 0, &[], &["pause:reduce.fetch"]);
+    for n in 1..=2 {
+        cluster.add_worker(n, &["--cpus", "1", "--no-gpu", "--shuffle-quota", "1MiB"]);
+    }
+    cluster.add_worker(3, &ONE_CPU);
+    cluster.wait_for_workers(3);
+    let (input, out) = (cluster.path("text"), cluster.path("out"));
+    write_words(&input, 250_000);
+    let spec = words(&input, &out, "64KiB").replace("[map]\n", "[map]\nshuffle_replicas = 2\nmax_lease_tasks = 2\n");
+    let job = cluster.submit(&cluster.job_file("words.toml", &spec), &[]);
+    cluster.until("all map tasks are done", || cluster.path("reduce.fetch").exists());
+    for n in 1..=2 {
+        let there = bytes_below(&cluster.path(&format!("worker-{n}/shuffle")));
+        assert!(there > QUOTA / 2 && there <= QUOTA + LEASE, "worker-{n} has {there} bytes of shuffle data");
+    }
+    let copies = &cluster.job(job)["shuffle_copies"][0];
+    let (two, one) = (copies["two_places"].as_u64(), copies["one_place"].as_u64());
+    // Each map task could lie twice only if the two had room for what the third has not made and for copies of what it has.
+    assert!(two > Some(0) && one > Some(0), "{copies}");
+    let told = text(&cluster.run(&["job", "show", &job.to_string()]).stdout);
+    assert!(told.contains("had room to take a copy"), "{told}");
+    std::fs::write(cluster.path("reduce.fetch.go"), "").expect("go on");
+    let view = cluster.wait_done(job);
+    assert_eq!(failed_attempts(&view), 0, "{view:#}");
+    assert_eq!(merged_rows(&out).len(), 250_000);
+}

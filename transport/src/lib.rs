@@ -13,13 +13,14 @@
 //! identity         key + certificate + CA of one process                           private_file   secrets on disk, never half written
 //! peer             kinds of peers, and the caller of a request                     verify         how a peer's certificate is judged
 //! channel          outgoing connections     connect_error  why one failed          listener       incoming connections
-//! plain            the same for a person
+//! plain            the same for a person                                          head_start   several addresses of which one will do
 //! ```
 
 mod authority;
 mod certificate;
 mod channel;
 mod connect_error;
+mod head_start;
 mod identity;
 mod identity_error;
 mod listener;
@@ -39,6 +40,7 @@ use rustls::crypto::CryptoProvider;
 pub use authority::Authority;
 pub use channel::{connect, connect_lazy, connect_to_join};
 pub use connect_error::ConnectError;
+pub use head_start::{HEAD_START, Reached, first_of};
 pub use identity::{Identity, PendingIdentity};
 pub use identity_error::IdentityError;
 pub use listener::{TlsIo, incoming, server};

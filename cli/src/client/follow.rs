@@ -189,16 +189,16 @@ impl Cluster {
     }
 
     async fn open(&mut self, address: &str, limit: Duration, job: u64) -> Result<Streaming<JobView>, Watched> {
-        let mut client = match self.client::<()>(address, limit).await {
-            Ok(client) => client,
+        let (address, mut client) = match self.client::<()>(address, limit).await {
+            Ok(found) => found,
             Err(Attempt::Failed(reason)) => return Err(Watched::Broken(reason)),
             Err(Attempt::Hopeless(reason, exit)) => return Err(Watched::Hopeless(reason, exit)),
             Err(_) => return Err(Watched::Broken("no connection".to_owned())),
         };
         match tokio::time::timeout(limit, client.watch_job(Request::new(GetJobRequest { job }))).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.watched(address, status)),
-            Err(_) => Err(self.watched(address, Status::deadline_exceeded("no answer in time"))),
+            Ok(Err(status)) => Err(self.watched(&address, status)),
+            Err(_) => Err(self.watched(&address, Status::deadline_exceeded("no answer in time"))),
         }
     }
 

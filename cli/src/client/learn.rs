@@ -32,9 +32,9 @@ impl Cluster {
 
     /// Asks the replica that has just answered at `address`.
     pub(super) async fn learn(&mut self, address: &str) {
-        let Ok(mut client) = self.client::<()>(address, PATIENCE).await else { return };
+        let Ok((address, mut client)) = self.client::<()>(address, PATIENCE).await else { return };
         if let Ok(Ok(view)) = tokio::time::timeout(PATIENCE, client.show_cluster(ShowClusterRequest {})).await {
-            self.adopt(address, view.get_ref());
+            self.adopt(&address, view.get_ref());
         }
     }
 

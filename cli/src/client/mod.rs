@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::client_client::ClientClient;
 use raftwerk_proto::v1::*;
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, is_mere_silence, plain_error, plain_status};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, Reached, connect, first_of, is_mere_silence, plain_error, plain_status};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -258,7 +258,9 @@ impl Cluster {
                 match self.attempt(&address, limits, request.clone(), &method).await {
                     Attempt::Answer(answer) => {
                         if failed || self.addresses.len() > known {
-                            self.learn(&address).await;
+                            // Another one than was asked may have answered.
+                            let answered = self.current().to_owned();
+                            self.learn(&answered).await;
                         }
                         return Ok(answer);
                     }
@@ -308,8 +310,8 @@ impl Cluster {
         M: Fn(Client, Request<Q>) -> F,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let client = match self.client(address, limits.connecting).await {
-            Ok(client) => client,
+        let (address, client) = match self.client(address, limits.connecting).await {
+            Ok(found) => found,
             Err(attempt) => return attempt,
         };
         let mut request = Request::new(request);
@@ -332,7 +334,7 @@ impl Cluster {
             Ok(Err(status)) => status,
             Err(_) => Status::deadline_exceeded("no answer in time"),
         };
-        match self.judge(address, &status) {
+        match self.judge(&address, &status) {
             Verdict::Final => Attempt::Refusal(status),
             Verdict::AskLeader(_) => Attempt::Redirected,
             Verdict::TryAnother => Attempt::Failed(plain_status(&status)),
@@ -362,15 +364,24 @@ impl Cluster {
         verdict
     }
 
-    async fn client<T>(&mut self, address: &str, deadline: Duration) -> Result<Client, Attempt<T>> {
-        let channel = match self.channels.get(address) {
+    /// To this replica, or to the first of the others that answers while it does not; which one it is, is said too.
+    async fn client<T>(&mut self, address: &str, deadline: Duration) -> Result<(String, Client), Attempt<T>> {
+        let mut address = address.to_owned();
+        let channel = match self.channels.get(&address) {
             Some(channel) => channel.clone(),
-            None => match tokio::time::timeout(deadline, connect(address, &self.identity, PeerKind::Scheduler)).await {
-                Ok(Ok(channel)) => {
-                    self.channels.insert(address.to_owned(), channel.clone());
+            None => match tokio::time::timeout(deadline, first_of(self.dials(&address))).await {
+                Ok(Ok(Reached { place, value: (found, channel), .. })) => {
+                    self.channels.insert(found.clone(), channel.clone());
+                    if place > 0 {
+                        self.preferred = self.addresses.iter().position(|known| *known == found).unwrap_or(self.preferred);
+                        address = found;
+                    }
                     channel
                 }
-                Ok(Err(error)) => {
+                Ok(Err(mut failures)) => {
+                    // The one that was asked for, if it is not silent still.
+                    failures.sort_by_key(|(place, _)| *place);
+                    let Some((_, error)) = failures.into_iter().next() else { return Err(Attempt::Failed("no connection".to_owned())) };
                     let reason = plain_error(&error);
                     return Err(match error {
                         ConnectError::Unreachable { .. } => Attempt::Failed(reason),
@@ -381,7 +392,25 @@ impl Cluster {
                 Err(_) => return Err(Attempt::Failed("no connection in time".to_owned())),
             },
         };
-        Ok(ClientClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES))
+        let client = ClientClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok((address, client))
+    }
+
+    /// This address, then the others in the order in which they would be asked.
+    fn dials(&self, address: &str) -> Vec<impl Future<Output = Result<(String, Channel), ConnectError>> + Send + 'static + use<>> {
+        let at = self.addresses.iter().position(|known| known == address);
+        let (before, from) = self.addresses.split_at(at.unwrap_or(0));
+        let others = from.iter().chain(before).filter(|known| *known != address).cloned();
+        let dial = |address: String| {
+            let (identity, known) = (self.identity.clone(), self.channels.get(&address).cloned());
+            async move {
+                match known {
+                    Some(channel) => Ok((address, channel)),
+                    None => connect(&address, &identity, PeerKind::Scheduler).await.map(|channel| (address, channel)),
+                }
+            }
+        };
+        [address.to_owned()].into_iter().chain(others).map(dial).collect()
     }
 }
 

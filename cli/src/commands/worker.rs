@@ -1,6 +1,7 @@
 //! `raftwerk worker start | list | show | drain | release`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use raftwerk_proto::v1::WorkerView;
@@ -14,7 +15,7 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::hint;
 use crate::target::Target;
-use crate::units::{parse_address, parse_bytes, parse_listen};
+use crate::units::{parse_address, parse_bytes, parse_duration, parse_listen};
 use crate::views;
 
 /// More threads than any machine has cores; a slip of the finger should not start a hundred thousand.
@@ -65,6 +66,14 @@ fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
+/// An executor is looked at once a second.
+fn patience(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        patience if patience < Duration::from_secs(2) => Err("less than 2s cannot be told from a busy machine".to_owned()),
+        patience => Ok(patience),
+    }
+}
+
 impl DeviceFlags {
     pub fn selection(&self) -> DeviceSelection {
         DeviceSelection { cpus: self.cpus, no_gpu: self.no_gpu, memory_bytes: self.memory, only: self.device.clone() }
@@ -96,6 +105,14 @@ pub struct Start {
     /// The same when less than this is free on the disk of the data directory
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "0")]
     min_free_disk: u64,
+    /// End an executor when a task of it shows no progress for so long, as in 10m; when not given, by what such tasks have taken: twenty times as
+    /// long, at least 1m, and 30m while nothing is known
+    #[arg(long, value_name = "DURATION", value_parser = patience)]
+    task_patience: Option<Duration>,
+    /// In the data directory of a worker of another cluster: join this one, and bring the results kept there into it, as far as it knows their jobs
+    /// (after `scheduler start --restore`); needs the join token of this cluster
+    #[arg(long)]
+    bring_results: bool,
     #[command(flatten)]
     devices: DeviceFlags,
     /// End when standard input closes (for a parent process that must not leave this one behind)
@@ -123,6 +140,8 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
         advertise: args.advertise,
         devices: args.devices.selection(),
         disk: DiskLimits { quota_bytes: args.shuffle_quota, min_free_bytes: args.min_free_disk },
+        task_patience: args.task_patience,
+        bring_results: args.bring_results,
         executor_program: executor::program()?,
         executor_args_prefix: executor::args_prefix(),
     };

@@ -230,7 +230,7 @@ pub fn copies_text(copies: &ShuffleCopies) -> String {
     match copies.one_place {
         0 => format!("shuffle data of {}: {two} tasks at two workers", copies.stage),
         _ => format!(
-            "shuffle data of {}: {two} tasks at two workers, {one} at one only (no other worker was there to take a copy, or one was lost)",
+            "shuffle data of {}: {two} tasks at two workers, {one} at one only (no other worker was there or had room to take a copy, or one was lost)",
             copies.stage
         ),
     }

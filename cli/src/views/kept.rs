@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 use crate::table::Table;
 use crate::units::{format_bytes, group_digits};
 
-pub const AWAY_FIX: &str = "start those workers again with their data directories; a cluster that began with a backup (`scheduler start --restore`) never \
-knows the workers of before, and there the files have to be copied by hand; when they are gone, submit the job again (with more copies, \
-[output] copies)";
+pub const AWAY_FIX: &str = "start those workers again with their data directories (in a cluster that began with a backup, `scheduler start --restore`, with \
+--bring-results and its own join token); when they are gone, submit the job again (with more copies, [output] copies)";
 
 pub fn is_on_workers(view: &JobView) -> bool {
     view.spec.as_ref().and_then(|spec| spec.output.as_ref()).is_some_and(|output| output.url == OUTPUT_ON_WORKERS)

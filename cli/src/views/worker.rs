@@ -111,6 +111,11 @@ fn disk_lines(load: &Load) -> Vec<String> {
     if !load.full.is_empty() {
         lines.push(printable(&format!("full, so it gets no tasks that leave data there: {}", load.full)));
     }
+    if !load.brought_jobs.is_empty() {
+        let jobs: Vec<String> = load.brought_jobs.iter().map(u64::to_string).collect();
+        let (jobs, bytes) = (jobs.join(", "), format_bytes(load.brought_bytes));
+        lines.push(format!("orphans: {bytes} of results that it kept for another cluster and this one has not asked for, in brought/ of its data directory; jobs of that cluster: {jobs}"));
+    }
     lines
 }
 
@@ -133,6 +138,7 @@ pub fn to_json(view: &WorkerView) -> Value {
         })),
         "load": view.load.as_ref().map(|load| json!({
             "cpu_permille": load.cpu_permille, "memory_used_bytes": load.memory_used_bytes, "shuffle_bytes": load.shuffle_bytes, "kept_bytes": load.kept_bytes,
+            "orphans": {"bytes": load.brought_bytes, "jobs": load.brought_jobs},
             "quota_bytes": if load.quota_bytes == 0 { Value::Null } else { load.quota_bytes.into() },
             "full": if load.full.is_empty() { Value::Null } else { load.full.clone().into() },
             "leases_running": load.leases_running, "leases_queued": load.leases_queued,

@@ -1,6 +1,7 @@
 //! Plans go out as log entries, grants go out to workers once they are committed.
 
 use super::batch::Waiter;
+use super::patience::Patience;
 use super::{Answer, Effect, Leader};
 use raftwerk_core::ids::TaskRange;
 use raftwerk_core::plan::{View, plan};
@@ -76,6 +77,8 @@ impl Leader {
     /// Sends committed grants to the workers that hold them. A worker that is not connected gets them at hand-over.
     pub(super) fn dispatch(&mut self, state: &State, leases: &[LeaseId], effects: &mut Vec<Effect>) {
         let mut messages: BTreeMap<super::ConnId, wire::Grants> = BTreeMap::new();
+        let full = self.sessions.full();
+        let mut patience = Patience::default();
         for id in leases {
             let Some(lease) = state.leases.get(id) else { continue };
             let Some(job) = state.jobs.get(&lease.job) else { continue };
@@ -85,7 +88,8 @@ impl Leader {
             if conn.known_stages.insert((lease.job, lease.stage)) {
                 grants.stages.push(stage_info(job, lease.stage));
             }
-            grants.grants.push(wire::Grant { copy_to: self.copies.targets(state, job, *id, lease), ..grant(state, job, *id, lease) });
+            let (copy_to, patience_ms) = (self.copies.targets(state, &full, job, *id, lease), patience.of(state, job, lease));
+            grants.grants.push(wire::Grant { copy_to, patience_ms, ..grant(state, job, *id, lease) });
         }
         for (conn, grants) in messages {
             effects.push(Effect::Send { conn, message: down::Message::Grants(grants) });
@@ -133,7 +137,7 @@ fn grant(state: &State, job: &Job, id: LeaseId, lease: &Lease) -> wire::Grant {
         task_count: lease.tasks.count(),
         splits,
         sources,
-        copy_to: Vec::new(),
+        ..wire::Grant::default()
     }
 }
 

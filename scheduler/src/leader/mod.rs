@@ -5,12 +5,14 @@
 //! outstanding from the replicated state when it begins. Nothing here grants or ends a right; that takes a log entry.
 
 mod batch;
+mod brought;
 mod copies;
 mod dispatch;
 mod format;
 mod keeping;
 mod logs;
 mod namespaces;
+mod patience;
 mod publish;
 mod recopy;
 mod retention;

@@ -61,6 +61,7 @@ impl Leader {
         if state.workers.values().filter(|worker| !worker.lost).count() < 2 || !self.all_know_kept_data(state) {
             return;
         }
+        let full = self.sessions.full();
         for job in state.active_jobs().filter(|job| job.phase == Phase::Running) {
             for index in 0..job.stages.len() {
                 for ((holder, generation), ranges) in job.lone_copies(index) {
@@ -71,7 +72,10 @@ impl Leader {
                     if !open || self.recopy.asked.contains_key(&key) {
                         continue;
                     }
-                    let targets = self.copies.targets_of_lone(state, job.id, index as u32, holder, ranges[0].first);
+                    let targets = self.copies.targets_of_lone(state, &full, job.id, index as u32, holder, ranges[0].first);
+                    if targets.is_empty() {
+                        continue; // nobody has room now
+                    }
                     let request = wire::CopyAgain {
                         job: job.id.0,
                         stage: index as u32,

@@ -31,6 +31,8 @@ pub(super) struct WorkerConn {
     held: Vec<LeaseId>,
     /// Jobs of which it may keep parts.
     kept_jobs: Vec<JobId>,
+    /// Of another cluster, of which parts lie there.
+    brought_jobs: Vec<JobId>,
     /// Which list of schedulers it has been told.
     told: u64,
 }
@@ -163,6 +165,7 @@ impl Leader {
                 && record.hello.devices == hello.devices
                 && record.hello.data_address == hello.data_address
         });
+        let brought_jobs = std::mem::take(&mut hello.brought_jobs).into_iter().map(JobId).collect();
         let session = resumed.map(|record| record.session);
         let entry = WorkerConn {
             worker,
@@ -174,6 +177,7 @@ impl Leader {
             known_stages: BTreeSet::new(),
             held,
             kept_jobs,
+            brought_jobs,
             told: 0,
             protocol: theirs.newest,
         };
@@ -212,11 +216,19 @@ impl Leader {
             schedulers: self.sessions.schedulers.news(&mut entry.told),
         });
         effects.push(Effect::Send { conn, message });
-        let release = what_ended(state, &std::mem::take(&mut entry.kept_jobs));
+        let (kept, brought) = (std::mem::take(&mut entry.kept_jobs), std::mem::take(&mut entry.brought_jobs));
+        let release = what_ended(state, &kept);
         if !release.jobs.is_empty() {
             effects.push(Effect::Send { conn, message: down::Message::Release(release) });
         }
         let worker = entry.worker;
+        if !brought.is_empty() {
+            let unknown = brought.iter().filter(|job| !state.jobs.contains_key(job)).count();
+            tracing::info!(%worker, jobs = brought.len(), unknown, "a worker brings parts of results from another cluster");
+        }
+        self.ask_what_is_there(state, (conn, worker), &brought, usize::MAX, effects);
+        // It may have taken in such parts before, and died before that was recorded.
+        self.ask_what_is_there(state, (conn, worker), &kept, 1, effects);
         let again: Vec<LeaseId> =
             state.leases_of(worker).filter(|(id, l)| l.session == session && !held.contains(id)).map(|(id, _)| id).collect();
         self.dispatch(state, &again, effects);

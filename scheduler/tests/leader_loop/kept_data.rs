@@ -214,3 +214,30 @@ fn a_grant_names_workers_to_copy_shuffle_data_to_when_the_job_asks_for_it() {
         }
     }
 }
+
+#[test]
+fn a_worker_that_is_full_is_not_named_for_a_copy() {
+    let mut host = Host::new();
+    (1..=3).for_each(|n| drop(host.connect(n, 6 + n)));
+    host.up(2, heartbeat("65536 of 65536 bytes"));
+    let mut spec = with_shuffle();
+    spec.stages[0].shuffle_replicas = 2;
+    host.submit(1, spec);
+    let effects = host.commit();
+    let granted = sent(&effects).find_map(|(conn, m)| if let Down::Grants(g) = m { Some((conn, g.grants[0].clone())) } else { None });
+    let (holder, grant) = granted.expect("the map task is granted");
+    assert_eq!(grant.copy_to.iter().map(|target| target.worker - 6).collect::<Vec<_>>(), [4 - holder], "{grant:?}");
+    // It has one place, and nobody is asked to copy it again before there is room somewhere.
+    host.up(4 - holder, heartbeat("65536 of 65536 bytes"));
+    host.up(holder, reports(result(&grant, 1)));
+    host.commit();
+    let beat = |host: &mut Host, second: &str| {
+        let full = "65536 of 65536 bytes";
+        [(holder, ""), (2, second), (4 - holder, full)].into_iter().for_each(|(conn, full)| drop(host.up(conn, heartbeat(full))));
+        asked_to_copy(&host.wait(100))
+    };
+    let early: Vec<_> = (0..30).flat_map(|_| beat(&mut host, "65536 of 65536 bytes")).collect();
+    assert!(early.is_empty(), "{early:?}");
+    let late: Vec<_> = (0..30).flat_map(|_| beat(&mut host, "")).collect();
+    assert_eq!(late.iter().map(|(conn, copy)| (*conn, copy.targets.len(), copy.targets[0].worker)).collect::<Vec<_>>(), [(holder, 1, 8)]);
+}

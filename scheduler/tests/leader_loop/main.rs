@@ -3,6 +3,7 @@
 mod formats;
 mod host;
 mod kept_data;
+mod patience;
 mod publishing;
 mod sessions;
 mod submissions;

@@ -1,7 +1,7 @@
 //! One stream to one scheduler, as events for the edge.
 use super::edge::EdgeInput;
 use raftwerk_proto::v1::{WorkerMessage, worker_session_client::WorkerSessionClient};
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, connect, plain_error, plain_status};
+use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, Reached, connect, first_of, plain_error, plain_status};
 use std::time::Duration;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -9,6 +9,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 /// A connection that is being made or is open. The number tells its events from those of an earlier one.
 pub(crate) struct Connection {
     pub(crate) number: u64,
+    /// The one that is asked first, until one has answered.
     pub(crate) address: String,
     /// Present once the channel is up.
     pub(crate) outgoing: Option<mpsc::UnboundedSender<WorkerMessage>>,
@@ -19,7 +20,14 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) reason: String,
-    /// This address will never do.
+    /// Addresses to which there was no connection.
+    pub(crate) failed: Vec<Failed>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) address: String,
+    /// It will never do.
     pub(crate) hopeless: bool,
 }
 
@@ -27,11 +35,19 @@ pub(crate) struct Ended {
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 impl Connection {
-    pub(crate) fn open(number: u64, address: String, after: Duration, identity: Identity, edge: mpsc::UnboundedSender<EdgeInput>) -> Self {
-        let to = address.clone();
+    /// To the address, or to the first of the others that answers while it does not.
+    pub(crate) fn open(
+        number: u64,
+        address: String,
+        others: Vec<String>,
+        after: Duration,
+        identity: Identity,
+        edge: mpsc::UnboundedSender<EdgeInput>,
+    ) -> Self {
+        let all = [address.clone()].into_iter().chain(others).collect();
         let task = tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            let ended = run(number, &to, &identity, &edge).await;
+            let ended = run(number, all, &identity, &edge).await;
             let _ = edge.send(EdgeInput::ConnectionEnded(number, ended));
         });
         Self { number, address, outgoing: None, task }
@@ -49,20 +65,28 @@ impl Connection {
     }
 }
 
-async fn run(number: u64, address: &str, identity: &Identity, edge: &mpsc::UnboundedSender<EdgeInput>) -> Ended {
-    let channel = match connect(address, identity, PeerKind::Scheduler).await {
-        Ok(channel) => channel,
-        Err(error) => {
-            let hopeless = !matches!(error, ConnectError::Unreachable { .. });
-            return Ended { reason: plain_error(&error), hopeless };
+async fn run(number: u64, addresses: Vec<String>, identity: &Identity, edge: &mpsc::UnboundedSender<EdgeInput>) -> Ended {
+    let dial = |address: &String| {
+        let (address, identity) = (address.clone(), identity.clone());
+        async move { connect(&address, &identity, PeerKind::Scheduler).await }
+    };
+    let (channel, place) = match first_of(addresses.iter().map(dial).collect::<Vec<_>>()).await {
+        Ok(Reached { value, place, .. }) => (value, place),
+        Err(failures) => {
+            let reasons: Vec<String> = failures.iter().map(|(_, error)| plain_error(error)).collect();
+            let failed = failures.into_iter().map(|(place, error)| Failed {
+                address: addresses[place].clone(),
+                hopeless: !matches!(error, ConnectError::Unreachable { .. }),
+            });
+            return Ended { reason: reasons.join("; "), failed: failed.collect() };
         }
     };
     let (sender, receiver) = mpsc::unbounded_channel();
     // Before the call: a scheduler may wait for `Hello` before it answers anything.
-    let _ = edge.send(EdgeInput::ConnectionOpen(number, sender));
+    let _ = edge.send(EdgeInput::ConnectionOpen(number, addresses[..=place].to_vec(), sender));
     let mut client =
         WorkerSessionClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let ended = |reason: String| Ended { reason, hopeless: false };
+    let ended = |reason: String| Ended { reason, failed: Vec::new() };
     // No deadline here: the session itself closes a link whose `Hello` is not answered, and one on which nothing is heard for the lease time.
     let mut messages = match client.session(UnboundedReceiverStream::new(receiver)).await {
         Ok(response) => response.into_inner(),

@@ -6,6 +6,7 @@
 //! <data dir>/schedulers      addresses learnt from the cluster, one per line
 //! <data dir>/shuffle/        data between stages; emptied at every start
 //! <data dir>/results/        parts of results that stay on workers
+//! <data dir>/brought/        the same that were kept for another cluster
 //! ```
 use rustix::fs::{FlockOperation, flock};
 use std::{

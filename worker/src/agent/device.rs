@@ -8,13 +8,14 @@ use super::{
     logs::{DeviceOutput, LeaseFacts},
     prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, sides, source, writes},
     results::store::ResultStore,
-    room::Room,
+    room::{Place, Room},
     shuffle::{
         self,
         copy::{Copied, Copier},
         store::ShuffleStore,
     },
     staging::Staging,
+    watchdog::{self, Hung, Watch},
 };
 use crate::{
     agent::{child::OutputSink, listing::output_path, socket},
@@ -32,7 +33,7 @@ use raftwerk_proto::{
     },
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
@@ -64,6 +65,8 @@ pub(crate) struct Common {
     pub(crate) staging: Arc<Staging>,
     pub(crate) parts: Semaphore,
     pub(crate) copier: Arc<Copier>,
+    /// What the operator has said of tasks that show no progress.
+    pub(crate) task_patience: Option<Duration>,
     pub(crate) edge: mpsc::UnboundedSender<EdgeInput>,
 }
 
@@ -138,6 +141,9 @@ struct Running {
     since: Instant,
     /// Ended on purpose: what it was running is not charged.
     deliberate: bool,
+    watch: Watch,
+    /// Ended because it hangs.
+    hung: Option<Hung>,
     defined: HashMap<(u64, u32), Arc<StageInfo>>,
 }
 
@@ -145,7 +151,11 @@ struct Running {
 struct Lease {
     stage: Arc<StageInfo>,
     generation: u32,
+    /// A task of it that shows no progress for longer hangs.
+    patience: Duration,
     output: Option<OutputFile>,
+    /// For the data that it leaves here.
+    place: Option<Place>,
     /// The executor knows it.
     sent: bool,
     /// All of it was sent, or it was stopped: no further message may go to the executor.
@@ -170,9 +180,18 @@ struct Lease {
 impl Device {
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<DeviceEvent>) {
         let mut batch = Vec::new();
+        let (mut look, mut looked) = (tokio::time::interval(watchdog::LOOK_EVERY), Instant::now());
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            if events.recv_many(&mut batch, 512).await == 0 {
-                return;
+            tokio::select! {
+                // What an executor has told counts before its silence does.
+                biased;
+                received = events.recv_many(&mut batch, 512) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+                _ = look.tick() => {}
             }
             for event in batch.drain(..) {
                 match event {
@@ -198,6 +217,11 @@ impl Device {
                 }
             }
             self.flush();
+            // After every batch too: a busy queue must not keep it from looking.
+            if looked.elapsed() >= watchdog::LOOK_EVERY {
+                self.look(looked.elapsed());
+                looked = Instant::now();
+            }
         }
     }
 
@@ -225,7 +249,22 @@ impl Device {
             let _ = events.send(DeviceEvent::Ended(incarnation, status));
         });
         let since = Instant::now();
-        self.running = Some(Running { socket, recorder, killer, since, deliberate: false, defined: HashMap::new() });
+        let watch = Watch::default();
+        self.running = Some(Running { socket, recorder, killer, since, deliberate: false, watch, hung: None, defined: HashMap::new() });
+    }
+
+    /// Ends an executor that hangs; `passed` is the time since the last look.
+    fn look(&mut self, passed: Duration) {
+        let Some(running) = self.running.as_mut().filter(|running| running.hung.is_none()) else { return };
+        // Between two messages of one lease the executor may have nothing to do. When it has the last one, it owes the lease's end.
+        let has_work = |lease: &&Lease| lease.sent && (lease.complete || lease.tasks_sent > lease.tasks_done);
+        let owed: BTreeMap<LeaseKey, Duration> =
+            self.leases.iter().filter(|(_, lease)| has_work(lease)).map(|(key, lease)| (*key, lease.patience)).collect();
+        if let Some(hung) = running.watch.look(passed, &running.recorder.running(), &owed) {
+            tracing::warn!(device = self.index, "{hung}");
+            running.hung = Some(hung);
+            running.killer.kill();
+        }
     }
 
     fn start_lease(&mut self, grant: Grant, stage: Arc<StageInfo>) {
@@ -252,7 +291,9 @@ impl Device {
         let mut lease = Lease {
             stage: stage.clone(),
             generation: grant.generation,
+            patience: self.patience(&grant),
             output: None,
+            place: None,
             sent: false,
             complete: false,
             stopping: false,
@@ -290,6 +331,11 @@ impl Device {
         self.leases.insert(key, lease);
     }
 
+    fn patience(&self, grant: &Grant) -> Duration {
+        let expected = (grant.patience_ms > 0).then(|| Duration::from_millis(grant.patience_ms));
+        self.common.task_patience.or(expected).unwrap_or(watchdog::UNKNOWN)
+    }
+
     /// Tells the executor what the stage is, unless it knows; with the files that all its tasks read.
     fn define(&mut self, stage: &Arc<StageInfo>, sides: Vec<OwnedFd>) {
         let place = (stage.job, stage.stage);
@@ -312,6 +358,7 @@ impl Device {
                 let stage = lease.stage.clone();
                 self.define(&stage, descriptors);
             }
+            Prepared::Place(place) => lease.place = Some(place),
             Prepared::Output(output) => lease.output = Some(output),
             Prepared::Fetched(took) => lease.transfer_ns = lease.transfer_ns.saturating_add(took.as_nanos() as u64),
             Prepared::Segment { first_task, inputs, permit } => self.send_segment(key, first_task, Some(inputs), permit),
@@ -400,6 +447,10 @@ impl Device {
     }
 
     fn on_progress(&mut self, batch: Vec<LeaseProgress>) {
+        if let Some(running) = &mut self.running {
+            running.watch.sign();
+        }
+        self.failed_starts = 0;
         let mut told = Vec::with_capacity(batch.len());
         let mut full = false;
         for mut progress in batch {
@@ -408,8 +459,9 @@ impl Device {
             // Nothing that an executor could know.
             (progress.copy_worker, progress.copy_incarnation) = (0, 0);
             progress.transfer_ns = std::mem::take(&mut lease.transfer_ns);
-            lease.tasks_done += progress.results.iter().map(|r| r.task_count).sum::<u64>();
-            lease.tasks_done += progress.failures.iter().map(|f| f.task_count).sum::<u64>();
+            let finished: u64 = progress.results.iter().map(|r| r.task_count).sum();
+            let failed: u64 = progress.failures.iter().map(|f| f.task_count).sum();
+            lease.tasks_done += finished + failed;
             while lease.permits.front().is_some_and(|(tasks, _)| *tasks <= lease.tasks_done) {
                 lease.permits.pop_front();
             }
@@ -421,6 +473,10 @@ impl Device {
             if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
                 let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);
                 self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &progress.blocks);
+                if let Some(place) = &lease.place {
+                    place.wrote(finished, progress.blocks.iter().map(|block| block.bytes).sum());
+                    place.skipped(failed);
+                }
                 full = full || self.common.room.full().is_some();
                 if lease.copies.is_none() && !lease.copy_to.is_empty() {
                     lease.copies = Some(start_copies(&self.common, key, lease, path.clone()));
@@ -466,7 +522,9 @@ impl Device {
         self.incarnation += 1;
         self.outgoing.clear();
         let lived = running.since.elapsed();
-        let what = if running.deliberate {
+        let what = if let Some(hung) = &running.hung {
+            hung.to_string()
+        } else if running.deliberate {
             "the executor was replaced because a lease on it did not end".into()
         } else {
             format!("the executor died ({status}{})", explain(status))
@@ -475,7 +533,9 @@ impl Device {
         let last_line = tail.lines().last().unwrap_or_default();
         let message = if last_line.is_empty() { what } else { format!("{what}: {last_line}") };
         tracing::warn!(device = self.index, leases = self.leases.len(), "{message}");
-        let tasks = running.recorder.running().into_iter().map(|(key, first, count)| (key.into(), first, count)).collect();
+        // Of one that hung only the tasks that it hung in are to blame, and not those that happened to run beside them.
+        let at = running.hung.clone().map_or_else(|| running.recorder.running(), |hung| hung.tasks);
+        let tasks = at.into_iter().map(|(key, first, count)| (key.into(), first, count)).collect();
         for (key, mut lease) in self.leases.drain() {
             if let Some(preparation) = lease.preparation.take() {
                 preparation.abort();
@@ -484,6 +544,13 @@ impl Device {
         }
         let input = Input::ExecutorLost { device: self.index, message, running: tasks, charged: !running.deliberate };
         let _ = self.common.edge.send(EdgeInput::Session(input));
+        if running.hung.is_some_and(|hung| hung.tasks.is_empty()) {
+            // Nobody is charged, so nothing else would end it.
+            self.failed_starts += 1;
+            if self.failed_starts >= STARTS_MAX {
+                return self.withdraw("it begins none of its tasks");
+            }
+        }
         self.relaunch(if lived >= HEALTHY { Duration::ZERO } else { RESTART_MIN });
     }
 
@@ -500,7 +567,6 @@ impl Device {
     fn on_launched(&mut self, launched: Result<Launched, LaunchError>) {
         let error = match launched {
             Ok(launched) => {
-                self.failed_starts = 0;
                 self.attach(launched);
                 for (grant, stage) in std::mem::take(&mut self.waiting) {
                     self.start_lease(grant, stage);
@@ -515,6 +581,10 @@ impl Device {
             tracing::warn!(device = self.index, error, again_in = ?pause, "the executor does not start");
             return self.relaunch(pause);
         }
+        self.withdraw(&error);
+    }
+
+    fn withdraw(&mut self, error: &str) {
         tracing::error!(
             device = self.index,
             error,

@@ -1,7 +1,7 @@
 //! The edge of the agent: waits, hands inputs to the session, performs its effects. It decides nothing and never blocks; files, network
 //! and executors are other tasks that answer through the same queue.
 use super::{
-    connection::{Connection, Ended},
+    connection::{Connection, Ended, Failed},
     data_dir::DataDir,
     device::{Common, DeviceEvent, DeviceHandle},
     listing,
@@ -21,7 +21,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 pub(crate) enum EdgeInput {
     Session(Input),
-    ConnectionOpen(u64, mpsc::UnboundedSender<WorkerMessage>),
+    /// To the last of these addresses; the others were asked before it, and have not answered.
+    ConnectionOpen(u64, Vec<String>, mpsc::UnboundedSender<WorkerMessage>),
     ConnectionEnded(u64, Ended),
     Message(u64, SchedulerMessage),
     Load(Load),
@@ -30,6 +31,8 @@ pub(crate) enum EdgeInput {
     Shutdown,
 }
 
+/// Jobs of another cluster whose results lie here that a heartbeat names at most.
+const BROUGHT_TOLD: usize = 100;
 /// Load is measured at most this often.
 const LOAD_EVERY: Duration = Duration::from_secs(1);
 /// How often a lost cluster is mentioned in the log, after the first time.
@@ -138,7 +141,7 @@ impl Edge {
             }
             match input {
                 EdgeInput::Session(input) => self.handle(input),
-                EdgeInput::ConnectionOpen(number, outgoing) => self.on_open(number, outgoing),
+                EdgeInput::ConnectionOpen(number, asked, outgoing) => self.on_open(number, asked, outgoing),
                 EdgeInput::ConnectionEnded(number, ended) => self.on_ended(number, ended),
                 EdgeInput::Message(number, message) => {
                     if self.state.connection.as_ref().is_some_and(|connection| connection.number == number) {
@@ -332,6 +335,7 @@ impl Edge {
                     tracing::warn!(job, %error, "cannot remove what an ended job left on disk");
                 }
             }
+            common.room.released(job);
         });
     }
 
@@ -339,32 +343,44 @@ impl Edge {
         // Never empty: what this process was started with stays on the list.
         let next = || self.state.rotation.next(&self.addresses, self.session.left_leader()).unwrap_or_default();
         let address = address.unwrap_or_else(next);
+        let others = self.state.rotation.others(&self.addresses, self.session.left_leader(), &address);
         self.state.connections += 1;
-        let connection = Connection::open(self.state.connections, address, after, self.identity.clone(), self.common.edge.clone());
+        let (number, identity) = (self.state.connections, self.identity.clone());
+        let connection = Connection::open(number, address, others, after, identity, self.common.edge.clone());
         self.state.connection = Some(connection);
     }
 
-    fn on_open(&mut self, number: u64, outgoing: mpsc::UnboundedSender<WorkerMessage>) {
+    fn on_open(&mut self, number: u64, asked: Vec<String>, outgoing: mpsc::UnboundedSender<WorkerMessage>) {
         if let Some(connection) = &mut self.state.connection
             && connection.number == number
         {
             connection.outgoing = Some(outgoing);
-            let address = connection.address.clone();
+            self.state.rotation.asked(&asked);
+            let address = asked.into_iter().next_back().unwrap_or_default();
+            connection.address.clone_from(&address);
+            self.state.hopeless.remove(&address);
             self.handle(Input::Connected { address });
         }
     }
 
     fn on_ended(&mut self, number: u64, ended: Ended) {
         let Some(connection) = self.state.connection.take_if(|connection| connection.number == number) else { return };
-        let Ended { reason, hopeless } = ended;
+        let Ended { reason, failed } = ended;
+        let asked: Vec<String> = failed.iter().map(|failed| failed.address.clone()).collect();
+        self.state.rotation.asked(&asked);
+        let hopeless = failed.iter().any(|failed| failed.hopeless);
+        for Failed { address, hopeless } in failed {
+            if hopeless {
+                self.state.hopeless.insert(address);
+            } else {
+                self.state.hopeless.remove(&address);
+            }
+        }
         if hopeless {
-            self.state.hopeless.insert(connection.address.clone());
             if self.addresses.iter().all(|address| self.state.hopeless.contains(address)) {
                 let fix = "start with the data directory and the addresses of one cluster, or join again with an empty data directory";
                 return self.handle(Input::Unreachable { reason: format!("{reason}; {fix}") });
             }
-        } else {
-            self.state.hopeless.remove(&connection.address);
         }
         if self.state.was_open || self.state.mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
             tracing::warn!(address = connection.address, reason, "no connection to the cluster, trying again");
@@ -384,6 +400,8 @@ impl Edge {
             let load = meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(Load {
                 shuffle_bytes: common.store.bytes(),
                 kept_bytes: common.results.bytes(),
+                brought_bytes: common.results.brought().bytes(),
+                brought_jobs: common.results.brought().jobs().into_iter().take(BROUGHT_TOLD).collect(),
                 quota_bytes: common.room.limits().quota_bytes.unwrap_or_default(),
                 full: common.room.full().unwrap_or_default(),
                 ..Load::default()

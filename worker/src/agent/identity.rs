@@ -1,17 +1,22 @@
 //! Who this worker is: read from its data directory, or got from the cluster by a join token at the first start.
-use super::data_dir::{DataDir, IDENTITY};
+use super::{
+    data_dir::{DataDir, IDENTITY},
+    results::brought,
+};
 use raftwerk_proto::{
     Window, own_versions,
     v1::{JoinRequest, join_client::JoinClient},
 };
 use raftwerk_transport::{
-    CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, connect_to_join, plain_error, plain_status,
+    CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, Reached, connect_to_join, first_of, plain_error,
+    plain_status,
 };
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
+use tonic::transport::Channel;
 
 /// Between rounds over all addresses while no scheduler answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -23,7 +28,7 @@ pub enum JoinError {
     NoToken(PathBuf),
     #[error("the identity in {} cannot be used", path.display())]
     Identity { path: PathBuf, source: IdentityError },
-    #[error("{} holds the identity of a worker of cluster {cluster}, and the join token is of another cluster; use another data directory, or leave the token away", path.display())]
+    #[error("{} holds the identity of a worker of cluster {cluster}, and the join token is of another cluster; use another data directory, or leave the token away; to bring its results into a cluster that was restored from a backup, add --bring-results", path.display())]
     HeldByOther { path: PathBuf, cluster: String },
     #[error("{} holds the identity of a {kind}, not of a worker; use another data directory", path.display())]
     NotAWorker { path: PathBuf, kind: PeerKind },
@@ -33,6 +38,8 @@ pub enum JoinError {
     Refused { reason: String },
     #[error("the answer of the scheduler cannot be used")]
     Answer { source: IdentityError },
+    #[error("cannot make {} the data directory of a worker of another cluster than {cluster}", path.display())]
+    Change { path: PathBuf, cluster: String, source: std::io::Error },
     #[error("{reason}")]
     Address { reason: String },
 }
@@ -53,12 +60,16 @@ pub(crate) async fn load_or_join(
     name: &str,
     schedulers: &[String],
     token: Option<&JoinToken>,
+    bring_results: bool,
 ) -> Result<Identity, JoinError> {
     let path = dir.identity();
     if Identity::exists(&path) {
         nobody_elses(dir.path())?;
         let identity = Identity::load(&path).map_err(|source| JoinError::Identity { path: path.clone(), source })?;
-        if token.is_some_and(|token| token.ca_sha256 != identity.ca_sha256()) {
+        if let Some(token) = token.filter(|token| token.ca_sha256 != identity.ca_sha256()) {
+            if bring_results {
+                return change_cluster(dir, name, schedulers, token, &identity).await;
+            }
             return Err(JoinError::HeldByOther { path: dir.path().to_owned(), cluster: identity.cluster().to_owned() });
         }
         return Ok(identity);
@@ -72,24 +83,48 @@ pub(crate) async fn load_or_join(
     Ok(identity)
 }
 
+/// Joins another cluster with the data directory of this one. Nothing is touched before that cluster has taken this worker in; then each step may be
+/// the last one of a process that dies: the next one goes on, with `--bring-results` or, when the old identity has gone, without.
+async fn change_cluster(
+    dir: &DataDir,
+    name: &str,
+    schedulers: &[String],
+    token: &JoinToken,
+    old: &Identity,
+) -> Result<Identity, JoinError> {
+    let (identity, known) = join(name, schedulers, token).await?;
+    let failed = |source: std::io::Error| JoinError::Change { path: dir.path().to_owned(), cluster: old.cluster().to_owned(), source };
+    brought::put_aside(dir.path(), old.cluster()).map_err(failed)?;
+    dir.remember_schedulers(&known).map_err(failed)?;
+    std::fs::remove_dir_all(dir.identity()).map_err(failed)?;
+    let path = dir.identity();
+    identity.save(&path).map_err(|source| JoinError::Identity { path, source })?;
+    tracing::info!(old = old.cluster(), new = identity.cluster(), "this worker has changed the cluster, and brings what it kept of results");
+    Ok(identity)
+}
+
 async fn join(name: &str, schedulers: &[String], token: &JoinToken) -> Result<(Identity, Vec<String>), JoinError> {
     let mut pause = PAUSE_MIN;
-    let mut told: BTreeMap<&str, String> = BTreeMap::new();
+    let mut told: BTreeMap<String, String> = BTreeMap::new();
     tracing::info!("joining the cluster through {}", schedulers.join(", "));
     loop {
         let mut elsewhere = 0;
-        for address in schedulers {
-            match try_join(name, address, token).await {
-                Ok(joined) => return Ok(joined),
-                Err(Attempt::Final(error)) => return Err(error),
-                Err(Attempt::OtherCluster) => elsewhere += 1,
-                // Said at once, and again when the reason changes: a mistyped address would otherwise look like a hang.
-                Err(Attempt::Later(reason)) => {
-                    if told.get(address.as_str()) != Some(&reason) {
-                        let named = if reason.contains(address.as_str()) { reason.clone() } else { format!("{address}: {reason}") };
-                        tracing::warn!("cannot join yet: {named}; trying on until a scheduler answers, or this process is stopped");
+        let mut left: Vec<String> = schedulers.to_vec();
+        while !left.is_empty() {
+            for (address, outcome) in ask_one(name, &left, token).await {
+                left.retain(|other| *other != address);
+                match outcome {
+                    Ok(joined) => return Ok(joined),
+                    Err(Attempt::Final(error)) => return Err(error),
+                    Err(Attempt::OtherCluster) => elsewhere += 1,
+                    // Said at once, and again when the reason changes: a mistyped address would otherwise look like a hang.
+                    Err(Attempt::Later(reason)) => {
+                        if told.get(&address) != Some(&reason) {
+                            let named = if reason.contains(&address) { reason.clone() } else { format!("{address}: {reason}") };
+                            tracing::warn!("cannot join yet: {named}; trying on until a scheduler answers, or this process is stopped");
+                        }
+                        told.insert(address, reason);
                     }
-                    told.insert(address, reason);
                 }
             }
         }
@@ -107,14 +142,35 @@ enum Attempt {
     Final(JoinError),
 }
 
-async fn try_join(name: &str, address: &str, token: &JoinToken) -> Result<(Identity, Vec<String>), Attempt> {
-    let channel = connect_to_join(address, token).await.map_err(|error| match error {
+type Joined = (Identity, Vec<String>);
+
+/// Asks the first of these that answers, and says what became of it and of those that failed before; the others are as they were.
+async fn ask_one(name: &str, addresses: &[String], token: &JoinToken) -> Vec<(String, Result<Joined, Attempt>)> {
+    let dial = |address: &String| {
+        let (address, token) = (address.clone(), token.clone());
+        async move { connect_to_join(&address, &token).await }
+    };
+    let (failed, reached) = match first_of(addresses.iter().map(dial).collect::<Vec<_>>()).await {
+        Ok(Reached { place, value, failed }) => (failed, Some((place, value))),
+        Err(failed) => (failed, None),
+    };
+    let attempt = |error: ConnectError| match error {
         ConnectError::WrongAuthority { .. } => Attempt::OtherCluster,
         ConnectError::BadAddress { .. } | ConnectError::WrongKind { .. } => {
             Attempt::Final(JoinError::Address { reason: plain_error(&error) })
         }
         error => Attempt::Later(plain_error(&error)),
-    })?;
+    };
+    let mut said: Vec<(String, Result<Joined, Attempt>)> =
+        failed.into_iter().map(|(place, error)| (addresses[place].clone(), Err(attempt(error)))).collect();
+    if let Some((place, channel)) = reached {
+        // First: what is wrong with another address does not matter any more.
+        said.insert(0, (addresses[place].clone(), try_join(name, channel, token).await));
+    }
+    said
+}
+
+async fn try_join(name: &str, channel: Channel, token: &JoinToken) -> Result<Joined, Attempt> {
     let pending = PendingIdentity::new().map_err(|source| Attempt::Final(JoinError::Answer { source }))?;
     let request = JoinRequest {
         protocol_version: Window::own().oldest,

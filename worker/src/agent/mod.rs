@@ -3,6 +3,7 @@
 //! ```text
 //! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
 //! discovery, child        devices and their executors      device, socket     leases on their way to an executor and back
+//! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
@@ -26,6 +27,7 @@ mod room;
 mod shuffle;
 mod socket;
 mod staging;
+mod watchdog;
 
 pub use data_dir::DataDirError;
 pub use discovery::{DeviceSelection, ProbeOutcome, ProbedDevice, probe_devices};
@@ -75,6 +77,12 @@ pub struct WorkerConfig {
     pub advertise: Option<String>,
     pub devices: DeviceSelection,
     pub disk: DiskLimits,
+    /// A task without a sign of progress for so long is taken to hang, and its executor is ended; `None` leaves it to the scheduler, which knows what
+    /// such tasks have taken, and to half an hour where it does not know.
+    pub task_patience: Option<Duration>,
+    /// When the data directory is that of a worker of another cluster: join this one, and bring what it kept of results. A cluster that was
+    /// restored from a backup asks for what its jobs' records name.
+    pub bring_results: bool,
     /// The program that runs as executor, and the arguments before `--device D --threads N`.
     pub executor_program: PathBuf,
     pub executor_args_prefix: Vec<String>,
@@ -174,7 +182,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     // Before anything is made there: the directory may be somebody else's.
     identity::nobody_elses(&config.data_dir)?;
     let dir = Arc::new(DataDir::open(&config.data_dir)?);
-    let identity = identity::load_or_join(&dir, &config.name, &config.schedulers, config.token.as_ref()).await?;
+    let identity = identity::load_or_join(&dir, &config.name, &config.schedulers, config.token.as_ref(), config.bring_results).await?;
     let id = identity.peer().id;
     // What the cluster has said is newer than the command line of a service that was written once.
     let mut addresses = dir.known_schedulers();
@@ -183,6 +191,10 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let store = Arc::new(ShuffleStore::open(dir.path()).with_context(|| format!("cannot empty {}", dir.path().join("shuffle").display()))?);
     let results = ResultStore::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("results").display()))?;
     let results = Arc::new(results);
+    if !results.brought().jobs().is_empty() {
+        let dir = results.brought().dir().display();
+        tracing::info!(jobs = ?results.brought().jobs(), "parts of results of another cluster lie in {dir}: this one is told, and asks for what it knows");
+    }
     let room = Arc::new(Room::new(config.disk, dir.path().to_owned(), store.clone(), results.clone()));
     let cannot_listen = |source| ListenError { address: config.listen.clone(), source };
     let listener = TcpListener::bind(&config.listen).await.map_err(cannot_listen)?;
@@ -224,6 +236,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         staging,
         parts,
         copier,
+        task_patience: config.task_patience,
         edge: edge.clone(),
     };
     let common = Arc::new(common);
@@ -243,6 +256,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         kernels: known_kernels(),
         left_leader: String::new(),
         kept_jobs: results.jobs(),
+        brought_jobs: results.brought().jobs(),
         versions: own_versions(0),
     };
     let (exited_sender, exited) = oneshot::channel();

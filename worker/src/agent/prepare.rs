@@ -4,7 +4,7 @@
 //! thousands of small files needs few descriptors at once.
 use super::{
     listing,
-    room::Room,
+    room::{Place, Room},
     shuffle::{
         fetch::{FetchError, Fetcher, Partition, Wanted, nameless_file},
         store::ShuffleStore,
@@ -59,6 +59,8 @@ impl OutputFile {
 /// One step of a lease's preparation, in order.
 #[derive(Debug)]
 pub(crate) enum Prepared {
+    /// There is room for what the lease will leave here; comes first, for leases that leave something.
+    Place(Place),
     /// What all tasks of the stage read whole, open and unchanged; comes before everything else of a lease whose stage has such inputs.
     Sides(Vec<OwnedFd>),
     /// The lease will write; comes before its tasks.
@@ -135,12 +137,19 @@ pub(crate) fn source(stage: &StageInfo) -> Option<&Source> {
 impl Preparer {
     /// Prepares one lease; `tell` gets the steps in order and says whether the lease is still wanted.
     pub(crate) async fn prepare(self: Arc<Self>, grant: Grant, stage: Arc<StageInfo>, tell: impl Fn(Prepared) -> bool) {
-        if leaves_data(&stage)
-            && let Some(reason) = self.room.full()
-        {
-            tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Full, reason)]));
-            tell(Prepared::End);
-            return;
+        if leaves_data(&stage) {
+            match self.room.place(grant.job, grant.stage, grant.task_count).await {
+                Ok(place) => {
+                    if !tell(Prepared::Place(place)) {
+                        return;
+                    }
+                }
+                Err(reason) => {
+                    tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Full, reason)]));
+                    tell(Prepared::End);
+                    return;
+                }
+            }
         }
         let sides = sides(&stage);
         if !sides.is_empty() {

@@ -24,6 +24,23 @@ impl Rotation {
         self.turn.remove(other.unwrap_or(0))
     }
 
+    /// Whom to ask beside `first` when it does not answer soon: the rest of this turn, then everybody else.
+    pub fn others(&self, addresses: &[String], left: Option<&str>, first: &str) -> Vec<String> {
+        let (later, others): (Vec<&String>, Vec<&String>) = self.turn.iter().partition(|address| Some(address.as_str()) == left);
+        let mut order: Vec<String> = Vec::new();
+        for address in others.into_iter().chain(later).chain(addresses) {
+            if address != first && addresses.contains(address) && !order.contains(address) {
+                order.push(address.clone());
+            }
+        }
+        order
+    }
+
+    /// These were asked out of turn, and need not be asked again in it.
+    pub fn asked(&mut self, addresses: &[String]) {
+        self.turn.retain(|address| !addresses.contains(address));
+    }
+
     /// A leader has welcomed this agent: when it is lost, all addresses are worth asking again.
     pub fn found(&mut self) {
         self.turn.clear();
@@ -76,6 +93,18 @@ mod tests {
         let asked: Vec<_> = (0..3).filter_map(|_| rotation.next(&now, Some("c"))).collect();
         assert_eq!(asked, ["c", "d", "c"]);
         assert_eq!(rotation.next(&[], None), None);
+    }
+
+    #[test]
+    fn everybody_else_stands_by_and_who_was_asked_is_not_asked_again_in_the_turn() {
+        let known = addresses(&["a", "b", "c"]);
+        let mut rotation = Rotation::default();
+        assert_eq!(rotation.next(&known, Some("b")).as_deref(), Some("a"));
+        assert_eq!(rotation.others(&known, Some("b"), "a"), ["c", "b"]);
+        rotation.asked(&addresses(&["c"]));
+        assert_eq!(rotation.next(&known, Some("b")).as_deref(), Some("b"));
+        assert_eq!(rotation.others(&known, Some("b"), "b"), ["a", "c"], "the last one of a turn has others beside it too");
+        assert_eq!(rotation.others(&known, None, "elsewhere"), ["a", "b", "c"]);
     }
 
     #[test]

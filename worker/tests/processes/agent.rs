@@ -26,11 +26,13 @@ pub const TESTS: &[Named] = named![
     lost_shuffle_data_is_blamed_on_its_worker,
     a_copy_is_read_when_the_original_is_damaged_or_gone,
     a_copy_that_arrives_damaged_or_short_is_refused,
+    a_copy_for_which_there_is_no_room_is_refused,
     shuffle_data_that_nobody_takes_has_one_place,
     a_lease_of_many_small_files_runs_whole,
     a_changed_input_fails_the_job,
     a_side_input_reaches_every_task_and_must_not_change,
     an_executor_that_dies_is_replaced_and_only_its_task_is_charged,
+    a_task_that_never_ends_is_ended_and_charged_and_its_neighbours_are_not,
     what_kernels_print_is_kept_per_lease,
     a_worker_comes_back_to_a_cluster_that_was_away,
     a_restarted_worker_keeps_its_number_and_needs_no_token,
@@ -308,6 +310,50 @@ fn a_copy_that_arrives_damaged_or_short_is_refused() {
     });
 }
 
+fn a_copy_for_which_there_is_no_room_is_refused() {
+    run(async |dir| {
+        let mut cluster = Cluster::start().await;
+        let mut config = cluster.config("anna", &dir);
+        config.disk.quota_bytes = Some(12);
+        let anna = raftwerk_worker::start(config).await.unwrap();
+        let session = cluster.session().await;
+        let identity = cluster.authority.issue(PeerKind::Worker, 50, "w").unwrap();
+        let mut client = WorkerDataClient::new(connect(&anna.address(), &identity, PeerKind::Worker).await.unwrap());
+        let data = bytes::Bytes::from_static(b"block");
+        let block = ShuffleBlock { task: 0, crc32c: crc32c::crc32c(&data), data: data.clone(), last: true };
+        let copy = |blocks: u64, bytes: u64| {
+            let header = CopyHeader {
+                job: 1,
+                stage: "t-lines".into(),
+                lease: Some(lease(7)),
+                tasks: vec![TaskRange { first_task: 0, task_count: 1 }],
+                blocks,
+                bytes,
+                ..CopyHeader::default()
+            };
+            let message = |message| KeepCopyRequest { message: Some(message) };
+            let blocks = (0..blocks).map(|partition| CopiedBlock { partition: partition as u32, block: Some(block.clone()) });
+            let blocks = blocks.map(|block| message(keep_copy_request::Message::Blocks(CopiedBlocks { blocks: vec![block] })));
+            tokio_stream::iter([message(keep_copy_request::Message::Header(header))].into_iter().chain(blocks).collect::<Vec<_>>())
+        };
+        // What is announced is too much; what comes is more than was announced, as builds that announce nothing send it; the rest fits.
+        for (blocks, bytes, fits) in [(3, 15, false), (3, 5, false), (3, 0, false), (2, 10, true), (1, 5, false), (0, 0, true)] {
+            let answer = client.keep_copy(copy(blocks, bytes)).await;
+            match answer {
+                Ok(_) => assert!(fits, "{blocks} blocks, {bytes} bytes announced"),
+                Err(status) => assert!(
+                    !fits && status.code() == tonic::Code::ResourceExhausted && status.message().contains("--shuffle-quota is 12"),
+                    "{blocks} blocks, {bytes} bytes announced: {status:?}"
+                ),
+            }
+        }
+        let kept = fs::read_dir(dir.join("anna/shuffle/1")).unwrap().map(|file| file.unwrap().metadata().unwrap().len());
+        assert_eq!(kept.sum::<u64>(), 10, "what was refused is not kept");
+        drop(session);
+        anna.stop().await;
+    });
+}
+
 fn shuffle_data_that_nobody_takes_has_one_place() {
     run(async |dir| {
         let mut cluster = Cluster::start().await;
@@ -404,6 +450,25 @@ fn an_executor_that_dies_is_replaced_and_only_its_task_is_charged() {
         assert_eq!(class, FailureClass::Executor);
         assert!(message.contains("SIGABRT") && message.ends_with("about to abort"), "{message}");
         // The next lease finds a new executor, which knows the stage too.
+        session.grant(Grants { stages: Vec::new(), grants: vec![grant(2, 0, 3)] });
+        session.succeed().await;
+        anna.stop().await;
+    });
+}
+
+fn a_task_that_never_ends_is_ended_and_charged_and_its_neighbours_are_not() {
+    run(async |dir| {
+        let mut cluster = Cluster::start().await;
+        let anna = raftwerk_worker::start(cluster.config("anna", &dir)).await.unwrap();
+        let mut session = cluster.session().await;
+        let stages = vec![index_stage("t-trouble", &[], 6, 6, &[("do", "hang")])];
+        // What the scheduler says of such tasks; the worker was not told otherwise.
+        session.grant(Grants { stages, grants: vec![Grant { patience_ms: 2_500, ..grant(1, 0, 6) }] });
+        let reports = session.finish().await;
+        let done: u64 = reports.iter().flat_map(|report| &report.results).map(|results| results.task_count).sum();
+        let (class, failed, message) = blame(&reports);
+        assert_eq!((done, class, failed), (5, FailureClass::Executor, 3), "{reports:?}");
+        assert!(message.contains("no sign of progress") && message.contains("on task 3 of lease 0-1-0"), "{message}");
         session.grant(Grants { stages: Vec::new(), grants: vec![grant(2, 0, 3)] });
         session.succeed().await;
         anna.stop().await;

@@ -72,6 +72,8 @@ impl Cluster {
     pub fn config(&self, name: &str, dir: &Path) -> WorkerConfig {
         WorkerConfig {
             disk: Default::default(),
+            task_patience: None,
+            bring_results: false,
             name: name.into(),
             data_dir: dir.join(name),
             schedulers: vec![self.address.clone()],

@@ -30,7 +30,7 @@ enum Failure {
     Here(String),
 }
 
-pub(crate) async fn answer(store: Arc<ResultStore>, room: &Room, fetcher: &Fetcher, request: KeepParts) -> PartsKept {
+pub(crate) async fn answer(store: Arc<ResultStore>, room: &Arc<Room>, fetcher: &Fetcher, request: KeepParts) -> PartsKept {
     let job = request.job;
     #[cfg(debug_assertions)]
     tokio::task::spawn_blocking(|| fail_point::reach("keep.asked")).await.unwrap_or_default();
@@ -51,13 +51,15 @@ pub(crate) async fn answer(store: Arc<ResultStore>, room: &Room, fetcher: &Fetch
 }
 
 /// The sources that have it no more are named only when there is no other reason to hope for.
-async fn keep(store: &Arc<ResultStore>, room: &Room, fetcher: &Fetcher, job: u64, part: &PartToKeep) -> Result<(), (Vec<u64>, String)> {
+async fn keep(store: &Arc<ResultStore>, room: &Arc<Room>, fetcher: &Fetcher, job: u64, part: &PartToKeep) -> Result<(), (Vec<u64>, String)> {
     if is_here(store, job, part).await {
         return Ok(());
     }
-    if let Some(reason) = room.full() {
-        return Err((Vec::new(), reason));
+    if is_brought(store, job, part).await.map_err(|error| (Vec::new(), format!("cannot take in a part: {error}")))? {
+        return Ok(());
     }
+    // Until it is here and counts itself.
+    let _reserved = room.reserve(part.bytes).map_err(|reason| (Vec::new(), reason))?;
     let (mut gone, mut reasons) = (Vec::new(), Vec::new());
     for source in &part.sources {
         match fetch(store, fetcher, job, part, &source.address).await {
@@ -70,6 +72,9 @@ async fn keep(store: &Arc<ResultStore>, room: &Room, fetcher: &Fetcher, job: u64
             }
         }
     }
+    if part.sources.is_empty() {
+        reasons.push("it is not on this worker, and nobody else is known to keep it".into());
+    }
     Err((gone, reasons.join("; ")))
 }
 
@@ -78,6 +83,11 @@ async fn is_here(store: &Arc<ResultStore>, job: u64, part: &PartToKeep) -> bool 
     let (bytes, crc) = (part.bytes, part.crc32c);
     let found = tokio::task::spawn_blocking(move || publish::checksum(File::open(path)?, bytes)).await;
     matches!(found, Ok(Ok(found)) if found == (bytes, crc))
+}
+
+async fn is_brought(store: &Arc<ResultStore>, job: u64, part: &PartToKeep) -> io::Result<bool> {
+    let (store, part) = (store.clone(), part.clone());
+    on_disk(move || store.adopt(job, &part)).await
 }
 
 async fn fetch(store: &Arc<ResultStore>, fetcher: &Fetcher, job: u64, part: &PartToKeep, address: &str) -> Result<(), Failure> {

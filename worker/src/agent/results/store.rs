@@ -7,6 +7,7 @@
 //! Nothing else is needed to find them again: a job's record names its parts, their checksums and their keepers, and this process may end and
 //! another one go on. What no record names is deleted when the job ends (attempts that were not accepted), or when the worker next
 //! connects (results dropped while it was away).
+use super::brought::Brought;
 use crate::{
     agent::staging::{self, sync_dir},
     lease::LeaseKey,
@@ -23,7 +24,7 @@ use std::{
     },
 };
 
-const HALF: &str = ".half";
+pub(super) const HALF: &str = ".half";
 /// Longest name of a part; ours have some forty letters.
 const NAME_BYTES: usize = 200;
 
@@ -32,6 +33,7 @@ pub(crate) struct ResultStore {
     /// What lies here, by job.
     bytes: Mutex<BTreeMap<u64, u64>>,
     halves: AtomicU64,
+    brought: Brought,
 }
 
 impl ResultStore {
@@ -54,7 +56,19 @@ impl ResultStore {
             }
             bytes.insert(number, sum);
         }
-        Ok(Self { dir, bytes: Mutex::new(bytes), halves: AtomicU64::new(0) })
+        Ok(Self { dir, bytes: Mutex::new(bytes), halves: AtomicU64::new(0), brought: Brought::open(data_dir)? })
+    }
+
+    pub(crate) fn brought(&self) -> &Brought {
+        &self.brought
+    }
+
+    /// Moves a part that lies elsewhere in the data directory, flushed and checked, to where it is kept.
+    pub(super) fn take_in(&self, job: u64, from: &Path, to: &Path, bytes: u64) -> io::Result<()> {
+        fs::create_dir_all(self.job_dir(job))?;
+        fs::rename(from, to)?;
+        *self.counted().entry(job).or_default() += bytes;
+        sync_dir(&self.job_dir(job)).and_then(|()| sync_dir(&self.dir))
     }
 
     fn counted(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {

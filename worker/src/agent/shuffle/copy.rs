@@ -10,7 +10,11 @@ use super::{
     store::{BlockPlace, Placed, ShuffleStore},
 };
 use crate::{
-    agent::{edge::EdgeInput, prepare::Preparer},
+    agent::{
+        edge::EdgeInput,
+        prepare::Preparer,
+        room::{Reserved, Room},
+    },
     fail_point,
     lease::LeaseKey,
     session::Input,
@@ -44,12 +48,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SLOWEST_BYTES_PER_SECOND: u64 = 4 << 20;
 /// How long a worker that was away is not asked again. By then it is back, or the cluster has declared it lost and no longer names it.
 const AVOID: Duration = Duration::from_secs(10);
+/// The same for one that has no room: a smaller copy may fit, and jobs end.
+const AVOID_FULL: Duration = Duration::from_secs(1);
 
 /// Sends copies; one per agent.
 pub(crate) struct Copier {
     turns: Semaphore,
-    /// Workers that did not answer, and when.
-    away: Mutex<HashMap<u64, Instant>>,
+    /// Workers that are not asked, and until when.
+    avoided: Mutex<HashMap<u64, Instant>>,
+}
+
+/// Why a worker did not take a copy.
+enum Refusal {
+    /// It has no room.
+    Full(String),
+    /// It did not answer, or something else is wrong with it.
+    Away(String),
 }
 
 /// What is the same for all messages of a lease.
@@ -66,7 +80,7 @@ pub(crate) struct Copied {
 
 impl Default for Copier {
     fn default() -> Self {
-        Self { turns: Semaphore::new(COPIES_AT_ONCE), away: Mutex::default() }
+        Self { turns: Semaphore::new(COPIES_AT_ONCE), avoided: Mutex::default() }
     }
 }
 
@@ -131,31 +145,44 @@ impl Copier {
 
     async fn copy_places(&self, fetcher: &Fetcher, copied: &Copied, ranges: &[TaskRange], blocks: &Arc<Vec<Placed>>) -> Option<(u64, u64)> {
         let _turn = self.turns.acquire().await.ok()?;
-        for target in copied.targets.iter().filter(|target| !self.is_away(target.worker)) {
+        for target in copied.targets.iter().filter(|target| !self.is_avoided(target.worker)) {
             let (worker, address) = (target.worker, &target.address);
             let attempt = tokio::time::timeout(patience(blocks), send(fetcher, address, copied, ranges, blocks.clone()));
             let reason = match attempt.await {
                 Ok(Ok(reply)) => return Some((worker, reply.incarnation)),
-                Ok(Err(reason)) => reason,
-                Err(_) => "it does not answer".into(),
+                Ok(Err(refusal)) => refusal,
+                Err(_) => Refusal::Away("it does not answer".into()),
             };
-            tracing::warn!(lease = %copied.lease, worker, address, reason, "no second copy of shuffle data there");
-            self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, Instant::now());
+            let until = match reason {
+                Refusal::Full(reason) => {
+                    tracing::info!(lease = %copied.lease, worker, address, reason, "no room for a second copy of shuffle data there");
+                    Instant::now() + AVOID_FULL
+                }
+                Refusal::Away(reason) => {
+                    tracing::warn!(lease = %copied.lease, worker, address, reason, "no second copy of shuffle data there");
+                    Instant::now() + AVOID
+                }
+            };
+            self.avoided.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, until);
         }
         tracing::warn!(lease = %copied.lease, candidates = copied.targets.len(), "shuffle data has one place only: no other worker takes a copy");
         None
     }
 
-    fn is_away(&self, worker: u64) -> bool {
-        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-        away.retain(|_, since| since.elapsed() < AVOID);
-        away.contains_key(&worker)
+    fn is_avoided(&self, worker: u64) -> bool {
+        let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        avoided.retain(|_, until| *until > now);
+        avoided.contains_key(&worker)
     }
 }
 
 fn patience(blocks: &[Placed]) -> Duration {
-    let bytes: u64 = blocks.iter().map(|(_, _, place)| place.bytes).sum();
-    PATIENCE + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND)
+    PATIENCE + Duration::from_secs(bytes_of(blocks) / SLOWEST_BYTES_PER_SECOND)
+}
+
+fn bytes_of(blocks: &[Placed]) -> u64 {
+    blocks.iter().map(|(_, _, place)| place.bytes).sum()
 }
 
 async fn send(
@@ -164,8 +191,8 @@ async fn send(
     copied: &Copied,
     ranges: &[TaskRange],
     blocks: Arc<Vec<Placed>>,
-) -> Result<KeepCopyReply, String> {
-    let channel = fetcher.channel(address).await.map_err(|error| plain_error(&error))?;
+) -> Result<KeepCopyReply, Refusal> {
+    let channel = fetcher.channel(address).await.map_err(|error| Refusal::Away(plain_error(&error)))?;
     let mut client = WorkerDataClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let header = CopyHeader {
         job: copied.job,
@@ -174,6 +201,7 @@ async fn send(
         lease: Some(copied.lease.into()),
         tasks: ranges.to_vec(),
         blocks: blocks.len() as u64,
+        bytes: bytes_of(&blocks),
     };
     let (sender, receiver) = mpsc::channel(AHEAD);
     let (job, stage) = (copied.job, copied.stage.clone());
@@ -185,7 +213,10 @@ async fn send(
     });
     // No deadline here: who calls this has patience by the bytes of the whole copy.
     let kept = client.keep_copy(ReceiverStream::new(receiver)).await;
-    kept.map(tonic::Response::into_inner).map_err(|status| plain_status(&status))
+    kept.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+        tonic::Code::ResourceExhausted => Refusal::Full(status.message().to_owned()),
+        _ => Refusal::Away(plain_status(&status)),
+    })
 }
 
 fn read_out(header: CopyHeader, blocks: &[Placed], sender: &mpsc::Sender<KeepCopyRequest>) -> io::Result<()> {
@@ -224,20 +255,22 @@ fn read_out(header: CopyHeader, blocks: &[Placed], sender: &mpsc::Sender<KeepCop
     Ok(())
 }
 
-/// The other side: takes a copy, checks every block, and makes it findable when all of it is there.
-pub(crate) async fn keep(store: &Arc<ShuffleStore>, mut incoming: Streaming<KeepCopyRequest>) -> Result<(), Status> {
+/// The other side: takes a copy if there is room for it, checks every block, and makes it findable when all of it is there.
+pub(crate) async fn keep(store: &Arc<ShuffleStore>, room: &Arc<Room>, mut incoming: Streaming<KeepCopyRequest>) -> Result<(), Status> {
     let first = incoming.message().await?.and_then(|request| request.message);
     let Some(Message::Header(header)) = first else { return Err(Status::invalid_argument("a copy begins with its header")) };
     let lease = header.lease.map(LeaseKey::from).ok_or_else(|| Status::invalid_argument("the header of a copy names its lease"))?;
+    let mut reserved = room.reserve(header.bytes).map_err(Status::resource_exhausted)?;
     let (shared, job, generation) = (store.clone(), header.job, header.generation);
     let (path, file) = on_disk(move || shared.create_copy(job, generation, lease)).await?;
-    let taken = take(&header, &mut incoming, &path, file).await;
+    let taken = take(&header, &mut incoming, &mut reserved, &path, file).await;
     fail_point::reach("copy.taken");
     match taken {
         Ok(blocks) if !store.is_released(header.job) => {
             let result =
                 |range: &TaskRange| TaskResults { first_task: range.first_task, task_count: range.task_count, ..Default::default() };
             let results: Vec<TaskResults> = header.tasks.iter().map(result).collect();
+            // Counted from here on, and only then not promised any more: see the end of `reserved`.
             store.add_copy(header.job, &header.stage, header.generation, &path, &results, &blocks);
             Ok(())
         }
@@ -252,6 +285,7 @@ pub(crate) async fn keep(store: &Arc<ShuffleStore>, mut incoming: Streaming<Keep
 async fn take(
     header: &CopyHeader,
     incoming: &mut Streaming<KeepCopyRequest>,
+    reserved: &mut Reserved,
     path: &Arc<PathBuf>,
     file: File,
 ) -> Result<Vec<BlockIndex>, Status> {
@@ -281,6 +315,9 @@ async fn take(
                 index.push(BlockIndex { task: block.task, partition, offset: begun, bytes: end - begun, crc32c: crc });
                 (crc, begun) = (0, end);
             }
+        }
+        if end > reserved.bytes() {
+            reserved.grow(end).map_err(Status::resource_exhausted)?;
         }
         let file = file.clone();
         on_disk(move || pieces.iter().try_for_each(|piece| (&*file).write_all(piece))).await?;

@@ -57,10 +57,7 @@ impl WorkerData for DataService {
 
     async fn keep_copy(&self, request: Request<Streaming<KeepCopyRequest>>) -> Result<Response<KeepCopyReply>, Status> {
         require(&request, &[PeerKind::Worker])?;
-        if let Some(reason) = self.room.full() {
-            return Err(Status::resource_exhausted(reason));
-        }
-        copy::keep(&self.store, request.into_inner()).await?;
+        copy::keep(&self.store, &self.room, request.into_inner()).await?;
         Ok(Response::new(KeepCopyReply { incarnation: self.incarnation }))
     }
 }
