@@ -64,7 +64,9 @@ fn results_on_workers_come_with_their_workers_into_a_restored_cluster() {
     let token = new.path("scheduler-1/join-token").display().to_string();
     let args = |worker: &str, more: &[&str]| -> Vec<String> {
         let dir = old.path(worker).display().to_string();
-        let fixed = ["worker", "start", "--name", worker, "--join", &new.addresses[0], "--token-file", &token, "--data-dir", &dir];
+        // The records of the old cluster's workers are still there.
+        let name = format!("new-{worker}");
+        let fixed = ["worker", "start", "--name", &name, "--join", &new.addresses[0], "--token-file", &token, "--data-dir", &dir];
         fixed.iter().chain(&ONE_CPU).chain(more).map(|word| word.to_string()).collect()
     };
     let plain = args("worker-1", &[]);
@@ -86,9 +88,9 @@ fn results_on_workers_come_with_their_workers_into_a_restored_cluster() {
         assert!(keepers.filter_map(Value::as_u64).any(|worker| worker > 1000), "workers of the new cluster keep it: {view:#}");
     }
     // The backup does not know the last job.
-    let named = |n: usize| orphans(&new, &format!("worker-{}", n + 1)).contains(&younger);
+    let named = |n: usize| orphans(&new, &format!("new-worker-{}", n + 1)).contains(&younger);
     new.until("orphans are named", || (0..2).all(|n| named(n) == (of_younger[n] > 0)));
-    let holder = if of_younger[0] > 0 { "worker-1" } else { "worker-2" };
+    let holder = if of_younger[0] > 0 { "new-worker-1" } else { "new-worker-2" };
     let shown = text(&new.run(&["worker", "show", holder]).stdout);
     assert!(shown.contains("orphans: ") && shown.contains("jobs of that cluster: "), "{shown}");
 
