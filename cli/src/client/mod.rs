@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::client_client::ClientClient;
 use raftwerk_proto::v1::*;
-use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, Reached, connect, first_of, is_mere_silence, plain_error, plain_status};
+use raftwerk_transport::{
+    ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, Reached, connect, first_of, is_mere_silence, plain_error, plain_status,
+};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 

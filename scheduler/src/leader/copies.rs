@@ -17,14 +17,7 @@ impl Copies {
     /// Members are the workers that are not declared lost: one that is only being waited for after a change of leader still counts, and
     /// the agent takes the next when it does not answer. Those in `full` have said that they have no room; one that had none only just now
     /// refuses by itself.
-    pub(super) fn targets(
-        &mut self,
-        state: &State,
-        full: &BTreeSet<WorkerId>,
-        job: &Job,
-        id: LeaseId,
-        lease: &Lease,
-    ) -> Vec<CopyTarget> {
+    pub(super) fn targets(&mut self, state: &State, full: &BTreeSet<WorkerId>, job: &Job, id: LeaseId, lease: &Lease) -> Vec<CopyTarget> {
         if !job.wants_copies(lease.stage as usize) {
             return Vec::new();
         }

@@ -376,11 +376,9 @@ impl Edge {
                 self.state.hopeless.remove(&address);
             }
         }
-        if hopeless {
-            if self.addresses.iter().all(|address| self.state.hopeless.contains(address)) {
-                let fix = "start with the data directory and the addresses of one cluster, or join again with an empty data directory";
-                return self.handle(Input::Unreachable { reason: format!("{reason}; {fix}") });
-            }
+        if hopeless && self.addresses.iter().all(|address| self.state.hopeless.contains(address)) {
+            let fix = "start with the data directory and the addresses of one cluster, or join again with an empty data directory";
+            return self.handle(Input::Unreachable { reason: format!("{reason}; {fix}") });
         }
         if self.state.was_open || self.state.mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
             tracing::warn!(address = connection.address, reason, "no connection to the cluster, trying again");

@@ -8,8 +8,8 @@ use raftwerk_proto::{
     v1::{JoinRequest, join_client::JoinClient},
 };
 use raftwerk_transport::{
-    CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, Reached, connect_to_join, first_of, plain_error,
-    plain_status,
+    CALL_DEADLINE, ConnectError, Identity, IdentityError, JoinToken, PeerKind, PendingIdentity, Reached, connect_to_join, first_of,
+    plain_error, plain_status,
 };
 use std::{
     collections::BTreeMap,
@@ -99,7 +99,11 @@ async fn change_cluster(
     std::fs::remove_dir_all(dir.identity()).map_err(failed)?;
     let path = dir.identity();
     identity.save(&path).map_err(|source| JoinError::Identity { path, source })?;
-    tracing::info!(old = old.cluster(), new = identity.cluster(), "this worker has changed the cluster, and brings what it kept of results");
+    tracing::info!(
+        old = old.cluster(),
+        new = identity.cluster(),
+        "this worker has changed the cluster, and brings what it kept of results"
+    );
     Ok(identity)
 }
 

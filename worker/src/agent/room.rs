@@ -57,7 +57,16 @@ pub(crate) struct Place {
 
 impl Room {
     pub(crate) fn new(limits: DiskLimits, dir: PathBuf, store: Arc<ShuffleStore>, results: Arc<ResultStore>) -> Self {
-        Self { limits, dir, store, results, free: Mutex::default(), was_full: AtomicBool::new(false), ledger: Mutex::default(), changed: Notify::new() }
+        Self {
+            limits,
+            dir,
+            store,
+            results,
+            free: Mutex::default(),
+            was_full: AtomicBool::new(false),
+            ledger: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     pub(crate) fn limits(&self) -> DiskLimits {

@@ -104,10 +104,7 @@ mod tests {
         let running = |at| vec![(LEASE, 3, 1), (LEASE, 100 + at, 1)];
         let (at, hung) = looks(&mut Watch::default(), running, &owed(&[(LEASE, 10)])).unwrap();
         assert_eq!((at, &hung.tasks[..]), (12, &[(LEASE, 3, 1)][..]));
-        assert_eq!(
-            hung.to_string(),
-            "the executor was ended: no sign of progress for 11 s (patience: 10 s) on task 3 of lease 0-5-0"
-        );
+        assert_eq!(hung.to_string(), "the executor was ended: no sign of progress for 11 s (patience: 10 s) on task 3 of lease 0-5-0");
     }
 
     #[test]

@@ -51,7 +51,13 @@ pub(crate) async fn answer(store: Arc<ResultStore>, room: &Arc<Room>, fetcher: &
 }
 
 /// The sources that have it no more are named only when there is no other reason to hope for.
-async fn keep(store: &Arc<ResultStore>, room: &Arc<Room>, fetcher: &Fetcher, job: u64, part: &PartToKeep) -> Result<(), (Vec<u64>, String)> {
+async fn keep(
+    store: &Arc<ResultStore>,
+    room: &Arc<Room>,
+    fetcher: &Fetcher,
+    job: u64,
+    part: &PartToKeep,
+) -> Result<(), (Vec<u64>, String)> {
     if is_here(store, job, part).await {
         return Ok(());
     }
