@@ -6,6 +6,7 @@ use super::{
     child::{Killer, LaunchError, Launched, Launcher, explain},
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
+    oom,
     prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, sides, source, writes},
     results::store::ResultStore,
     room::Room,
@@ -138,6 +139,8 @@ struct Running {
     since: Instant,
     /// Ended on purpose: what it was running is not charged.
     deliberate: bool,
+    /// Kills for lack of memory before it began, where they are counted.
+    oom_kills: Option<u64>,
     defined: HashMap<(u64, u32), Arc<StageInfo>>,
 }
 
@@ -225,7 +228,8 @@ impl Device {
             let _ = events.send(DeviceEvent::Ended(incarnation, status));
         });
         let since = Instant::now();
-        self.running = Some(Running { socket, recorder, killer, since, deliberate: false, defined: HashMap::new() });
+        self.running =
+            Some(Running { socket, recorder, killer, since, deliberate: false, oom_kills: oom::kills(), defined: HashMap::new() });
     }
 
     fn start_lease(&mut self, grant: Grant, stage: Arc<StageInfo>) {
@@ -466,10 +470,16 @@ impl Device {
         self.incarnation += 1;
         self.outgoing.clear();
         let lived = running.since.elapsed();
-        let what = if running.deliberate {
-            "the executor was replaced because a lease on it did not end".into()
+        let by_system = status.contains("SIGKILL") && running.oom_kills.zip(oom::kills()).is_some_and(|(before, now)| now > before);
+        let (class, what) = if running.deliberate {
+            (FailureClass::Stopped, "the executor was replaced because a lease on it did not end".into())
+        } else if by_system {
+            // Shorter leases help a GPU, which takes a whole one at once. Those of a CPU run side by side and need as much together, however short:
+            // there it helps that tasks under suspicion run alone.
+            let class = if matches!(self.kind, ExecutorDevice::Gpu(_)) { FailureClass::OutOfMemory } else { FailureClass::Executor };
+            (class, "the system killed the executor because memory ran out".into())
         } else {
-            format!("the executor died ({status}{})", explain(status))
+            (FailureClass::Executor, format!("the executor died ({status}{})", explain(status)))
         };
         let tail = self.output.tail();
         let last_line = tail.lines().last().unwrap_or_default();
@@ -482,7 +492,7 @@ impl Device {
             }
             self.output.ended(key);
         }
-        let input = Input::ExecutorLost { device: self.index, message, running: tasks, charged: !running.deliberate };
+        let input = Input::ExecutorLost { device: self.index, message, running: tasks, class };
         let _ = self.common.edge.send(EdgeInput::Session(input));
         self.relaunch(if lived >= HEALTHY { Duration::ZERO } else { RESTART_MIN });
     }
