@@ -12,6 +12,7 @@ mod sample;
 mod sessions;
 mod simulated;
 mod start;
+mod throttled;
 mod throughput;
 
 use clap::{Parser, Subcommand};
@@ -75,7 +76,15 @@ enum What {
         #[arg(long, value_delimiter = ',', default_value = "model")]
         policy: Vec<String>,
     },
-    /// Everything above
+    /// Two CPU workers throttled to unequal speed on one compute-bound job, against each alone; needs writable control groups, exit code 77 without
+    Throttled {
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Random points of a run; ten million take about a fifth of a second on a core
+        #[arg(long, default_value_t = 300_000_000)]
+        samples: u64,
+    },
+    /// Everything above but `throttled`
     All,
 }
 
@@ -93,6 +102,7 @@ fn main() -> anyhow::Result<()> {
         What::Footprint => footprint::run(),
         What::Start { runs } => start::run(runs),
         What::Planning { devices, tasks, policy } => planning::run(devices, tasks, &policy),
+        What::Throttled { runs, samples } => throttled::run(runs, samples),
         What::All => {
             footprint::run()?;
             start::run(5)?;

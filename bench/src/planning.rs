@@ -36,7 +36,7 @@ fn scenario(devices: u64, tasks: u64) -> Scenario {
         delays: Delays { commit: 12_000_000, ..Delays::default() },
         noise: 15.0,
         seed: 1,
-        costs: None,
+        costs: Vec::new(),
     }
 }
 

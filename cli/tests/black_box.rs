@@ -65,6 +65,19 @@ mod without_a_cluster {
         let policies = json(&once)["policies"].as_array().expect("a list").len();
         assert_eq!(policies, 7);
         assert!(std::fs::read(home.path().join("out-model.png")).expect("the picture").starts_with(b"\x89PNG"));
+        let cost = |model: &str| {
+            format!(
+                r#"{{"kernel":"k@1","footprint":"","size_class":0,"model":"{model}","fixed_ns":1,"per_unit_fs":20000000000000,"samples":40,"spread_permille":9}}"#
+            )
+        };
+        home.write("costs.json", &format!("{{\"costs\":[{},{}]}}", cost("cpu"), cost("other")));
+        let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--costs", "costs.json"]);
+        assert_exit(&output, 0);
+        assert!(stderr(&output).contains("1 of the 2 costs of costs.json"), "{}", stderr(&output));
+        home.write("costs.json", "{}");
+        let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--costs", "costs.json"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).starts_with("error: costs.json: has no array `costs`\nfix: "), "{}", stderr(&output));
         let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--policy", "randm"]);
         assert_exit(&output, 2);
         assert_eq!(stderr(&output), "error: --policy: there is no policy \"randm\"\nfix: did you mean `random`?\n");

@@ -11,7 +11,7 @@
 //! dice       noise: a function of seed and task, so that every policy meets the same
 //! rate       how fast a device is over time: slow-downs and failures
 //! device     a virtual device: threads that take tasks in order, a link that brings input
-//! world      the leader's part: events, entries, plans
+//! world/     the leader's part: events, entries, plans; what devices tell
 //! bound/     what no schedule can beat: area (linear program) and critical path
 //! outcome    measures of a run          timeline/  who did what when, as SVG or PNG
 //! ```
@@ -28,4 +28,4 @@ mod world;
 
 pub use outcome::Outcome;
 pub use scenario::Scenario;
-pub use world::{Run, run};
+pub use world::{Run, RunError, run};

@@ -2,7 +2,9 @@
 
 use crate::dice::{Dice, Noise, Use};
 use crate::rate::{Ns, Rate};
-use raftwerk_proto::v1::{Capacity, Device, IndexRange, JobSpec, KernelKind, KernelRef, StageInput, StageOutput, StageSpec, stage_input};
+use raftwerk_proto::v1::{
+    Capacity, CostRecord, Device, IndexRange, JobSpec, KernelKind, KernelRef, StageInput, StageOutput, StageSpec, stage_input,
+};
 
 pub const SECOND: f64 = 1e9;
 
@@ -19,8 +21,8 @@ pub struct Scenario {
     /// Of the time of each task, in percent: the same on whichever device it runs.
     pub noise: f64,
     pub seed: u64,
-    /// What the cluster knows of costs before the first job, as `raftwerk costs -o json` writes it.
-    pub costs: Option<String>,
+    /// What the cluster knows of costs before the first job; empty: it starts cold.
+    pub costs: Vec<CostRecord>,
 }
 
 /// What stands for the log, the network and the leader's clock.
@@ -159,6 +161,13 @@ impl Scenario {
 
     pub fn devices(&self) -> u64 {
         self.groups.iter().map(|g| g.count).sum()
+    }
+
+    /// How many of the costs are of a kernel and a model of device that are simulated.
+    pub fn costs_that_fit(&self) -> usize {
+        let kernel = |name: &str| self.kernels.iter().any(|kernel| name.strip_prefix(kernel.name.as_str()) == Some("@1"));
+        let model = |name: &str| self.groups.iter().any(|group| group.model == name);
+        self.costs.iter().filter(|cost| kernel(&cost.kernel) && model(&cost.model)).count()
     }
 
     /// Units of the tasks of a stage, for any device.

@@ -1,9 +1,10 @@
 //! Every shipped scenario, at reduced size, under every policy: what must be true of any run. How good a policy is, is not asserted here.
 
 use raftwerk_core::plan::policy::policies;
+use raftwerk_proto::v1::CostRecord;
 use raftwerk_simulate::bound::lower_bound;
 use raftwerk_simulate::read::{Sources, read};
-use raftwerk_simulate::{Outcome, Run, Scenario, run};
+use raftwerk_simulate::{Outcome, Run, RunError, Scenario, run};
 use std::path::{Path, PathBuf};
 
 fn examples() -> PathBuf {
@@ -109,6 +110,38 @@ fn another_seed_is_another_run_and_the_bound_moves_with_the_noise() {
     let (first, second) = (outcome(&one, policies()[0]), outcome(&other, policies()[0]));
     assert_ne!(first.makespan_s, second.makespan_s);
     assert_ne!(first.bound.seconds, second.bound.seconds);
+}
+
+#[test]
+fn jobs_whose_kernels_prefer_unlike_devices_exchange_them() {
+    let scenario = scenario("unrelated", 0.1);
+    let outcome = outcome(&scenario, policies()[0]);
+    // 1.13; with a share of every device for every job it is 1.9. The first leases, by which devices are known, are a tenth of so short a run.
+    assert!(outcome.ratio < 1.25, "{outcome:?}");
+}
+
+fn cost(model: &str, fixed_ns: u64, per_unit_fs: u64) -> CostRecord {
+    let (kernel, model) = ("render@1".to_owned(), model.to_owned());
+    CostRecord { kernel, model, fixed_ns, per_unit_fs, samples: 40, spread_permille: 100, ..CostRecord::default() }
+}
+
+#[test]
+fn costs_that_are_given_spare_a_short_job_its_exploration() {
+    let cold = scenario("one-gpu", 0.0002);
+    let warm = Scenario {
+        costs: vec![cost("gpu", 1_000_000, 1_000_000_000_000), cost("cpu", 100_000, 20_000_000_000_000), cost("other", 1, 1)],
+        ..cold.clone()
+    };
+    assert_eq!((warm.costs_that_fit(), warm.costs.len()), (2, 3));
+    let [cold, warm] = [cold, warm].map(|scenario| outcome(&scenario, policies()[0]));
+    assert!(warm.makespan_s < cold.makespan_s, "{} {}", warm.makespan_s, cold.makespan_s);
+}
+
+#[test]
+fn costs_that_the_core_refuses_are_no_start() {
+    let scenario = Scenario { costs: vec![CostRecord { samples: 0, ..cost("gpu", 1, 1) }], ..scenario("one-gpu", 0.0002) };
+    let refused = run(&scenario, lower_bound(&scenario), policies()[0], false).err();
+    assert!(matches!(&refused, Some(RunError::Costs(why)) if why.contains("render@1")), "{refused:?}");
 }
 
 /// Without noise, launches and delays one device alone takes exactly its work.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use raftwerk_proto::v1::CostRecord;
 use serde_json::json;
 
 use crate::console::Console;
@@ -37,16 +38,20 @@ pub async fn costs(console: &Console, target: &Target, command: Option<CostsComm
 }
 
 async fn import(console: &Console, target: &Target, file: &Path) -> Outcome {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot read {}", file.display())))?;
-    let costs = views::costs::from_json(&text).map_err(|problem| {
-        Failure::say(Exit::BadUsage, format!("{}: {problem}", file.display())).fix("give a file that `raftwerk costs -o json` has printed")
-    })?;
-    let taken = target.cluster()?.import_costs(costs).await?;
+    let taken = target.cluster()?.import_costs(read(file)?).await?;
     if console.is_json() {
         console.json(json!({"file": file, "taken": taken}));
     } else {
         console.note(format!("{taken} costs taken from {}", file.display()));
     }
     Ok(())
+}
+
+/// Costs from a file that `raftwerk costs -o json` or `raftwerk doctor --calibrate -o json` has printed.
+pub fn read(file: &Path) -> Result<Vec<CostRecord>, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot read {}", file.display())))?;
+    views::costs::from_json(&text).map_err(|problem| {
+        Failure::say(Exit::BadUsage, format!("{}: {problem}", file.display())).fix("give a file that `raftwerk costs -o json` has printed")
+    })
 }

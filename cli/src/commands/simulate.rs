@@ -8,6 +8,7 @@ use raftwerk_simulate::bound::{Bound, lower_bound};
 use raftwerk_simulate::read::{InputError, Sources, read};
 use raftwerk_simulate::{Outcome, Run, Scenario, run, timeline};
 
+use crate::commands::costs;
 use crate::console::Console;
 use crate::failure::{self, Exit, Failure};
 use crate::job_file;
@@ -27,6 +28,9 @@ pub struct Simulate {
     /// Tasks that may wait for others, instead of --jobs: task, kernel, after (CSV or JSON); needs --times
     #[arg(long, value_name = "FILE", conflicts_with = "jobs")]
     tasks: Option<PathBuf>,
+    /// What the cluster knows of costs before the first job, as `raftwerk costs -o json` prints it; nothing when not given
+    #[arg(long, value_name = "FILE")]
+    costs: Option<PathBuf>,
     /// Policies to compare, separated by commas, or `all`
     #[arg(long, value_name = "NAME", default_value = "model", value_delimiter = ',')]
     policy: Vec<String>,
@@ -55,16 +59,14 @@ fn picture(text: &str) -> Result<PathBuf, String> {
 
 pub fn simulate(console: &Console, args: Simulate) -> failure::Outcome {
     let chosen = chosen(&args.policy)?;
-    let sources = Sources {
-        cluster: args.cluster,
-        jobs: args.jobs,
-        times: args.times,
-        tasks: args.tasks,
-        seed: args.seed,
-        scale: args.scale,
-        ..Sources::default()
-    };
-    let scenario = read(&sources).map_err(refused)?;
+    let sources =
+        Sources { cluster: args.cluster, jobs: args.jobs, times: args.times, tasks: args.tasks, seed: args.seed, scale: args.scale };
+    let mut scenario = read(&sources).map_err(refused)?;
+    if let Some(file) = &args.costs {
+        scenario.costs = costs::read(file)?;
+        let (fit, all) = (scenario.costs_that_fit(), scenario.costs.len());
+        console.note(format!("{fit} of the {all} costs of {} are of kernels and models of devices that are simulated", file.display()));
+    }
     let bound = lower_bound(&scenario);
     let mut outcomes = Vec::new();
     for policy in &chosen {

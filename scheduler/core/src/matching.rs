@@ -16,10 +16,12 @@ pub fn device_fits(stage: &StageSpec, device: &Device) -> bool {
         "gpu" => device.class != "cpu",
         class => device.class == class,
     };
-    let has_twin = device
-        .kernels
-        .iter()
-        .any(|k| k.split_once('@').is_some_and(|(name, version)| name == kernel.name && version.parse() == Ok(kernel.version)));
+    // Asked of thousands of devices in every round: most names differ in their length already.
+    let is_it = |name: &str| {
+        let version = name.strip_prefix(kernel.name.as_str()).and_then(|rest| rest.strip_prefix('@'));
+        version.is_some_and(|version| version.parse() == Ok(kernel.version))
+    };
+    let has_twin = device.kernels.iter().any(|name| name.len() > kernel.name.len() && is_it(name));
     let capacity = device.capacity.unwrap_or_default();
     // The part that depends on the input's size is seen when a lease is planned.
     let least = Need::of(stage, device, 0).amount(&lease_amount(stage), 1);

@@ -9,11 +9,13 @@
 
 mod costs;
 mod isolate;
+mod lent;
 mod order;
 pub mod policy;
 mod ready;
 mod slot;
 mod speculate;
+mod trade;
 
 pub use ready::Ready;
 pub use slot::Slot;
@@ -24,12 +26,14 @@ use crate::matching::candidates;
 use crate::memory::Need;
 use crate::spec::lease_amount;
 use crate::state::State;
+use crate::worker::Worker;
 use costs::RoundCosts;
 use order::{Claim, Order, Tenant};
 use policy::{Candidate, Policy, StageRound};
-use raftwerk_proto::v1::{JobSpec, Placement, StageSpec, placement};
+use raftwerk_proto::v1::{Device, JobSpec, Placement, StageSpec, placement};
 use slot::Slots;
 use std::collections::{BTreeMap, BTreeSet};
+use trade::Trade;
 
 /// Work in one lease: long enough that a round trip is noise, short enough that losing one hurts little.
 pub const LEASE_NS: u64 = 300_000_000;
@@ -67,6 +71,7 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         view,
         isolated: isolate::isolated(view),
         slots: Slots::default(),
+        records: None,
         placements: Vec::new(),
         means: BTreeMap::new(),
         tenants,
@@ -75,7 +80,9 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         costs,
     };
     for level in claims.chunk_by(|a, b| a.priority == b.priority) {
-        if level.len() > 1 {
+        if let Some(trade) = round.trade(level) {
+            round.serve_own(level, &trade);
+        } else if level.len() > 1 {
             level.iter().for_each(|claim| round.serve_share(claim));
         }
         // What is left when everybody has had a share goes to whoever comes first; late tasks come after everybody's ready ones.
@@ -89,7 +96,7 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         round.tenants.push(newcomer);
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             let job_ref = placement::Job::SubmittedAt(*position);
-            round.place(&job_ref, spec, index as u32, None, Ready::of(stage, view.now, &[]), None);
+            round.place(&job_ref, spec, index as u32, None, Ready::of(stage, view.now, &[]), None, None);
         }
     }
     round.placements
@@ -104,7 +111,10 @@ struct Round<'a> {
     view: &'a View<'a>,
     /// Devices that run a task under suspicion now.
     isolated: BTreeSet<(WorkerId, u32)>,
+    /// Devices that take work; none before a stage asks for them.
     slots: Slots,
+    /// What is registered of them, in the same order.
+    records: Option<Vec<(&'a Worker, &'a Device)>>,
     placements: Vec<Placement>,
     means: speculate::Means<'a>,
     /// Namespaces with something to run, and whose turn it is.
@@ -122,15 +132,25 @@ impl<'a> Round<'a> {
 
     /// Ready tasks of the job, until it has its share of what was free.
     fn serve_share(&mut self, claim: &Claim<'a>) {
-        self.serve_ready(claim, true, Some(claim.permille));
+        self.serve_ready(claim, true, Some(claim.permille), None);
+    }
+
+    /// Ready tasks on the devices that are the job's after an exchange: a share for each of those that have them in common, then the rest.
+    fn serve_own(&mut self, level: &[Claim<'a>], trade: &Trade) {
+        for first in [true, false] {
+            for ((claim, kind), permille) in level.iter().zip(&trade.kinds).zip(&trade.permille) {
+                self.serve_ready(claim, first, first.then_some(*permille), kind.map(|kind| (trade, kind)));
+            }
+        }
     }
 
     /// Whatever is ready of it still.
     fn serve(&mut self, claim: &Claim<'a>, first: bool) {
-        self.serve_ready(claim, first, None);
+        self.serve_ready(claim, first, None, None);
     }
 
-    fn serve_ready(&mut self, claim: &Claim<'a>, first: bool, permille: Option<u64>) {
+    /// `own`: only on devices that are its kind's.
+    fn serve_ready(&mut self, claim: &Claim<'a>, first: bool, permille: Option<u64>, own: Option<(&Trade, usize)>) {
         self.tenant = claim.namespace;
         for (index, stage) in claim.job.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
             if self.is_over() {
@@ -146,7 +166,7 @@ impl<'a> Round<'a> {
             };
             if ready.left() > 0 {
                 let job_ref = placement::Job::Id(claim.job.id.0);
-                self.place(&job_ref, &claim.job.spec, index, Some(claim.job), ready, permille);
+                self.place(&job_ref, &claim.job.spec, index, Some(claim.job), ready, permille, own);
             }
         }
     }
@@ -173,6 +193,11 @@ impl<'a> Round<'a> {
     /// Places of the devices that may run the stage now, in the order of (worker, device).
     fn devices(&mut self, spec: &StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
         let mut devices = Vec::new();
+        if self.records.is_none() {
+            let (slots, records) = Slots::of(self.view, &mut self.costs, &self.isolated);
+            self.slots = slots;
+            self.records = Some(records);
+        }
         for (worker, device) in candidates(self.view.state, spec) {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
                 continue;
@@ -183,9 +208,7 @@ impl<'a> Round<'a> {
             if job.is_some_and(|j| j.stages[stage as usize].avoids(self.view.state, worker, device)) {
                 continue;
             }
-            let isolated = &self.isolated;
-            let found = self.slots.find(self.view, &mut self.costs, worker, device, || isolated.contains(&(worker, device)));
-            devices.extend(found.filter(|place| !self.slots[*place].reserved));
+            devices.extend(self.slots.find(worker, device).filter(|place| !self.slots[*place].reserved));
         }
         if let Some(more) = self.tenants[self.tenant].devices_left() {
             // Those that work for the namespace already, and as many others as it may have, the least busy ones.
@@ -199,28 +222,48 @@ impl<'a> Round<'a> {
         devices
     }
 
-    /// `permille`: of the room that the round found, as much as it may take; `None`: all.
-    fn place(&mut self, job_ref: &placement::Job, of: &JobSpec, stage: u32, job: Option<&'a Job>, ready: Ready<'_>, permille: Option<u64>) {
+    /// `permille`: of the room that the round found, as much as it may take; `None`: all. `own`: only on devices that are its kind's.
+    #[expect(clippy::too_many_arguments, reason = "what a stage is and what it may take, each from another hand")]
+    fn place(
+        &mut self,
+        job_ref: &placement::Job,
+        of: &JobSpec,
+        stage: u32,
+        job: Option<&'a Job>,
+        ready: Ready<'_>,
+        permille: Option<u64>,
+        own: Option<(&Trade, usize)>,
+    ) {
         let (policy, spec) = (policy_of(self.view, of), &of.stages[stage as usize]);
-        let devices = self.devices(spec, job, stage);
+        let mut devices = self.devices(spec, job, stage);
+        if let Some((trade, kind)) = own {
+            devices.retain(|place| trade.owns(kind, *place));
+        }
         let room: u128 = devices.iter().map(|place| u128::from(self.slots[*place].room_ns)).sum();
         let budget_ns = permille.map_or(u64::MAX, |share| u64::try_from(room * u128::from(share) / 1000).unwrap_or(u64::MAX).max(1));
         let before = self.placements.len();
         let so_far = job.and_then(|j| j.stages.get(stage as usize));
-        let (state, slots) = (self.view.state, &self.slots);
+        let (view, state, slots) = (self.view, self.view.state, &self.slots);
         let costs = job.and_then(|j| self.costs.of(j, stage)).unwrap_or_else(|| self.costs.of_new(stage, spec));
+        let records = self.records.as_deref().unwrap_or_default();
         let candidate = |place: usize| {
             let (worker, index) = (slots[place].worker, slots[place].device);
-            let record = state.workers.get(&worker)?;
-            let device = record.device(index)?;
+            let (record, device) = *records.get(place)?;
             let estimate = costs.of(worker, record, device);
+            let (mut tasks_out, mut lent) = (0, None);
+            if estimate.is_none() {
+                let used = job.and_then(|j| state.stage_uses().get(&(worker, index, j.id, stage)));
+                tasks_out = used.map_or(0, |used| used.tasks);
+                lent = lent::estimate(view, &costs, worker, device, job.zip(Some(stage)), tasks_out);
+            }
             let limit = job.and_then(|j| j.stages[stage as usize].memory_limits.get(&(worker, index)).copied());
             Some(Candidate {
                 place,
                 task_ns: estimate.map_or(LEASE_NS, |e| e.task_ns()),
                 known: estimate.is_some(),
                 estimate,
-                tasks_out: job.and_then(|j| state.stage_uses().get(&(worker, index, j.id, stage)).copied()).unwrap_or(0),
+                lent,
+                tasks_out,
                 pays_for_launch: device.class != "cpu",
                 is_overdue: slots[place].is_overdue,
                 most: limit.unwrap_or(u64::MAX),

@@ -1,7 +1,7 @@
 //! What every replica holds.
 
 use crate::apply::{COPIES_GIVEN_BACK, UNMARKED_FORMAT};
-use crate::cost::CostModel;
+use crate::cost::{CostModel, Spent};
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -120,11 +120,22 @@ impl State {
     }
 
     pub(crate) fn insert_lease(&mut self, id: LeaseId, lease: Lease) {
-        let tasks = self.stage_uses.entry((lease.worker, lease.device, lease.job, lease.stage)).or_default();
-        *tasks = tasks.saturating_add(lease.tasks.count());
+        let used = self.stage_uses.entry((lease.worker, lease.device, lease.job, lease.stage)).or_default();
+        used.leases += 1;
+        used.tasks = used.tasks.saturating_add(lease.tasks.count());
+        used.done = used.done.saturating_add(lease.spent.tasks);
         self.uses.entry((lease.worker, lease.device)).or_default().add(lease.tasks.count(), &lease.amount);
         self.holders.insert((lease.worker, id));
         self.leases.insert(id, lease);
+    }
+
+    /// A lease that goes on has reported.
+    pub(crate) fn note_spent(&mut self, id: LeaseId, spent: Spent) {
+        let Some(lease) = self.leases.get_mut(&id) else { return };
+        if let Some(used) = self.stage_uses.get_mut(&(lease.worker, lease.device, lease.job, lease.stage)) {
+            used.done = used.done.saturating_sub(lease.spent.tasks).saturating_add(spent.tasks);
+        }
+        lease.spent = spent;
     }
 
     /// Ends a lease: tasks that it alone still holds are ready again.
@@ -138,9 +149,11 @@ impl State {
             }
         }
         let key = (lease.worker, lease.device, lease.job, lease.stage);
-        if let Some(tasks) = self.stage_uses.get_mut(&key) {
-            *tasks = tasks.saturating_sub(lease.tasks.count());
-            if *tasks == 0 {
+        if let Some(used) = self.stage_uses.get_mut(&key) {
+            used.leases = used.leases.saturating_sub(1);
+            used.tasks = used.tasks.saturating_sub(lease.tasks.count());
+            used.done = used.done.saturating_sub(lease.spent.tasks);
+            if used.leases == 0 {
                 self.stage_uses.remove(&key);
             }
         }

@@ -87,5 +87,14 @@ impl DeviceUse {
 /// Use of every device that holds a lease, by (worker, device index).
 pub type DeviceUses = BTreeMap<(WorkerId, u32), DeviceUse>;
 
-/// Tasks leased to a device, by (worker, device index, job, stage).
-pub type StageUses = BTreeMap<(WorkerId, u32, JobId, u32), u64>;
+/// What a device has of one stage. Derived from the leases, never stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageUse {
+    pub leases: u64,
+    pub tasks: u64,
+    /// Of these, reported by leases that go on.
+    pub done: u64,
+}
+
+/// What is leased to a device, by (worker, device index, job, stage).
+pub type StageUses = BTreeMap<(WorkerId, u32, JobId, u32), StageUse>;

@@ -87,6 +87,17 @@ fn namespaces_share_by_weight() {
 }
 
 #[test]
+fn jobs_with_unlike_kernels_that_gain_nothing_by_an_exchange_share_every_device() {
+    let mut c = Cluster::new(4);
+    let mut other = of("other", 100_000, 0);
+    other.stages[0].kernel.as_mut().expect("a kernel").name = "sum".into();
+    let (one, other) = (c.r.submit(of("one", 100_000, 0)), c.r.submit(other));
+    c.run_until(60_000);
+    let ratio = c.accepted(other) as f64 / c.accepted(one) as f64;
+    assert!((0.9..1.1).contains(&ratio), "one had {ratio:.2} times what the other had");
+}
+
+#[test]
 fn a_namespace_with_many_jobs_gets_no_more_than_one_with_a_single_job() {
     let mut c = Cluster::new(4);
     let many: Vec<JobId> = (0..20).map(|_| c.r.submit(of("many", 100_000, 0))).collect();

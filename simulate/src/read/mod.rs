@@ -24,8 +24,6 @@ pub struct Sources {
     pub times: Option<PathBuf>,
     /// Tasks that may wait for others: task, kernel, after (CSV or JSON).
     pub tasks: Option<PathBuf>,
-    /// Costs as `raftwerk costs -o json` writes them.
-    pub costs: Option<PathBuf>,
     pub seed: Option<u64>,
     /// Of the tasks of every job, for a quick look: a tenth of them with 0.1. At least one task is left of each stage.
     pub scale: Option<f64>,
@@ -122,7 +120,7 @@ pub fn read(sources: &Sources) -> Result<Scenario, InputError> {
         delays: cluster.delays,
         noise: cluster.noise,
         seed: sources.seed.unwrap_or(cluster.seed),
-        costs: None,
+        costs: Vec::new(),
     };
     match (&sources.jobs, &sources.tasks) {
         (Some(jobs), None) => jobs::read(In(jobs), &cluster, times.as_ref(), sources.scale.unwrap_or(1.0), &mut scenario)?,
@@ -134,9 +132,6 @@ pub fn read(sources: &Sources) -> Result<Scenario, InputError> {
         }
         (Some(_), Some(_)) => return Err(nothing("both --jobs and --tasks are given", "give one of the two")),
         (None, None) => return Err(nothing("nothing to run is given", "give --jobs j.toml, or --tasks t.csv with --times")),
-    }
-    if let Some(path) = &sources.costs {
-        scenario.costs = Some(In(path).text()?);
     }
     Ok(scenario)
 }

@@ -331,7 +331,8 @@ impl Agent {
         let progress: Vec<LeaseProgress> = self.queue.drain(..).flat_map(|r| r.pending).collect();
         let mut effects = self.handle(now, Input::Progress(progress));
         let running = running.into_iter().collect();
-        effects.extend(self.handle(now, Input::ExecutorLost { device: 0, message: "killed".into(), running, charged: true }));
+        let class = FailureClass::Executor;
+        effects.extend(self.handle(now, Input::ExecutorLost { device: 0, message: "killed".into(), running, class }));
         effects
     }
 

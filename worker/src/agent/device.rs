@@ -6,6 +6,7 @@ use super::{
     child::{Killer, LaunchError, Launched, Launcher, explain},
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
+    oom,
     prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, sides, source, writes},
     results::store::ResultStore,
     room::{Place, Room},
@@ -144,6 +145,8 @@ struct Running {
     watch: Watch,
     /// Ended because it hangs.
     hung: Option<Hung>,
+    /// Kills for lack of memory before it began, where they are counted.
+    oom_kills: Option<u64>,
     defined: HashMap<(u64, u32), Arc<StageInfo>>,
 }
 
@@ -249,8 +252,9 @@ impl Device {
             let _ = events.send(DeviceEvent::Ended(incarnation, status));
         });
         let since = Instant::now();
-        let watch = Watch::default();
-        self.running = Some(Running { socket, recorder, killer, since, deliberate: false, watch, hung: None, defined: HashMap::new() });
+        let (watch, oom_kills) = (Watch::default(), oom::kills());
+        let (deliberate, hung, defined) = (false, None, HashMap::new());
+        self.running = Some(Running { socket, recorder, killer, since, deliberate, watch, hung, oom_kills, defined });
     }
 
     /// Ends an executor that hangs; `passed` is the time since the last look.
@@ -522,12 +526,18 @@ impl Device {
         self.incarnation += 1;
         self.outgoing.clear();
         let lived = running.since.elapsed();
-        let what = if let Some(hung) = &running.hung {
-            hung.to_string()
+        let by_system = status.contains("SIGKILL") && running.oom_kills.zip(oom::kills()).is_some_and(|(before, now)| now > before);
+        let (class, what) = if let Some(hung) = &running.hung {
+            (FailureClass::Executor, hung.to_string())
         } else if running.deliberate {
-            "the executor was replaced because a lease on it did not end".into()
+            (FailureClass::Stopped, "the executor was replaced because a lease on it did not end".into())
+        } else if by_system {
+            // Shorter leases help a GPU, which takes a whole one at once. Those of a CPU run side by side and need as much together, however short:
+            // there it helps that tasks under suspicion run alone.
+            let class = if matches!(self.kind, ExecutorDevice::Gpu(_)) { FailureClass::OutOfMemory } else { FailureClass::Executor };
+            (class, "the system killed the executor because memory ran out".into())
         } else {
-            format!("the executor died ({status}{})", explain(status))
+            (FailureClass::Executor, format!("the executor died ({status}{})", explain(status)))
         };
         let tail = self.output.tail();
         let last_line = tail.lines().last().unwrap_or_default();
@@ -542,7 +552,7 @@ impl Device {
             }
             self.output.ended(key);
         }
-        let input = Input::ExecutorLost { device: self.index, message, running: tasks, charged: !running.deliberate };
+        let input = Input::ExecutorLost { device: self.index, message, running: tasks, class };
         let _ = self.common.edge.send(EdgeInput::Session(input));
         if running.hung.is_some_and(|hung| hung.tasks.is_empty()) {
             // Nobody is charged, so nothing else would end it.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
-//! discovery, child        devices and their executors      device, socket     leases on their way to an executor and back
+//! discovery, child, oom   devices and their executors      device, socket     leases on their way to an executor and back
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
@@ -19,6 +19,7 @@ mod listing;
 mod load;
 mod logs;
 mod npy;
+mod oom;
 mod pattern;
 mod prepare;
 mod publish;

@@ -70,13 +70,13 @@ pub enum Input {
     FromScheduler(SchedulerMessage),
     /// From executors, in order per lease; blocks are already indexed and parts already durable in the staging directory.
     Progress(Vec<LeaseProgress>),
-    /// An executor ended. `running` are the tasks it was running, as (lease, first task, count); `charged` is false when the agent
-    /// ended it on purpose.
+    /// An executor ended. `running` are the tasks it was running, as (lease, first task, count); `class` says why: it died, memory ran
+    /// out, or the agent stopped it on purpose.
     ExecutorLost {
         device: u32,
         message: String,
         running: Vec<(LeaseId, u64, u64)>,
-        charged: bool,
+        class: FailureClass,
     },
     /// The offer of this worker changed (a device was withdrawn or came back): register again.
     DevicesChanged(Vec<Device>),
@@ -123,7 +123,7 @@ pub enum Effect {
     FreeLease(LeaseId),
     /// The job ended: its shuffle data, prepared parts and prepared stages may go.
     ReleaseJob(u64),
-    /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { charged: false, .. }`.
+    /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { class: Stopped, .. }`.
     ReplaceExecutor {
         device: u32,
     },
@@ -304,8 +304,8 @@ impl AgentSession {
             Input::Unreachable { reason } => self.exit(ExitReason::Refused(reason), &mut effects),
             Input::FromScheduler(message) => self.on_message(now_ms, message, &mut effects),
             Input::Progress(batch) => self.on_progress(batch, &mut effects),
-            Input::ExecutorLost { device, message, running, charged } => {
-                self.on_executor_lost(device, &message, &running, charged, &mut effects)
+            Input::ExecutorLost { device, message, running, class } => {
+                self.on_executor_lost(device, &message, &running, class, &mut effects)
             }
             Input::DevicesChanged(devices) => {
                 self.hello.devices = devices;
@@ -550,9 +550,15 @@ impl AgentSession {
         self.send_reports(reports, effects);
     }
 
-    fn on_executor_lost(&mut self, device: u32, message: &str, running: &[(LeaseId, u64, u64)], charged: bool, effects: &mut Vec<Effect>) {
+    fn on_executor_lost(
+        &mut self,
+        device: u32,
+        message: &str,
+        running: &[(LeaseId, u64, u64)],
+        class: FailureClass,
+        effects: &mut Vec<Effect>,
+    ) {
         let lost: Vec<LeaseKey> = self.leases.iter().filter(|(_, held)| held.device == device).map(|(&key, _)| key).collect();
-        let class = if charged { FailureClass::Executor } else { FailureClass::Stopped };
         for key in lost {
             let tasks: Vec<(u64, u64)> =
                 running.iter().filter(|(lease, ..)| LeaseKey::from(*lease) == key).map(|&(_, first, count)| (first, count)).collect();
@@ -561,10 +567,11 @@ impl AgentSession {
     }
 
     /// Ends a lease from this side. With `tasks`, those fail with `class` and the rest was stopped; without, everything fails with it,
-    /// unless it is charged: tasks that had not started are never charged.
+    /// unless an executor died of it: tasks that had not started did nothing to it.
     fn fail_lease(&mut self, key: LeaseKey, tasks: &[(u64, u64)], class: FailureClass, message: &str, effects: &mut Vec<Effect>) {
         let Some(mut held) = self.leases.remove(&key) else { return };
-        let rest = if tasks.is_empty() && class != FailureClass::Executor { class } else { FailureClass::Stopped };
+        let ran = matches!(class, FailureClass::Executor | FailureClass::OutOfMemory);
+        let rest = if tasks.is_empty() && !ran { class } else { FailureClass::Stopped };
         let failure = |first_task, task_count, class: FailureClass| TaskFailure {
             first_task,
             task_count,

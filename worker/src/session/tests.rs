@@ -273,7 +273,7 @@ fn only_tasks_that_were_running_are_charged_when_an_executor_dies() {
     bench.report(1, 0, 2, false);
     // Task 1 had finished and was told already; the recorder may still name it.
     let running = vec![(lease(1), 1, 1), (lease(1), 4, 1), (lease(8), 0, 1)];
-    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "died".into(), running, charged: true });
+    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "died".into(), running, class: FailureClass::Executor });
     let report = &reports(sent(effects))[0];
     let expected = [(4, 1, FailureClass::Executor), (2, 2, FailureClass::Stopped), (5, 5, FailureClass::Stopped)];
     assert_eq!((failures(report), report.final_report), (expected.to_vec(), true));
@@ -284,9 +284,20 @@ fn only_tasks_that_were_running_are_charged_when_an_executor_dies() {
 fn nothing_is_charged_when_the_agent_ended_the_executor() {
     let mut bench = Bench::open();
     bench.grant(1, 2);
-    let effects =
-        bench.tell(Input::ExecutorLost { device: 0, message: "replaced".into(), running: vec![(lease(1), 0, 1)], charged: false });
+    let running = vec![(lease(1), 0, 1)];
+    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "replaced".into(), running, class: FailureClass::Stopped });
     assert!(failures(&reports(sent(effects))[0]).iter().all(|&(.., class)| class == FailureClass::Stopped));
+}
+
+#[test]
+fn what_ran_when_memory_ran_out_is_to_be_split_and_what_waited_is_not() {
+    let mut bench = Bench::open();
+    bench.grant(1, 6);
+    bench.grant(2, 3);
+    let running = vec![(lease(1), 0, 4)];
+    let effects = bench.tell(Input::ExecutorLost { device: 0, message: "full".into(), running, class: FailureClass::OutOfMemory });
+    let told: Vec<_> = reports(sent(effects)).iter().flat_map(failures).collect();
+    assert_eq!(told, [(0, 4, FailureClass::OutOfMemory), (4, 2, FailureClass::Stopped), (0, 3, FailureClass::Stopped)]);
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl State {
             if entry.format >= LEARNING {
                 self.learn(&Lease { spent, ..lease.clone() });
             }
-        } else if let Some(held) = self.leases.get_mut(&id) {
-            held.spent = spent;
+        } else {
+            self.note_spent(id, spent);
         }
         // Told to stop once nothing of it is left to win; one that lost a part goes on with the rest.
         for rival in accepted.rivals {

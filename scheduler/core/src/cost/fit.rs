@@ -41,18 +41,26 @@ fn median(values: &mut [i128]) -> Option<i128> {
     Some(*values.select_nth_unstable(middle).1)
 }
 
+/// Femtoseconds per unit. Of any lease of less than two hours in 64 bits, which is many times quicker, and a line has hundreds of them.
+fn rate(ns: i128, units: u64) -> i128 {
+    const FITS: u128 = (i64::MAX as u128) / FS_PER_NS;
+    match (i64::try_from(ns), i64::try_from(units)) {
+        (Ok(ns), Ok(units)) if u128::from(ns.unsigned_abs()) <= FITS => i128::from(ns * FS_PER_NS as i64 / units),
+        _ => ns.saturating_mul(FS_PER_NS as i128) / i128::from(units),
+    }
+}
+
 /// The line through the samples. What they cannot tell, because all leases were about as long, stays as it was.
 pub fn fit(samples: &[Sample], before: Line) -> Line {
     let mut sorted: Vec<Sample> = samples.iter().filter(|s| s.units > 0).map(|s| Sample { ns: s.ns.min(MAX_NS), ..*s }).collect();
     sorted.sort_unstable_by_key(|s| (s.units, s.ns));
     let (Some(least), Some(fixed_at_most)) = (sorted.first().copied(), sorted.iter().map(|s| s.ns).min()) else { return before };
-    let fs = |ns: i128| ns.saturating_mul(FS_PER_NS as i128);
     // Pairs a factor of two apart: the slope between neighbours is noise.
     let mut slopes: Vec<i128> = Vec::new();
     for (n, small) in sorted.iter().enumerate() {
         for large in &sorted[n + 1..] {
             if large.units / 2 >= small.units {
-                slopes.push(fs(i128::from(large.ns) - i128::from(small.ns)) / i128::from(large.units - small.units));
+                slopes.push(rate(i128::from(large.ns) - i128::from(small.ns), large.units - small.units));
             }
         }
     }
@@ -71,8 +79,8 @@ pub fn fit(samples: &[Sample], before: Line) -> Line {
     let fixed_ns = fixed_ns.min(i128::from(fixed_at_most));
     // Of the long half, where the rest is the larger part.
     let long = &sorted[sorted.len() / 2..];
-    let mut rates: Vec<i128> = long.iter().map(|s| fs(i128::from(s.ns) - fixed_ns).max(0) / i128::from(s.units)).collect();
-    let per_unit = median(&mut rates).unwrap_or_else(|| fs(i128::from(least.ns)) / i128::from(least.units)).max(0);
+    let mut rates: Vec<i128> = long.iter().map(|s| rate((i128::from(s.ns) - fixed_ns).max(0), s.units)).collect();
+    let per_unit = median(&mut rates).unwrap_or_else(|| rate(i128::from(least.ns), least.units)).max(0);
     // Nothing is for nothing: a cost of zero would ask for a lease without end.
     let per_unit_fs = u64::try_from(per_unit).unwrap_or(u64::MAX).max(1);
     Line { fixed_ns: u64::try_from(fixed_ns).unwrap_or(0), per_unit_fs }
@@ -136,6 +144,13 @@ mod tests {
                 prop_assert!(found.abs_diff(real) <= real / 5 + hidden + 2, "{line:?} {fitted:?} at {}: {found} {real}", base << n);
             }
             prop_assert!(fitted.per_unit_fs.abs_diff(per_unit_fs) <= per_unit_fs / 6 + 1, "{line:?} {fitted:?}");
+        }
+
+        /// A log that was applied with the slow division must give the same line.
+        #[test]
+        fn the_quick_division_is_the_slow_one(ns in any::<i64>(), shift in 0u32..64, units in prop_oneof![1u64..100, 1u64..]) {
+            let ns = i128::from(ns >> shift);
+            prop_assert_eq!(rate(ns, units), ns.saturating_mul(FS_PER_NS as i128) / i128::from(units));
         }
 
         #[test]

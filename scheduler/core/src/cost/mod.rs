@@ -12,6 +12,7 @@ mod entry;
 mod estimate;
 mod fit;
 mod learn;
+mod lent;
 mod score;
 mod speed;
 mod units;

@@ -4,10 +4,9 @@ use super::{LEASE_NS, Slot};
 use crate::cost::{Estimate, StageCosts};
 use crate::ids::{JobId, WorkerId};
 use crate::job::Job;
-use crate::lease::Lease;
 use crate::memory::Need;
 use crate::state::State;
-use crate::worker::Worker;
+use crate::worker::{StageUse, Worker};
 use raftwerk_proto::v1::{Device, StageSpec};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -51,14 +50,24 @@ impl<'a> RoundCosts<'a> {
         device.zip(job.spec.stages.get(stage as usize)).map_or(Need::default(), |(device, spec)| Need::of(spec, device, units))
     }
 
-    /// Device time that is left of a lease on its device: `(all of it, what was not reported yet)`.
-    pub(super) fn left_of(&mut self, id: WorkerId, worker: &Worker, device: &Device, lease: &Lease) -> (u64, u64) {
+    /// Device time of what a device has of a stage: `(all of it, what was not reported yet)`.
+    pub(super) fn left_of(
+        &mut self,
+        id: WorkerId,
+        worker: &Worker,
+        device: &Device,
+        (job, stage): (JobId, u32),
+        used: &StageUse,
+    ) -> (u64, u64) {
         let state = self.state;
-        let costs = state.jobs.get(&lease.job).and_then(|job| self.of(job, lease.stage));
-        let (all, done) = (lease.tasks.count(), lease.spent.tasks);
-        match costs.and_then(|costs| costs.of(id, worker, device)) {
-            Some(estimate) => (estimate.of_tasks(all), estimate.of_tasks(all.saturating_sub(done))),
-            None => (all.saturating_mul(LEASE_NS), all.saturating_sub(done).saturating_mul(LEASE_NS)),
+        let costs = state.jobs.get(&job).and_then(|job| self.of(job, stage));
+        let left = used.tasks.saturating_sub(used.done);
+        match costs.and_then(|costs| costs.own_or_lent(id, worker, device)) {
+            Some(estimate) => {
+                let begun = estimate.fixed_ns.saturating_mul(used.leases.saturating_sub(1));
+                (estimate.of_tasks(used.tasks).saturating_add(begun), estimate.of_tasks(left).saturating_add(begun))
+            }
+            None => (used.tasks.saturating_mul(LEASE_NS), left.saturating_mul(LEASE_NS)),
         }
     }
 }

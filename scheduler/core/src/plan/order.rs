@@ -69,7 +69,8 @@ struct Out<'a> {
 impl<'a> Out<'a> {
     fn of(view: &'a View<'a>, costs: &mut RoundCosts<'a>) -> Self {
         let mut out = Out::default();
-        for (&(worker, index, id, stage), &tasks) in view.state.stage_uses() {
+        for (&(worker, index, id, stage), used) in view.state.stage_uses() {
+            let tasks = used.tasks;
             let Some(job) = view.state.jobs.get(&id) else { continue };
             let Some(record) = view.state.workers.get(&worker) else { continue };
             let Some(device) = record.device(index) else { continue };

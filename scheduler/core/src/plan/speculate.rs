@@ -67,9 +67,9 @@ fn expected_ms<'a>(view: &View<'a>, means: &mut Means<'a>, lease: &Lease) -> Opt
     let from = (lease.worker, lease.device, JobId(0), 0);
     let until = (lease.worker, lease.device, JobId(u64::MAX), u32::MAX);
     let mut ns = 0u64;
-    for (&(_, _, job, stage), &tasks) in view.state.stage_uses().range(from..=until) {
+    for (&(_, _, job, stage), used) in view.state.stage_uses().range(from..=until) {
         let each = mean(job, stage).unwrap_or(own.max(LEASE_NS));
-        ns = ns.saturating_add(tasks.saturating_mul(each) / parallelism);
+        ns = ns.saturating_add(used.tasks.saturating_mul(each) / parallelism);
     }
     Some((ns / 1_000_000).max(lease.expected_ms))
 }

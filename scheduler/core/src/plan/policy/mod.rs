@@ -38,6 +38,11 @@ pub trait Policy: Sync {
     fn name(&self) -> &'static str;
 
     fn place(&self, stage: &mut StageRound<'_>);
+
+    /// Whether jobs that are placed by it exchange devices by what they cost there (`plan/trade`).
+    fn trades(&self) -> bool {
+        false
+    }
 }
 
 /// All policies; the first is the default.
@@ -60,7 +65,9 @@ pub struct Candidate {
     pub known: bool,
     /// The whole of what is known of its costs.
     pub estimate: Option<Estimate>,
-    /// Tasks of the stage that it has already.
+    /// What it is taken to cost until it has shown something, where others have.
+    pub lent: Option<Estimate>,
+    /// Tasks of the stage that it has already, if it has not shown anything of it.
     pub tasks_out: u64,
     /// Beginning a lease costs something here: a GPU's launch.
     pub pays_for_launch: bool,
@@ -163,7 +170,7 @@ impl StageRound<'_> {
 
     fn push(&mut self, candidate: &Candidate, tasks: TaskRange) {
         let amount = candidate.need.amount(&self.amount, tasks.count());
-        let cost_ns = match candidate.estimate {
+        let cost_ns = match candidate.estimate.or(candidate.lent) {
             Some(estimate) => estimate.of_tasks(tasks.count()),
             None => candidate.task_ns.saturating_mul(tasks.count()),
         };

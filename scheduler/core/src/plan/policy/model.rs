@@ -3,16 +3,21 @@
 //! What is left of the stage is shared out by predicted speed and by how long each device is still busy (`share`); a lease is half of a
 //! device's share, as long as that is not too much at once (factoring: Hummel, Schonberg, Flynn: Factoring, Communications of the ACM 35,
 //! 1992; after guided self-scheduling: Polychronopoulos and Kuck, 1987). So ranges shrink toward the end and a wrong prediction is put
-//! right by the next lease. A device of which nothing is known explores with one small lease.
+//! right by the next lease. A device of which nothing is known explores with one small lease. As soon as others have shown what the stage costs
+//! it has a share as if it were like them, which is kept for it: equal devices then share the stage from its first ranges on, whichever reports
+//! first. Of that share it gets one short lease until it has shown something itself.
 
 use super::share::{Runner, shares};
 use super::{Candidate, Policy, StageRound};
+use crate::cost::{Estimate, Source};
 use crate::plan::LEASE_NS;
 
 /// The launch may be at most this much of a lease on a GPU, in percent, unless the stage has no more.
 const LAUNCH_PERCENT: u64 = 10;
 /// For a launch that takes so long a lease may be longer, up to so many times.
 const LONGEST: u64 = 4;
+/// The first lease of a device that others of its model speak for: a tenth of an ordinary one, so that little is lost if it is not like them.
+const FIRST_NS: u64 = LEASE_NS / 10;
 
 pub struct Model;
 
@@ -21,45 +26,66 @@ impl Policy for Model {
         "model"
     }
 
+    fn trades(&self) -> bool {
+        true
+    }
+
     fn place(&self, stage: &mut StageRound<'_>) {
-        let mut candidates = stage.candidates.clone();
+        let candidates = std::mem::take(&mut stage.candidates);
+        // One that cannot take a lease, or that has not done in time what it was given, is not waited for.
+        let mut able: Vec<&Candidate> = candidates.iter().filter(|c| expected(c).is_some() && stage.fits(c)).collect();
+        let alone = able.iter().all(|c| c.is_overdue);
+        if !alone {
+            able.retain(|c| !c.is_overdue);
+        }
+        explore(stage, &candidates, alone);
+        // All that take part have a share; what follows is about those that can take something now.
+        let runners: Vec<Runner> = able.iter().filter_map(|c| runner(stage, c)).collect();
+        let due = shares(&runners, stage.left());
+        let shared = able.iter().zip(&runners).zip(due).filter(|((c, _), due)| *due > 0 && stage.has_room(c));
+        let mut takers: Vec<(&Candidate, Runner, u64)> = shared.map(|((c, runner), due)| (*c, *runner, due)).collect();
         // The least busy device chooses first, so that a short stage lands where it starts at once.
-        candidates.sort_by_key(|c| {
+        takers.sort_by_key(|(c, ..)| {
             let slot = stage.slot(c);
             (slot.queued_ns, slot.worker, slot.device)
         });
-        let (known, unknown): (Vec<Candidate>, Vec<Candidate>) = candidates.into_iter().partition(|c| c.estimate.is_some());
-        // One that cannot take a lease, or that has not done in time what it was given, is not waited for.
-        let mut able: Vec<Candidate> = known.into_iter().filter(|c| stage.fits(c)).collect();
-        if able.iter().any(|c| !c.is_overdue) {
-            able.retain(|c| !c.is_overdue);
-        }
-        explore(stage, &unknown, able.iter().all(|c| c.is_overdue));
-        let runners: Vec<Runner> = able.iter().filter_map(|c| runner(stage, c)).collect();
-        let mut due = shares(&runners, stage.left());
         let mut progress = true;
         while progress && !stage.is_over() {
             progress = false;
-            for ((candidate, runner), due) in able.iter().zip(&runners).zip(&mut due) {
-                let tasks = lease_tasks(stage, candidate, runner, *due);
+            for (candidate, runner, due) in &mut takers {
+                let tasks = match candidate.estimate {
+                    Some(_) => lease_tasks(stage, candidate, runner, *due),
+                    None => first_tasks(candidate, runner, *due),
+                };
                 let took = if tasks == 0 { 0 } else { stage.offer(candidate, tasks) };
-                *due -= took.min(*due);
+                // The rest of what is lent is kept until the device has shown something.
+                *due = if candidate.estimate.is_some() { *due - took.min(*due) } else { 0 };
                 progress |= took > 0;
             }
         }
     }
 }
 
+/// Its own estimate, or what others speak for.
+fn expected(candidate: &Candidate) -> Option<Estimate> {
+    candidate.estimate.or(candidate.lent)
+}
+
 fn runner(stage: &StageRound<'_>, candidate: &Candidate) -> Option<Runner> {
     let slot = stage.slot(candidate);
-    Some(Runner { estimate: candidate.estimate?, lanes: slot.parallelism, busy_ns: slot.busy_ns })
+    Some(Runner { estimate: expected(candidate)?, lanes: slot.parallelism, busy_ns: slot.busy_ns })
 }
 
 /// One small lease for each device that has none of the stage: a task for each of its threads, and no more than its part if all were equal.
-fn explore(stage: &mut StageRound<'_>, unknown: &[Candidate], alone: bool) {
+fn explore(stage: &mut StageRound<'_>, candidates: &[Candidate], alone: bool) {
+    let mut unknown: Vec<&Candidate> = candidates.iter().filter(|c| expected(c).is_none()).collect();
+    unknown.sort_by_key(|c| {
+        let slot = stage.slot(c);
+        (slot.queued_ns, slot.worker, slot.device)
+    });
     let lanes: u64 = unknown.iter().map(|c| stage.slot(c).parallelism).fold(0, u64::saturating_add);
     let left = stage.left();
-    for candidate in unknown.iter().filter(|c| c.tasks_out == 0) {
+    for candidate in unknown.into_iter().filter(|c| c.tasks_out == 0) {
         let own = stage.slot(candidate).parallelism;
         if !alone && left <= own.saturating_mul(2) {
             // The end of a stage is no place to find out that somebody is slow.
@@ -70,6 +96,19 @@ fn explore(stage: &mut StageRound<'_>, unknown: &[Candidate], alone: bool) {
         let part = if alone { u64::try_from(part).unwrap_or(u64::MAX).max(1) } else { own };
         stage.offer(candidate, own.min(part));
     }
+}
+
+/// The only lease, until it has shown something, of a device that others speak for.
+fn first_tasks(candidate: &Candidate, runner: &Runner, due: u64) -> u64 {
+    if candidate.tasks_out > 0 || due == 0 {
+        return 0;
+    }
+    let by_time = match runner.estimate.source {
+        Source::Peers => runner.estimate.tasks_within(FIRST_NS.saturating_mul(runner.lanes)),
+        // Others of its class may be anything: a task for each thread.
+        _ => 1,
+    };
+    by_time.max(runner.lanes).min(due.div_ceil(2).max(runner.lanes)).min(due)
 }
 
 /// How long the next lease is that takes the device nearer to its due; 0 for none.

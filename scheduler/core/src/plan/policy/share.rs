@@ -16,6 +16,8 @@ pub(super) struct Runner {
 
 /// Whole tasks are dealt out one by one up to this many; more than these are a liquid.
 const DEALT: u64 = 4096;
+/// With so many tasks for each runner one more or less is nothing.
+const MANY: u64 = 64;
 /// Speeds are tasks in 2^40 ns.
 const SPEED_BITS: u32 = 40;
 /// Above any sensible time, and low enough for sums over all devices there can be.
@@ -29,14 +31,24 @@ pub(super) fn shares(runners: &[Runner], tasks: u64) -> Vec<u64> {
     let mut left = tasks;
     if tasks > DEALT {
         left -= pour(runners, &mut counts, tasks);
+        if tasks / MANY > runners.len() as u64 {
+            // What rounding left is less than one for each, where each has many.
+            left -= spread(&mut counts, left);
+        }
     }
-    // What rounding left is a few; more than that is of absurd runners.
+    // What is left of more than these is of absurd runners.
     let few = left.min(DEALT);
     deal(runners, &mut counts, few);
     if let Some(first) = counts.first_mut() {
         *first += left - few;
     }
     counts
+}
+
+/// One more for those that have some, as long as there is any; how many that were.
+fn spread(counts: &mut [u64], tasks: u64) -> u64 {
+    let takers = counts.iter_mut().filter(|count| **count > 0).take(usize::try_from(tasks).unwrap_or(usize::MAX));
+    takers.map(|count| *count += 1).count() as u64
 }
 
 fn lanes(runner: &Runner) -> u64 {
@@ -65,23 +77,27 @@ fn pour(runners: &[Runner], counts: &mut [u64], tasks: u64) -> u64 {
     let begins = |r: &Runner| r.busy_ns.saturating_add(r.estimate.fixed_ns / lanes(r)).min(MAX_NS);
     let speed =
         |r: &Runner| ((u128::from(lanes(r)) * FS_PER_NS) << SPEED_BITS).div_ceil(r.estimate.task_fs.max(1)).clamp(1, u128::from(u64::MAX));
-    let mut order: Vec<(u64, u128, usize)> = runners.iter().enumerate().map(|(n, r)| (begins(r), speed(r), n)).collect();
-    order.sort_unstable();
+    let all: Vec<(u64, u64)> = runners.iter().map(|r| (begins(r), u64::try_from(speed(r)).unwrap_or(u64::MAX))).collect();
     let work = u128::from(tasks) << SPEED_BITS;
-    let (mut speeds, mut delayed, mut end) = (0u128, 0u128, u128::from(MAX_NS));
-    for (at, (begin, speed, _)) in order.iter().enumerate() {
-        speeds = speeds.saturating_add(*speed);
-        delayed = delayed.saturating_add(speed.saturating_mul(u128::from(*begin)));
-        end = work.saturating_add(delayed) / speeds.max(1);
-        if order.get(at + 1).is_none_or(|(next, _, _)| end <= u128::from(*next)) {
+    // Whoever begins after the end of all leaves, which makes the end earlier, until nobody does: a few passes.
+    let (mut end, mut taking) = (u128::from(MAX_NS) + 1, usize::MAX);
+    loop {
+        let (mut speeds, mut delayed, mut number) = (0u128, 0u128, 0);
+        for (begin, speed) in all.iter().filter(|(begin, _)| u128::from(*begin) < end) {
+            speeds = speeds.saturating_add(u128::from(*speed));
+            delayed = delayed.saturating_add(u128::from(*speed) * u128::from(*begin));
+            number += 1;
+        }
+        if number == taking || number == 0 {
             break;
         }
+        (end, taking) = (end.min(work.saturating_add(delayed) / speeds.max(1)), number);
     }
     let mut given = 0;
-    for (begin, speed, n) in &order {
-        let part = speed.saturating_mul(end.saturating_sub(u128::from(*begin))) >> SPEED_BITS;
-        counts[*n] = u64::try_from(part).unwrap_or(u64::MAX).min(tasks - given);
-        given += counts[*n];
+    for ((begin, speed), count) in all.iter().zip(counts) {
+        let part = u128::from(*speed).saturating_mul(end.saturating_sub(u128::from(*begin))) >> SPEED_BITS;
+        *count = u64::try_from(part).unwrap_or(u64::MAX).min(tasks - given);
+        given += *count;
     }
     given
 }

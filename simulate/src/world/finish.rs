@@ -1,0 +1,43 @@
+//! The end of a run: its measures, and whether every task was accepted once.
+
+use super::{Live, Run, World};
+use crate::bound::Bound;
+use crate::outcome::{JobTimes, Outcome};
+use raftwerk_core::invariants;
+
+impl World<'_> {
+    pub(super) fn finish(self, bound: Bound) -> Run {
+        let mut problems = Vec::new();
+        if let Err(broken) = invariants::check(&self.state) {
+            problems.push(broken);
+        }
+        let mut tasks = 0;
+        for live in &self.jobs {
+            let Some(job) = live.id.and_then(|id| self.state.jobs.get(&id)).filter(|_| live.done.is_some()) else { continue };
+            for (index, stage) in job.stages.iter().enumerate() {
+                let n = stage.tasks().len();
+                tasks += n;
+                let once = u128::from(n) * u128::from(n.saturating_sub(1)) / 2;
+                let told: u64 = job.shares.iter().filter(|((s, ..), _)| *s as usize == index).map(|(_, share)| share.tasks).sum();
+                if stage.accepted() != n || stage.tallies != [once] || told < n {
+                    problems.push(format!(
+                        "job '{}' stage {index}: {} of {n} tasks accepted, their numbers add up to {:?}, not {once}",
+                        live.job.name,
+                        stage.accepted(),
+                        stage.tallies
+                    ));
+                }
+            }
+        }
+        let times = |live: &Live| JobTimes { name: live.job.name.clone(), arrives: live.job.arrives, done: live.done };
+        let jobs = if self.scenario.graph.is_empty() {
+            self.jobs.iter().map(times).collect()
+        } else {
+            let named = self.scenario.graph.iter().zip(&self.graph.done);
+            named.map(|(task, done)| JobTimes { name: task.name.clone(), arrives: 0, done: *done }).collect()
+        };
+        let outcome =
+            Outcome::of(self.scenario, bound, self.policy.name(), self.last_end, jobs, tasks, &self.devices, problems, &self.effort);
+        Run { outcome, effort: self.effort, segments: self.segments.unwrap_or_default() }
+    }
+}
