@@ -1,5 +1,6 @@
 //! What workers are told of the rounds of a job.
 
+use crate::host::Host;
 use crate::host::*;
 use raftwerk_core::{JobId, Phase};
 use raftwerk_proto::v1::scheduler_message::Message as Down;
