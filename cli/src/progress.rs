@@ -9,7 +9,7 @@ use raftwerk_proto::v1::{JobState, JobView, StageView};
 use crate::client::Sighting;
 use crate::console::Console;
 use crate::units::{format_duration, group_digits};
-use crate::views::job;
+use crate::views::{job, rounds};
 
 /// Between two plain lines: a log file should not be mostly progress.
 const LINE_EVERY: Duration = Duration::from_secs(2);
@@ -106,7 +106,11 @@ fn phase(view: &JobView) -> String {
         return "publishing".to_owned();
     }
     let current = view.stages.iter().find(|stage| stage.open && !stage.complete).or(view.stages.first());
-    current.map_or_else(|| "planning".to_owned(), |stage: &StageView| stage.name.clone())
+    let stage = current.map_or_else(|| "planning".to_owned(), |stage: &StageView| stage.name.clone());
+    match &view.rounds {
+        Some(all) => format!("{}, {stage}", rounds::text(all)),
+        None => stage,
+    }
 }
 
 /// Tasks per second, smoothed, for the time left.

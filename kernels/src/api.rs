@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 
 use crate::gpu::Gpu;
+pub use crate::round::{Kept, RoundEnd};
 pub use crate::side::{SideInput, SideSpec};
 
 /// Map kernels turn a split into shuffle blocks (one per partition) and tallies; reduce kernels turn one partition's blocks, in task
@@ -165,6 +166,17 @@ pub trait Kernel: Send + Sync {
     /// Parses the parameters; the result is shared by all tasks of the stage. Cheap.
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError>;
 
+    /// Whether jobs with rounds may use it: a map kernel that reads what the round before has left, a reduce kernel that leaves something.
+    fn rounds(&self) -> bool {
+        false
+    }
+
+    /// As [`Kernel::prepare`], for a round after the first: `state` is what the reduce kernel left at the end of the round before, `kept` what an
+    /// earlier round of the same stage kept on this device ([`Prepared::kept`]), if there was one and it is still there.
+    fn prepare_round(&self, _stage: &StageContext, _state: &[u8], _kept: Option<Kept>) -> Result<Box<dyn Prepared>, KernelError> {
+        Err(KernelError::Param(format!("kernel '{}' knows no rounds", self.descriptor().name)))
+    }
+
     /// Arrays that every task reads whole, beside its own input. A job must give all of them.
     fn sides(&self) -> &'static [SideSpec] {
         &[]
@@ -214,6 +226,17 @@ pub trait Prepared: Send + Sync {
     /// the default. A lost device is [`KernelError::Device`] and a full one [`KernelError::Memory`], never a wrong answer.
     fn run_gpu(&self, _gpu: &Gpu, _tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
         Err(KernelError::Device("this kernel has no GPU twin".into()))
+    }
+
+    /// Reduce, in a job with rounds: runs the one task of the stage, and says what the round leaves.
+    fn run_round(&self, _task: &Task<'_>) -> Result<(TaskOutput, RoundEnd), KernelError> {
+        Err(KernelError::Param("this kernel cannot end a round".into()))
+    }
+
+    /// What the next round on this device may use again, such as input in a form of the kernel's own. Numbers of tasks name the same input in
+    /// every round. It is dropped when the job has ended.
+    fn kept(&self) -> Option<Kept> {
+        None
     }
 }
 

@@ -4,9 +4,9 @@
 //! api.rs      the contract with the executor          params.rs   parameters of a stage: defaults, limits, messages
 //! <name>/     one kernel                              run.rs      shuffle blocks: layout, reader, merge
 //! gpu/        the wgpu runtime that GPU twins share   key.rs      stable hash of a key, its partition, its sort prefix
-//! output.rs   what kernels print                      footprint.rs   which parameters matter for what a task costs
 //! output.rs   what kernels print                      side.rs     arrays that every task of a stage reads whole
 //! npy.rs      the header of .npy files                philox.rs   counter-based random numbers
+//! round.rs    what a round leaves for the next         footprint.rs   which parameters matter for what a task costs
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
@@ -18,12 +18,15 @@ mod npy;
 pub mod output;
 mod params;
 mod philox;
+mod round;
 pub mod run;
 mod side;
 
 pub mod black_scholes;
 pub mod histogram;
 pub mod image;
+pub mod kmeans_assign;
+pub mod kmeans_update;
 pub mod mandelbrot;
 pub mod matmul;
 pub mod merge_sorted;
@@ -46,6 +49,8 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &black_scholes::BlackScholes,
         &histogram::Histogram,
         &image::Image,
+        &kmeans_assign::KmeansAssign,
+        &kmeans_update::KmeansUpdate,
         &mandelbrot::Mandelbrot,
         &matmul::Matmul,
         &merge_sorted::MergeSorted,

@@ -1,5 +1,5 @@
 //! The arrays that the examples read, made up, the same on every machine: air temperatures in kelvin for `examples/histogram.toml`, two
-//! matrices for `examples/matmul.toml`.
+//! matrices for `examples/matmul.toml`, points for `examples/kmeans.toml`.
 
 use std::path::Path;
 
@@ -8,6 +8,9 @@ const VALUES: usize = 65_536;
 const ROWS: usize = 192;
 const INNER: usize = 96;
 const COLUMNS: usize = 64;
+/// Of two coordinates each, around so many centres.
+const POINTS: usize = 3000;
+const CENTRES: usize = 6;
 
 pub fn write(root: &Path) -> Result<(), String> {
     for (name, bytes) in files() {
@@ -18,11 +21,12 @@ pub fn write(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn files() -> [(&'static str, Vec<u8>); 3] {
+fn files() -> [(&'static str, Vec<u8>); 4] {
     [
         ("examples/data/temperatures.npy", npy(&format!("({VALUES},)"), temperatures())),
         ("examples/data/a.npy", npy(&format!("({ROWS}, {INNER})"), matrix(1, ROWS * INNER))),
         ("examples/data/b.npy", npy(&format!("({INNER}, {COLUMNS})"), matrix(2, INNER * COLUMNS))),
+        ("examples/data/points.npy", npy(&format!("({POINTS}, 2)"), points())),
     ]
 }
 
@@ -57,6 +61,19 @@ fn temperatures() -> impl Iterator<Item = f32> {
         let phase = (number % 4_096) as f32 / 2_048.0 - 1.0;
         let wave = 4.0 * phase * (1.0 - phase.abs());
         if number % 16_384 == 16_383 { f32::NAN } else { 288.0 + 9.0 * wave + 2.5 * noise }
+    })
+}
+
+/// Points around centres of chance, some nearer to each other than their points reach.
+fn points() -> impl Iterator<Item = f32> {
+    let mut state = 6_u64;
+    let centres: Vec<f32> = (0..2 * CENTRES).map(|_| (splitmix64(&mut state) >> 48) as f32 / 655.36).collect();
+    (0..POINTS).flat_map(move |number| {
+        let mut near = |centre: f32| {
+            let noise: u64 = (0..4).map(|_| splitmix64(&mut state) >> 48).sum();
+            centre + (noise as f32 / 65_536.0 - 2.0) * 6.0
+        };
+        [near(centres[2 * (number % CENTRES)]), near(centres[2 * (number % CENTRES) + 1])]
     })
 }
 

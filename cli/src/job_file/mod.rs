@@ -10,6 +10,7 @@ mod params;
 mod patches;
 mod paths;
 mod problem;
+mod rounds;
 mod section;
 mod sides;
 mod stages;
@@ -34,7 +35,7 @@ use problem::Problem;
 use section::Section;
 use tree::Table;
 
-const SECTIONS: [&str; 5] = ["job", "input", "map", "reduce", "output"];
+const SECTIONS: [&str; 6] = ["job", "input", "map", "reduce", "rounds", "output"];
 
 /// Reads and checks the job file at `path`. Every path in the result is absolute.
 pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
@@ -62,6 +63,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         map.pin();
         reduce.iter_mut().for_each(stages::Stage::pin);
     }
+    let rounds = rounds::read(&root, &map, reduce.as_ref(), head.on_set_aside)?;
     let output = stages::read_output(&root, &map, reduce.as_ref(), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
     let input = input::read(&root, map.kernel, partitions, dir)?;
@@ -89,6 +91,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         on_set_aside: head.on_set_aside.into(),
         priority: head.priority,
         policy: head.policy,
+        rounds,
     })
 }
 

@@ -6,7 +6,7 @@ use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{DeviceShare, JobSpec, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal};
 use serde_json::{Value, json};
 
-use super::kept;
+use super::{kept, rounds};
 use crate::calendar::utc;
 use crate::console::Console;
 use crate::job_file::DEFAULT_PRIORITY;
@@ -34,6 +34,14 @@ fn state_cell(state: JobState) -> Cell {
     Cell::coloured(state_name(state), colour)
 }
 
+/// With the round that a running job is in.
+fn state_in_list(view: &JobView) -> Cell {
+    match &view.rounds {
+        Some(rounds) if view.state() == JobState::Running => format!("running {}/{}", rounds.current, rounds.max).into(),
+        _ => state_cell(view.state()),
+    }
+}
+
 pub fn name(view: &JobView) -> &str {
     view.spec.as_ref().map_or("", |spec| &spec.name)
 }
@@ -55,7 +63,7 @@ pub fn list(jobs: &[JobView]) -> Table {
             view.job.to_string().into(),
             name(view).into(),
             view.spec.as_ref().map_or("", |spec| &spec.namespace).into(),
-            state_cell(view.state()),
+            state_in_list(view),
             accepted.to_string().into(),
             tasks.to_string().into(),
             utc(view.submitted_at_ms).into(),
@@ -95,6 +103,13 @@ pub fn print(console: &Console, view: &JobView) {
     }
     for copies in &view.shuffle_copies {
         console.line(copies_text(copies));
+    }
+    if let Some(all) = &view.rounds {
+        console.line(format!("{}{}", rounds::text(all), if rounds::has_converged(all) { ", converged" } else { "" }));
+        if !all.ended.is_empty() {
+            console.line("");
+            console.table(&rounds::table(all));
+        }
     }
     if !view.set_aside.is_empty() {
         console.line("");
@@ -308,6 +323,7 @@ pub fn to_json(view: &JobView) -> Value {
             "workers": aside.workers, "message": aside.message, "at_ms": aside.at_ms,
         })).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
+        "rounds": view.rounds.as_ref().map(rounds::to_json),
         "shuffle_copies": view.shuffle_copies.iter().map(|copies| json!({
             "stage": copies.stage, "two_places": copies.two_places, "one_place": copies.one_place,
         })).collect::<Vec<_>>(),

@@ -115,7 +115,7 @@ pub fn manifest(view: &JobView, cluster: &str) -> Value {
         .collect();
     json!({
         "schema": 1, "cluster": cluster, "job": view.job, "name": spec.name, "format": spec.output.map(|output| output.format),
-        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside,
+        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside, "rounds": view.rounds.as_ref().map(|rounds| rounds.ended.len()),
     })
 }
 

@@ -7,6 +7,7 @@ pub mod job;
 pub mod kept;
 pub mod namespace;
 pub mod result;
+pub mod rounds;
 pub mod simulated;
 pub mod waits;
 pub mod worker;

@@ -1,9 +1,11 @@
 //! One opened GPU.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, AdapterReport, ready};
+use super::kept::SHARE;
 use super::plan::Traffic;
 use super::pool::Pool;
 use super::program::Pipeline;
@@ -16,6 +18,11 @@ pub struct Gpu {
     pub(super) pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     pub(super) pool: Mutex<Pool>,
     pub(super) traffic: Mutex<Traffic>,
+    /// Bytes brought to the device so far.
+    pub(super) uploaded: AtomicU64,
+    /// Bytes of input that stays for further rounds of jobs, and how much that may be.
+    pub(crate) kept: Arc<AtomicU64>,
+    pub(crate) kept_limit: AtomicU64,
     batch_bytes: u64,
     report: AdapterReport,
     wide_integers: bool,
@@ -103,6 +110,9 @@ impl Gpu {
             pipelines: Mutex::default(),
             pool: Mutex::default(),
             traffic: Mutex::default(),
+            uploaded: AtomicU64::new(0),
+            kept: Arc::default(),
+            kept_limit: AtomicU64::new(report.memory_bytes.unwrap_or(report.max_buffer_bytes) / SHARE),
             batch_bytes,
             report,
             wide_integers,
@@ -140,6 +150,11 @@ impl Gpu {
     /// What all dispatches so far have moved between the device's memory and its cores, as their plans say.
     pub fn traffic(&self) -> Traffic {
         *self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes brought to the device so far, padding included.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.uploaded.load(Ordering::Relaxed)
     }
 
     /// WGSL of `mul_wide(a: u32, b: u32) -> vec2<u32>`, the low and the high word of the product.

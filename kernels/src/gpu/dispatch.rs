@@ -1,6 +1,7 @@
 //! Upload, run, read back.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 
 use wgpu::BufferUsages;
@@ -133,6 +134,7 @@ impl Gpu {
     pub(super) fn upload(&self, parts: Parts<'_>) -> wgpu::Buffer {
         let bytes: usize = parts.iter().map(|part| whole_words(part.len())).sum();
         let (buffer, _) = self.obtain("input", bytes as u64, STORAGE);
+        self.uploaded.fetch_add(bytes as u64, Ordering::Relaxed);
         let Some(size) = wgpu::BufferSize::new(bytes as u64) else { return buffer };
         // `None` leaves an error in the scope around this.
         if let Some(mut view) = self.queue.write_buffer_with(&buffer, 0, size) {

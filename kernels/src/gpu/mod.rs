@@ -7,6 +7,7 @@
 //!              and the bytes that they move                 self_test.rs   does this device compute rightly?
 //! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL   resident.rs    data that stays on the device between dispatches
+//! kept.rs      input that stays for further rounds of a job
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
@@ -14,6 +15,7 @@
 mod adapter;
 mod device;
 mod dispatch;
+mod kept;
 mod pieces;
 mod plan;
 mod pool;
@@ -30,6 +32,7 @@ pub use plan::Traffic;
 pub use self_test::cpu_self_test;
 
 pub(crate) use dispatch::{Dispatch, Running, words};
+pub(crate) use kept::KeptInput;
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{Plan, Slot, Use};
 pub(crate) use program::Program;

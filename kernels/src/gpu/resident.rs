@@ -12,6 +12,12 @@ pub(crate) struct Resident {
     pub(super) bytes: u64,
 }
 
+impl Resident {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Gpu {
     /// Uploads `parts`, which may not be empty, and keeps them.
     pub(crate) fn keep(&self, parts: Parts<'_>) -> Result<Resident, KernelError> {

@@ -2,7 +2,7 @@
 
 use crate::job::{Job, Phase};
 use crate::kept;
-use crate::stage::{Counts, TaskState};
+use crate::stage::{Counts, Stage, TaskState};
 use crate::state::State;
 use crate::worker::DeviceUse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,7 @@ pub fn check_cheap(state: &State) -> Result<(), String> {
     device_use_equals_its_leases(state)?;
     no_device_holds_more_than_it_has(state)?;
     kept_parts_have_their_keepers(state)?;
+    rounds_are_decided_once(state)?;
     ended_jobs_hold_nothing(state)
 }
 
@@ -130,6 +131,45 @@ pub fn kept_parts_have_their_keepers(state: &State) -> Result<(), String> {
     Ok(())
 }
 
+/// A round ends before the next begins, none but the last ends the rounds, a decided job has had its last one, and nothing of an earlier round holds
+/// a lease or counts.
+pub fn rounds_are_decided_once(state: &State) -> Result<(), String> {
+    for job in state.jobs.values() {
+        let Some(rounds) = &job.rounds else {
+            if job.spec.rounds.is_some() {
+                return Err(format!("job {} has lost its rounds", job.id));
+            }
+            continue;
+        };
+        let spec = job.spec.rounds.unwrap_or_default();
+        let (ended, one_after_the_other) = (&rounds.ended, rounds.ended.windows(2).all(|w| w[0].ended_at_ms <= w[1].began_at_ms));
+        let early = ended.iter().rev().skip(1).any(|round| round.converged && !spec.all);
+        if ended.len() > spec.max as usize || early || !one_after_the_other {
+            return Err(format!("job {}: rounds {ended:?} of {spec:?}", job.id));
+        }
+        let decided = matches!(job.phase, Phase::Publishing | Phase::Done { .. });
+        if decided && !rounds.is_over(&job.spec) {
+            return Err(format!("job {} is {:?} after {} rounds of {spec:?}", job.id, job.phase, ended.len()));
+        }
+        if job.phase == Phase::Running && !rounds.is_over(&job.spec) && job.stages.last().is_some_and(Stage::is_complete) {
+            return Err(format!("job {}: its round is complete and does not end", job.id));
+        }
+        for (stage, first) in job.stages.iter().zip(&rounds.first_generations) {
+            let old = |s: TaskState| matches!(s, TaskState::Accepted { generation, .. } if generation < *first);
+            if stage.tasks().iter().any(|(_, s)| old(s)) {
+                return Err(format!("job {}: a result of an earlier round counts", job.id));
+            }
+        }
+        let of_job = state.leases.iter().filter(|(_, lease)| lease.job == job.id);
+        for (id, lease) in of_job {
+            if lease.generation < rounds.first_generations.get(lease.stage as usize).copied().unwrap_or_default() {
+                return Err(format!("job {}: lease {id} of an earlier round lives", job.id));
+            }
+        }
+    }
+    Ok(())
+}
+
 pub fn ended_jobs_hold_nothing(state: &State) -> Result<(), String> {
     for lease in state.leases.values() {
         if state.jobs.get(&lease.job).is_none_or(|j| j.phase != Phase::Running) {
@@ -161,6 +201,11 @@ pub fn moves_only_forward(before: &State, after: &State) -> Result<(), String> {
         }
         if old.phase == Phase::Publishing && new.phase == Phase::Running && !lost_parts_are_made_again(old, new) {
             return Err(format!("job {id} went from publishing back to running without a lost part"));
+        }
+        let rounds = |job: &Job| job.rounds.as_ref().map(|rounds| rounds.ended.clone()).unwrap_or_default();
+        let (old_rounds, new_rounds) = (rounds(old), rounds(new));
+        if !new_rounds.starts_with(&old_rounds) {
+            return Err(format!("job {id}: a round was decided anew: {old_rounds:?} -> {new_rounds:?}"));
         }
         for (index, (old_stage, new_stage)) in old.stages.iter().zip(&new.stages).enumerate() {
             if old_stage.generation == new_stage.generation && new_stage.accepted() < old_stage.accepted() {

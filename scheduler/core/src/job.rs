@@ -5,12 +5,14 @@
 //!      |   ^                                       |  |
 //!      |   +---(a decided part is lost for good)---+  +--(cannot publish)---> failed
 //!      |--(last stage complete, no output)-------------------------------> done
+//!      |   +--(the last stage of a round complete, and it is not the last round)--> running, see `rounds`
 //!      |--(cancel)-------------------------------------------------------> cancelled
 //!      +--(attempts used up, fatal cause)--------------------------------> failed
 //! ```
 
 use crate::cost::of_stage;
 use crate::ids::{JobId, Timestamp, WorkerId};
+use crate::rounds::Rounds;
 use crate::spec;
 use crate::split::tasks_of;
 use crate::stage::Stage;
@@ -79,6 +81,8 @@ pub struct Job {
     pub served_ns: u64,
     /// When its last lease was granted.
     pub served_at: Timestamp,
+    /// Of a job that runs its stages again and again.
+    pub rounds: Option<Rounds>,
 }
 
 impl Job {
@@ -90,6 +94,7 @@ impl Job {
             let tasks = tasks_of(stage).or(before).unwrap_or(0);
             stages.push(Stage::new(tasks, stage.kernel.as_ref().map_or(0, |k| k.tallies.len())));
         }
+        let rounds = spec.rounds.is_some().then(|| Rounds::new(&stages, submitted_at));
         let mut job = Job {
             id,
             spec_bytes: spec.encoded_len() as u64,
@@ -106,6 +111,7 @@ impl Job {
             source_failures: BTreeMap::new(),
             served_ns: 0,
             served_at: Timestamp(0),
+            rounds,
         };
         job.advance(submitted_at);
         job

@@ -23,6 +23,7 @@ pub mod memory;
 pub mod namespace;
 pub mod plan;
 pub mod ring;
+pub mod rounds;
 pub mod snapshot;
 pub mod spans;
 pub mod spec;

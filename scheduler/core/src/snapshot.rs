@@ -7,6 +7,7 @@ use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
 use crate::lease::Lease;
 use crate::namespace::Namespace;
+use crate::rounds::Rounds;
 use crate::stage::{Stage, TaskState};
 use crate::state::{State, Submission};
 use crate::trouble::{Evidence, Standing, Suspicions};
@@ -243,6 +244,7 @@ fn job_record(job: &Job) -> wire::JobRecord {
         source_failures: job.source_failures.iter().map(|(w, n)| wire::SourceFailures { worker: w.0, count: *n }).collect(),
         served_ns: job.served_ns,
         served_at_ms: job.served_at.0,
+        rounds: job.rounds.as_ref().map(Rounds::to_wire),
     }
 }
 
@@ -271,6 +273,11 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         stages.push(stage_from(stage)?);
     }
     let over = phase.ended_at().is_some();
+    let rounds = match (record.rounds, spec.rounds.is_some()) {
+        (Some(rounds), true) => Some(Rounds::from_wire(rounds, &spec)?),
+        (None, false) => None,
+        _ => return None,
+    };
     Some(Job {
         id: JobId(record.job),
         units: if over { Vec::new() } else { spec.stages.iter().map(of_stage).collect() },
@@ -285,6 +292,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         source_failures: record.source_failures.into_iter().map(|s| (WorkerId(s.worker), s.count)).collect(),
         served_ns: record.served_ns,
         served_at: Timestamp(record.served_at_ms),
+        rounds,
         spec_bytes: spec.encoded_len() as u64,
         spec,
     })

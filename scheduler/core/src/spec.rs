@@ -1,6 +1,7 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
 use crate::cost;
+use crate::rounds;
 use crate::split::tasks_of;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
@@ -29,7 +30,7 @@ pub const MAX_PRIORITY: u32 = 100;
 #[error("{0}")]
 pub struct SpecError(pub String);
 
-fn refuse<T>(text: impl Into<String>) -> Result<T, SpecError> {
+pub(crate) fn refuse<T>(text: impl Into<String>) -> Result<T, SpecError> {
     Err(SpecError(text.into()))
 }
 
@@ -80,6 +81,7 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     if let Some(output) = &spec.output {
         check_output(output)?;
     }
+    rounds::check(spec)?;
     if spec.output.is_some() && spec.stages.len() < 2 {
         return refuse("only a job with a reduce stage writes an output; remove [output] or add [reduce]");
     }

@@ -4,7 +4,7 @@
 use crate::spec::SpecError;
 use raftwerk_proto::v1::{JobSpec, StageSpec};
 
-/// First format with policies and priorities of jobs, side inputs, reproducible stages, and records of which device ran which tasks of a bounded
+/// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, and records of which device ran which tasks of a bounded
 /// kernel. Footprints and memory needs are of this format as well; they are left out of older entries, because a job does not ask for them.
 pub const NEWEST: u32 = 4;
 
@@ -23,7 +23,9 @@ pub fn check(spec: &JobSpec, format: u32) -> Result<(), SpecError> {
 }
 
 fn of_job(spec: &JobSpec) -> Option<&'static str> {
-    if !spec.policy.is_empty() {
+    if spec.rounds.is_some() {
+        Some("the job has rounds")
+    } else if !spec.policy.is_empty() {
         Some("the job names a policy")
     } else if spec.priority != 0 {
         Some("the job has a priority")
@@ -47,6 +49,7 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raftwerk_proto::v1::Rounds;
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
@@ -54,6 +57,7 @@ mod tests {
         let newer = [
             JobSpec { priority: 1, ..JobSpec::default() },
             JobSpec { policy: "random".into(), ..JobSpec::default() },
+            JobSpec { rounds: Some(Rounds::default()), ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { reproducible: true, ..StageSpec::default() }], ..JobSpec::default() },
         ];
         for spec in newer {

@@ -254,6 +254,19 @@ impl Stage {
         self.evidence.insert(evidence.tasks.first, evidence);
     }
 
+    /// All of it once more, for another round: whatever was made counts no more. What devices have shown stays known.
+    pub(crate) fn begin_again(&mut self) {
+        let all = TaskRange { first: 0, end: self.tasks.len() };
+        self.set(all, TaskState::Ready);
+        self.generation = self.generation.saturating_add(1);
+        self.open = false;
+        self.attempts = IntervalMap::new(self.tasks.len(), 0);
+        self.counted = IntervalMap::new(self.tasks.len(), false);
+        self.suspicions = Suspicions::default();
+        self.evidence.clear();
+        self.tallies.iter_mut().for_each(|sum| *sum = 0);
+    }
+
     /// Moves a range to a state and keeps counts and the ready index true.
     pub fn set(&mut self, range: TaskRange, state: TaskState) {
         if range.is_empty() || range.end > self.tasks.len() {

@@ -104,5 +104,6 @@ fn job_view(job: &Job) -> JobView {
         idempotency_key: job.idempotency_key.clone(),
         set_aside: (0..job.stages.len()).flat_map(|i| set_aside_records(job, i)).collect(),
         shuffle_copies: job.shuffle_copies(),
+        rounds: job.rounds.as_ref().map(|rounds| rounds.view(&job.spec)),
     }
 }

@@ -18,6 +18,8 @@ const EVIDENCE_BYTES: u64 = 500;
 const PART_BYTES: u64 = 600;
 const SHARE_BYTES: u64 = 300;
 const SPAN_BYTES: u64 = 16;
+/// A round that has ended, with a few numbers.
+const ROUND_BYTES: u64 = 250;
 const KEY_BYTES: u64 = 250;
 const LEASE_BYTES: u64 = 400;
 const WORKER_BYTES: u64 = 4000;
@@ -43,6 +45,9 @@ impl State {
     pub(crate) fn shed(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.units.clear();
+        if let Some(rounds) = &mut job.rounds {
+            rounds.state.clear();
+        }
         for input in job.spec.stages.iter_mut().flat_map(|s| &mut s.inputs) {
             if let Some(Source::Files(files)) = &mut input.source
                 && files.listing.len() > KEPT_FILES
@@ -59,5 +64,6 @@ fn job_weight(job: &Job) -> u64 {
     let intervals = |s: &Stage| (s.tasks().intervals() + s.attempts.intervals()) as u64 * INTERVAL_BYTES;
     let shares: u64 = job.shares.values().map(|s| SHARE_BYTES + s.spans.len() as u64 * SPAN_BYTES).sum();
     let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + s.evidence.len() as u64 * EVIDENCE_BYTES).sum();
-    JOB_BYTES + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + shares
+    let rounds = job.rounds.as_ref().map_or(0, |r| r.state.len() as u64 + r.ended.len() as u64 * ROUND_BYTES);
+    JOB_BYTES + rounds + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + shares
 }

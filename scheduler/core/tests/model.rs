@@ -28,6 +28,7 @@ enum Roll {
         partitions: u64,
         max_attempts: u32,
         goes_on: bool,
+        rounds: u32,
     },
     Cancel(u64),
     Plan,
@@ -96,7 +97,9 @@ fn roll() -> impl Strategy<Value = Roll> {
     prop_oneof![
         2 => (1u64..5, 1u32..3).prop_map(|(worker, devices)| Roll::Register { worker, devices }),
         5 => (0u64..24, 0u64..4, 1u32..6, any::<bool>())
-            .prop_map(|(tasks, partitions, max_attempts, goes_on)| Roll::Submit { tasks, partitions, max_attempts, goes_on }),
+            .prop_map(|(tasks, partitions, max_attempts, goes_on)| Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds: 0 }),
+        2 => (0u64..6, 1u32..6, 1u32..5)
+            .prop_map(|(tasks, max_attempts, rounds)| Roll::Submit { tasks, partitions: 1, max_attempts, goes_on: false, rounds }),
         1 => (0u64..6).prop_map(Roll::Cancel),
         50 => Just(Roll::Plan),
         5 => (0u64..6, 0usize..3, 0u64..24, 0u64..8, 1u64..5, 0u32..3, any::<bool>())
@@ -146,7 +149,9 @@ impl Bench {
     fn meant(&mut self, roll: Roll) -> Option<Do> {
         Some(match roll {
             Roll::Register { worker, devices } => Do::Register { worker, devices },
-            Roll::Submit { tasks, partitions, max_attempts, goes_on } => Do::Submit { tasks, partitions, max_attempts, goes_on },
+            Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds } => {
+                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds }
+            }
             Roll::Cancel(job) => Do::Cancel { job },
             Roll::FailJob(job) => Do::FailJob { job },
             Roll::FinishPublish { job, fails } => Do::FinishPublish { job, fails },
@@ -188,25 +193,50 @@ impl Bench {
                 let worker = if stranger { lease.worker % 4 + 1 } else { lease.worker };
                 let failures = failures.into_iter().map(|(skip, count, class)| (lease.first + skip, count, class)).collect();
                 let results = vec![(lease.first + results.0, results.1)];
-                let report = naive::Report { lease: id, job: lease.job, stage: lease.stage, results, failures, last };
+                let report =
+                    naive::Report { lease: id, job: lease.job, stage: lease.stage, results, failures, last, converged: nth % 8 == 0 };
                 Do::Report { worker, reports: vec![report] }
             }
             Roll::Finish(nth) => {
                 let (id, lease) = self.live(nth)?;
                 let results = vec![(lease.first, lease.end - lease.first)];
-                let report = naive::Report { lease: id, job: lease.job, stage: lease.stage, results, failures: vec![], last: true };
+                let report = naive::Report {
+                    lease: id,
+                    job: lease.job,
+                    stage: lease.stage,
+                    results,
+                    failures: vec![],
+                    last: true,
+                    converged: nth % 8 == 0,
+                };
                 Do::Report { worker: lease.worker, reports: vec![report] }
             }
             Roll::Kill { nth, count } => {
                 let (id, lease) = self.live(nth)?;
                 let all = lease.end - lease.first;
                 let failures = vec![(lease.first, count, Class::Executor), (lease.first, all, Class::Stopped)];
-                let report = naive::Report { lease: id, job: lease.job, stage: lease.stage, results: vec![], failures, last: true };
+                let report = naive::Report {
+                    lease: id,
+                    job: lease.job,
+                    stage: lease.stage,
+                    results: vec![],
+                    failures,
+                    last: true,
+                    converged: false,
+                };
                 Do::Report { worker: lease.worker, reports: vec![report] }
             }
             Roll::Late(nth) => {
                 let (_, id, job, stage, first, end, worker) = *self.seen.get(nth % self.seen.len().max(1))?;
-                let report = naive::Report { lease: id, job, stage, results: vec![(first, end - first)], failures: vec![], last: true };
+                let report = naive::Report {
+                    lease: id,
+                    job,
+                    stage,
+                    results: vec![(first, end - first)],
+                    failures: vec![],
+                    last: true,
+                    converged: nth % 8 == 0,
+                };
                 Do::Report { worker, reports: vec![report] }
             }
         })
@@ -218,9 +248,10 @@ impl Bench {
                 let devices = (0..*devices).map(|n| device(n, if n == 0 { "cpu" } else { "discrete" }, 2)).collect();
                 Command::RegisterWorker(RegisterWorker { worker: *worker, hello: Some(hello("w", self.core.index, devices)) })
             }
-            Do::Submit { tasks, partitions, max_attempts, goes_on } => {
+            Do::Submit { tasks, partitions, max_attempts, goes_on, rounds } => {
                 let mut spec = if *partitions == 0 { map_only(*tasks) } else { map_reduce(*tasks, *partitions as u32) };
                 spec.max_attempts = *max_attempts;
+                spec.rounds = (*rounds > 0).then_some(Rounds { max: *rounds, all: false });
                 spec.set_on_set_aside(if *goes_on { OnSetAside::Continue } else { OnSetAside::Fail });
                 Command::SubmitJob(SubmitJob { spec: Some(spec), ..SubmitJob::default() })
             }
@@ -270,7 +301,12 @@ impl Bench {
                 source_worker: source,
             }
         });
+        // Each round's, as whoever held the lease knows it; a late one names whatever round there is now.
+        let round = self.model.jobs.get(&report.job).map_or(0, |j| j.ended.len() as u32 + 1);
+        let round_end =
+            (publishes && !report.results.is_empty()).then(|| RoundEnd { round, converged: report.converged, ..RoundEnd::default() });
         Report {
+            round_end,
             sequence: 1,
             lease: Some(lease_id(report.lease).into()),
             job: report.job,
@@ -349,6 +385,8 @@ fn of_core(state: &State) -> Vec<String> {
         let excluded: Vec<u64> = job.excluded.iter().map(|w| w.0).collect();
         let devices: Vec<(u64, u32)> = job.excluded_devices.iter().map(|(w, d)| (w.0, *d)).collect();
         lines.push(format!("job {id} {phase:?} without {excluded:?} {devices:?}"));
+        let ended: Vec<bool> = job.rounds.iter().flat_map(|rounds| &rounds.ended).map(|round| round.converged).collect();
+        lines.push(format!("rounds {ended:?}"));
         lines.push(format!("parts {:?}", job.parts.iter().map(|(p, part)| (u64::from(*p), part.worker)).collect::<Vec<_>>()));
         for ((stage, worker, device), share) in &job.shares {
             lines.push(format!("share {stage} {worker} {device}: {}", share.tasks));
@@ -399,6 +437,7 @@ fn of_model(model: &Model) -> Vec<String> {
         let excluded: Vec<u64> = job.excluded.iter().copied().collect();
         let devices: Vec<(u64, u32)> = job.excluded_devices.iter().copied().collect();
         lines.push(format!("job {id} {:?} without {excluded:?} {devices:?}", job.phase));
+        lines.push(format!("rounds {:?}", job.ended));
         lines.push(format!("parts {:?}", job.parts.iter().map(|(p, w)| (*p, *w)).collect::<Vec<_>>()));
         for ((stage, worker, device), tasks) in &job.shares {
             lines.push(format!("share {stage} {worker} {device}: {tasks}"));
@@ -430,7 +469,7 @@ fn begun() -> Bench {
     for worker in 1..5 {
         bench.step(vec![Roll::Register { worker, devices: 1 + worker as u32 % 2 }]);
     }
-    bench.step(vec![Roll::Submit { tasks: 20, partitions: 2, max_attempts: 4, goes_on: true }, Roll::Plan]);
+    bench.step(vec![Roll::Submit { tasks: 20, partitions: 2, max_attempts: 4, goes_on: true, rounds: 0 }, Roll::Plan]);
     bench
 }
 
@@ -444,6 +483,7 @@ struct Reached {
     published: u64,
     quarantines: u64,
     killers: u64,
+    rounds: u64,
 }
 
 impl Reached {
@@ -453,6 +493,7 @@ impl Reached {
             self.wins += stages().map(|s| s.wins).sum::<u64>();
             self.fenced += stages().map(|s| s.fenced).sum::<u64>();
             self.generations += stages().map(|s| u64::from(s.generation) - 1).sum::<u64>();
+            self.rounds += job.ended.len() as u64;
             self.published += u64::from(job.phase == naive::Phase::Done && job.stages.len() == 2);
         }
         for job in bench.core.state.jobs.values() {
@@ -480,11 +521,14 @@ fn the_core_agrees_with_the_naive_model() {
         Ok(())
     });
     outcome.unwrap_or_else(|e| panic!("{e}"));
-    let Reached { wins, fenced, set_aside, generations, published, quarantines, killers } = reached.into_inner();
+    let Reached { wins, fenced, set_aside, generations, published, quarantines, killers, rounds } = reached.into_inner();
     println!(
-        "{wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines"
+        "{wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines, {rounds} rounds"
     );
-    assert!([wins, fenced, set_aside, generations, published, quarantines, killers].iter().all(|n| *n > 0), "a rule was never tried");
+    assert!(
+        [wins, fenced, set_aside, generations, published, quarantines, killers, rounds].iter().all(|n| *n > 0),
+        "a rule was never tried"
+    );
 }
 
 proptest! {

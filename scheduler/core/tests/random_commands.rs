@@ -55,6 +55,9 @@ fn command(replica: &mut Replica, step: Step) -> Command {
             if key == 2 {
                 spec.set_on_set_aside(OnSetAside::Continue);
             }
+            if partitions == 1 && key != 2 {
+                spec.rounds = Some(Rounds { max: 1 + tasks as u32 % 4, all: tasks % 2 == 0 });
+            }
             let idempotency_key = if key == 0 { String::new() } else { key.to_string() };
             Command::SubmitJob(SubmitJob { spec: Some(spec), idempotency_key, payload_sha256: vec![tasks as u8].into() })
         }

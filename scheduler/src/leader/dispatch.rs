@@ -85,7 +85,9 @@ impl Leader {
             let Some(conn_id) = self.sessions.by_worker.get(&lease.worker).copied() else { continue };
             let Some(conn) = self.sessions.conns.get_mut(&conn_id).filter(|c| c.session == Some(lease.session)) else { continue };
             let grants = messages.entry(conn_id).or_default();
-            if conn.known_stages.insert((lease.job, lease.stage)) {
+            // What a stage's tasks know changes with the round.
+            let round = job.rounds.as_ref().map_or(0, |rounds| rounds.ended.len());
+            if conn.known_stages.insert((lease.job, lease.stage), round) != Some(round) {
                 grants.stages.push(stage_info(job, lease.stage));
             }
             let (copy_to, patience_ms) = (self.copies.targets(state, &full, job, *id, lease), patience.of(state, job, lease));
@@ -113,6 +115,7 @@ fn stage_info(job: &Job, stage: u32) -> wire::StageInfo {
         spec: Some(spec),
         output: if index + 1 == job.stages.len() { job.spec.output.clone() } else { None },
         tasks: job.stages[index].tasks().len(),
+        round: job.rounds.as_ref().map(|rounds| rounds.info(&job.spec, index)),
     }
 }
 

@@ -380,6 +380,7 @@ impl Leader {
             Event::CopiesLeft { job, worker, tasks } => {
                 tracing::warn!(%job, %worker, tasks, "one of two places of shuffle data lost; the other one is read");
             }
+            Event::RoundEnded { job, round, last } => tracing::info!(%job, round, last, "a round has ended"),
             Event::PartsLost { job, parts } => {
                 tracing::warn!(%job, parts, "decided parts are lost; they are made again under a new generation");
                 self.publishing.forget(*job);

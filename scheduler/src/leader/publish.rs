@@ -211,7 +211,7 @@ fn manifest(state: &State, job: &Job) -> String {
         .collect();
     let manifest = serde_json::json!({
         "schema": 1, "cluster": state.cluster, "job": job.id.0, "name": job.spec.name, "format": job.spec.output.as_ref().map(|o| &o.format),
-        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside,
+        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside, "rounds": view.rounds.as_ref().map(|rounds| rounds.ended.len()),
     });
     serde_json::to_string_pretty(&manifest).unwrap_or_default()
 }

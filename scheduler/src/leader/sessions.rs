@@ -26,8 +26,8 @@ pub(super) struct WorkerConn {
     pub(super) load: Option<Load>,
     /// Newest version of the protocol that it speaks.
     pub(super) protocol: u32,
-    /// Stages whose `StageInfo` this session has.
-    pub(super) known_stages: BTreeSet<(JobId, u32)>,
+    /// Stages whose `StageInfo` this session has, and how many rounds of the job had ended then.
+    pub(super) known_stages: BTreeMap<(JobId, u32), usize>,
     held: Vec<LeaseId>,
     /// Jobs of which it may keep parts.
     kept_jobs: Vec<JobId>,
@@ -174,7 +174,7 @@ impl Leader {
             hello: hello.clone(),
             detector: Detector::new(now, self.timing.heartbeat_ms),
             load: None,
-            known_stages: BTreeSet::new(),
+            known_stages: BTreeMap::new(),
             held,
             kept_jobs,
             brought_jobs,

@@ -5,5 +5,6 @@ mod host;
 mod kept_data;
 mod patience;
 mod publishing;
+mod rounds;
 mod sessions;
 mod submissions;

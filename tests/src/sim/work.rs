@@ -158,6 +158,7 @@ impl Sim {
                 }
                 session::Effect::ReleaseParts(_)
                 | session::Effect::FreeLease(_)
+                | session::Effect::FreeRounds { .. }
                 | session::Effect::ReplaceExecutor { .. }
                 | session::Effect::FetchLogs(_)
                 | session::Effect::KnowSchedulers(_) => {}

@@ -280,6 +280,15 @@ impl Device {
             self.waiting.push((grant, stage));
             return;
         }
+        if self
+            .running
+            .as_ref()
+            .and_then(|running| running.defined.get(&(stage.job, stage.stage)))
+            .is_some_and(|now| round(now) > round(&stage))
+        {
+            // Of a round that has ended: the lease is over, whether that has been heard here or not.
+            return self.tell(vec![LeaseProgress { lease: Some(key.into()), final_report: true, ..LeaseProgress::default() }]);
+        }
         let has_sides = !sides(&stage).is_empty();
         if !has_sides {
             self.define(&stage, Vec::new());
@@ -343,6 +352,11 @@ impl Device {
     /// Tells the executor what the stage is, unless it knows; with the files that all its tasks read.
     fn define(&mut self, stage: &Arc<StageInfo>, sides: Vec<OwnedFd>) {
         let place = (stage.job, stage.stage);
+        // Another round has begun, with which every lease of the one before has ended. The executor knows one round of a stage at a time, so
+        // nothing of an older one may reach it from here on.
+        let of_before = |lease: &&Lease| (lease.stage.job, lease.stage.stage) == place && round(&lease.stage) < round(stage);
+        let over: Vec<LeaseKey> = self.leases.iter().filter(|(_, lease)| of_before(lease)).map(|(key, _)| *key).collect();
+        over.into_iter().for_each(|key| self.stop_lease(key));
         let Some(running) = &mut self.running else { return };
         let known = running.defined.get(&place).is_some_and(|known| Arc::ptr_eq(known, stage) || known == stage);
         if !known {
@@ -665,6 +679,11 @@ impl Device {
             killer.kill();
         }
     }
+}
+
+/// Which round of its job the stage is described for; 0 without rounds.
+fn round(stage: &StageInfo) -> u32 {
+    stage.round.as_ref().map_or(0, |round| round.number)
 }
 
 /// For whatever tasks of the lease have no result yet.

@@ -256,6 +256,14 @@ impl Edge {
                     }
                 });
             }
+            Effect::FreeRounds { job, stage, before } => {
+                let common = self.common.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = common.store.free_rounds(job, &stage, before) {
+                        tracing::warn!(job, stage, %error, "cannot free the shuffle data of earlier rounds");
+                    }
+                });
+            }
             Effect::ListInputs(request) => {
                 let name = self.name.clone();
                 self.answer(move |_| Input::Listing(listing::answer(request, &name)));

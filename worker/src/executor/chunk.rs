@@ -5,7 +5,7 @@ use super::{
 };
 use crate::lease::OUTPUT_FILE;
 use raftwerk_kernels::TaskOutput;
-use raftwerk_proto::v1::{BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, TallyValues, TaskFailure, TaskResults};
+use raftwerk_proto::v1::{BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, RoundEnd, TallyValues, TaskFailure, TaskResults};
 use std::os::unix::fs::FileExt;
 
 /// Finished tasks, ready for the lease.
@@ -19,6 +19,7 @@ pub(super) struct Done {
     pub(super) part_ranges: Vec<BlockRange>,
     pub(super) busy_ns: u64,
     pub(super) input_bytes: u64,
+    pub(super) round_end: Option<RoundEnd>,
 }
 
 impl Done {
@@ -82,6 +83,10 @@ impl<'a> Collector<'a> {
                 self.stage.tallies, self.stage.partitions
             );
             return self.done.failed(task, 1, Fault::new(FailureClass::Task, message));
+        }
+        if self.stage.ends.is_some() && self.done.round_end.is_none() {
+            // What a GPU twin would have to say as well; no kernel ends rounds on a GPU.
+            return self.done.failed(task, 1, Fault::new(FailureClass::Fatal, "the kernel did not say how the round ended"));
         }
         if self.stage.partitions == 0 && output.part.is_none() {
             return self.done.succeeded(task, &output.tallies);

@@ -7,10 +7,11 @@ use super::{
     Shared,
     chunk::Collector,
     queue::Chunk,
+    rounds,
     stage::{Fault, panic_message},
 };
 use raftwerk_kernels::{Prepared, Task, TaskOutput, output};
-use raftwerk_proto::v1::FailureClass;
+use raftwerk_proto::v1::{FailureClass, RoundEnd};
 use std::{
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -75,7 +76,10 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
                 }
                 slot.task(task);
                 match run_task(prepared.as_ref(), &chunk, task, &mut input_bytes) {
-                    Ok(output) => collector.add(task, output),
+                    Ok((output, end)) => {
+                        collector.done.round_end = end.or(collector.done.round_end.take());
+                        collector.add(task, output);
+                    }
                     Err(fault) => collector.done.failed(task, 1, fault),
                 }
                 task += 1;
@@ -111,13 +115,19 @@ fn learn(chunk: &Chunk, tasks: u64, elapsed_ns: u64) {
     }
 }
 
-fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<TaskOutput, Fault> {
+type Made = (TaskOutput, Option<RoundEnd>);
+
+fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<Made, Fault> {
     let (input, bytes) = chunk.inputs.of(&chunk.lease.stage.input, number)?;
     *input_bytes += bytes;
     let task = Task { number, input };
-    match catch_unwind(AssertUnwindSafe(|| prepared.run_cpu(&task))) {
-        Ok(Ok(output)) => Ok(output),
-        Ok(Err(error)) => Err(with_place(chunk, number, error.into())),
+    let run = || match &chunk.lease.stage.ends {
+        Some(round) => rounds::run(prepared, round, &task).map(|(output, end)| (output, Some(end))),
+        None => Ok((prepared.run_cpu(&task)?, None)),
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(fault)) => Err(with_place(chunk, number, fault)),
         Err(payload) => Err(with_place(chunk, number, Fault::new(FailureClass::Task, panic_message(payload.as_ref())))),
     }
 }

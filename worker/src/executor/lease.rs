@@ -85,6 +85,7 @@ impl Lease {
         pending.part_ranges.extend(done.part_ranges);
         pending.busy_ns += done.busy_ns;
         pending.input_bytes += done.input_bytes;
+        pending.round_end = done.round_end.or(pending.round_end.take());
         self.announce(&mut state)
     }
 

@@ -16,6 +16,7 @@ mod gpu;
 mod input;
 mod lease;
 mod queue;
+mod rounds;
 mod sides;
 mod socket;
 mod stage;
@@ -226,7 +227,8 @@ fn serve(shared: &Arc<Shared>, kernels: &'static dyn Kernels, socket: UnixStream
                 Some(to_executor::Message::Define(define)) => {
                     let info = define.info.ok_or("DefineStage without a stage")?;
                     let sides = receiver.take_descriptors(define.descriptors as usize).ok_or("a DefineStage lacks its descriptors")?;
-                    stages.insert((info.job, info.stage), Arc::new(stage::Stage::prepare(kernels, &info, sides)));
+                    let before = stages.get(&(info.job, info.stage)).cloned();
+                    stages.insert((info.job, info.stage), Arc::new(stage::Stage::prepare(kernels, &info, sides, before.as_deref())));
                 }
                 Some(to_executor::Message::Run(run)) => {
                     let descriptors = receiver.take_descriptors(run.descriptors as usize).ok_or("a RunLease lacks its descriptors")?;

@@ -1,10 +1,10 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
-use super::sides;
+use super::{rounds, sides};
 use raftwerk_kernels::{
     Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
-use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, StageInfo, stage_input::Source};
+use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, RoundInfo, StageInfo, stage_input::Source};
 use std::{os::fd::OwnedFd, sync::atomic::AtomicU64};
 
 /// Where kernels come from: the built-in ones, or a test's.
@@ -125,11 +125,13 @@ pub(super) struct Stage {
     pub(super) partitions: usize,
     /// Tasks that take about one chunk's time, as learned so far.
     pub(super) chunk_tasks: AtomicU64,
+    /// Of a job with rounds, when this stage's task ends a round.
+    pub(super) ends: Option<RoundInfo>,
 }
 
 impl Stage {
-    /// `sides` are the files of the inputs beside the first, in their order.
-    pub(super) fn prepare(kernels: &dyn Kernels, info: &StageInfo, sides: Vec<OwnedFd>) -> Self {
+    /// `sides` are the files of the inputs beside the first, in their order; `before` is the same stage in the round before.
+    pub(super) fn prepare(kernels: &dyn Kernels, info: &StageInfo, sides: Vec<OwnedFd>, before: Option<&Stage>) -> Self {
         let spec = info.spec.clone().unwrap_or_default();
         let source = spec.inputs.first().and_then(|input| input.source.clone());
         let input = match &source {
@@ -147,7 +149,7 @@ impl Stage {
         let Some(kernel) = kernel else {
             let message = format!("this worker's build has no kernel `{}` version {}", reference.name, reference.version);
             let prepared = Err(Fault::new(FailureClass::Worker, message));
-            return Self { prepared, input, tallies: 0, partitions: 0, chunk_tasks: AtomicU64::new(1) };
+            return Self { prepared, input, tallies: 0, partitions: 0, chunk_tasks: AtomicU64::new(1), ends: None };
         };
         let descriptor = kernel.descriptor();
         let shuffles = descriptor.kind == Kind::Map && descriptor.shuffles && spec.partitions > 0;
@@ -163,7 +165,7 @@ impl Stage {
         };
         // Preparing reads what a user wrote; a panic in there is the task's failure like one in the kernel.
         let prepare = |context: StageContext| {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kernel.prepare(&context)))
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rounds::prepare(kernel, &context, info.round.as_ref(), before)))
                 .map_err(|payload| Fault::new(FailureClass::Task, panic_message(payload.as_ref())))
                 .and_then(|prepared| prepared.map_err(Fault::from))
         };
@@ -174,6 +176,7 @@ impl Stage {
             tallies: descriptor.tallies.len(),
             partitions: if shuffles { spec.partitions as usize } else { 0 },
             chunk_tasks: AtomicU64::new(1),
+            ends: info.round.clone().filter(|_| descriptor.kind == Kind::Reduce),
         }
     }
 }

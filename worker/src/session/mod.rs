@@ -121,6 +121,12 @@ pub enum Effect {
     KnowSchedulers(Vec<String>),
     /// Every task of the lease was brought home by others: what it wrote for them may go.
     FreeLease(LeaseId),
+    /// Another round of the job has begun: what earlier ones left of this stage's shuffle data, in generations before this one, may go.
+    FreeRounds {
+        job: u64,
+        stage: String,
+        before: u32,
+    },
     /// The job ended: its shuffle data, prepared parts and prepared stages may go.
     ReleaseJob(u64),
     /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { class: Stopped, .. }`.
@@ -431,7 +437,14 @@ impl AgentSession {
 
     fn on_grants(&mut self, grants: Grants, effects: &mut Vec<Effect>) {
         for stage in grants.stages {
-            self.stages.insert((stage.job, stage.stage), Arc::new(stage));
+            let round = |stage: &StageInfo| stage.round.as_ref().map_or(0, |round| round.number);
+            let (number, key) = (round(&stage), (stage.job, stage.stage));
+            if self.stages.get(&key).is_some_and(|known| round(known) < number) {
+                let (name, before) = (stage.spec.as_ref().map(|spec| spec.name.clone()), stage.round.as_ref().map(|r| r.first_generation));
+                let (stage, before) = (name.unwrap_or_default(), before.unwrap_or_default());
+                effects.push(Effect::FreeRounds { job: key.0, stage, before });
+            }
+            self.stages.insert(key, Arc::new(stage));
         }
         for grant in grants.grants {
             let Some(key) = grant.lease.map(LeaseKey::from) else {

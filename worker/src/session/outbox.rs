@@ -35,6 +35,7 @@ impl Outbox {
             copy_worker: body.copy.0,
             copy_incarnation: body.copy.1,
             transfer_ns: body.transfer_ns,
+            round_end: body.round_end,
         };
         if report.final_report {
             self.finals.insert(lease);

@@ -1,7 +1,7 @@
 //! From what an executor says to what the log stores: checked against the lease, and cut to a bounded size.
 use crate::ranges::TaskRanges;
 use prost::Message;
-use raftwerk_proto::v1::{FailureClass, LeaseProgress, OutputPart, TallyValues, TaskFailure, TaskResults};
+use raftwerk_proto::v1::{FailureClass, LeaseProgress, OutputPart, RoundEnd, TallyValues, TaskFailure, TaskResults};
 use std::collections::BTreeMap;
 
 /// Bytes of one report at most, by a bound that is cheap to compute. Half of what an entry of the log may have.
@@ -23,13 +23,15 @@ pub(super) struct Body {
     pub(super) transfer_ns: u64,
     /// Who keeps a second copy of the shuffle data, and the incarnation that confirmed it.
     pub(super) copy: (u64, u64),
+    /// Beside the result of the task that ends a round.
+    pub(super) round_end: Option<RoundEnd>,
 }
 
 /// Takes the reported tasks out of `remaining`; what is not in there (reported twice, or not of this lease) is dropped, because an
 /// executor runs users' code and is not trusted. A final message is completed: tasks it says nothing about were not run.
 pub(super) fn bodies(progress: LeaseProgress, remaining: &mut TaskRanges, stopped: bool) -> Vec<Body> {
-    let mut cutter =
-        Cutter { parts: progress.parts.into_iter().map(|part| (u64::from(part.partition), part)).collect(), ..Cutter::default() };
+    let parts = progress.parts.into_iter().map(|part| (u64::from(part.partition), part)).collect();
+    let mut cutter = Cutter { parts, round_end: progress.round_end, ..Cutter::default() };
     for results in progress.results {
         if results.tallies.iter().all(|tally| tally.values.len() as u64 == results.task_count) {
             for (first, count) in remaining.take(results.first_task, results.task_count) {
@@ -86,6 +88,8 @@ struct Cutter {
     bytes: usize,
     /// Parts by task; a part travels with the result of its task.
     parts: BTreeMap<u64, OutputPart>,
+    /// Travels with the first result: there is one task that ends a round.
+    round_end: Option<RoundEnd>,
 }
 
 impl Cutter {
@@ -110,7 +114,11 @@ impl Cutter {
             let fits = ((REPORT_BYTES / 2) / per_task.max(1)).max(1) as u64;
             let n = if per_task == 0 { n } else { n.min(fits) };
             let part = if n == 1 { self.parts.remove(&at) } else { None };
-            let bytes = 32 + per_task * n as usize + part.as_ref().map_or(0, Message::encoded_len);
+            let round_end = self.round_end.take();
+            let bytes = 32
+                + per_task * n as usize
+                + part.as_ref().map_or(0, Message::encoded_len)
+                + round_end.as_ref().map_or(0, Message::encoded_len);
             if bytes > REPORT_BYTES {
                 self.failure(too_long(at, bytes));
                 at += n;
@@ -118,6 +126,7 @@ impl Cutter {
             }
             self.room_for(bytes);
             self.current.parts.extend(part);
+            self.current.round_end = round_end.or(self.current.round_end.take());
             self.current.results.push(slice(results, at, n));
             at += n;
         }

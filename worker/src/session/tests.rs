@@ -507,3 +507,30 @@ fn addresses_of_schedulers_are_passed_on_when_they_are_told() {
     assert_eq!(bench.hear(ack(&["a:1", "b:1"])), [Effect::KnowSchedulers(vec!["a:1".into(), "b:1".into()])]);
     assert!(bench.hear(ack(&[])).is_empty());
 }
+
+#[test]
+fn with_a_new_round_the_shuffle_data_of_earlier_ones_may_go_and_its_end_travels_with_the_result() {
+    let mut bench = Bench::open();
+    let described = |number: u32, first_generation: u32| {
+        let round = pb::RoundInfo { number, first_generation, ..pb::RoundInfo::default() };
+        let spec = pb::StageSpec { name: "map".into(), ..pb::StageSpec::default() };
+        StageInfo { job: 1, spec: Some(spec), round: Some(round), ..StageInfo::default() }
+    };
+    let mut hear = |stage: StageInfo, index: u64| {
+        let effects = bench.hear(Down::Grants(Grants { stages: vec![stage], grants: vec![grant(index, 1)] }));
+        effects.into_iter().filter(|effect| matches!(effect, Effect::FreeRounds { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(hear(described(1, 1), 1), []);
+    // Described again, by another leader say, it is the same round.
+    assert_eq!(hear(described(1, 1), 2), []);
+    assert_eq!(hear(described(3, 4), 3), [Effect::FreeRounds { job: 1, stage: "map".into(), before: 4 }]);
+    let round_end = Some(pb::RoundEnd { round: 3, state: vec![7; 200_000].into(), ..pb::RoundEnd::default() });
+    let results = vec![TaskResults { first_task: 0, task_count: 1, tallies: Vec::new() }];
+    let progress = LeaseProgress { lease: Some(lease(3)), results, round_end: round_end.clone(), final_report: true, ..Default::default() };
+    let told = reports(sent(bench.tell(Input::Progress(vec![progress.clone()]))));
+    assert_eq!((told.len(), told[0].results.len(), &told[0].round_end), (1, 1, &round_end));
+    // Without a result that counts it says nothing.
+    let again = LeaseProgress { lease: Some(lease(2)), results: Vec::new(), ..progress };
+    let told = reports(sent(bench.tell(Input::Progress(vec![again]))));
+    assert!(told.iter().all(|report| report.round_end.is_none()) && !told.is_empty());
+}

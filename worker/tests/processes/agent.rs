@@ -602,7 +602,8 @@ fn a_device_whose_self_test_fails_is_reported_with_the_reason() {
         let program = std::env::current_exe().unwrap();
         let rows = raftwerk_worker::probe_devices(&selection, program.clone(), Vec::new()).await;
         assert_eq!(rows[0].outcome, raftwerk_worker::ProbeOutcome::Ready);
-        assert_eq!(rows[0].device.kernels, ["t-sums@1", "t-lookup@1", "t-lines@1", "t-gather@1", "t-trouble@1"]);
+        let kernels = ["t-sums@1", "t-lookup@1", "t-lines@1", "t-gather@1", "t-trouble@1", "t-walk@1", "t-step@1"];
+        assert_eq!(rows[0].device.kernels, kernels);
         let rows = raftwerk_worker::probe_devices(&selection, program, vec!["--fail".into(), "two and two were five".into()]).await;
         let raftwerk_worker::ProbeOutcome::Failed(reason) = &rows[0].outcome else { panic!("{rows:?}") };
         assert!(reason.contains("two and two were five"), "{reason}");

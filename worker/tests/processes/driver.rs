@@ -112,6 +112,7 @@ impl Driver {
             all.part_ranges.extend(progress.part_ranges);
             all.busy_ns += progress.busy_ns;
             all.input_bytes += progress.input_bytes;
+            all.round_end = progress.round_end.or(all.round_end);
             all.final_report = progress.final_report;
         }
         all.results.sort_by_key(|results| results.first_task);
@@ -151,7 +152,7 @@ pub fn stage(kernel: &str, tallies: &[&str], source: Source, tasks: u64, partiti
         partitions,
         ..StageSpec::default()
     };
-    StageInfo { job: 1, stage: 0, spec: Some(spec), output: None, tasks }
+    StageInfo { job: 1, stage: 0, spec: Some(spec), output: None, tasks, round: None }
 }
 
 pub fn run_index(index: u64, first_task: u64, task_count: u64) -> RunLease {

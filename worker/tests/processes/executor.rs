@@ -5,8 +5,8 @@ use crate::{
     named,
 };
 use raftwerk_proto::v1::{
-    BlockRange, ExecutorInput, FailureClass, Files, InputFile, LeaseProgress, RunLease, StageOutput, StopLease, from_executor,
-    stage_input::Source, to_executor,
+    BlockRange, ExecutorInput, FailureClass, Files, ForgetJobs, IndexRange, InputFile, LeaseProgress, RoundInfo, RunLease, StageInfo,
+    StageOutput, StopLease, from_executor, stage_input::Source, to_executor,
 };
 use std::{
     fs,
@@ -30,6 +30,9 @@ pub const TESTS: &[Named] = named![
     bad_input_is_named_by_file_and_place,
     blocks_become_a_part_in_the_output_file,
     hundreds_of_files_travel_with_one_lease,
+    what_a_round_left_reaches_the_next_and_what_a_kernel_keeps_too,
+    a_part_is_made_in_the_last_round_only,
+    rounds_that_cannot_be_are_the_jobs_end_and_not_the_executors,
     progress_is_told_while_a_long_lease_runs,
     an_executor_holds_no_path_and_no_other_socket,
     a_file_cut_short_kills_the_executor_only,
@@ -382,4 +385,71 @@ fn measure_one_task_leases() {
         }
     }
     println!("{:.0} one-task leases/s through the socket", leases as f64 / started.elapsed().as_secs_f64());
+}
+
+fn in_round(info: StageInfo, number: u32, state: &[u8]) -> StageInfo {
+    StageInfo { round: Some(RoundInfo { number, state: state.to_vec().into(), ..RoundInfo::default() }), ..info }
+}
+
+fn walk() -> StageInfo {
+    stage("t-walk", &["left", "rounds"], Source::Range(IndexRange { start: 0, count: 4, tasks: 4 }), 4, 1, &[])
+}
+
+fn step() -> StageInfo {
+    stage("t-step", &[], Source::Stage(StageOutput { stage: "t-walk".into() }), 1, 0, &[])
+}
+
+fn what_a_round_left_reaches_the_next_and_what_a_kernel_keeps_too() {
+    let mut driver = Driver::new(1);
+    // A device that had nothing to do in the third round has kept what it had.
+    for (index, round, state, rounds) in [(1, 1, &b""[..], 1), (2, 2, b"xy", 2), (3, 4, b"xyz", 3)] {
+        driver.define(in_round(walk(), round, state));
+        driver.run(RunLease { has_output: true, ..run_index(index, 0, 4) }, &[&tempfile::tempfile().unwrap()]);
+        let progress = driver.finish(lease(index));
+        let tallies: Vec<Vec<u64>> = progress.results[0].tallies.iter().map(|tally| tally.values.clone()).collect();
+        assert_eq!(tallies, [[state.len() as u64; 4], [rounds; 4]], "{progress:?}");
+    }
+    driver.send(to_executor::Message::Forget(ForgetJobs { jobs: vec![1] }));
+    driver.define(in_round(walk(), 5, b"xyz"));
+    driver.run(RunLease { has_output: true, ..run_index(4, 0, 1) }, &[&tempfile::tempfile().unwrap()]);
+    assert_eq!(driver.finish(lease(4)).results[0].tallies[1].values, [1], "a job that has ended keeps nothing");
+}
+
+/// Runs the task that ends a round.
+fn run_step(driver: &mut Driver, index: u64, info: StageInfo) -> LeaseProgress {
+    driver.define(info);
+    let inputs = vec![ExecutorInput::default()];
+    driver.run(RunLease { inputs, has_output: true, ..run_index(index, 0, 1) }, &[&tempfile::tempfile().unwrap()]);
+    driver.finish(lease(index))
+}
+
+fn a_part_is_made_in_the_last_round_only() {
+    let mut driver = Driver::new(1);
+    let round = |number, state, last, all| {
+        let info = in_round(step(), number, state);
+        StageInfo { round: info.round.map(|round| RoundInfo { last, all, ..round }), ..info }
+    };
+    let cases = [
+        (round(1, b"", false, false), 0, false),
+        (round(2, b"x", true, false), 1, false),
+        (round(3, b"xx", false, false), 1, true),
+        (round(3, b"xx", false, true), 0, true),
+    ];
+    for (index, (info, parts, converged)) in (1..).zip(cases) {
+        let progress = run_step(&mut driver, index, info);
+        let end = progress.round_end.clone().expect("the end of a round");
+        assert_eq!((progress.parts.len(), end.converged, succeeded(&progress)), (parts, converged, 1));
+        assert_eq!(end.measures[0].value, end.state.len().to_string());
+    }
+}
+
+fn rounds_that_cannot_be_are_the_jobs_end_and_not_the_executors() {
+    let mut driver = Driver::new(1);
+    let progress = run_step(&mut driver, 1, in_round(step(), 7, b"xxxxxxxxx"));
+    assert_eq!(failures(&progress), [(0, 1, FailureClass::Fatal)]);
+    assert!(progress.failures[0].message.contains("leaves 307200 bytes") && progress.round_end.is_none(), "{progress:?}");
+    driver.define(in_round(index_stage("t-sums", &["start"], 1, 1, &[]), 1, b""));
+    driver.run(run_index(2, 0, 1), &[]);
+    let progress = driver.finish(lease(2));
+    assert!(progress.failures[0].message.contains("kernel 't-sums' knows no rounds"), "{progress:?}");
 }

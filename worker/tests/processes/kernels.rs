@@ -1,16 +1,17 @@
 //! Kernels made for these tests.
 use raftwerk_kernels::{
-    Accepts, Agreement, Descriptor, Input, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, SideInput, SideSpec,
-    StageContext, Task, TaskOutput, gpu::Gpu,
+    Accepts, Agreement, Descriptor, Input, Kept, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, RoundEnd, SideInput,
+    SideSpec, StageContext, Task, TaskOutput, gpu::Gpu,
 };
 use raftwerk_proto::v1::Device;
 use raftwerk_worker::executor::Kernels;
+use std::sync::Arc;
 
 pub struct TestKernels;
 
 impl Kernels for TestKernels {
     fn all(&self) -> Vec<&'static dyn Kernel> {
-        vec![&Sums, &Lookup, &Lines, &Gather, &Trouble]
+        vec![&Sums, &Lookup, &Lines, &Gather, &Trouble, &Walk, &Step]
     }
 
     fn adapters(&self) -> Vec<Device> {
@@ -210,5 +211,90 @@ impl Prepared for PreparedTrouble {
     /// Fails as a whole, as a dispatch does.
     fn run_gpu(&self, _gpu: &Gpu, tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
         tasks.iter().map(|task| self.run_cpu(task)).collect()
+    }
+}
+
+/// Index range, in rounds -> how many bytes the round before has left, and how many rounds this device has had of the job.
+struct Walk;
+static WALK: Descriptor = map("t-walk", Accepts::Index, &["left", "rounds"], true, &[]);
+
+struct Walking {
+    left: u64,
+    rounds: Arc<u64>,
+}
+
+impl Kernel for Walk {
+    fn descriptor(&self) -> &'static Descriptor {
+        &WALK
+    }
+    fn prepare(&self, _stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        Ok(Box::new(Walking { left: 0, rounds: Arc::new(1) }))
+    }
+    fn rounds(&self) -> bool {
+        true
+    }
+    fn prepare_round(&self, _stage: &StageContext, state: &[u8], kept: Option<Kept>) -> Result<Box<dyn Prepared>, KernelError> {
+        let before = kept.and_then(|kept| kept.downcast::<u64>().ok()).map_or(0, |rounds| *rounds);
+        Ok(Box::new(Walking { left: state.len() as u64, rounds: Arc::new(before + 1) }))
+    }
+}
+
+impl Prepared for Walking {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let Input::Index { start, .. } = task.input else { return Err(KernelError::Input("no range".into())) };
+        Ok(TaskOutput { tallies: vec![self.left, *self.rounds], blocks: vec![vec![start as u8; 3]], part: None })
+    }
+    fn kept(&self) -> Option<Kept> {
+        Some(self.rounds.clone())
+    }
+}
+
+/// Leaves what it was left and a byte more; converges with the third. After nine bytes it leaves more than a round may.
+struct Step;
+static STEP: Descriptor = Descriptor {
+    name: "t-step",
+    version: 1,
+    kind: Kind::Reduce,
+    summary: "",
+    accepts: Accepts::Shuffle,
+    params: &[],
+    tallies: &[],
+    shuffles: false,
+    formats: &["txt"],
+    reduces_with: &[],
+    reduce_defaults: &[],
+    gpu: false,
+    agreement: Agreement::Exact,
+};
+
+struct Stepping(Vec<u8>);
+
+impl Kernel for Step {
+    fn descriptor(&self) -> &'static Descriptor {
+        &STEP
+    }
+    fn prepare(&self, _stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        Ok(Box::new(Stepping(Vec::new())))
+    }
+    fn rounds(&self) -> bool {
+        true
+    }
+    fn prepare_round(&self, _stage: &StageContext, state: &[u8], _kept: Option<Kept>) -> Result<Box<dyn Prepared>, KernelError> {
+        Ok(Box::new(Stepping(state.to_vec())))
+    }
+}
+
+impl Prepared for Stepping {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        self.run_round(task).map(|(output, _)| output)
+    }
+    fn run_round(&self, _task: &Task<'_>) -> Result<(TaskOutput, RoundEnd), KernelError> {
+        let mut state = self.0.clone();
+        // The state of a round that does not fit what a round may leave.
+        state.resize(if state.len() == 9 { 300 << 10 } else { state.len() + 1 }, b'x');
+        let part = Part { extension: "txt", bytes: state.clone(), ..Part::default() };
+        let converged = state.len() == 3;
+        let measures = vec![("bytes".into(), state.len().to_string())];
+        Ok((TaskOutput { part: Some(part), ..TaskOutput::default() }, RoundEnd { state, converged, measures }))
     }
 }

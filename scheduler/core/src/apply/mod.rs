@@ -9,6 +9,7 @@ mod namespaces;
 mod remake;
 mod report;
 mod retention;
+mod rounds;
 mod workers;
 
 pub use retention::is_old;
@@ -27,7 +28,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 /// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
-/// | 4 | a job names the policy by which its tasks are placed; costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted; specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks |
+/// | 4 | a job names the policy by which its tasks are placed; costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted; specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks; jobs may have rounds |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
@@ -139,6 +140,12 @@ pub enum Event {
     /// Nobody needs what workers keep of the job's result any more.
     ResultDropped {
         job: JobId,
+    },
+    /// The reduce task of a round was accepted. Unless it was the last, all leases of the job have ended and the next round begins.
+    RoundEnded {
+        job: JobId,
+        round: u32,
+        last: bool,
     },
     TaskFailed {
         job: JobId,

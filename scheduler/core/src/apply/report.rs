@@ -1,7 +1,7 @@
 //! Results: accepted task by task from the lease that holds the task, fenced otherwise.
 
 use super::failure::{Culprit, fail};
-use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES};
+use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES, rounds};
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -34,7 +34,7 @@ impl State {
         Outcome::Reported
     }
 
-    fn report(&mut self, worker: WorkerId, report: Report, entry: &mut Entry) {
+    fn report(&mut self, worker: WorkerId, mut report: Report, entry: &mut Entry) {
         let Some(id) = report.lease.map(LeaseId::from) else { return };
         let offered: u64 = report.results.iter().map(|r| r.task_count).fold(0, u64::saturating_add);
         // Only the holder may report, and only while the lease lives.
@@ -80,6 +80,11 @@ impl State {
             }
         }
         let mut consequences = Vec::new();
+        let round = rounds::decide(job, &lease, accepted.tasks, report.round_end.take(), self.now, entry);
+        let next_round = round.unwrap_or_else(|cause| {
+            consequences.push(Consequence::FailJob(cause));
+            None
+        });
         for failure in &report.failures {
             let class = record.and_then(|w| w.device(lease.device)).map(|d| d.class.as_str());
             consequences.push(fail(job, &lease, class, id, failure, self.now, entry));
@@ -107,6 +112,9 @@ impl State {
                 Consequence::LoseSource(source) => self.invalidate(job_id, source, entry),
                 Consequence::Strike(culprit, message) => self.strike(worker, lease.device, culprit, &message, entry),
             }
+        }
+        if let Some(state) = next_round {
+            self.begin_round(job_id, state, entry);
         }
         self.fail_when_everybody_is_excluded(job_id, entry);
         self.advance_job(job_id, entry);

@@ -35,9 +35,11 @@ const BUDGET: u64 = 10;
 const SAMPLES: u64 = 10;
 
 /// Tasks that may still be leased a second time.
-fn budget(stage: &Stage) -> u64 {
+fn budget(job: &Job, stage: &Stage) -> u64 {
     let spent = stage.speculated.saturating_sub(stage.speculative_wins);
-    (stage.tasks().len() / BUDGET).max(1).saturating_sub(spent)
+    // Each round of a job has its own.
+    let rounds = job.rounds.as_ref().map_or(1, |rounds| u64::from(rounds.current(&job.spec)));
+    (stage.tasks().len() / BUDGET).max(1).saturating_mul(rounds).saturating_sub(spent)
 }
 
 /// Mean nanoseconds of a task of the stage on one thread of a device of this class, or of any when none of the class has told yet.
@@ -132,7 +134,7 @@ fn is_late<'a>(view: &'a View<'a>, means: &mut Means<'a>, costs: &mut RoundCosts
 impl<'a> Round<'a> {
     pub(super) fn speculate(&mut self, job: &'a Job, stage_index: u32) {
         let stage = &job.stages[stage_index as usize];
-        let mut budget = budget(stage);
+        let mut budget = budget(job, stage);
         if stage.leased() == 0 || budget == 0 {
             return;
         }

@@ -20,17 +20,44 @@ pub enum Class {
 
 #[derive(Clone, Debug)]
 pub enum Do {
-    Register { worker: Worker, devices: u32 },
-    Submit { tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool },
-    Cancel { job: u64 },
+    Register {
+        worker: Worker,
+        devices: u32,
+    },
+    /// `rounds` is 0 for a job without rounds.
+    Submit {
+        tasks: u64,
+        partitions: u64,
+        max_attempts: u32,
+        goes_on: bool,
+        rounds: u32,
+    },
+    Cancel {
+        job: u64,
+    },
     Grant(Vec<Placement>),
-    Report { worker: Worker, reports: Vec<Report> },
+    Report {
+        worker: Worker,
+        reports: Vec<Report>,
+    },
     End(Vec<Lease>),
-    Lose { worker: Worker, session: u64 },
-    FinishPublish { job: u64, fails: bool },
-    FailJob { job: u64 },
-    EndQuarantine { worker: Worker },
-    Drain { worker: Worker },
+    Lose {
+        worker: Worker,
+        session: u64,
+    },
+    FinishPublish {
+        job: u64,
+        fails: bool,
+    },
+    FailJob {
+        job: u64,
+    },
+    EndQuarantine {
+        worker: Worker,
+    },
+    Drain {
+        worker: Worker,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +80,8 @@ pub struct Report {
     pub results: Vec<(u64, u64)>,
     pub failures: Vec<(u64, u64, Class)>,
     pub last: bool,
+    /// What the reduce task of a job with rounds says.
+    pub converged: bool,
 }
 
 /// The number that a task returns when this worker runs it: a result taken from the loser of a race would show.
@@ -142,9 +171,17 @@ pub struct Job {
     /// Partition -> who prepared it.
     pub parts: BTreeMap<u64, Worker>,
     pub shares: BTreeMap<(usize, Worker, Device), u64>,
+    /// Rounds at most; 0: it has none.
+    pub max_rounds: u32,
+    /// How those that ended did so.
+    pub ended: Vec<bool>,
 }
 
 impl Job {
+    fn rounds_are_over(&self) -> bool {
+        self.ended.len() as u32 >= self.max_rounds || self.ended.contains(&true)
+    }
+
     fn ended(&self) -> bool {
         matches!(self.phase, Phase::Done | Phase::Failed | Phase::Cancelled)
     }
@@ -216,7 +253,9 @@ impl Model {
                         WorkerIs { session: index, devices, lost: false, drained: false, standing, device_standing: BTreeMap::new() };
                     self.workers.insert(worker, fresh);
                 }
-                Do::Submit { tasks, partitions, max_attempts, goes_on } => self.submit(tasks, partitions, max_attempts, goes_on),
+                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds } => {
+                    self.submit(tasks, partitions, max_attempts, goes_on, rounds)
+                }
                 Do::Cancel { job } => {
                     if self.jobs.get(&job).is_some_and(|j| j.phase == Phase::Running) {
                         self.end_job(job, Phase::Cancelled);
@@ -258,7 +297,7 @@ impl Model {
         }
     }
 
-    fn submit(&mut self, tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool) {
+    fn submit(&mut self, tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool, rounds: u32) {
         let stage = |count: u64| Stage {
             tasks: (0..count)
                 .map(|_| Task { is: TaskIs::Free { not_before: 0 }, charged: 0, died_on: BTreeSet::new(), group: 0, counted: false })
@@ -281,6 +320,8 @@ impl Model {
             source_failures: BTreeMap::new(),
             parts: BTreeMap::new(),
             shares: BTreeMap::new(),
+            max_rounds: rounds,
+            ended: Vec::new(),
         };
         self.jobs.insert(id, job);
         self.advance(id);
@@ -448,6 +489,11 @@ impl Model {
             self.groups = clear(stage, *task, self.groups);
         }
         *job.shares.entry((lease.stage, worker, lease.device)).or_default() += accepted.len() as u64;
+        let round_ends = publishes && !accepted.is_empty() && !job.rounds_are_over();
+        if round_ends {
+            job.ended.push(report.converged);
+        }
+        let next_round = round_ends && !job.rounds_are_over();
         if publishes {
             job.parts.extend(accepted.iter().map(|task| (*task, worker)));
         }
@@ -478,6 +524,19 @@ impl Model {
                 Then::LoseSource(source) => self.lose_shuffle_data(lease.job, source),
                 Then::StrikeWorker => self.strike(worker, None),
                 Then::StrikeDevice => self.strike(worker, Some(lease.device)),
+            }
+        }
+        if next_round && self.jobs[&lease.job].phase == Phase::Running {
+            self.end_leases_of(lease.job);
+            let job = self.jobs.get_mut(&lease.job).unwrap();
+            job.parts.clear();
+            job.source_failures.clear();
+            for stage in &mut job.stages {
+                stage.generation += 1;
+                stage.tally = 0;
+                for task in &mut stage.tasks {
+                    *task = Task { is: TaskIs::Free { not_before: 0 }, charged: 0, died_on: BTreeSet::new(), group: 0, counted: false };
+                }
             }
         }
         self.fail_when_nobody_is_left(lease.job);

@@ -206,7 +206,11 @@ impl Replica {
         let values: Vec<u64> = (lease.tasks.first..lease.tasks.end).collect();
         let job = &self.state.jobs[&lease.job];
         let last = lease.stage as usize + 1 == job.stages.len() && job.spec.output.is_some();
+        let reduces = lease.stage as usize + 1 == job.stages.len();
+        let round =
+            job.rounds.as_ref().filter(|_| reduces).map(|rounds| RoundEnd { round: rounds.current(&job.spec), ..RoundEnd::default() });
         Report {
+            round_end: round,
             sequence: 1,
             lease: Some(id.into()),
             job: lease.job.0,

@@ -226,6 +226,35 @@ impl ShuffleStore {
         Ok(())
     }
 
+    /// Deletes what generations before this one left of a stage, copies included: they are of rounds that have ended.
+    pub(crate) fn free_rounds(&self, job: u64, stage: &str, before: u32) -> io::Result<()> {
+        let files: BTreeSet<PathBuf> = {
+            let mut jobs = self.jobs();
+            let Some(job) = jobs.get_mut(&job) else { return Ok(()) };
+            let own = job.files.iter().filter(|(_, (of, generation, _))| of == stage && *generation < before);
+            let mut files: BTreeSet<PathBuf> = own.map(|(path, _)| path.to_path_buf()).collect();
+            let old = |(of, generation): &(String, u32)| of == stage && *generation < before;
+            for kept in [&mut job.stages, &mut job.copies] {
+                for (_, data) in kept.extract_if(|key, _| old(key)) {
+                    for place in data.partitions.into_values().flat_map(BTreeMap::into_values) {
+                        job.bytes -= place.bytes;
+                        files.insert(place.file.to_path_buf());
+                    }
+                }
+            }
+            job.files.retain(|_, (of, generation, _)| of != stage || *generation >= before);
+            job.freed.extend(files.iter().cloned());
+            files
+        };
+        for file in files {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets the job and deletes its files.
     pub(crate) fn release(&self, job: u64) -> io::Result<()> {
         {
@@ -312,6 +341,34 @@ mod tests {
 
     fn results(first_task: u64, task_count: u64) -> TaskResults {
         TaskResults { first_task, task_count, tallies: Vec::new() }
+    }
+
+    #[test]
+    fn what_rounds_that_ended_left_is_freed_and_nothing_of_the_one_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ShuffleStore::open(dir.path()).unwrap();
+        let lease = |index| LeaseKey { epoch: 0, index, position: 0 };
+        let block = |task| BlockIndex { task, partition: 0, offset: 0, bytes: 9, crc32c: 0 };
+        let mut files = Vec::new();
+        for generation in 1..4 {
+            let (own, _) = store.create(1, 0, generation, lease(u64::from(generation))).unwrap();
+            store.add(1, "map", generation, &own, &[results(0, 2)], &[block(0)]);
+            let (copy, _) = store.create_copy(1, generation, lease(9)).unwrap();
+            store.add_copy(1, "map", generation, &copy, &[results(2, 2)], &[block(2)]);
+            files.push((own, copy));
+        }
+        store.free_rounds(1, "map", 3).unwrap();
+        let there: Vec<(bool, bool)> = files.iter().map(|(own, copy)| (own.exists(), copy.exists())).collect();
+        assert_eq!(there, [(false, false), (false, false), (true, true)]);
+        let range = [TaskRange { first_task: 0, task_count: 4 }];
+        assert_eq!(store.blocks(1, "map", 3, 0, &range).unwrap().len(), 2);
+        assert!(store.blocks(1, "map", 2, 0, &range).is_err());
+        assert_eq!(store.bytes(), 18);
+        // What comes late of a round that has ended is not kept.
+        store.add(1, "map", 2, &files[1].0, &[results(1, 1)], &[block(1)]);
+        store.free_rounds(1, "map", 3).unwrap();
+        store.free_rounds(7, "map", 3).unwrap();
+        assert_eq!(store.bytes(), 18);
     }
 
     #[test]
