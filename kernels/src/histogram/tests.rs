@@ -105,6 +105,26 @@ fn the_guess_never_changes_the_answer() {
 }
 
 #[test]
+fn bins_of_a_power_of_two_are_counted_like_any_others() {
+    let mut random = random("bins_of_a_power_of_two");
+    let everything = (256, 0.0, 4_294_967_296.0);
+    for (bins, low, high) in [everything, (1, 0.0, 1.0), (16, 1000.0, 1256.0), (4096, 4_294_963_200.0, 4_294_967_296.0), (3, 5.0, 4_294_967_301.0)] {
+        let scale = Scale::new(ElementType::U4, bins, low, high);
+        let mut values: Vec<u32> = (0..1000).map(|_| random.next() as u32).collect();
+        values.extend(scale.edges.iter().flat_map(|edge| [edge.wrapping_sub(1), *edge, edge.wrapping_add(1)]));
+        values.extend([0, u32::MAX]);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let counts = cpu::count(&scale, &bytes);
+        let reached = |value: &u32| scale.edges.iter().filter(|edge| *edge <= value).count();
+        for (bin, count) in counts.bins.iter().enumerate() {
+            assert_eq!(*count, values.iter().filter(|value| reached(value) == bin + 1).count() as u64, "{bins} bins {low}..{high}");
+        }
+        assert_eq!(counts.below, values.iter().filter(|value| reached(value) == 0).count() as u64);
+        assert_eq!(counts.above, values.iter().filter(|value| reached(value) > bins).count() as u64);
+    }
+}
+
+#[test]
 fn twins_agree() {
     let mut random = random("histogram twins_agree");
     let lengths = [0, 1, 2, 3, 255, 256, 257, 1009, 65_535, 65_536, 65_537, 150_001];

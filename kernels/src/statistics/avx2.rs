@@ -74,8 +74,20 @@ pub(super) fn sums(groups: &[Group], cut: f64) -> [f64; 3] {
 
 /// The sums of elements that are whole numbers below 2^29 when multiplied by `scale`, which is 1 or more and a power of two; `None` if one is not.
 /// For at most 64 groups.
+///
+/// Products of 2^23 and more have no bits behind the point: where all are, or all are negative and that large, nothing else need be looked at.
 #[target_feature(enable = "avx2")]
-pub(super) fn scaled(groups: &[Group], scale: f32) -> Option<Scaled> {
+pub(super) fn scaled(groups: &[Group], scale: f32, looks: bool) -> Option<Scaled> {
+    let whole = 1 << 23;
+    if looks {
+        return numbers::<true>(groups, scale);
+    }
+    numbers::<false>(groups, scale).filter(|all| all.smallest >= whole || all.largest <= -whole)
+}
+
+/// `LOOKS`: whether each product is compared with the whole number made of it.
+#[target_feature(enable = "avx2")]
+fn numbers<const LOOKS: bool>(groups: &[Group], scale: f32) -> Option<Scaled> {
     assert!(groups.len() <= 64 && groups.len() % 2 == 0);
     let (scale, one) = (_mm256_set1_ps(scale), _mm256_set1_epi64x(1));
     let zero = _mm256_setzero_si256();
@@ -90,7 +102,9 @@ pub(super) fn scaled(groups: &[Group], scale: f32) -> Option<Scaled> {
                 let exact = _mm256_mul_ps(_mm256_castsi256_ps(load(group, half)), scale);
                 let number = _mm256_cvtps_epi32(exact);
                 // NaN and what is too large become i32::MIN, and are told by `smallest`.
-                broken[half] = _mm256_or_ps(broken[half], _mm256_cmp_ps::<_CMP_NEQ_UQ>(_mm256_cvtepi32_ps(number), exact));
+                if LOOKS {
+                    broken[half] = _mm256_or_ps(broken[half], _mm256_cmp_ps::<_CMP_NEQ_UQ>(_mm256_cvtepi32_ps(number), exact));
+                }
                 smallest[half] = _mm256_min_epi32(smallest[half], number);
                 largest[half] = _mm256_max_epi32(largest[half], number);
                 let odd = _mm256_srli_epi64::<32>(number);

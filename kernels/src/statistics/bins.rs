@@ -31,13 +31,13 @@ impl Bins {
             self.give(state);
         }
         self.elements += block.len();
+        let [even, odd] = &mut *self.tables;
         let (pairs, rest) = block.as_chunks::<TABLES>();
-        for pair in pairs.iter() {
-            for (table, element) in self.tables.iter_mut().zip(pair) {
-                note(table, *element);
-            }
+        for [first, second] in pairs {
+            note(even, *first);
+            note(odd, *second);
         }
-        rest.iter().for_each(|element| note(&mut self.tables[0], *element));
+        rest.iter().for_each(|element| note(even, *element));
     }
 
     /// Passes on what has been added.
@@ -65,6 +65,7 @@ impl Bins {
     }
 }
 
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn note(table: &mut [Bin; 512], element: [u8; 4]) {
     let bits = u32::from_le_bytes(element);
@@ -72,4 +73,19 @@ fn note(table: &mut [Bin; 512], element: [u8; 4]) {
     let f = u64::from(bits & 0x7f_ffff);
     bin[0] += ONE + f;
     bin[1] += f * f;
+}
+
+/// The same with both words of a bin in one register, by SSE2, which every x86-64 has: half as many loads and stores.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn note(table: &mut [Bin; 512], element: [u8; 4]) {
+    use std::arch::x86_64::*;
+    let bits = u32::from_le_bytes(element);
+    let bin = std::ptr::from_mut(&mut table[(bits >> 23) as usize]).cast::<__m128i>();
+    // SAFETY: SSE2 is part of x86-64, and 16 bytes are read from and written to a bin of as many; any alignment will do.
+    unsafe {
+        let f = _mm_cvtsi32_si128((bits & 0x7f_ffff) as i32);
+        let more = _mm_add_epi64(_mm_unpacklo_epi64(f, _mm_mul_epu32(f, f)), _mm_set_epi64x(0, ONE as i64));
+        _mm_storeu_si128(bin, _mm_add_epi64(_mm_loadu_si128(bin), more));
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn state(element: ElementType, bytes: &[u8]) -> State {
         ElementType::U1 => bytes.chunks(INTEGER_BLOCK).for_each(|block| u1(&mut state, block, wide)),
         ElementType::U4 => bytes.as_chunks::<4>().0.chunks(INTEGER_BLOCK).for_each(|block| u4(&mut state, block, wide)),
         ElementType::F4 => {
-            let mut floats = Floats { wide, most: None, bins: Bins::new() };
+            let mut floats = Floats { wide, most: None, mixed: false, wait: 0, bins: Bins::new() };
             bytes.as_chunks::<4>().0.chunks(BLOCK).for_each(|block| floats.add(&mut state, block));
             floats.bins.give(&mut state);
         }
@@ -180,13 +180,19 @@ const LANES: usize = 16;
 /// Blocks of f4, one after the other.
 struct Floats {
     wide: bool,
-    /// The largest exponent of the block before, if that could be summed as integers: most likely this one can, too.
+    /// The largest exponent of the block before, if this one is worth a try.
     most: Option<u32>,
+    /// Whether that had elements of both signs, or small ones.
+    mixed: bool,
+    /// Blocks that are not tried, after one that was in vain.
+    wait: u32,
     bins: Bins,
 }
 
 /// Exponents for which [`Floats::integers`] scales by a normal number of 1 or more, so that nothing small can vanish on the way.
 const SCALED: std::ops::RangeInclusive<u32> = 28..=155;
+/// A try costs about as much as the f64 that follow it.
+const WAIT: u32 = 32;
 /// Between the exponents of elements that are whole numbers of 29 bits.
 const INTEGER_SPREAD: u32 = 5;
 
@@ -200,7 +206,7 @@ impl Floats {
         let exponent = |size: u32| (size >> 23).max(1);
         let (most, least) = (exponent(survey.largest_size), exponent(survey.least_size));
         let spread = most - least.min(most);
-        self.most = (spread <= INTEGER_SPREAD && SCALED.contains(&most)).then_some(most);
+        self.expect(most, spread, survey.smallest <= 0.0 && survey.largest >= 0.0);
         let invalid =
             if survey.largest_size > INFINITY { block.iter().filter(|bytes| is_nan(u32::from_le_bytes(**bytes))).count() } else { 0 };
         if invalid < block.len() {
@@ -223,6 +229,19 @@ impl Floats {
         }
     }
 
+    /// Whether the next block may be one of integers, from what this one was. Many columns have one unit and any size: hundredths, or what
+    /// random generators make.
+    fn expect(&mut self, most: u32, spread: u32, both_signs: bool) {
+        if self.most.take().is_some() && spread > INTEGER_SPREAD {
+            self.wait = WAIT;
+        } else {
+            self.wait = self.wait.saturating_sub(1);
+        }
+        if SCALED.contains(&most) && (spread <= INTEGER_SPREAD || self.wait == 0) {
+            (self.most, self.mixed) = (Some(most), spread > INTEGER_SPREAD || both_signs);
+        }
+    }
+
     /// Adds the block if its elements are whole numbers of 29 bits in the unit of the block before.
     fn integers(&self, state: &mut State, groups: &[[[u8; 4]; LANES]]) -> bool {
         let Some(most) = self.most.filter(|_| self.wide && groups.len() == BLOCK / LANES) else { return false };
@@ -230,7 +249,7 @@ impl Floats {
         let scale = f32::from_bits((282 - most) << 23);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has AVX2 and FMA.
-        if let Some(all) = unsafe { avx2::scaled(groups, scale) } {
+        if let Some(all) = unsafe { avx2::scaled(groups, scale, self.mixed) } {
             // The unit is 2^(most - 155) = 2^(most - 6 - 149), or its square.
             let unit = most - 6;
             let value = |number: i32| rank_of_f4((number as f32 / scale).to_bits());
