@@ -385,8 +385,10 @@ fn matmul(size: usize, gpu: Option<&gpu::Gpu>) {
         let stage = StageContext { tasks: 8, partitions: 1, reproducible, sides: vec![side()], ..StageContext::default() };
         find("matmul").unwrap().prepare(&stage).unwrap()
     };
+    // B is arranged for the caches once in each task: fewer rows than this do not repay it.
+    let rows = (size / 8).max(256);
     let tasks: Vec<Task<'_>> = a
-        .chunks(4 * size * size / 8)
+        .chunks(4 * size * rows)
         .enumerate()
         .map(|(number, bytes)| Task { number: number as u64, input: Input::Rows { dtype: "f4", columns: size, bytes } })
         .collect();

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::primitives::{Operation, reduce, scan};
-use super::{Gpu, Plan, Program, Slot, Use};
+use super::{DeviceClass, Gpu, Plan, Program, Slot, Use};
 use crate::api::KernelError;
 
 const GROUP_SIZE: u32 = 256;
@@ -15,6 +15,8 @@ const COPY_BYTES: u64 = 256 << 20;
 /// Threads, and rounds of 8 x 4 FMA each.
 const FMA_GROUPS: u32 = 4096;
 const FMA_ROUNDS: u32 = 512;
+/// A software adapter gets so much less: it would work on it for minutes.
+const SOFTWARE: u32 = 16;
 
 /// Per second.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +37,9 @@ pub struct Ceilings {
 impl Gpu {
     /// Takes some seconds. `budget` is for each figure, roughly.
     pub fn ceilings(&self, budget: Duration) -> Result<Ceilings, KernelError> {
-        let bytes = self.room(COPY_BYTES);
+        let less = if self.report().class == DeviceClass::Software { SOFTWARE } else { 1 };
+        let (groups, fma_rounds) = (FMA_GROUPS / less, FMA_ROUNDS / less);
+        let bytes = self.room(COPY_BYTES / u64::from(less));
         let copy = self.per_round(budget, |plan, rounds| {
             let (a, b) = (plan.scratch(bytes), plan.scratch(bytes));
             for round in 0..rounds {
@@ -44,10 +48,10 @@ impl Gpu {
             }
             b
         })?;
-        let threads = u64::from(FMA_GROUPS * GROUP_SIZE);
+        let threads = u64::from(groups * GROUP_SIZE);
         let fma = self.per_round(budget, |plan, rounds| {
             let (from, to) = (plan.zeros(16), plan.scratch(self.room(16 * threads)));
-            (0..rounds).for_each(|_| step(plan, "fma", from, to, FMA_GROUPS, FMA_ROUNDS));
+            (0..rounds).for_each(|_| step(plan, "fma", from, to, groups, fma_rounds));
             to
         })?;
         let lanes = self.room(16 * threads) / 16;
@@ -67,7 +71,7 @@ impl Gpu {
         let (upload_bytes, fetch_bytes) = self.transfers(budget)?;
         Ok(Ceilings {
             copy_bytes: 2.0 * bytes as f64 / copy,
-            flops: (lanes * u64::from(FMA_ROUNDS) * 8 * 4 * 2) as f64 / fma,
+            flops: (lanes * u64::from(fma_rounds) * 8 * 4 * 2) as f64 / fma,
             upload_bytes,
             fetch_bytes,
             reduce_bytes,

@@ -108,7 +108,9 @@ fn the_guess_never_changes_the_answer() {
 fn bins_of_a_power_of_two_are_counted_like_any_others() {
     let mut random = random("bins_of_a_power_of_two");
     let everything = (256, 0.0, 4_294_967_296.0);
-    for (bins, low, high) in [everything, (1, 0.0, 1.0), (16, 1000.0, 1256.0), (4096, 4_294_963_200.0, 4_294_967_296.0), (3, 5.0, 4_294_967_301.0)] {
+    for (bins, low, high) in
+        [everything, (1, 0.0, 1.0), (16, 1000.0, 1256.0), (4096, 4_294_963_200.0, 4_294_967_296.0), (3, 5.0, 4_294_967_301.0)]
+    {
         let scale = Scale::new(ElementType::U4, bins, low, high);
         let mut values: Vec<u32> = (0..1000).map(|_| random.next() as u32).collect();
         values.extend(scale.edges.iter().flat_map(|edge| [edge.wrapping_sub(1), *edge, edge.wrapping_add(1)]));

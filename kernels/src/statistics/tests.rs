@@ -44,7 +44,7 @@ fn column(random: &mut Random, kind: u64, count: usize) -> Vec<u8> {
             3 => 1e30,
             number => (random.below(1 << 24) as f32 - 8_388_608.0) / if number % 2 == 0 { 1024.0 } else { 16_384.0 },
         })),
-        _ => f4(std::iter::repeat_n(f32::from_bits(0x4b7f_ffff), count)),             // all bits set, so that sums are as long as can be
+        _ => f4(std::iter::repeat_n(f32::from_bits(0x4b7f_ffff), count)), // all bits set, so that sums are as long as can be
     }
 }
 
