@@ -298,13 +298,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         // Grey, 2 x 1 pixels, 8 bits; its checksum; what follows is not looked at here.
-        let image =
+        let picture =
             [b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x02\0\0\0\x01\x08\0\0\0\0".as_slice(), &[0xd1, 0x49, 0x20, 0x56], &[0; 40]].concat();
-        fs::write(at("good.png"), &image).unwrap();
+        fs::write(at("good.png"), &picture).unwrap();
         let files = Files { patterns: vec![at("good.png")], format: "png".into(), ..Files::default() };
         let files = list(files, "anna").unwrap();
         assert_eq!(u64::from(files.listing[0].record_bytes), files.listing[0].bytes);
-        fs::write(at("short.png"), &image[..20]).unwrap();
+        fs::write(at("short.png"), &picture[..20]).unwrap();
         fs::write(at("text.png"), "hello").unwrap();
         fs::write(at("empty.png"), "").unwrap();
         for (name, expected) in [("short", "its PNG header is damaged"), ("text", "not a PNG file"), ("empty", "not a PNG file")] {
