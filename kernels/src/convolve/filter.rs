@@ -84,7 +84,7 @@ impl Filter {
         if text.trim().is_empty() {
             return Err("must be given for filter 'taps', such as '0 -1 0; -1 5 -1; 0 -1 0'".into());
         }
-        if side % 2 == 0 || side > 2 * MOST_RADIUS + 1 {
+        if side.is_multiple_of(2) || side > 2 * MOST_RADIUS + 1 {
             return Err(format!("has {side} rows; an odd number up to {} is wanted, so that there is a middle one", 2 * MOST_RADIUS + 1));
         }
         let mut weights = Vec::with_capacity(side * side);

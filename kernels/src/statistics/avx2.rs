@@ -88,7 +88,7 @@ pub(super) fn scaled(groups: &[Group], scale: f32, looks: bool) -> Option<Scaled
 /// `LOOKS`: whether each product is compared with the whole number made of it.
 #[target_feature(enable = "avx2")]
 fn numbers<const LOOKS: bool>(groups: &[Group], scale: f32) -> Option<Scaled> {
-    assert!(groups.len() <= 64 && groups.len() % 2 == 0);
+    assert!(groups.len() <= 64 && groups.len().is_multiple_of(2));
     let (scale, one) = (_mm256_set1_ps(scale), _mm256_set1_epi64x(1));
     let zero = _mm256_setzero_si256();
     let (mut smallest, mut largest) = ([_mm256_set1_epi32(i32::MAX); 2], [_mm256_set1_epi32(i32::MIN); 2]);
