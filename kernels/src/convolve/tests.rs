@@ -60,10 +60,13 @@ fn expected(filter: &Filter, offset: f64, picture: &Picture) -> Vec<[u8; 4]> {
 
 const SIZES: [(usize, usize); 7] = [(1, 1), (1, 17), (255, 1), (16, 16), (17, 13), (257, 3), (31, 37)];
 
+/// Parameters, the filter that they mean, and its offset.
+type Case<'a> = (&'a [(&'a str, &'a str)], Filter, f64);
+
 #[test]
 fn twins_agree_with_the_plainest_program_and_keep_alpha() {
     let mut random = random("convolve twins_agree");
-    let filters: [(&[(&str, &str)], Filter, f64); 8] = [
+    let filters: [Case<'_>; 8] = [
         (&[("sigma", "0.5")], Filter::gaussian(0.5), 0.0),
         (&[("sigma", "5")], Filter::gaussian(5.0), 0.0),
         (&[("filter", "box"), ("radius", "3")], Filter::mean(3), 0.0),
