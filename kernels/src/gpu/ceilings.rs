@@ -16,7 +16,7 @@ const COPY_BYTES: u64 = 256 << 20;
 const FMA_GROUPS: u32 = 4096;
 const FMA_ROUNDS: u32 = 512;
 /// A software adapter gets so much less: it would work on it for minutes.
-const SOFTWARE: u32 = 16;
+const SOFTWARE: u32 = 64;
 
 /// Per second.
 #[derive(Clone, Copy, Debug)]

@@ -17,9 +17,10 @@ fn main(
     }
     var value = from_here[select(index, 0u, rounds > 0u)];
     if rounds > 0u {
-        // Eight chains of four numbers that do not wait for each other. The factor is below one, so nothing overflows or becomes tiny.
+        // Eight chains of four numbers that do not wait for each other. The factor is below one, so that nothing overflows.
         let factor = vec4<f32>(0.5);
-        let start = vec4<f32>(value & vec4<u32>(0xffu));
+        // At least one, so that no chain sinks to where numbers are slow.
+        let start = vec4<f32>(value & vec4<u32>(0xffu)) + vec4<f32>(1.0);
         var a = start;
         var b = start + vec4<f32>(1.0);
         var c = start + vec4<f32>(2.0);
