@@ -51,16 +51,16 @@ impl Step {
     /// Runs it with its output on ours.
     pub fn run(self) -> Result<(), String> {
         println!("$ {}", self.text());
-        self.to_its_end()
+        self.finish()
     }
 
     /// Runs it, and says so where it does not mix with what it prints.
     pub fn run_for_its_output(self) -> Result<(), String> {
         eprintln!("$ {}", self.text());
-        self.to_its_end()
+        self.finish()
     }
 
-    fn to_its_end(mut self) -> Result<(), String> {
+    fn finish(mut self) -> Result<(), String> {
         match self.command.status() {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("error: `{}` failed ({status})", self.text())),
