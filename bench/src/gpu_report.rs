@@ -285,10 +285,10 @@ fn together(adapter: &AdapterReport, seconds: f64) -> anyhow::Result<Value> {
 }
 
 fn jobs(adapter: &AdapterReport, seconds: f64, software: bool, dir: &std::path::Path) -> anyhow::Result<Value> {
-    let only_gpu = adapter.name.as_str();
-    let cpu = speed(dir, &["--no-gpu"], seconds)?;
-    // Without the processor's device, or placement would leave a software adapter alone.
-    let gpu = speed(dir, &["--cpus", "0", "--device", only_gpu], seconds)?;
+    // The processor is always there: the tables of the job are put together by it.
+    let devices = ["--device", "cpu", "--device", adapter.name.as_str()];
+    let cpu = speed(dir, &devices, "cpu", seconds)?;
+    let gpu = speed(dir, &devices, if software { "software" } else { "gpu" }, seconds)?;
     println!("| devices | options | seconds | M/s | of the sum |");
     println!("|---|---|---|---|---|");
     let line = |name: &str, run: &Run, sum: Option<f64>| {
@@ -304,7 +304,7 @@ fn jobs(adapter: &AdapterReport, seconds: f64, software: bool, dir: &std::path::
         return Ok(json!({ "cpu_per_s": cpu.rate(), "gpu_per_s": gpu.rate(), "both_per_s": Value::Null }));
     }
     let sum = cpu.rate() + gpu.rate();
-    let both = job(dir, &["--device", "cpu", "--device", only_gpu], (sum * 10.0 * seconds) as u64)?;
+    let both = job(dir, &devices, "any", (sum * 10.0 * seconds) as u64)?;
     line("both", &both, Some(sum));
     println!("\nBoth are {:.2} x the better one alone.\n", both.rate() / cpu.rate().max(gpu.rate()));
     Ok(json!({ "cpu_per_s": cpu.rate(), "gpu_per_s": gpu.rate(), "both_per_s": both.rate(), "of_the_sum": both.rate() / sum }))
@@ -322,10 +322,10 @@ impl Run {
 }
 
 /// A job that takes about ten times `seconds`: the first runs say how long it must be.
-fn speed(dir: &std::path::Path, devices: &[&str], seconds: f64) -> anyhow::Result<Run> {
+fn speed(dir: &std::path::Path, devices: &[&str], class: &str, seconds: f64) -> anyhow::Result<Run> {
     let mut options = 1 << 22;
     loop {
-        let run = job(dir, devices, options)?;
+        let run = job(dir, devices, class, options)?;
         if run.seconds >= 5.0 * seconds || options > 1 << 44 {
             return Ok(run);
         }
@@ -334,13 +334,13 @@ fn speed(dir: &std::path::Path, devices: &[&str], seconds: f64) -> anyhow::Resul
     }
 }
 
-fn job(dir: &std::path::Path, devices: &[&str], options: u64) -> anyhow::Result<Run> {
+fn job(dir: &std::path::Path, devices: &[&str], class: &str, options: u64) -> anyhow::Result<Run> {
     let file = dir.join("job.toml");
     let tasks = (options >> 16).clamp(1, 1 << 20);
     std::fs::write(
         &file,
         format!(
-            "[input]\nrange = {{ count = {options}, tasks = {tasks} }}\n[map]\nkernel = \"black_scholes\"\nparams = {{ prices = \"no\" }}\n"
+            "[input]\nrange = {{ count = {options}, tasks = {tasks} }}\n[map]\nkernel = \"black_scholes\"\nparams = {{ prices = \"no\" }}\ndevice = \"{class}\"\n"
         ),
     )?;
     let output =
