@@ -5,6 +5,7 @@
 
 mod failover;
 mod footprint;
+mod gpu_report;
 mod latency;
 mod losses;
 mod planning;
@@ -84,7 +85,12 @@ enum What {
         #[arg(long, default_value_t = 300_000_000)]
         samples: u64,
     },
-    /// Everything above but `throttled`
+    /// Each kernel's GPU twin beside what the device does at most, beside the CPU twin, and both on one job; as Markdown
+    GpuReport {
+        #[command(flatten)]
+        options: gpu_report::Options,
+    },
+    /// Everything above but `throttled` and the GPU report
     All,
 }
 
@@ -103,6 +109,7 @@ fn main() -> anyhow::Result<()> {
         What::Start { runs } => start::run(runs),
         What::Planning { devices, tasks, policy } => planning::run(devices, tasks, &policy),
         What::Throttled { runs, samples } => throttled::run(runs, samples),
+        What::GpuReport { options } => gpu_report::run(&options),
         What::All => {
             footprint::run()?;
             start::run(5)?;

@@ -29,6 +29,8 @@ pub enum Accepts {
     Npy(&'static [&'static str]),
     /// Whole rows of two-dimensional `.npy` arrays with one of these dtypes.
     Rows(&'static [&'static str]),
+    /// Whole `.png` files of the kind that [`crate::png_file`] describes; each is one task.
+    Png,
     /// Shuffle blocks of an earlier stage.
     Shuffle,
 }
@@ -204,6 +206,11 @@ pub trait Kernel: Send + Sync {
         None
     }
 
+    /// Reduce: whether it wants a partition for each map task. The job then says no number; it is counted when the input is listed.
+    fn partition_per_task(&self) -> bool {
+        false
+    }
+
     /// Reduce: which of two preview rows of equal weight comes first. Must be the order in which a part chose among its own rows, or the
     /// rows shown would depend on the number of partitions.
     fn compare_preview(&self, _params: &Params, a: &[String], b: &[String]) -> Ordering {
@@ -267,6 +274,8 @@ pub enum Input<'a> {
         columns: usize,
         bytes: &'a [u8],
     },
+    /// A whole file. Never empty.
+    File(&'a [u8]),
     /// The blocks of this partition in task order; tasks without data for the partition may be absent.
     Blocks(Vec<Block<'a>>),
 }

@@ -7,22 +7,27 @@
 //! output.rs   what kernels print                      side.rs     arrays that every task of a stage reads whole
 //! npy.rs      the header of .npy files                philox.rs   counter-based random numbers
 //! round.rs    what a round leaves for the next         footprint.rs   which parameters matter for what a task costs
+//! png_file.rs the header of .png files              gather.rs   what reduce kernels share that put pieces together
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
 pub mod api;
 mod footprint;
+mod gather;
 pub mod gpu;
 pub mod key;
 mod npy;
 pub mod output;
 mod params;
 mod philox;
+pub mod png_file;
 mod round;
 pub mod run;
 mod side;
 
 pub mod black_scholes;
+pub mod convolve;
+pub mod file_per_task;
 pub mod histogram;
 pub mod image;
 pub mod kmeans_assign;
@@ -47,6 +52,8 @@ pub use params::{canonical_f64, reduce_params, resolve_params};
 pub fn registry() -> &'static [&'static dyn Kernel] {
     &[
         &black_scholes::BlackScholes,
+        &convolve::Convolve,
+        &file_per_task::FilePerTask,
         &histogram::Histogram,
         &image::Image,
         &kmeans_assign::KmeansAssign,

@@ -58,6 +58,16 @@ pub(crate) fn f4(bytes: &[u8]) -> Cow<'_, [f32]> {
     Cow::Owned(bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect())
 }
 
+/// Appends numbers as the bytes of f4 elements.
+pub(crate) fn push_f4(bytes: &mut Vec<u8>, numbers: &[f32]) {
+    if cfg!(target_endian = "little") {
+        // SAFETY: any f32 is four bytes, and these are the bytes of the slice.
+        bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) });
+    } else {
+        bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    }
+}
+
 #[cfg(test)]
 #[test]
 fn numbers_are_read_wherever_they_lie() {
@@ -67,5 +77,8 @@ fn numbers_are_read_wherever_they_lie() {
         moved.extend_from_slice(&bytes);
         moved.push(7);
         assert_eq!(*f4(&moved[shift..]), [0.0, 1.5, -2.0, f32::MAX]);
+        let mut again = vec![3; shift];
+        push_f4(&mut again, &f4(&moved[shift..]));
+        assert_eq!(again[shift..], bytes);
     }
 }

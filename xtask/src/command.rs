@@ -49,8 +49,18 @@ impl Step {
     }
 
     /// Runs it with its output on ours.
-    pub fn run(mut self) -> Result<(), String> {
+    pub fn run(self) -> Result<(), String> {
         println!("$ {}", self.text());
+        self.finish()
+    }
+
+    /// Runs it, and says so where it does not mix with what it prints.
+    pub fn run_for_its_output(self) -> Result<(), String> {
+        eprintln!("$ {}", self.text());
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<(), String> {
         match self.command.status() {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("error: `{}` failed ({status})", self.text())),

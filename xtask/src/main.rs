@@ -21,6 +21,7 @@ cargo xtask chaos [FLAGS]   break a real cluster while jobs run and check what i
 cargo xtask sim --seeds N   N seeds of the deterministic simulation, from --from S on; --planted all shows that it can see
 cargo xtask soak --minutes M fresh seeds as long as told; writes tests/soak.txt
 cargo xtask fix             what `check` would complain about and a program can repair
+cargo xtask gpu-report [FLAGS] what this machine's GPUs do with the kernels, as Markdown; --json FILE, --help
 cargo xtask sample-data     write examples/data again (deterministic)";
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         "sim" => simulation::sim(&rest),
         "soak" => simulation::soak(&rest),
         "fix" => fix(),
+        "gpu-report" => gpu_report(&rest),
         "sample-data" => sample_data::write(&root()),
         _ => Err(USAGE.to_owned()),
     };
@@ -80,6 +82,12 @@ fn test(args: &[String]) -> Result<(), String> {
 fn chaos(args: &[String]) -> Result<(), String> {
     cargo(["build", "--locked", "--package", "raftwerk"]).run()?;
     cargo(["run", "--quiet", "--locked", "--package", "raftwerk-tests", "--bin", "raftwerk-chaos", "--"]).args(args).run()
+}
+
+/// In release builds: a debug build's figures say nothing.
+fn gpu_report(args: &[String]) -> Result<(), String> {
+    cargo(["build", "--release", "--locked", "--package", "raftwerk", "--package", "raftwerk-bench"]).run_for_its_output()?;
+    cargo(["run", "--quiet", "--release", "--locked", "--package", "raftwerk-bench", "--", "gpu-report"]).args(args).run_for_its_output()
 }
 
 fn lint() -> Result<(), String> {

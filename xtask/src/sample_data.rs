@@ -1,5 +1,5 @@
-//! The arrays that the examples read, made up, the same on every machine: air temperatures in kelvin for `examples/histogram.toml`, two
-//! matrices for `examples/matmul.toml`, points for `examples/kmeans.toml`.
+//! What the examples read, made up, the same on every machine: air temperatures in kelvin for `examples/histogram.toml`, two matrices for
+//! `examples/matmul.toml`, points for `examples/kmeans.toml`, two pictures for `examples/convolve.toml`.
 
 use std::path::Path;
 
@@ -21,9 +21,11 @@ pub fn write(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn files() -> [(&'static str, Vec<u8>); 4] {
+fn files() -> [(&'static str, Vec<u8>); 6] {
     [
         ("examples/data/temperatures.npy", npy(&format!("({VALUES},)"), temperatures())),
+        ("examples/data/rings-grey.png", png(128, 96, 0, &rings(128, 96, 1))),
+        ("examples/data/rings.png", png(120, 80, 2, &rings(120, 80, 3))),
         ("examples/data/a.npy", npy(&format!("({ROWS}, {INNER})"), matrix(1, ROWS * INNER))),
         ("examples/data/b.npy", npy(&format!("({INNER}, {COLUMNS})"), matrix(2, INNER * COLUMNS))),
         ("examples/data/points.npy", npy(&format!("({POINTS}, 2)"), points())),
@@ -42,6 +44,52 @@ fn npy(shape: &str, values: impl Iterator<Item = f32>) -> Vec<u8> {
     bytes.extend(header.as_bytes());
     bytes.extend(values.flat_map(f32::to_le_bytes));
     bytes
+}
+
+/// A PNG file whose rows are as they are: filter 0, DEFLATE without compression (RFC 1950 and 1951), so that no library has a say in its
+/// bytes. `colour` is 0 for grey and 2 for RGB.
+fn png(width: usize, height: usize, colour: u8, pixels: &[u8]) -> Vec<u8> {
+    let rows: Vec<u8> = pixels.chunks(pixels.len() / height).flat_map(|row| std::iter::once(&0).chain(row)).copied().collect();
+    let mut stream = vec![0x78, 0x01];
+    let mut blocks = rows.chunks(0xffff).peekable();
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        stream.push(u8::from(blocks.peek().is_none()));
+        stream.extend([length.to_le_bytes(), (!length).to_le_bytes()].concat());
+        stream.extend(block);
+    }
+    let (low, high) = rows.iter().fold((1u32, 0u32), |(low, high), byte| {
+        let low = (low + u32::from(*byte)) % 65_521;
+        (low, (high + low) % 65_521)
+    });
+    stream.extend((high << 16 | low).to_be_bytes());
+    let size = [(width as u32).to_be_bytes(), (height as u32).to_be_bytes()].concat();
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (name, data) in [(b"IHDR", [&size[..], &[8, colour, 0, 0, 0]].concat()), (b"IDAT", stream), (b"IEND", Vec::new())] {
+        let chunk = [&name[..], &data].concat();
+        let crc = !chunk.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+        });
+        file.extend((data.len() as u32).to_be_bytes());
+        file.extend(chunk);
+        file.extend(crc.to_be_bytes());
+    }
+    file
+}
+
+/// Rings around the middle, with grains of noise: something to blur, and edges to find. `channel` shifts the rings.
+fn rings(width: usize, height: usize, channels: usize) -> Vec<u8> {
+    let mut state = 7 + channels as u64;
+    let mut pixels = Vec::with_capacity(width * height * channels);
+    for place in 0..width * height {
+        let (x, y) = ((place % width).abs_diff(width / 2), (place / width).abs_diff(height / 2));
+        for channel in 0..channels {
+            let ring = ((x * x + y * y) / 8 + 40 * channel) % 256;
+            let grain = splitmix64(&mut state) % 41;
+            pixels.push((ring * 3 / 4 + grain as usize).min(255) as u8);
+        }
+    }
+    pixels
 }
 
 /// Whole numbers from -8 to 7: sums of their products are exact in f32, so that any order of adding gives the same product.

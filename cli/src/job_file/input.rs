@@ -66,6 +66,7 @@ fn wanted_input(kernel: &Descriptor) -> &'static str {
     match kernel.accepts {
         Accepts::Index => "give range = { start = 0, count = 1000000, tasks = 100 }",
         Accepts::Text => "give files = [\"data/*.txt\"]",
+        Accepts::Png => "give files = [\"images/*.png\"]",
         _ => "give files = [\"data/*.npy\"]",
     }
 }
@@ -75,6 +76,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
     let own_format = match kernel.accepts {
         Accepts::Text => "text",
         Accepts::Npy(_) | Accepts::Rows(_) => "npy",
+        Accepts::Png => "png",
         Accepts::Index | Accepts::Shuffle => {
             let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
             return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
@@ -93,16 +95,21 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         paths::absolute_pattern(dir, &pattern.value)
             .map_err(|message| section.problem_at("files", &pattern.origin, format!("is not usable: {message}")))
     };
-    let format = section.choice("format", &["text", "npy"])?;
+    let format = section.choice("format", &["text", "npy", "png"])?;
     if let Some(format) = format.as_ref().filter(|format| format.value != own_format) {
         let message = format!("is \"{}\", but kernel `{}` reads {own_format}", format.value, kernel.name);
         return Err(section.problem_at("format", &format.origin, message));
+    }
+    let split = section.bytes("split", MIN_SPLIT_BYTES, MAX_SPLIT_BYTES)?;
+    if let Some(split) = split.as_ref().filter(|_| kernel.accepts == Accepts::Png) {
+        let message = format!("has no meaning for kernel `{}`: every file is one task", kernel.name);
+        return Err(section.problem_at("split", &split.origin, message).fix("take the line out"));
     }
     Ok(Files {
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
         // Elements and rows are cut into splits in different ways.
         format: if matches!(kernel.accepts, Accepts::Rows(_)) { "npy-rows" } else { own_format }.to_owned(),
-        split_bytes: section.bytes("split", MIN_SPLIT_BYTES, MAX_SPLIT_BYTES)?.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
+        split_bytes: split.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
         listing: Vec::new(),
     })
 }

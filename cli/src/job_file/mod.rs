@@ -80,6 +80,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     }
     let mut stages = vec![map.into_spec("map", input.stage_input, partitions)];
     if let Some(reduce) = reduce {
+        stages[0].partition_per_task = reduce.partition_per_task;
         stages.push(reduce.into_spec("reduce", stages::from_stage("map"), 0));
     }
     Ok(JobSpec {

@@ -32,6 +32,8 @@ pub struct Stage {
     pub kernel: &'static Descriptor,
     pub params: Params,
     pub partitions: u32,
+    /// As many as the stage before has tasks, instead.
+    pub partition_per_task: bool,
     device: String,
     max_lease_tasks: u64,
     shuffle_replicas: u32,
@@ -83,6 +85,11 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
             .fix(format!("use {}", map.kernel.reduces_with.join(" or "))));
     }
     let partitions = section.integer("partitions", 1, MAX_PARTITIONS)?;
+    let partition_per_task = raftwerk_kernels::find(kernel.name).is_ok_and(|kernel| kernel.partition_per_task());
+    if let Some(partitions) = partitions.as_ref().filter(|_| partition_per_task) {
+        let message = format!("has no meaning for kernel `{}`, which writes one file for each map task", kernel.name);
+        return Err(section.problem_at("partitions", &partitions.origin, message).fix("take the line out"));
+    }
     let mut flags = map.flags.clone();
     flags.retain(|name, _| map.kernel.reduce_defaults.iter().all(|(default, _)| default != name));
     if let Some(At { origin: origin @ Origin::Flag(_), .. }) = &partitions {
@@ -91,7 +98,8 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
     let partitions = partitions.map_or(1, |partitions| partitions.value as u32);
     let mut inherited = map.params.clone();
     inherited.extend(map.kernel.reduce_defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    finish(&section, kernel, partitions, &inherited, flags).map(Some)
+    let stage = finish(&section, kernel, partitions, &inherited, flags)?;
+    Ok(Some(Stage { partition_per_task, ..stage }))
 }
 
 fn empty_root(section: &str) -> Table {
@@ -122,6 +130,7 @@ fn finish(
         kernel,
         params: params::read(section, kernel, inherited)?,
         partitions,
+        partition_per_task: false,
         device: device.map_or_else(|| "any".to_owned(), |device| device.value),
         max_lease_tasks: section.integer("max_lease_tasks", 0, MAX_TASKS)?.map_or(0, |tasks| tasks.value),
         shuffle_replicas: shuffle_replicas(section, kernel)?,
@@ -206,6 +215,7 @@ impl Stage {
             params: self.params.into_iter().map(|(name, value)| Param { name, value }).collect(),
             inputs: std::iter::once(input).chain(self.sides).collect(),
             partitions: output_partitions,
+            partition_per_task: false,
             device: Some(DeviceRequest { class: self.device, amount: Some(Capacity { milli_cpu: 0, memory_bytes: 0, slots: 1 }) }),
             max_lease_tasks: self.max_lease_tasks,
             shuffle_replicas: self.shuffle_replicas,

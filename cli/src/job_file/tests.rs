@@ -277,7 +277,10 @@ mod refused_as_input {
         let text = "[input]\nfiles = \"x\"\nformat = \"npy\"\n[map]\nkernel = \"count_words\"\n";
         assert_eq!(refusal(text), "job.toml:3: [input] format is \"npy\", but kernel `count_words` reads text");
         let text = "[input]\nfiles = \"x\"\nformat = \"txt\"\n[map]\nkernel = \"count_words\"\n";
-        assert_eq!(refusal(text), "job.toml:3: [input] format must be one of \"text\", \"npy\", not \"txt\"\nfix: did you mean \"text\"?");
+        assert_eq!(
+            refusal(text),
+            "job.toml:3: [input] format must be one of \"text\", \"npy\", \"png\", not \"txt\"\nfix: did you mean \"text\"?"
+        );
     }
 
     #[test]
@@ -483,6 +486,25 @@ mod refused_as_a_flag {
 fn a_job_file_that_is_not_there_is_named() {
     let error = load(Path::new("/nowhere/job.toml"), &Patches::default(), &Catalogue { kernels: vec![] }).unwrap_err();
     assert_eq!(error.to_string(), "/nowhere/job.toml: cannot read the job file: No such file or directory (os error 2)");
+}
+
+#[test]
+fn images_are_one_task_and_one_file_each() {
+    let text = "[input]\nfiles = \"*.png\"\n[map]\nkernel = \"convolve\"\n";
+    let load = |text: &str| parse(text, "job", Path::new("/jobs"), Path::new("/here"), &Patches::default(), &Catalogue::of_this_build());
+    let spec = load(text).unwrap();
+    assert!(spec.stages[0].partition_per_task && !spec.stages[1].partition_per_task);
+    let Some(Source::Files(files)) = &spec.stages[0].inputs[0].source else { panic!("{spec:?}") };
+    assert_eq!(files.format, "png");
+    let refusal = |text: String| load(&text).unwrap_err().in_file("job.toml").to_string();
+    assert_eq!(
+        refusal(format!("{text}[reduce]\npartitions = 2\n")),
+        "job.toml:6: [reduce] partitions has no meaning for kernel `file_per_task`, which writes one file for each map task\nfix: take the line out"
+    );
+    assert_eq!(
+        refusal(text.replace("[map]", "split = \"1MiB\"\n[map]")),
+        "job.toml:3: [input] split has no meaning for kernel `convolve`: every file is one task\nfix: take the line out"
+    );
 }
 
 #[test]

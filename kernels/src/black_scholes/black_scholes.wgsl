@@ -2,14 +2,6 @@
 override group_size: u32;
 override keep: u32;
 
-struct Piece {
-    first_low: u32,
-    first_high: u32,
-    count: u32,
-    // Word of the output for the first price of the piece.
-    place: u32,
-}
-
 struct Market {
     key: vec2<u32>,
     spot: vec2<f32>,
@@ -21,6 +13,7 @@ struct Market {
     unused: f32,
 }
 
+// The place of a piece is the word of the output for its first price.
 @group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 @group(0) @binding(1) var<storage, read> market: Market;
 // Four words per piece: calls, puts as sums of the lower and of the upper halves of each price in units; then call and put of each option.
@@ -41,9 +34,8 @@ fn main(
     let piece = pieces[number];
     var own = vec4<u32>();
     for (var index = member; index < piece.count; index += group_size) {
-        let low = piece.first_low + index;
-        let carry = select(0u, 1u, low < index);
-        let price = option(low, piece.first_high + carry);
+        let number = integer_of(piece, index);
+        let price = option(number.x, number.y);
         let parts = vec2<u32>(price * 65536.0 + 0.5);
         own += vec4<u32>(parts & vec2<u32>(0xffffu), parts >> vec2<u32>(16u));
         if keep != 0u {

@@ -1,10 +1,8 @@
 //! One work group prices one piece of a task and sums it; the host adds the pieces of each task.
 
-use std::collections::VecDeque;
-
 use super::{Market, Priced};
 use crate::api::KernelError;
-use crate::gpu::{Dispatch, Gpu, Piece, Program, Running, pieces, words};
+use crate::gpu::{Ahead, Dispatch, Gpu, INDEX_PIECE, Piece, Program, Running, pieces, words};
 use crate::philox;
 
 const GROUP_SIZE: u32 = 256;
@@ -23,9 +21,7 @@ pub(super) fn price(gpu: &Gpu, market: &Market, ranges: &[(u64, u64)], keep: boo
     let by_memory = if keep { gpu.batch_bytes() / 8 } else { OPTIONS };
     let at_once = (OPTIONS.min(by_memory) / u64::from(PIECE)).max(1) as usize;
     let mut pieces = pieces(ranges.iter().map(|(_, count)| *count), PIECE).peekable();
-    let mut running = VecDeque::new();
-    let mut collect = |(batch, run): (Vec<Piece>, Running<'_>)| -> Result<(), KernelError> {
-        let results = run.finish()?;
+    let mut ahead = Ahead::new(AHEAD, |batch: Vec<Piece>, results| {
         let (sums, mut prices) = results.split_at(SUMS * batch.len());
         for (piece, sums) in batch.iter().zip(sums.as_chunks::<SUMS>().0) {
             let task = &mut priced[piece.task];
@@ -38,17 +34,13 @@ pub(super) fn price(gpu: &Gpu, market: &Market, ranges: &[(u64, u64)], keep: boo
                 prices = rest;
             }
         }
-        Ok(())
-    };
+    });
     while pieces.peek().is_some() {
         let batch: Vec<Piece> = pieces.by_ref().take(at_once).collect();
         let run = start(gpu, market, ranges, &batch, keep)?;
-        running.push_back((batch, run));
-        if running.len() > AHEAD {
-            running.pop_front().map_or(Ok(()), &mut collect)?;
-        }
+        ahead.push(batch, run)?;
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     Ok(priced)
 }
 
@@ -71,7 +63,7 @@ fn start<'a>(gpu: &'a Gpu, market: &Market, ranges: &[(u64, u64)], batch: &[Piec
     ];
     let program = Program {
         name: "black_scholes",
-        wgsl: &[include_str!("black_scholes.wgsl"), philox::WGSL, gpu.mul_wide()],
+        wgsl: &[include_str!("black_scholes.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
         constants: &[("group_size", GROUP_SIZE), ("keep", u32::from(keep))],
     };
     let inputs: &[&[&[u8]]] = &[&[&list], &[&words(market.into_iter().flatten())]];

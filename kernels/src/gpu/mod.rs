@@ -8,11 +8,15 @@
 //! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL   resident.rs    data that stays on the device between dispatches
 //! kept.rs      input that stays for further rounds of a job
+//! index_piece.wgsl, element.wgsl: what kernels over     ahead.rs       several runs under way
+//!              ranges and over elements share         ceilings.rs    what the device does at most
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
 
 mod adapter;
+mod ahead;
+mod ceilings;
 mod device;
 mod dispatch;
 mod kept;
@@ -27,13 +31,22 @@ mod self_test;
 mod tests;
 
 pub use adapter::{AdapterReport, DeviceClass, adapters};
+pub use ceilings::Ceilings;
 pub use device::{Gpu, GpuMemory, OpenOptions};
 pub use plan::Traffic;
 pub use self_test::cpu_self_test;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use dispatch::{Dispatch, Running, words};
 pub(crate) use kept::KeptInput;
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{Plan, Slot, Use};
 pub(crate) use program::Program;
 pub(crate) use resident::Resident;
+
+/// WGSL of `Piece` and `integer_of`, for kernels over ranges of integers.
+pub(crate) const INDEX_PIECE: &str = include_str!("index_piece.wgsl");
+
+/// WGSL of `load` and `rank_of`, for kernels over elements in `values`; they set the constant `element`. Comes first: naga 30 panics over an
+/// `override` that stands behind an array whose length another one gives.
+pub(crate) const ELEMENT: &str = include_str!("element.wgsl");

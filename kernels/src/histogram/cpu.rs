@@ -19,10 +19,16 @@ pub(super) fn count(scale: &Scale, bytes: &[u8]) -> Counts {
                     slots[edges_reached(scale, value as u32)] += count;
                 }
             }
-            ElementType::U4 => {
-                let guess = Guess::new(scale);
-                count_elements(&mut slots, stretch, |bits| guess.slot(bits, f64::from(bits)));
-            }
+            ElementType::U4 => match Even::new(scale) {
+                Some(even) if even.low == 0 && u32::MAX >> even.shift < even.edges => {
+                    count_elements(&mut slots, stretch, |bits| (bits >> even.shift) as usize + 1);
+                }
+                Some(even) => count_elements(&mut slots, stretch, |bits| even.slot(bits)),
+                None => {
+                    let guess = Guess::new(scale);
+                    count_elements(&mut slots, stretch, |bits| guess.slot(bits, f64::from(bits)));
+                }
+            },
             ElementType::F4 => {
                 let (guess, invalid) = (Guess::new(scale), scale.edges.len() + 1);
                 count_elements(&mut slots, stretch, |bits| {
@@ -72,6 +78,27 @@ fn count_elements(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> usize) 
 /// How many edges are not above the value.
 fn edges_reached(scale: &Scale, rank: u32) -> usize {
     scale.edges.partition_point(|edge| *edge <= rank)
+}
+
+/// Edges of u4 that are the same power of two apart, as those of 256 bins over all u4 are.
+struct Even {
+    low: u32,
+    shift: u32,
+    edges: u32,
+}
+
+impl Even {
+    fn new(scale: &Scale) -> Option<Even> {
+        let low = *scale.edges.first()?;
+        let width = scale.edges.get(1).map_or(1, |edge| edge.wrapping_sub(low));
+        let even = width.is_power_of_two() && scale.edges.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == width);
+        even.then(|| Even { low, shift: width.trailing_zeros(), edges: scale.edges.len() as u32 })
+    }
+
+    #[inline(always)]
+    fn slot(&self, value: u32) -> usize {
+        if value < self.low { 0 } else { ((value - self.low) >> self.shift).min(self.edges - 1) as usize + 1 }
+    }
 }
 
 /// Where a value belongs if floats were exact, checked against the edges beside it.

@@ -1,11 +1,9 @@
 //! One work group counts one piece of a task in its own memory and adds the result to the task's counters on the device.
 
-use std::collections::VecDeque;
-
 use super::Counts;
 use super::edges::{ElementType, Scale};
 use crate::api::KernelError;
-use crate::gpu::{Gpu, Piece, Plan, Program, Running, Use, pieces, words};
+use crate::gpu::{Ahead, ELEMENT, Gpu, Piece, Plan, Program, Use, pieces, words};
 
 const GROUP_SIZE: u32 = 256;
 /// Least input of one group.
@@ -25,22 +23,16 @@ pub(super) struct Batch {
 
 pub(super) fn count(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Result<Vec<Counts>, KernelError> {
     let mut counts = vec![Counts { bins: vec![0; scale.bins], ..Counts::default() }; tasks.len()];
-    let mut running = VecDeque::new();
-    let mut collect = |(batch, run): (Batch, Running<'_>)| -> Result<(), KernelError> {
-        let results = run.finish()?;
+    let mut ahead = Ahead::new(AHEAD, |batch: Batch, results: Vec<u32>| {
         for (task, words) in results.chunks_exact(scale.bins + OTHERS).enumerate() {
             add(&mut counts[batch.first_task + task], words);
         }
-        Ok(())
-    };
+    });
     for batch in batches(gpu, scale, tasks) {
         let run = gpu.submit(&plan(gpu, scale, tasks, &batch))?;
-        running.push_back((batch, run));
-        if running.len() > AHEAD {
-            running.pop_front().map_or(Ok(()), &mut collect)?;
-        }
+        ahead.push(batch, run)?;
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     Ok(counts)
 }
 
@@ -95,7 +87,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, scale: &Scale, tasks: &[&'a [u8]], batch: &Bat
     };
     let program = Program {
         name: "histogram",
-        wgsl: &[include_str!("histogram.wgsl"), search],
+        wgsl: &[ELEMENT, include_str!("histogram.wgsl"), search],
         constants: &[("group_size", GROUP_SIZE), ("bins", scale.bins as u32), ("edge_count", edge_count as u32), ("element", element)],
     };
     let last_task = batch.pieces.last().map_or(batch.first_task, |piece| piece.task);

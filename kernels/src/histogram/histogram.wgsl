@@ -2,7 +2,6 @@
 override group_size: u32;
 override bins: u32;
 override edge_count: u32;
-override element: u32; // 0: u1, 1: u4, 2: f4
 
 struct Piece {
     first_word: u32,
@@ -40,7 +39,7 @@ fn main(
             invalid += 1u;
             continue;
         }
-        let reached = edges_reached(rank(bits));
+        let reached = edges_reached(rank_of(bits));
         if reached == 0u {
             below += 1u;
         } else if reached > bins {
@@ -63,20 +62,6 @@ fn add(counter: u32, count: u32) {
     if count > 0u {
         atomicAdd(&counters[counter], count);
     }
-}
-
-fn load(first_word: u32, index: u32) -> u32 {
-    if element == 0u {
-        return (values[first_word + index / 4u] >> (8u * (index % 4u))) & 0xffu;
-    }
-    return values[first_word + index];
-}
-
-fn rank(bits: u32) -> u32 {
-    if element != 2u || bits == 0x80000000u {
-        return bits;
-    }
-    return select(bits | 0x80000000u, ~bits, bits >> 31u == 1u);
 }
 
 // How many edges are not above the value, by halving: the edges rise.

@@ -105,6 +105,30 @@ fn the_guess_never_changes_the_answer() {
 }
 
 #[test]
+fn bins_of_a_power_of_two_are_counted_like_any_others() {
+    let mut random = random("bins_of_a_power_of_two");
+    let everything = (256, 0.0, 4_294_967_296.0);
+    for (bins, low, high) in
+        [everything, (1, 0.0, 1.0), (16, 1000.0, 1256.0), (4096, 4_294_963_200.0, 4_294_967_296.0), (3, 5.0, 4_294_967_301.0)]
+    {
+        let scale = Scale::new(ElementType::U4, bins, low, high);
+        let mut values: Vec<u32> = (0..1000).map(|_| random.next() as u32).collect();
+        values.extend(scale.edges.iter().flat_map(|edge| [edge.wrapping_sub(1), *edge, edge.wrapping_add(1)]));
+        values.extend([0, u32::MAX]);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let counts = cpu::count(&scale, &bytes);
+        // By the number of edges that are not above it.
+        let mut expected = vec![0u64; bins + 2];
+        values.iter().for_each(|value| expected[scale.edges.partition_point(|edge| edge <= value)] += 1);
+        assert_eq!(
+            ([counts.below], &counts.bins[..], [counts.above]),
+            ([expected[0]], &expected[1..=bins], [expected[bins + 1]]),
+            "{bins} bins {low}..{high}"
+        );
+    }
+}
+
+#[test]
 fn twins_agree() {
     let mut random = random("histogram twins_agree");
     let lengths = [0, 1, 2, 3, 255, 256, 257, 1009, 65_535, 65_536, 65_537, 150_001];

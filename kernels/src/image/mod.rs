@@ -10,27 +10,13 @@
 mod tests;
 
 use crate::api::*;
+use crate::gather;
 use crate::key;
-use crate::params::Resolved;
 use crate::run::Merge;
 
 pub struct Image;
 
-static DESCRIPTOR: Descriptor = Descriptor {
-    name: "image",
-    version: 1,
-    kind: Kind::Reduce,
-    summary: "Makes one PNG image of rows",
-    accepts: Accepts::Shuffle,
-    params: &[],
-    tallies: &["rows"],
-    shuffles: false,
-    formats: &["png"],
-    reduces_with: &[],
-    reduce_defaults: &[],
-    gpu: false,
-    agreement: Agreement::Exact,
-};
+static DESCRIPTOR: Descriptor = gather::descriptor("image", "Makes one PNG image of rows", &["rows"], &["png"]);
 
 impl Kernel for Image {
     fn descriptor(&self) -> &'static Descriptor {
@@ -38,13 +24,10 @@ impl Kernel for Image {
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
-        Resolved::new(&DESCRIPTOR, &stage.params)?;
+        gather::check(&DESCRIPTOR, stage)?;
         if stage.tasks > 1 {
             let text = format!("kernel 'image' puts all rows into one file, not into {}: set partitions = 1", stage.tasks);
             return Err(KernelError::Param(text));
-        }
-        if !matches!(stage.format.as_str(), "png" | "") {
-            return Err(KernelError::Param(format!("kernel 'image' writes png, not '{}'", stage.format)));
         }
         Ok(Box::new(PreparedImage))
     }
@@ -54,9 +37,7 @@ struct PreparedImage;
 
 impl Prepared for PreparedImage {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
-        let Input::Blocks(blocks) = &task.input else {
-            return Err(KernelError::Input("image reads shuffle blocks".into()));
-        };
+        let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let pixels = Pixels::gather(blocks)?;
         let bytes = pixels.png()?;
         let cells = vec![format!("{} x {}", pixels.width, pixels.height), format!("{} bytes", bytes.len())];

@@ -1,13 +1,11 @@
 //! One thread per sample; whole rows per dispatch, so that a finished dispatch can be coloured while the next one runs.
 
-use std::collections::VecDeque;
-
 use rayon::prelude::*;
 
 use super::cpu::Escape;
 use super::{PreparedMandelbrot, Row};
 use crate::api::KernelError;
-use crate::gpu::{Dispatch, Gpu, Program, Running, words};
+use crate::gpu::{Ahead, Dispatch, Gpu, Program, Running, words};
 
 const GROUP_SIZE: u32 = 64;
 /// Words per sample that the shader writes.
@@ -28,20 +26,14 @@ pub(super) fn rows(gpu: &Gpu, kernel: &PreparedMandelbrot, numbers: &[u64]) -> R
 
     let columns = words(kernel.view.columns.iter().flat_map(|part| halves(*part)));
     let mut finished = Vec::with_capacity(numbers.len());
-    let mut running = VecDeque::new();
-    let mut collect = |(batch, run): (&[u64], Running<'_>)| -> Result<(), KernelError> {
-        let escapes = run.finish()?;
+    let mut ahead = Ahead::new(AHEAD, |batch: &[u64], escapes: Vec<u32>| {
         let rows = batch.par_iter().zip(escapes.par_chunks(per_row * ESCAPE_WORDS));
         finished.par_extend(rows.map(|(number, words)| kernel.finish(*number, &samples_of(words))));
-        Ok(())
-    };
+    });
     for batch in numbers.chunks(rows_at_once) {
-        running.push_back((batch, start(gpu, kernel, &columns, batch)?));
-        if running.len() > AHEAD {
-            running.pop_front().map_or(Ok(()), &mut collect)?;
-        }
+        ahead.push(batch, start(gpu, kernel, &columns, batch)?)?;
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     Ok(finished)
 }
 

@@ -1,12 +1,11 @@
 //! One work group makes one tile of C, 64 x 64, from tiles of A and B in its own memory. B lies on the device as panels of columns, each as
 //! large as a buffer may be; rows of A go there in batches, whichever tasks they are of.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::Right;
 use crate::api::KernelError;
-use crate::gpu::{Dispatch, Gpu, Program, Resident, Running, words};
+use crate::gpu::{Ahead, Dispatch, Gpu, Program, Resident, Running, words};
 
 /// Rows and columns of a group's tile.
 const TILE: usize = 64;
@@ -87,9 +86,7 @@ pub(super) fn multiply(
         empty => empty.insert(OnDevice::upload(gpu, limits, right)?),
     };
     let mut products: Vec<Vec<f32>> = lefts.iter().map(|left| vec![0.0; left.len() / (4 * k) * n]).collect();
-    let mut running = VecDeque::new();
-    let mut collect = |(panel, batch, run): (&Panel, Vec<Run>, Running<'_>)| -> Result<(), KernelError> {
-        let words = run.finish()?;
+    let mut ahead = Ahead::new(AHEAD, |(panel, batch): (&Panel, Vec<Run>), words: Vec<u32>| {
         let mut made = words.chunks_exact(panel.columns);
         for (task, first, rows) in batch {
             for (row, made) in (first..first + rows).zip(&mut made) {
@@ -97,18 +94,14 @@ pub(super) fn multiply(
                 place.iter_mut().zip(made).for_each(|(place, bits)| *place = f32::from_bits(*bits));
             }
         }
-        Ok(())
-    };
+    });
     for panel in &on_device.panels {
         for batch in batches(limits, k, panel.columns, lefts)? {
             let run = start(gpu, panel, k, lefts, &batch)?;
-            running.push_back((panel, batch, run));
-            if running.len() > AHEAD {
-                running.pop_front().map_or(Ok(()), &mut collect)?;
-            }
+            ahead.push((panel, batch), run)?;
         }
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     Ok(products)
 }
 

@@ -13,28 +13,14 @@ mod tests;
 use std::cmp::Ordering;
 
 use crate::api::*;
+use crate::gather;
 use crate::npy::header as npy_header;
-use crate::params::Resolved;
 use crate::radix_sort::{SortElement, cpu};
 use crate::run::Merge;
 
 pub struct MergeSorted;
 
-static DESCRIPTOR: Descriptor = Descriptor {
-    name: "merge_sorted",
-    version: 1,
-    kind: Kind::Reduce,
-    summary: "Makes one sorted array of sorted pieces",
-    accepts: Accepts::Shuffle,
-    params: &[],
-    tallies: &["values"],
-    shuffles: false,
-    formats: &["npy"],
-    reduces_with: &[],
-    reduce_defaults: &[],
-    gpu: false,
-    agreement: Agreement::Exact,
-};
+static DESCRIPTOR: Descriptor = gather::descriptor("merge_sorted", "Makes one sorted array of sorted pieces", &["values"], &["npy"]);
 
 impl Kernel for MergeSorted {
     fn descriptor(&self) -> &'static Descriptor {
@@ -42,10 +28,7 @@ impl Kernel for MergeSorted {
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
-        Resolved::new(&DESCRIPTOR, &stage.params)?;
-        if !matches!(stage.format.as_str(), "npy" | "") {
-            return Err(KernelError::Param(format!("kernel 'merge_sorted' writes npy, not '{}'", stage.format)));
-        }
+        gather::check(&DESCRIPTOR, stage)?;
         Ok(Box::new(PreparedMerge::default()))
     }
 
@@ -66,9 +49,7 @@ struct PreparedMerge {
 
 impl Prepared for PreparedMerge {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
-        let Input::Blocks(blocks) = &task.input else {
-            return Err(KernelError::Input("merge_sorted reads shuffle blocks".into()));
-        };
+        let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let pieces = pieces(blocks)?;
         let (element, payload_bits) = pieces.tag.unwrap_or((SortElement::U4, 0));
         let part = match element {

@@ -13,28 +13,14 @@
 mod tests;
 
 use crate::api::*;
+use crate::gather;
 use crate::histogram::ElementType;
-use crate::params::Resolved;
 use crate::run::Merge;
 use crate::statistics::{Magnitude, Moments, SCALE, element_of};
 
 pub struct MergeStatistics;
 
-static DESCRIPTOR: Descriptor = Descriptor {
-    name: "merge_statistics",
-    version: 1,
-    kind: Kind::Reduce,
-    summary: "Adds the statistics of all splits; one table",
-    accepts: Accepts::Shuffle,
-    params: &[],
-    tallies: &["rows"],
-    shuffles: false,
-    formats: &["csv"],
-    reduces_with: &[],
-    reduce_defaults: &[],
-    gpu: false,
-    agreement: Agreement::Exact,
-};
+static DESCRIPTOR: Descriptor = gather::descriptor("merge_statistics", "Adds the statistics of all splits; one table", &["rows"], &["csv"]);
 
 impl Kernel for MergeStatistics {
     fn descriptor(&self) -> &'static Descriptor {
@@ -42,13 +28,10 @@ impl Kernel for MergeStatistics {
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
-        Resolved::new(&DESCRIPTOR, &stage.params)?;
+        gather::check(&DESCRIPTOR, stage)?;
         if stage.tasks > 1 {
             let text = format!("kernel 'merge_statistics' writes one table, not {}: set partitions = 1", stage.tasks);
             return Err(KernelError::Param(text));
-        }
-        if !matches!(stage.format.as_str(), "csv" | "") {
-            return Err(KernelError::Param(format!("kernel 'merge_statistics' writes csv, not '{}'", stage.format)));
         }
         Ok(Box::new(PreparedMergeStatistics))
     }
@@ -58,9 +41,7 @@ struct PreparedMergeStatistics;
 
 impl Prepared for PreparedMergeStatistics {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
-        let Input::Blocks(blocks) = &task.input else {
-            return Err(KernelError::Input("merge_statistics reads shuffle blocks".into()));
-        };
+        let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let rows = match add_all(blocks)? {
             Some((element, moments)) => rows(element, &moments),
             None => vec![("values", "0".into()), ("invalid", "0".into())],

@@ -1,9 +1,7 @@
 //! One work group counts the hits of one piece of a task; the host adds the pieces of each task.
 
-use std::collections::VecDeque;
-
 use crate::api::KernelError;
-use crate::gpu::{Dispatch, Gpu, Piece, Program, pieces, words};
+use crate::gpu::{Ahead, Dispatch, Gpu, INDEX_PIECE, Piece, Program, pieces, words};
 use crate::philox;
 
 const GROUP_SIZE: u32 = 256;
@@ -16,14 +14,10 @@ const AHEAD: usize = 2;
 
 pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u64>, KernelError> {
     let mut hits = vec![0; ranges.len()];
-    let mut running = VecDeque::new();
     let mut pieces = pieces(ranges.iter().map(|(_, count)| *count), PIECE).peekable();
-    let mut collect = |(batch, run): (Vec<Piece>, crate::gpu::Running<'_>)| -> Result<(), KernelError> {
-        for (piece, count) in batch.iter().zip(run.finish()?) {
-            hits[piece.task] += u64::from(count);
-        }
-        Ok(())
-    };
+    let mut ahead = Ahead::new(AHEAD, |batch: Vec<Piece>, counts| {
+        batch.iter().zip(counts).for_each(|(piece, count)| hits[piece.task] += u64::from(count));
+    });
     while pieces.peek().is_some() {
         let batch: Vec<Piece> = pieces.by_ref().take(PIECES).collect();
         let list = words(batch.iter().flat_map(|piece| {
@@ -32,17 +26,14 @@ pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u6
         }));
         let program = Program {
             name: "monte_carlo_pi",
-            wgsl: &[include_str!("monte_carlo_pi.wgsl"), philox::WGSL, gpu.mul_wide()],
+            wgsl: &[include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
             constants: &[("group_size", GROUP_SIZE)],
         };
         let key = words([seed as u32, (seed >> 32) as u32]);
         let groups = batch.len() as u32;
         let run = gpu.start(&Dispatch { program, inputs: &[&[&list], &[&key]], output_bytes: u64::from(groups) * 4, groups })?;
-        running.push_back((batch, run));
-        if running.len() > AHEAD {
-            running.pop_front().map_or(Ok(()), &mut collect)?;
-        }
+        ahead.push(batch, run)?;
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     Ok(hits)
 }

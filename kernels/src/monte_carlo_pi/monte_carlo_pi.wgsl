@@ -1,13 +1,6 @@
 // Counts, per piece, the samples that hit the quarter circle.
 override group_size: u32;
 
-struct Piece {
-    first_low: u32,
-    first_high: u32,
-    count: u32,
-    unused: u32,
-}
-
 @group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 @group(0) @binding(1) var<storage, read> key: array<u32, 2>;
 @group(0) @binding(2) var<storage, read_write> hits: array<u32>;
@@ -27,9 +20,8 @@ fn main(
     let piece = pieces[number];
     var own_hits = 0u;
     for (var index = member; index < piece.count; index += group_size) {
-        let low = piece.first_low + index;
-        let carry = select(0u, 1u, low < index);
-        own_hits += hit(low, piece.first_high + carry);
+        let sample = integer_of(piece, index);
+        own_hits += hit(sample.x, sample.y);
     }
     atomicAdd(&group_hits, own_hits);
     workgroupBarrier();

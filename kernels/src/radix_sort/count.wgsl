@@ -20,12 +20,7 @@ fn main(
     }
     let end = min((number + 1u) * per_group, element_count());
     for (var index = number * per_group + member; index < end; index += group_size) {
-        let low = values[index * words];
-        var high = 0u;
-        if words == 2u {
-            high = values[index * words + 1u];
-        }
-        atomicAdd(&own[digit_of(low, high)], 1u);
+        atomicAdd(&own[digit_of(element_at(index))], 1u);
     }
     workgroupBarrier();
     for (var digit = member; digit < 256u; digit += group_size) {

@@ -8,16 +8,24 @@ fn element_count() -> u32 {
     return arrayLength(&values) / words;
 }
 
+// Low and high word.
+fn element_at(index: u32) -> vec2<u32> {
+    if words == 2u {
+        return vec2<u32>(values[2u * index], values[2u * index + 1u]);
+    }
+    return vec2<u32>(values[index], 0u);
+}
+
 // A shift by 32 is none in WGSL, hence the two steps.
-fn digit_of(low: u32, high: u32) -> u32 {
+fn digit_of(element: vec2<u32>) -> u32 {
     let shift = digit_bit % 32u;
     if digit_bit >= 32u {
-        return (high >> shift) & 0xffu;
+        return (element.y >> shift) & 0xffu;
     }
-    var mapped = low;
+    var mapped = element.x;
     if is_float == 1u {
         // All bits of negative numbers turned over, of others the sign alone.
-        mapped = select(low | 0x80000000u, ~low, low >> 31u == 1u);
+        mapped = select(mapped | 0x80000000u, ~mapped, mapped >> 31u == 1u);
     }
-    return ((mapped >> shift) | ((high << 1u) << (31u - shift))) & 0xffu;
+    return ((mapped >> shift) | ((element.y << 1u) << (31u - shift))) & 0xffu;
 }

@@ -1,12 +1,10 @@
 //! From the lowest digit up: each pass counts the digits of each group, scans the counts, and scatters. All passes are one submission.
 
-use std::collections::VecDeque;
-
 use super::cpu::Space;
 use super::{SortElement, Values, sorted as sorted_by_cpu};
 use crate::api::KernelError;
 use crate::gpu::primitives::{Operation, scan};
-use crate::gpu::{Gpu, Plan, Program, Running, Use};
+use crate::gpu::{Ahead, Gpu, Plan, Program, Use};
 
 const GROUP_SIZE: u32 = 256;
 /// Elements of one group. More would leave large GPUs idle on short inputs, fewer make the counts a load.
@@ -18,24 +16,19 @@ const AHEAD: usize = 1;
 /// The elements of each task, sorted.
 pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, space: &Space, tasks: &[(SortElement, &[u8])]) -> Result<Vec<Values>, KernelError> {
     let mut all: Vec<(Values, usize)> = tasks.iter().map(|(element, _)| (empty(*element), 0)).collect();
-    let mut running: VecDeque<(usize, Running<'_>)> = VecDeque::new();
-    let mut collect = |(task, run): (usize, Running<'_>)| -> Result<(), KernelError> {
+    let mut ahead = Ahead::new(AHEAD, |task: usize, words| {
         let (values, chunks) = &mut all[task];
-        append(values, run.finish()?);
+        append(values, words);
         *chunks += 1;
-        Ok(())
-    };
+    });
     // Two copies of a chunk are on the device.
     let longest = (gpu.batch_bytes() / 2 / 8 * 8).max(8) as usize;
     for (task, (element, bytes)) in tasks.iter().enumerate() {
         for chunk in bytes.chunks(longest) {
-            running.push_back((task, gpu.submit(&plan(*element, payload_bits, chunk))?));
-            if running.len() > AHEAD {
-                running.pop_front().map_or(Ok(()), &mut collect)?;
-            }
+            ahead.push(task, gpu.submit(&plan(*element, payload_bits, chunk))?)?;
         }
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     // The chunks of a long task are sorted each for itself.
     let merge = |((values, chunks), (element, _)): ((Values, usize), &(SortElement, &[u8]))| {
         if chunks > 1 { sorted_by_cpu(*element, payload_bits, values, space) } else { values }
@@ -72,15 +65,11 @@ pub(super) fn plan(element: SortElement, payload_bits: u32, bytes: &[u8]) -> Pla
             ("digit_bit", digit),
             ("is_float", u32::from(element == SortElement::F4)),
         ];
-        let count =
-            Program { name: "radix_sort count", wgsl: &[include_str!("count.wgsl"), include_str!("digit.wgsl")], constants: &constants };
+        let digit_wgsl = include_str!("digit.wgsl");
+        let count = Program { name: "radix_sort count", wgsl: &[include_str!("count.wgsl"), digit_wgsl], constants: &constants };
         plan.run(&count, &[Use::read(values), Use::write(counts)], groups);
         scan(&mut plan, Operation::SumU32, counts);
-        let scatter = Program {
-            name: "radix_sort scatter",
-            wgsl: &[include_str!("scatter.wgsl"), include_str!("digit.wgsl")],
-            constants: &constants,
-        };
+        let scatter = Program { name: "radix_sort scatter", wgsl: &[include_str!("scatter.wgsl"), digit_wgsl], constants: &constants };
         plan.run(&scatter, &[Use::read(values), Use::read(counts), Use::write(sorted)], groups);
         (values, sorted) = (sorted, values);
     }

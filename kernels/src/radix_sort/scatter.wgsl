@@ -35,15 +35,11 @@ fn main(
     for (var round = first; round < end; round += group_size) {
         let index = round + member;
         let has = index < end;
-        var low = 0u;
-        var high = 0u;
+        var element = vec2<u32>();
         var digit = 0u;
         if has {
-            low = values[index * words];
-            if words == 2u {
-                high = values[index * words + 1u];
-            }
-            digit = digit_of(low, high);
+            element = element_at(index);
+            digit = digit_of(element);
             atomicOr(&masks[digit * mask_words + own_word], 1u << (member % 32u));
         }
         workgroupBarrier();
@@ -69,9 +65,9 @@ fn main(
                 next[digit] += all;
             }
             atomicStore(&masks[digit * mask_words + own_word], 0u);
-            sorted[place * words] = low;
+            sorted[place * words] = element.x;
             if words == 2u {
-                sorted[place * words + 1u] = high;
+                sorted[place * words + 1u] = element.y;
             }
         }
         workgroupBarrier();

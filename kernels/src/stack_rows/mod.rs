@@ -11,28 +11,16 @@
 mod tests;
 
 use crate::api::*;
+use crate::gather;
 use crate::key;
 use crate::npy;
-use crate::params::Resolved;
 use crate::run::{Reader, push_record, push_varint, take_varint};
+use crate::side::push_f4;
 
 pub struct StackRows;
 
-static DESCRIPTOR: Descriptor = Descriptor {
-    name: "stack_rows",
-    version: 1,
-    kind: Kind::Reduce,
-    summary: "Puts rows into one NumPy array, in the order of the map tasks",
-    accepts: Accepts::Shuffle,
-    params: &[],
-    tallies: &["rows"],
-    shuffles: false,
-    formats: &["npy"],
-    reduces_with: &[],
-    reduce_defaults: &[],
-    gpu: false,
-    agreement: Agreement::Exact,
-};
+static DESCRIPTOR: Descriptor =
+    gather::descriptor("stack_rows", "Puts rows into one NumPy array, in the order of the map tasks", &["rows"], &["npy"]);
 
 impl Kernel for StackRows {
     fn descriptor(&self) -> &'static Descriptor {
@@ -40,10 +28,7 @@ impl Kernel for StackRows {
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
-        Resolved::new(&DESCRIPTOR, &stage.params)?;
-        if !matches!(stage.format.as_str(), "npy" | "") {
-            return Err(KernelError::Param(format!("kernel 'stack_rows' writes npy, not '{}'", stage.format)));
-        }
+        gather::check(&DESCRIPTOR, stage)?;
         Ok(Box::new(PreparedStackRows))
     }
 }
@@ -68,20 +53,23 @@ impl Slices {
     /// The blocks of one map task. `columns` is 0 for plain numbers. The first task tells every partition how
     /// long a row is, or one without tasks could not say what its empty array is of.
     pub(crate) fn blocks(self, task: u64, columns: u64, rows: &[f32]) -> Vec<Vec<u8>> {
-        let mut value = Vec::with_capacity(10 + 4 * rows.len());
-        push_varint(&mut value, columns);
-        let head = value.clone();
-        value.resize(head.len() + 4 * rows.len(), 0);
-        value[head.len()..].as_chunks_mut::<4>().0.iter_mut().zip(rows).for_each(|(bytes, number)| *bytes = number.to_le_bytes());
+        let mut head = Vec::with_capacity(10);
+        push_varint(&mut head, columns);
+        let key = key::of_u64(task);
         let own = self.of(task);
         let block = |partition: usize| {
             let mut block = Vec::new();
             match partition == own {
                 true => {
-                    block.reserve_exact(value.len() + 20);
-                    push_record(&mut block, &key::of_u64(task), &value);
+                    // The record in its place at once: of the rows of large matrices every copy shows.
+                    block.reserve_exact(4 * rows.len() + 40);
+                    push_varint(&mut block, key.len() as u64);
+                    block.extend_from_slice(&key);
+                    push_varint(&mut block, (head.len() + 4 * rows.len()) as u64);
+                    block.extend_from_slice(&head);
+                    push_f4(&mut block, rows);
                 }
-                false if task == 0 => push_record(&mut block, &key::of_u64(task), &head),
+                false if task == 0 => push_record(&mut block, &key, &head),
                 false => {}
             }
             block
@@ -94,9 +82,7 @@ struct PreparedStackRows;
 
 impl Prepared for PreparedStackRows {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
-        let Input::Blocks(blocks) = &task.input else {
-            return Err(KernelError::Input("stack_rows reads shuffle blocks".into()));
-        };
+        let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let gathered = gather(blocks)?;
         let row = gathered.columns.max(1);
         let rows = gathered.elements / row;

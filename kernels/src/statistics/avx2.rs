@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::cpu::{Bytes, Integers, Survey};
+use super::cpu::{Bytes, Integers, Scaled, Survey};
 
 /// Elements of one step.
 pub(super) const STEP: usize = 16;
@@ -70,6 +70,63 @@ pub(super) fn sums(groups: &[Group], cut: f64) -> [f64; 3] {
     let upper = upper.map(|lanes| _mm256_sub_pd(lanes, cut));
     // Exact, so the order does not matter.
     [sum, upper, lower].map(|parts| parts.into_iter().flat_map(doubles).sum())
+}
+
+/// The sums of elements that are whole numbers below 2^29 when multiplied by `scale`, which is 1 or more and a power of two; `None` if one is not.
+/// For at most 64 groups.
+///
+/// Products of 2^23 and more have no bits behind the point: where all are, or all are negative and that large, nothing else need be looked at.
+#[target_feature(enable = "avx2")]
+pub(super) fn scaled(groups: &[Group], scale: f32, looks: bool) -> Option<Scaled> {
+    let whole = 1 << 23;
+    if looks {
+        return numbers::<true>(groups, scale);
+    }
+    numbers::<false>(groups, scale).filter(|all| all.smallest >= whole || all.largest <= -whole)
+}
+
+/// `LOOKS`: whether each product is compared with the whole number made of it.
+#[target_feature(enable = "avx2")]
+fn numbers<const LOOKS: bool>(groups: &[Group], scale: f32) -> Option<Scaled> {
+    assert!(groups.len() <= 64 && groups.len().is_multiple_of(2));
+    let (scale, one) = (_mm256_set1_ps(scale), _mm256_set1_epi64x(1));
+    let zero = _mm256_setzero_si256();
+    let (mut smallest, mut largest) = ([_mm256_set1_epi32(i32::MAX); 2], [_mm256_set1_epi32(i32::MIN); 2]);
+    let (mut broken, mut sum) = ([_mm256_setzero_ps(); 2], [zero; 2]);
+    // By place and by half: each lane of each adds 64 squares below 2^58.
+    let mut squares = [[zero; 2]; 2];
+    for pair in groups.as_chunks::<2>().0 {
+        let mut four = zero;
+        for group in pair {
+            for half in 0..2 {
+                let exact = _mm256_mul_ps(_mm256_castsi256_ps(load(group, half)), scale);
+                let number = _mm256_cvtps_epi32(exact);
+                // NaN and what is too large become i32::MIN, and are told by `smallest`.
+                if LOOKS {
+                    broken[half] = _mm256_or_ps(broken[half], _mm256_cmp_ps::<_CMP_NEQ_UQ>(_mm256_cvtepi32_ps(number), exact));
+                }
+                smallest[half] = _mm256_min_epi32(smallest[half], number);
+                largest[half] = _mm256_max_epi32(largest[half], number);
+                let odd = _mm256_srli_epi64::<32>(number);
+                squares[0][half] = _mm256_add_epi64(squares[0][half], _mm256_mul_epi32(number, number));
+                squares[1][half] = _mm256_add_epi64(squares[1][half], _mm256_mul_epi32(odd, odd));
+                // Four numbers of 29 bits and a sign.
+                four = _mm256_add_epi32(four, number);
+            }
+        }
+        // Times one: the lower half with its sign, as 64 bits.
+        sum[0] = _mm256_add_epi64(sum[0], _mm256_mul_epi32(four, one));
+        sum[1] = _mm256_add_epi64(sum[1], _mm256_mul_epi32(_mm256_srli_epi64::<32>(four), one));
+    }
+    let each = |register: [__m256i; 2]| register.into_iter().flat_map(words).map(|word| word as i32);
+    let (smallest, largest) = (each(smallest).fold(i32::MAX, i32::min), each(largest).fold(i32::MIN, i32::max));
+    let whole = _mm256_movemask_ps(_mm256_or_ps(broken[0], broken[1])) == 0;
+    (whole && smallest > -(1 << 29) && largest < 1 << 29).then(|| Scaled {
+        smallest,
+        largest,
+        sum: sum.into_iter().flat_map(longs).map(|part| part as i64).sum(),
+        squares: squares.into_iter().flatten().flat_map(longs).map(u128::from).sum(),
+    })
 }
 
 #[target_feature(enable = "avx2")]

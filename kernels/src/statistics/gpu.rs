@@ -1,11 +1,9 @@
 //! One work group sums one piece of a task exactly and writes what it found; the host adds the pieces of a task.
 
-use std::collections::VecDeque;
-
 use super::State;
 use crate::api::KernelError;
 use crate::gpu::primitives::GROUP_REDUCE;
-use crate::gpu::{Gpu, Piece, Plan, Program, Running, Use, pieces, words};
+use crate::gpu::{Ahead, ELEMENT, Gpu, Piece, Plan, Program, Use, pieces, words};
 use crate::histogram::ElementType;
 
 const GROUP_SIZE: u32 = 256;
@@ -22,22 +20,16 @@ const OUTSIDE_WORDS: usize = 2 * 4 * SIDE;
 pub(super) fn states(gpu: &Gpu, element: ElementType, tasks: &[&[u8]]) -> Result<Vec<State>, KernelError> {
     let mut states = vec![State::default(); tasks.len()];
     let all: Vec<Piece> = pieces(tasks.iter().map(|bytes| (bytes.len() / element.size()) as u64), PIECE).collect();
-    let mut running = VecDeque::new();
-    let mut collect = |(batch, run): (&[Piece], Running<'_>)| -> Result<(), KernelError> {
-        let results = run.finish()?;
+    let mut ahead = Ahead::new(AHEAD, |batch: &[Piece], results: Vec<u32>| {
         for (piece, words) in batch.iter().zip(results.chunks_exact(words_of(element))) {
             add(&mut states[piece.task], element, piece.count, words);
         }
-        Ok(())
-    };
+    });
     let at_once = (gpu.batch_bytes() / (u64::from(PIECE) * element.size() as u64)).max(1) as usize;
     for batch in all.chunks(at_once) {
-        running.push_back((batch, gpu.submit(&plan(gpu, element, tasks, batch))?));
-        if running.len() > AHEAD {
-            running.pop_front().map_or(Ok(()), &mut collect)?;
-        }
+        ahead.push(batch, gpu.submit(&plan(gpu, element, tasks, batch))?)?;
     }
-    running.into_iter().try_for_each(collect)?;
+    ahead.finish()?;
     Ok(states)
 }
 
@@ -56,7 +48,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, element: ElementType, tasks: &[&'a [u8]], batc
     }
     let program = Program {
         name: "statistics",
-        wgsl: &[include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
+        wgsl: &[ELEMENT, include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
         constants: &[
             ("group_size", GROUP_SIZE),
             ("element", ELEMENT_NUMBERS.iter().position(|other| *other == element).unwrap_or(0) as u32),

@@ -4,7 +4,6 @@
 // element: there, sums are integers of two words and sums of squares of four. The few elements below it are added, one by one, to limbs
 // of a word with a count of carries. Integers all have place 0.
 override group_size: u32;
-override element: u32; // 0: u1, 1: u4, 2: f4
 override words_per_piece: u32;
 
 const per_member = 16u;
@@ -93,13 +92,6 @@ fn main(
             results[first + 12u + word] = atomicLoad(&outside[word]);
         }
     }
-}
-
-fn load(first_word: u32, index: u32) -> u32 {
-    if element == 0u {
-        return (values[first_word + index / 4u] >> (8u * (index % 4u))) & 0xffu;
-    }
-    return values[first_word + index];
 }
 
 fn add(mine: ptr<function, Value>, bits: u32, base: u32) {
@@ -192,13 +184,6 @@ fn wide_sum_of(a: vec4<u32>, b: vec4<u32>) -> vec4<u32> {
     let z = sum.z + carry;
     carry = select(0u, 1u, sum.z < a.z || z < carry);
     return vec4<u32>(sum.x, y, z, sum.w + carry);
-}
-
-fn rank_of(bits: u32) -> u32 {
-    if bits == 0x80000000u {
-        return bits;
-    }
-    return select(bits | 0x80000000u, ~bits, bits >> 31u == 1u);
 }
 
 fn combine(a: Value, b: Value) -> Value {

@@ -35,11 +35,20 @@ fn column(random: &mut Random, kind: u64, count: usize) -> Vec<u8> {
         6 => f4((0..count).map(|_| if random.below(9) == 0 { f32::MAX } else { f32::MIN_POSITIVE })),
         7 => f4((0..count).map(|_| if random.below(2) == 0 { 0.0 } else { -0.0 })),
         8 => f4((0..count).map(|_| (random.next() >> 40) as f32 / (1 << 24) as f32)), // uniform in 0..1
-        _ => f4(std::iter::repeat_n(f32::from_bits(0x4b7f_ffff), count)),             // all bits set, so that sums are as long as can be
+        9 => f4((0..count).map(|_| 256.0 + (random.next() >> 40) as f32 / (1 << 16) as f32)), // whole numbers of one unit
+        // The same of both signs, with now and then a zero, a NaN, or one that is no whole number of 29 bits.
+        10 => f4((0..count).map(|_| match random.below(3000) {
+            0 => -0.0,
+            1 => f32::NAN,
+            2 => 1e-30,
+            3 => 1e30,
+            number => (random.below(1 << 24) as f32 - 8_388_608.0) / if number % 2 == 0 { 1024.0 } else { 16_384.0 },
+        })),
+        _ => f4(std::iter::repeat_n(f32::from_bits(0x4b7f_ffff), count)), // all bits set, so that sums are as long as can be
     }
 }
 
-const KINDS: u64 = 10;
+const KINDS: u64 = 12;
 const LENGTHS: [usize; 13] = [0, 1, 15, 16, 17, 255, 256, 257, 1009, 1024, 4096, 4097, 40_009];
 
 #[test]

@@ -10,6 +10,8 @@ use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, 
 pub const MAX_TASKS: u64 = 1_000_000_000_000;
 /// Each partition costs every map task one index record.
 pub const MAX_PARTITIONS: u32 = 65_536;
+/// Of a job with a partition for each task: every task then has a block for each of them, if only an empty one.
+pub const MAX_FILES: u32 = 10_000;
 /// The worker that made it, and one more.
 pub const MAX_SHUFFLE_REPLICAS: u32 = 2;
 /// Workers that keep each part of a result that stays on workers.
@@ -106,6 +108,23 @@ fn check_output(output: &OutputSpec) -> Result<(), SpecError> {
     }
     if output.copies > MAX_RESULT_COPIES {
         return refuse(format!("output: copies must be at most {MAX_RESULT_COPIES}"));
+    }
+    Ok(())
+}
+
+/// Gives a stage that asks for a partition per task as many as its listed input makes tasks. What is asked is taken out: the log holds numbers.
+pub fn count_partitions(spec: &mut JobSpec) -> Result<(), SpecError> {
+    for stage in spec.stages.iter_mut().filter(|stage| stage.partition_per_task) {
+        stage.partition_per_task = false;
+        let tasks = tasks_of(stage).unwrap_or(0);
+        stage.partitions = match u32::try_from(tasks) {
+            Ok(partitions) if partitions <= MAX_FILES => partitions.max(1),
+            _ => {
+                return refuse(format!(
+                    "the job would write {tasks} files, one for each task; the limit is {MAX_FILES}: cut it into several jobs"
+                ));
+            }
+        };
     }
     Ok(())
 }
@@ -216,4 +235,35 @@ fn check_sides(stage: &StageSpec, index: usize, sides: &[StageInput]) -> Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftwerk_proto::v1::{IndexRange, StageInput};
+
+    fn asking(tasks: u64) -> JobSpec {
+        let source = Source::Range(IndexRange { start: 0, count: tasks, tasks });
+        let inputs = vec![StageInput { name: "input".into(), source: Some(source) }];
+        let map = StageSpec { inputs, partitions: 1, partition_per_task: true, ..StageSpec::default() };
+        JobSpec { stages: vec![map, StageSpec::default()], ..JobSpec::default() }
+    }
+
+    #[test]
+    fn a_partition_per_task_becomes_a_number() {
+        for (tasks, partitions) in [(0, 1), (1, 1), (7, 7), (10_000, 10_000)] {
+            let mut spec = asking(tasks);
+            count_partitions(&mut spec).unwrap();
+            assert_eq!((spec.stages[0].partitions, spec.stages[0].partition_per_task), (partitions, false));
+            assert_eq!(spec.stages[1], StageSpec::default(), "a stage that does not ask stays as it is");
+        }
+    }
+
+    #[test]
+    fn more_files_than_possible_are_refused() {
+        for tasks in [10_001, u64::MAX] {
+            let message = count_partitions(&mut asking(tasks)).unwrap_err().0;
+            assert!(message.starts_with(&format!("the job would write {tasks} files")), "{message}");
+        }
+    }
 }

@@ -134,7 +134,7 @@ impl Leader {
         }
         let needs_eyes = !files_of(&submission.spec).is_empty() || !destination(&submission.spec).0.is_empty();
         if anybody && !needs_eyes {
-            self.submit_now(request);
+            self.submit_now(request, effects);
         }
     }
 
@@ -188,11 +188,15 @@ impl Leader {
                 }
             }
         }
-        self.submit_now(request);
+        self.submit_now(request, effects);
     }
 
-    fn submit_now(&mut self, request: RequestId) {
-        let Some(submission) = self.submissions.waiting.remove(&request) else { return };
+    fn submit_now(&mut self, request: RequestId, effects: &mut Vec<Effect>) {
+        let Some(mut submission) = self.submissions.waiting.remove(&request) else { return };
+        if let Err(reason) = spec::count_partitions(&mut submission.spec) {
+            effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
+            return;
+        }
         let command = wire::SubmitJob {
             spec: Some(submission.spec),
             idempotency_key: submission.idempotency_key,

@@ -56,6 +56,31 @@ fn the_first_worker_that_sees_the_input_decides_the_splits() {
     assert_eq!(split.file.as_ref().map(|f| f.path.as_str()), Some("/data/a.txt"));
 }
 
+/// A job that writes one file for each input file cannot say how many these are.
+#[test]
+fn a_partition_for_each_task_is_counted_when_the_input_is_listed() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    let mut spec = one_reduce_task();
+    spec.stages[0].inputs = files().stages[0].inputs.clone();
+    spec.stages[0].partition_per_task = true;
+    let file = |name: &str| InputFile { path: format!("/data/{name}"), bytes: 7, record_bytes: 7, ..InputFile::default() };
+    let listed = |count: usize| {
+        let listing = ["a", "b", "c"].iter().cycle().take(count).map(|name| file(name)).collect();
+        Files { patterns: vec!["/data/*".into()], format: "png".into(), split_bytes: 10, listing }
+    };
+    host.submit(3, spec.clone());
+    host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed(3)], ..InputListing::default() }));
+    host.commit();
+    let job = &host.state.jobs[&JobId(1)];
+    assert_eq!((job.stages[0].tasks().len(), job.spec.stages[0].partitions, job.stages[1].tasks().len()), (3, 3, 3));
+    assert!(!job.spec.stages[0].partition_per_task, "the log holds a number");
+
+    host.submit(4, spec);
+    let said = answers(&host.up(1, Up::Listing(InputListing { request: 4, inputs: vec![listed(10_001)], ..InputListing::default() })));
+    assert!(matches!(said.as_slice(), [Answer::Refused(why)] if why.contains("would write 10001 files")), "{said:?}");
+}
+
 #[test]
 fn without_any_worker_a_submit_waits_a_little_and_then_says_so() {
     let mut host = Host::new();

@@ -2,11 +2,12 @@
 use super::pattern::{self, PatternWalkError};
 use super::{destination, npy};
 use prost::Message;
+use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs};
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
-    io,
+    io::{self, Read},
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -33,7 +34,11 @@ pub(crate) enum ListingError {
     Name { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Npy { path: PathBuf, source: npy::NpyError },
-    #[error("unknown input format `{0}`: expected `text`, `npy` or `npy-rows`")]
+    #[error("{}: {source}", path.display())]
+    Png { path: PathBuf, source: PngProblem },
+    #[error("{} has {bytes} bytes; a file that is one task has less than 4 GiB", path.display())]
+    Large { path: PathBuf, bytes: u64 },
+    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows` or `png`")]
     Format(String),
 }
 
@@ -75,7 +80,7 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
 }
 
 fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
-    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows") {
+    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png") {
         return Err(ListingError::Format(files.format));
     }
     // By path, so that a file that two patterns match is read once.
@@ -152,6 +157,14 @@ fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> R
         input.data_offset = header.data_offset;
         input.record_bytes = header.record_bytes;
         input.dtype = header.dtype.into();
+    }
+    if format == "png" {
+        let mut start = Vec::new();
+        file.take(HEADER_BYTES as u64).read_to_end(&mut start).map_err(unreadable)?;
+        PngHeader::read(&start).map_err(|source| ListingError::Png { path: path.clone(), source })?;
+        // One record, so that the file is one split.
+        input.record_bytes =
+            u32::try_from(metadata.len()).map_err(|_| ListingError::Large { path: path.clone(), bytes: metadata.len() })?;
     }
     Ok(input)
 }
@@ -278,6 +291,26 @@ mod tests {
         fs::write(&path, "hello").unwrap();
         let error = listing(&[path.to_str().unwrap().to_owned()], "npy").unwrap_err();
         assert!(error.contains("x.npy") && error.contains("not an .npy file"), "{error}");
+    }
+
+    #[test]
+    fn an_image_is_one_record_and_what_is_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        // Grey, 2 x 1 pixels, 8 bits; its checksum; what follows is not looked at here.
+        let picture =
+            [b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x02\0\0\0\x01\x08\0\0\0\0".as_slice(), &[0xd1, 0x49, 0x20, 0x56], &[0; 40]].concat();
+        fs::write(at("good.png"), &picture).unwrap();
+        let files = Files { patterns: vec![at("good.png")], format: "png".into(), ..Files::default() };
+        let files = list(files, "anna").unwrap();
+        assert_eq!(u64::from(files.listing[0].record_bytes), files.listing[0].bytes);
+        fs::write(at("short.png"), &picture[..20]).unwrap();
+        fs::write(at("text.png"), "hello").unwrap();
+        fs::write(at("empty.png"), "").unwrap();
+        for (name, expected) in [("short", "its PNG header is damaged"), ("text", "not a PNG file"), ("empty", "not a PNG file")] {
+            let path = at(&format!("{name}.png"));
+            assert_eq!(listing(std::slice::from_ref(&path), "png").unwrap_err(), format!("{path}: {expected}"));
+        }
     }
 
     #[test]

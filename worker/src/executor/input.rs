@@ -96,6 +96,7 @@ impl Inputs {
                     _ => Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, length)),
                 }
             }
+            InputKind::File => Ok((Input::File(bytes), bytes.len() as u64)),
             _ => {
                 let text = &bytes[align::lines(bytes, input.offset, input.bytes)];
                 Ok((Input::Text(text), text.len() as u64))

@@ -101,10 +101,16 @@ impl From<KernelError> for Fault {
 /// How the input of a task follows from its number.
 #[derive(Clone, Debug)]
 pub(super) enum InputKind {
-    Index { start: u64, count: u64, tasks: u64 },
+    Index {
+        start: u64,
+        count: u64,
+        tasks: u64,
+    },
     Text,
     Elements,
     Rows,
+    /// A whole file.
+    File,
     Blocks,
 }
 
@@ -138,6 +144,7 @@ impl Stage {
             Some(Source::Range(range)) => InputKind::Index { start: range.start, count: range.count, tasks: range.tasks },
             Some(Source::Files(files)) if files.format == "npy" => InputKind::Elements,
             Some(Source::Files(files)) if files.format == "npy-rows" => InputKind::Rows,
+            Some(Source::Files(files)) if files.format == "png" => InputKind::File,
             Some(Source::Files(_)) => InputKind::Text,
             Some(Source::Stage(_)) | None => InputKind::Blocks,
         };

@@ -23,7 +23,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Gpu, Plan, Program, Slot, Use};
+use super::{Ahead, Gpu, Plan, Program, Slot, Use};
 use crate::api::KernelError;
 
 const GROUP_SIZE: u32 = 256;
@@ -176,23 +176,15 @@ impl Gpu {
             return Err(KernelError::Input(format!("{} bytes are no whole number of values", values.len())));
         }
         let longest = (self.batch_bytes() as usize / operation.size()).max(1) * operation.size();
-        let mut running = std::collections::VecDeque::new();
+        let mut ahead = Ahead::new(1, |batch, words: Vec<u32>| take(batch, &words));
         for batch in values.chunks(longest) {
             let mut plan = Plan::default();
             let slot = plan.upload(&[batch]);
             let result = add(&mut plan, slot);
             plan.result(result);
-            running.push_back((batch, self.submit(&plan)?));
-            if running.len() > 1
-                && let Some((batch, run)) = running.pop_front()
-            {
-                take(batch, &run.finish()?);
-            }
+            ahead.push(batch, self.submit(&plan)?)?;
         }
-        for (batch, run) in running {
-            take(batch, &run.finish()?);
-        }
-        Ok(())
+        ahead.finish()
     }
 }
 

@@ -1,0 +1,45 @@
+//! What reduce kernels share that put pieces together: no parameters, one format, no GPU twin.
+
+use crate::api::{Accepts, Agreement, Block, Descriptor, Input, KernelError, Kind, StageContext, Task};
+use crate::params::Resolved;
+
+pub(crate) const fn descriptor(
+    name: &'static str,
+    summary: &'static str,
+    tallies: &'static [&'static str],
+    formats: &'static [&'static str],
+) -> Descriptor {
+    Descriptor {
+        name,
+        version: 1,
+        kind: Kind::Reduce,
+        summary,
+        accepts: Accepts::Shuffle,
+        params: &[],
+        tallies,
+        shuffles: false,
+        formats,
+        reduces_with: &[],
+        reduce_defaults: &[],
+        gpu: false,
+        agreement: Agreement::Exact,
+    }
+}
+
+/// Refuses parameters, and formats that the kernel does not write. None is asked for at submit when a job has no output.
+pub(crate) fn check(descriptor: &Descriptor, stage: &StageContext) -> Result<(), KernelError> {
+    Resolved::new(descriptor, &stage.params)?;
+    if stage.format.is_empty() || descriptor.formats.contains(&stage.format.as_str()) {
+        return Ok(());
+    }
+    let (name, formats) = (descriptor.name, descriptor.formats.join(" or "));
+    Err(KernelError::Param(format!("kernel '{name}' writes {formats}, not '{}'", stage.format)))
+}
+
+/// The blocks of a partition.
+pub(crate) fn blocks<'t, 'a>(descriptor: &Descriptor, task: &'t Task<'a>) -> Result<&'t [Block<'a>], KernelError> {
+    match &task.input {
+        Input::Blocks(blocks) => Ok(blocks),
+        _ => Err(KernelError::Input(format!("{} reads shuffle blocks", descriptor.name))),
+    }
+}
