@@ -104,5 +104,7 @@ fn job_view(job: &Job) -> JobView {
         idempotency_key: job.idempotency_key.clone(),
         set_aside: (0..job.stages.len()).flat_map(|i| set_aside_records(job, i)).collect(),
         shuffle_copies: job.shuffle_copies(),
+        // Not of every job of a list: it takes a look at every device.
+        waits: String::new(),
     }
 }

@@ -4,6 +4,7 @@ mod formats;
 mod host;
 mod kept_data;
 mod patience;
+mod matching;
 mod publishing;
 mod sessions;
 mod submissions;
