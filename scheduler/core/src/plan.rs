@@ -129,6 +129,15 @@ fn policy_of(view: &View<'_>, spec: &JobSpec) -> &'static dyn Policy {
     if spec.policy.is_empty() { view.policy } else { policy::policy(&spec.policy).unwrap_or(view.policy) }
 }
 
+/// What this round has placed of a stage, in the order of the tasks.
+fn placed(placements: &[Placement], job: JobId, stage: u32) -> Vec<TaskRange> {
+    let of_stage = |p: &&Placement| p.stage == stage && p.job == Some(placement::Job::Id(job.0));
+    let mut placed: Vec<TaskRange> =
+        placements.iter().filter(of_stage).filter_map(|p| TaskRange::new(p.first_task, p.task_count)).collect();
+    placed.sort_by_key(|range| range.first);
+    placed
+}
+
 struct Round<'a> {
     view: &'a View<'a>,
     /// Devices that run a task under suspicion now.
@@ -191,7 +200,7 @@ impl<'a> Round<'a> {
                 self.isolate(claim.job, index);
                 Ready::of(stage, self.view.now, &[])
             } else {
-                Ready::of(stage, self.view.now, &self.placed(claim.job.id, index))
+                Ready::of(stage, self.view.now, &placed(&self.placements, claim.job.id, index))
             };
             if ready.left() > 0 {
                 let job_ref = placement::Job::Id(claim.job.id.0);
@@ -214,15 +223,6 @@ impl<'a> Round<'a> {
                 self.speculate(claim.job, index as u32);
             }
         }
-    }
-
-    /// What this round has placed of a stage, in the order of the tasks.
-    fn placed(&self, job: JobId, stage: u32) -> Vec<TaskRange> {
-        let of_stage = |p: &&Placement| p.stage == stage && p.job == Some(placement::Job::Id(job.0));
-        let mut placed: Vec<TaskRange> =
-            self.placements.iter().filter(of_stage).filter_map(|p| TaskRange::new(p.first_task, p.task_count)).collect();
-        placed.sort_by_key(|range| range.first);
-        placed
     }
 
     /// Places of the devices that may run the stage now, in the order of (worker, device).
@@ -316,6 +316,10 @@ impl<'a> Round<'a> {
         policy.place(&mut round);
         let waited = job.map_or(0, |j| self.view.now.0.saturating_sub(j.served_at.max(j.submitted_at).0));
         if !others.is_empty() && (waited >= PREFER_MS || round.candidates.iter().all(|c| !round.has_room(c))) {
+            // A policy may have looked at tasks that it did not lease.
+            if let Some((job, so_far)) = job.zip(so_far) {
+                round.ready = Ready::of(so_far, self.view.now, &placed(round.placements, job.id, stage));
+            }
             round.candidates = others;
             policy.place(&mut round);
         }
