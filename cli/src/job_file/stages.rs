@@ -24,8 +24,7 @@ pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integra
 
 const MAP_KEYS: [&str; 10] =
     ["kernel", "params", "side", "device", "require", "prefer", "gang", "gang_hold", "max_lease_tasks", "shuffle_replicas"];
-const REDUCE_KEYS: [&str; 9] =
-    ["kernel", "params", "partitions", "device", "require", "prefer", "gang", "gang_hold", "max_lease_tasks"];
+const REDUCE_KEYS: [&str; 9] = ["kernel", "params", "partitions", "device", "require", "prefer", "gang", "gang_hold", "max_lease_tasks"];
 
 /// A stage as far as its own section tells.
 pub struct Stage {

@@ -24,7 +24,10 @@ const MAX_WORD: usize = 64;
 pub fn label_problem(key: &str, value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.' | '/');
     if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.chars().all(allowed) {
-        return Some(format!("the key of a label is 1 to {MAX_LABEL_KEY} of a-z, 0-9, `-`, `_`, `.` and `/`, not '{}'", key.escape_debug()));
+        return Some(format!(
+            "the key of a label is 1 to {MAX_LABEL_KEY} of a-z, 0-9, `-`, `_`, `.` and `/`, not '{}'",
+            key.escape_debug()
+        ));
     }
     if value.is_empty() || value.len() > MAX_LABEL_VALUE || value.chars().any(char::is_control) {
         return Some(format!("the value of label {key} must have 1 to {MAX_LABEL_VALUE} bytes without control characters"));
@@ -208,7 +211,8 @@ mod tests {
     #[test]
     fn labels_that_cannot_be_are_left_out() {
         let label = |key: &str, value: &str| Label { key: key.into(), value: value.into() };
-        let mut labels = vec![label("zone", "b"), label("Zone", "a"), label("disk", "ssd"), label("zone", "a"), label("x", ""), label("", "y")];
+        let mut labels =
+            vec![label("zone", "b"), label("Zone", "a"), label("disk", "ssd"), label("zone", "a"), label("x", ""), label("", "y")];
         tidy(&mut labels);
         assert_eq!(labels, [label("disk", "ssd"), label("zone", "b")]);
     }

@@ -255,9 +255,7 @@ impl<'a> Round<'a> {
             let key = |place: usize| (self.slots[place].worker, self.slots[place].device);
             let mut others: Vec<usize> = devices.iter().copied().filter(|place| !tenant.devices.contains(&key(*place))).collect();
             let is_held = |place: usize| self.gangs.held.contains_key(&key(place));
-            others.sort_by_key(|place| {
-                (!is_held(*place), !self.is_preferred(spec, key(*place)), self.slots[*place].queued_ns, *place)
-            });
+            others.sort_by_key(|place| (!is_held(*place), !self.is_preferred(spec, key(*place)), self.slots[*place].queued_ns, *place));
             others.truncate(more);
             devices.retain(|place| tenant.devices.contains(&key(*place)) || others.contains(place));
         }
@@ -265,7 +263,15 @@ impl<'a> Round<'a> {
     }
 
     /// `permille`: of the room that the round found, as much as it may take; `None`: all.
-    fn place(&mut self, job_ref: &placement::Job, of: &'a JobSpec, stage: u32, job: Option<&'a Job>, ready: Ready<'_>, permille: Option<u64>) {
+    fn place(
+        &mut self,
+        job_ref: &placement::Job,
+        of: &'a JobSpec,
+        stage: u32,
+        job: Option<&'a Job>,
+        ready: Ready<'_>,
+        permille: Option<u64>,
+    ) {
         let (policy, spec) = (policy_of(self.view, of), &of.stages[stage as usize]);
         let devices = self.devices(spec, job, stage);
         let room: u128 = devices.iter().map(|place| u128::from(self.slots[*place].room_ns)).sum();

@@ -35,14 +35,22 @@ impl State {
         if hold.devices.is_empty() {
             let fitting = candidates(self, spec);
             let held = fitting.iter().filter(|device| self.holder_of(**device).is_some()).count();
-            text.push_str(&format!(", and holds none yet: {} of the cluster can run it, of which {held} are held for others", fitting.len()));
+            text.push_str(&format!(
+                ", and holds none yet: {} of the cluster can run it, of which {held} are held for others",
+                fitting.len()
+            ));
         } else {
             let busy = hold.devices.iter().filter(|device| self.uses.contains_key(*device)).count();
-            let mut named: Vec<String> = hold.devices.iter().take(NAMED).map(|(worker, device)| format!("worker {worker} device {device}")).collect();
+            let mut named: Vec<String> =
+                hold.devices.iter().take(NAMED).map(|(worker, device)| format!("worker {worker} device {device}")).collect();
             if hold.devices.len() > NAMED {
                 named.push(format!("{} more", hold.devices.len() - NAMED));
             }
-            text.push_str(&format!(", holds {} ({}) and waits until all are held and idle: {busy} of them are busy", hold.devices.len(), named.join(", ")));
+            text.push_str(&format!(
+                ", holds {} ({}) and waits until all are held and idle: {busy} of them are busy",
+                hold.devices.len(),
+                named.join(", ")
+            ));
         }
         if hold.given_back > 0 {
             text.push_str(&format!("; {} times it gave back what it held, because the others did not come free in time", hold.given_back));

@@ -93,7 +93,8 @@ fn a_job_runs_only_on_devices_that_have_all_it_requires() {
 fn a_wish_that_nobody_meets_is_told_with_what_would_have_to_change() {
     let r = lab();
     let features = words(&["f16", "f64"]);
-    let spec = requiring(10, DeviceMatch { vendors: words(&["amd"]), features, labels: vec![label("zone", "b")], ..DeviceMatch::default() });
+    let spec =
+        requiring(10, DeviceMatch { vendors: words(&["amd"]), features, labels: vec![label("zone", "b")], ..DeviceMatch::default() });
     let short = matching::shortfall(&r.state, &spec).expect("nobody can");
     let said = "no device of the cluster can run stage 'map'\n  \
         3 of 3 devices: lacks feature f64\n  \
@@ -110,7 +111,10 @@ fn a_wish_that_nobody_meets_is_told_with_what_would_have_to_change() {
     other.stages[0].kernel.as_mut().unwrap().name = "unheard_of".into();
     other.stages[0].device = Some(DeviceRequest { class: "gpu".into(), amount: None });
     let said = matching::shortfall(&r.state, &other).expect("nobody can").lines();
-    assert!(said.contains("3 of 3 devices: has no twin of kernel unheard_of@1") && said.contains("1 of 3 devices: not of class gpu"), "{said}");
+    assert!(
+        said.contains("3 of 3 devices: has no twin of kernel unheard_of@1") && said.contains("1 of 3 devices: not of class gpu"),
+        "{said}"
+    );
     let empty = Replica::new();
     assert!(matching::shortfall(&empty.state, &map_only(1)).expect("nobody is there").lines().contains("worker start"));
 }
@@ -302,7 +306,10 @@ fn a_busy_device_is_held_too_and_gets_nothing_new_until_the_gang_has_started() {
     assert_eq!(held(&r, job), [1, 2]);
     let waits = r.state.waits_for(job);
     assert!(waits.contains("holds 2 (worker 1 device 0, worker 2 device 0)") && waits.contains("2 of them are busy"), "{waits}");
-    assert!(r.grant(plain, 0, 9_000, 1, 1).is_none() && r.grant(job, 0, 0, 1, 1).is_none(), "nobody gets a lease there, not even the gang, one by one");
+    assert!(
+        r.grant(plain, 0, 9_000, 1, 1).is_none() && r.grant(job, 0, 0, 1, 1).is_none(),
+        "nobody gets a lease there, not even the gang, one by one"
+    );
     assert!(round(&mut r).is_empty(), "not before both are idle");
     let one = *r.state.leases.iter().find(|(_, l)| l.worker == WorkerId(1)).unwrap().0;
     r.state.leases_of(WorkerId(1)).map(|(id, _)| id).collect::<Vec<_>>().into_iter().for_each(|id| r.finish(id));
@@ -475,7 +482,13 @@ fn a_gang_starts_whole_or_not_at_all() {
 fn a_gang_takes_only_what_it_requires_and_first_what_it_prefers() {
     let mut r = Replica::new();
     for worker in 1..6 {
-        let labels: &[(&str, &str)] = if worker == 1 { &[] } else if worker > 3 { &[("zone", "a"), ("disk", "ssd")] } else { &[("zone", "a")] };
+        let labels: &[(&str, &str)] = if worker == 1 {
+            &[]
+        } else if worker > 3 {
+            &[("zone", "a"), ("disk", "ssd")]
+        } else {
+            &[("zone", "a")]
+        };
         register_labelled(&mut r, worker, vec![device(0, "cpu", 1)], labels);
     }
     let mut spec = ganged(10, 3, 5_000);
@@ -538,6 +551,23 @@ fn a_reduce_stage_begins_as_a_gang_once_its_input_is_there() {
         }
     }
     assert_eq!(begun.len(), 2);
+}
+
+#[test]
+fn a_gang_for_which_too_few_devices_are_left_fails_with_the_reason() {
+    let mut r = cpus(2);
+    let mut spec = map_reduce(4, 4);
+    spec.stages[0].max_lease_tasks = 1;
+    spec.stages[1].gang = Some(Gang { devices: 2, hold_ms: 5_000 });
+    let job = r.submit(spec);
+    let [a, b] = [r.grant(job, 0, 0, 1, 1).unwrap(), r.grant(job, 0, 1, 3, 2).unwrap()];
+    r.fail(a, FailureClass::Device, "lost");
+    r.finish(b);
+    assert_eq!(r.state.jobs[&job].phase.cause(), "", "the map stage needs no more than one");
+    let rest = r.grant(job, 0, 0, 1, 2).unwrap();
+    r.finish(rest);
+    let cause = r.state.jobs[&job].phase.cause();
+    assert!(cause.starts_with("stage 'reduce' begins on 2 devices at once (gang), and 1 of 2 are left"), "{cause}");
 }
 
 #[test]

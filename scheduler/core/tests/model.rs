@@ -167,7 +167,9 @@ impl Bench {
     fn meant(&mut self, roll: Roll) -> Option<Do> {
         Some(match roll {
             Roll::Register { worker, devices } => Do::Register { worker, devices },
-            Roll::Submit { tasks, partitions, max_attempts, goes_on, gang } => Do::Submit { tasks, partitions, max_attempts, goes_on, gang },
+            Roll::Submit { tasks, partitions, max_attempts, goes_on, gang } => {
+                Do::Submit { tasks, partitions, max_attempts, goes_on, gang }
+            }
             Roll::Gang(nth) => {
                 let mut steps = self.core.propose().gangs;
                 let nth = nth % steps.len().max(1);
@@ -284,9 +286,7 @@ impl Bench {
                 let devices = devices.iter().map(|(worker, device)| HeldDevice { worker: *worker, device: *device }).collect();
                 Command::HoldDevices(HoldDevices { job: *job, stage: *stage as u32, devices, until_ms: *until })
             }
-            Do::GiveBack { job, stage, until } => {
-                Command::ReleaseHold(ReleaseHold { job: *job, stage: *stage as u32, until_ms: *until })
-            }
+            Do::GiveBack { job, stage, until } => Command::ReleaseHold(ReleaseHold { job: *job, stage: *stage as u32, until_ms: *until }),
             Do::Start { job, stage, placements } => {
                 Command::StartGang(StartGang { job: *job, stage: *stage as u32, placements: placements.iter().map(placement_to).collect() })
             }
@@ -593,7 +593,10 @@ fn the_core_agrees_with_the_naive_model() {
     println!(
         "{gangs} gangs begun, {in_vain} holds ran out, {wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines"
     );
-    assert!([wins, fenced, set_aside, generations, published, quarantines, killers, gangs, in_vain].iter().all(|n| *n > 0), "a rule was never tried");
+    assert!(
+        [wins, fenced, set_aside, generations, published, quarantines, killers, gangs, in_vain].iter().all(|n| *n > 0),
+        "a rule was never tried"
+    );
 }
 
 proptest! {

@@ -128,7 +128,10 @@ impl Leader {
         let anybody = !self.sessions.present(self.now).is_empty();
         // One that is to wait for devices says so itself.
         let waits = submission.spec.wait_for_devices;
-        if anybody && !waits && let Some(short) = matching::shortfall(state, &submission.spec) {
+        if anybody
+            && !waits
+            && let Some(short) = matching::shortfall(state, &submission.spec)
+        {
             let answer = Answer::Precondition(format!("{}\n(or submit it with --wait-for-devices, and it waits for them)", short.lines()));
             self.submissions.waiting.remove(&request);
             effects.push(Effect::Answer { request, answer });

@@ -32,7 +32,12 @@ fn a_submit_that_no_device_can_run_is_refused_with_what_would_have_to_change() {
     connect_labelled(&mut host, 1, 7, "a");
     let said = answers(&host.submit(1, wanting_label(3, "b")));
     let [Answer::Precondition(text)] = &said[..] else { panic!("{said:?}") };
-    for part in ["no device of the cluster can run stage 'map'", "1 of 1 devices: its worker has no label zone=b", "nearest: worker 7 (w7) device 0", "--wait-for-devices"] {
+    for part in [
+        "no device of the cluster can run stage 'map'",
+        "1 of 1 devices: its worker has no label zone=b",
+        "nearest: worker 7 (w7) device 0",
+        "--wait-for-devices",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     assert!(host.state.jobs.is_empty());
@@ -67,7 +72,8 @@ fn a_gang_is_granted_at_once_to_all_its_workers() {
     host.connect(2, 8);
     host.submit(1, ganged(10, 2, 5_000));
     let effects = host.commit();
-    let to: BTreeSet<u64> = sent(&effects).filter(|(_, m)| matches!(m, scheduler_message::Message::Grants(_))).map(|(conn, _)| conn).collect();
+    let to: BTreeSet<u64> =
+        sent(&effects).filter(|(_, m)| matches!(m, scheduler_message::Message::Grants(_))).map(|(conn, _)| conn).collect();
     assert_eq!(to, [1, 2].into());
     let entries: BTreeSet<u64> = host.state.leases.keys().map(|id| id.index).collect();
     assert_eq!((host.state.leases.len(), entries.len()), (2, 1), "{:?}", host.state.leases);

@@ -4,7 +4,7 @@ use super::{Entry, Event, MATCHING, Outcome};
 use crate::gang::{self, Hold};
 use crate::ids::{JobId, Timestamp, WorkerId};
 use crate::lease::Lease;
-use crate::matching::device_fits;
+use crate::matching::{candidates, device_fits};
 use crate::state::State;
 use raftwerk_proto::v1::{HoldDevices, Placement, ReleaseHold, StartGang, placement};
 use std::collections::BTreeSet;
@@ -68,6 +68,30 @@ impl State {
                 Outcome::Granted { leases, stale: 0 }
             }
             None => Outcome::Granted { leases: Vec::new(), stale },
+        }
+    }
+
+    /// A gang for which too few devices are left that have not failed under the job would wait for ever.
+    pub(super) fn fail_gang_without_devices(&mut self, id: JobId, entry: &mut Entry) {
+        let Some(job) = self.jobs.get(&id).filter(|job| gang::is_wanted(&job.spec)) else { return };
+        if job.excluded.is_empty() && job.excluded_devices.is_empty() {
+            return;
+        }
+        for index in 0..job.stages.len() as u32 {
+            let Some((spec, stage)) = gang::waiting_stage(job, index) else { continue };
+            let wanted = gang::size(spec, Some(stage.tasks().len()));
+            let fitting = candidates(self, spec);
+            let is_left = |device: &&(WorkerId, u32)| !job.excluded.contains(&device.0) && !job.excluded_devices.contains(*device);
+            let left = fitting.iter().filter(is_left).count();
+            if left < wanted && fitting.len() >= wanted {
+                let name = &spec.name;
+                let cause = format!(
+                    "stage '{name}' begins on {wanted} devices at once (gang), and {left} of {} are left on which the job has not failed; \
+                     `raftwerk job logs` shows why",
+                    fitting.len()
+                );
+                return self.fail_job(id, cause, entry);
+            }
         }
     }
 

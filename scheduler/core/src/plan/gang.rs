@@ -5,11 +5,11 @@
 //! might ever start. What more than the whole cluster could give is not held at all.
 
 use super::{LEASE_NS, MAX_PLACEMENTS, Ready, Round, View};
+use crate::device_match::is_preferred;
 use crate::gang::{Hold, hold_ms, size, waiting_stage};
 use crate::ids::{JobId, WorkerId};
 use crate::job::Job;
 use crate::matching::candidates;
-use crate::device_match::is_preferred;
 use crate::spec::lease_amount;
 use crate::state::State;
 use raftwerk_proto::v1::command::Command;
@@ -33,8 +33,7 @@ pub(super) struct Gangs {
 
 impl Gangs {
     pub(super) fn new(view: &View<'_>) -> Gangs {
-        let mut gangs =
-            Gangs { held: BTreeMap::new(), incomplete: None, seen: BTreeSet::new(), named: 0, commands: Vec::new() };
+        let mut gangs = Gangs { held: BTreeMap::new(), incomplete: None, seen: BTreeSet::new(), named: 0, commands: Vec::new() };
         for (&key, hold) in view.state.gangs() {
             gangs.held.extend(hold.devices.iter().map(|device| (*device, key)));
             if !hold.devices.is_empty() && hold.until <= view.now {

@@ -282,7 +282,8 @@ impl Model {
                 Do::Hold { job, stage, devices, until } => self.hold(job, stage, devices, until),
                 Do::GiveBack { job, stage, until } => {
                     let now = self.now;
-                    if let Some(hold) = self.holds.get_mut(&(job, stage)).filter(|h| !h.devices.is_empty() && h.until == until && until <= now)
+                    if let Some(hold) =
+                        self.holds.get_mut(&(job, stage)).filter(|h| !h.devices.is_empty() && h.until == until && until <= now)
                     {
                         hold.devices.clear();
                         hold.until = 0;
@@ -311,7 +312,8 @@ impl Model {
     /// Nothing is held for a stage that does not wait for it, nor of a hold that is nothing.
     fn tidy_holds(&mut self) {
         let holds = std::mem::take(&mut self.holds);
-        let stays = |key: &(u64, usize), hold: &HoldIs| self.waits_for_gang(key.0, key.1) && (!hold.devices.is_empty() || hold.given_back > 0);
+        let stays =
+            |key: &(u64, usize), hold: &HoldIs| self.waits_for_gang(key.0, key.1) && (!hold.devices.is_empty() || hold.given_back > 0);
         self.holds = holds.into_iter().filter(|(key, hold)| stays(key, hold)).collect();
     }
 
@@ -583,6 +585,18 @@ impl Model {
         }
         self.fail_when_nobody_is_left(lease.job);
         self.advance(lease.job);
+        self.fail_when_too_few_are_left_for_a_gang(lease.job);
+    }
+
+    fn fail_when_too_few_are_left_for_a_gang(&mut self, id: u64) {
+        let job = &self.jobs[&id];
+        let there: Vec<(Worker, Device)> =
+            self.workers.iter().filter(|(_, is)| !is.lost).flat_map(|(w, is)| (0..is.devices).map(|d| (*w, d))).collect();
+        let left = there.iter().filter(|(w, d)| !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d))).count();
+        let too_few = |stage: &Stage| stage.waits_for_gang() && left < stage.gang && there.len() >= stage.gang;
+        if job.phase == Phase::Running && job.stages.iter().any(too_few) {
+            self.end_job(id, Phase::Failed);
+        }
     }
 
     fn fail(&mut self, lease: &LeaseIs, id: Lease, first: u64, count: u64, class: Class) -> Option<Then> {
