@@ -1,5 +1,6 @@
 //! Submits that say which devices they want, and stages that begin on several devices at once.
 
+use crate::host::Host;
 use crate::host::*;
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::*;
