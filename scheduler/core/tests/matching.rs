@@ -460,7 +460,7 @@ fn a_gang_starts_whole_or_not_at_all() {
     };
     let one = StartGang { placements: start.placements[..1].to_vec(), ..start.clone() };
     let mut twice = start.clone();
-    twice.placements[1] = twice.placements[0].clone();
+    twice.placements[1] = twice.placements[0];
     let mut same_tasks = start.clone();
     same_tasks.placements[1].first_task = same_tasks.placements[0].first_task;
     let mut old_session = start.clone();
