@@ -3,8 +3,8 @@
 mod formats;
 mod host;
 mod kept_data;
-mod patience;
 mod matching;
+mod patience;
 mod publishing;
 mod sessions;
 mod submissions;
