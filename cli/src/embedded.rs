@@ -39,6 +39,7 @@ impl Embedded {
             listen: "127.0.0.1:0".to_owned(),
             advertise: None,
             devices,
+            labels: Default::default(),
             // The job may have all of the disk; it ends with an error when that is not enough.
             disk: DiskLimits::default(),
             task_patience: None,

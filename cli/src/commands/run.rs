@@ -38,7 +38,7 @@ pub struct Run {
 
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
-    let spec = args.job.spec()?;
+    let spec = args.job.spec(false)?;
     if spec.output.as_ref().is_some_and(|output| output.url == raftwerk_proto::OUTPUT_ON_WORKERS) {
         return Err(Failure::say(
             Exit::BadUsage,

@@ -33,8 +33,8 @@ pub struct JobFlags {
 }
 
 impl JobFlags {
-    pub fn spec(self) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
-        let patches = Patches { set: self.set, input: self.input, output: self.output };
+    pub fn spec(self, wait_for_devices: bool) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
+        let patches = Patches { set: self.set, input: self.input, output: self.output, wait_for_devices };
         Ok(job_file::load(&self.job_file, &patches, &Catalogue::of_this_build())?)
     }
 }
@@ -46,6 +46,9 @@ pub struct SubmitArgs {
     /// Wait for the job's end, show its progress and print its result
     #[arg(long)]
     wait: bool,
+    /// Take the job also when no device of the cluster can run it yet: it waits for one
+    #[arg(long)]
+    wait_for_devices: bool,
     /// Name of this submission: the same key and job file give the same job, however often it is sent
     #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
     idempotency_key: Option<String>,
@@ -74,7 +77,7 @@ fn idempotency_key(text: &str) -> Result<String, String> {
 }
 
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
-    let spec = args.job.spec()?;
+    let spec = args.job.spec(args.wait_for_devices)?;
     note_rows_that_nobody_keeps(console, &spec);
     let name = spec.name.clone();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;

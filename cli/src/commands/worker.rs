@@ -1,9 +1,11 @@
 //! `raftwerk worker start | list | show | drain | release`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use raftwerk_core::device_match::{MAX_LABELS, label_problem};
 use raftwerk_proto::v1::WorkerView;
 use raftwerk_worker::agent::DataDirError;
 use raftwerk_worker::{DeviceSelection, DiskLimits, JoinError, ListenError, WorkerConfig, WorkerError};
@@ -113,6 +115,9 @@ pub struct Start {
     /// (after `scheduler start --restore`); needs the join token of this cluster
     #[arg(long)]
     bring_results: bool,
+    /// Something jobs may require or prefer of this worker, as in zone=a (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
     #[command(flatten)]
     devices: DeviceFlags,
     /// End when standard input closes (for a parent process that must not leave this one behind)
@@ -129,6 +134,30 @@ pub struct Which {
     target: Target,
 }
 
+fn label(text: &str) -> Result<(String, String), String> {
+    let Some((key, value)) = text.split_once('=') else { return Err("write it as KEY=VALUE, as in zone=a".to_owned()) };
+    match label_problem(key, value) {
+        None => Ok((key.to_owned(), value.to_owned())),
+        Some(problem) => Err(problem),
+    }
+}
+
+fn labels(given: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut labels = BTreeMap::new();
+    for (key, value) in given {
+        let earlier = labels.insert(key.clone(), value.clone());
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != value) {
+            let message = format!("--label {key}={value}: label {key} is {earlier} already");
+            return Err(Failure::say(Exit::BadUsage, message).fix("a worker has one value for each key"));
+        }
+    }
+    if labels.len() > MAX_LABELS {
+        let message = format!("{} labels are given with --label; a worker has at most {MAX_LABELS}", labels.len());
+        return Err(Failure::say(Exit::BadUsage, message));
+    }
+    Ok(labels)
+}
+
 pub async fn start(console: &Console, args: Start) -> Outcome {
     let name = args.name.unwrap_or_else(host_name);
     let config = WorkerConfig {
@@ -139,6 +168,7 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
         listen: args.listen,
         advertise: args.advertise,
         devices: args.devices.selection(),
+        labels: labels(args.label)?,
         disk: DiskLimits { quota_bytes: args.shuffle_quota, min_free_bytes: args.min_free_disk },
         task_patience: args.task_patience,
         bring_results: args.bring_results,

@@ -18,6 +18,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod wants;
 
 use std::path::Path;
 
@@ -93,6 +94,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         priority: head.priority,
         policy: head.policy,
         rounds,
+        wait_for_devices: head.wait_for_devices,
     })
 }
 
@@ -116,6 +118,7 @@ struct Head {
     /// Empty: the cluster's.
     policy: String,
     reproducible: bool,
+    wait_for_devices: bool,
 }
 
 impl Head {
@@ -128,8 +131,9 @@ impl Head {
             on_set_aside: OnSetAside::Fail,
             policy: String::new(),
             reproducible: false,
+            wait_for_devices: false,
         };
-        let keys = ["name", "namespace", "priority", "max_attempts", "on_set_aside", "policy", "reproducible"];
+        let keys = ["name", "namespace", "priority", "max_attempts", "on_set_aside", "policy", "reproducible", "wait_for_devices"];
         let Some(section) = Section::open(root, "job", &keys)? else { return Ok(head) };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
@@ -160,6 +164,7 @@ impl Head {
             head.policy = policy.value;
         }
         head.reproducible = section.boolean("reproducible")?.is_some_and(|reproducible| reproducible.value);
+        head.wait_for_devices = section.boolean("wait_for_devices")?.is_some_and(|wait| wait.value);
         Ok(head)
     }
 }

@@ -17,6 +17,8 @@ pub struct Patches {
     pub input: Vec<String>,
     /// Replaces `[output] path`; relative to the current directory.
     pub output: Option<String>,
+    /// Sets `[job] wait_for_devices`.
+    pub wait_for_devices: bool,
 }
 
 impl Patches {
@@ -29,6 +31,10 @@ impl Patches {
         }
         if let Some(output) = &self.output {
             replace_output(root, output, current_dir)?;
+        }
+        if self.wait_for_devices {
+            let origin = Origin::Flag("--wait-for-devices".to_owned());
+            section(root, "job", &origin)?.set("wait_for_devices", Node { origin, value: Value::Boolean(true) });
         }
         Ok(())
     }

@@ -17,12 +17,14 @@ use super::problem::{Origin, Problem};
 use super::section::{At, Section};
 use super::sides;
 use super::tree::Table;
+use super::wants::{self, Wants};
 
 /// What a lease may run on; `any` takes whatever placement finds fit.
 pub const DEVICE_CLASSES: [&str; 6] = ["any", "cpu", "gpu", "discrete", "integrated", "software"];
 
-const MAP_KEYS: [&str; 6] = ["kernel", "params", "side", "device", "max_lease_tasks", "shuffle_replicas"];
-const REDUCE_KEYS: [&str; 5] = ["kernel", "params", "partitions", "device", "max_lease_tasks"];
+const MAP_KEYS: [&str; 10] =
+    ["kernel", "params", "side", "device", "require", "prefer", "gang", "gang_hold", "max_lease_tasks", "shuffle_replicas"];
+const REDUCE_KEYS: [&str; 9] = ["kernel", "params", "partitions", "device", "require", "prefer", "gang", "gang_hold", "max_lease_tasks"];
 
 /// A stage as far as its own section tells.
 pub struct Stage {
@@ -35,6 +37,7 @@ pub struct Stage {
     /// As many as the stage before has tasks, instead.
     pub partition_per_task: bool,
     device: String,
+    wants: Wants,
     max_lease_tasks: u64,
     shuffle_replicas: u32,
     reproducible: bool,
@@ -118,10 +121,18 @@ fn finish(
     // What the section itself says takes the place of what it would inherit, whether a flag or the file says it.
     flags.retain(|name, _| name == "partitions" || section.table("params").ok().flatten().is_none_or(|table| table.get(name).is_none()));
     flags.extend(params::flags(section)?);
-    let device = section.choice("device", &DEVICE_CLASSES)?;
+    let mut wants = wants::read(section)?;
+    let (device, key) = match (section.choice("device", &DEVICE_CLASSES)?, wants.class.take()) {
+        (Some(device), Some(class)) if device.value != class.value => {
+            let message = format!("is \"{}\", and device says \"{}\"", class.value, device.value);
+            return Err(section.problem_at("require class", &class.origin, message).fix("say it once"));
+        }
+        (None, Some(class)) => (Some(class), "require class"),
+        (device, _) => (device, "device"),
+    };
     if let Some(device) = device.as_ref().filter(|device| !kernel.gpu && !matches!(device.value.as_str(), "any" | "cpu")) {
         return Err(section
-            .problem_at("device", &device.origin, format!("is \"{}\", but kernel `{}` has no GPU twin", device.value, kernel.name))
+            .problem_at(key, &device.origin, format!("is \"{}\", but kernel `{}` has no GPU twin", device.value, kernel.name))
             .fix("use \"any\" or \"cpu\""));
     }
     Ok(Stage {
@@ -132,6 +143,7 @@ fn finish(
         partitions,
         partition_per_task: false,
         device: device.map_or_else(|| "any".to_owned(), |device| device.value),
+        wants,
         max_lease_tasks: section.integer("max_lease_tasks", 0, MAX_TASKS)?.map_or(0, |tasks| tasks.value),
         shuffle_replicas: shuffle_replicas(section, kernel)?,
         reproducible: false,
@@ -222,6 +234,9 @@ impl Stage {
             footprint,
             memory,
             reproducible: self.reproducible,
+            require: self.wants.require,
+            prefer: self.wants.prefer,
+            gang: self.wants.gang,
         }
     }
 }

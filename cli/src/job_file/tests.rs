@@ -161,8 +161,10 @@ mod accepted {
             set: vec!["reduce.partitions=4".into(), "map.device=cpu".into(), "job.name = \"x\"".into(), "reduce.params.key=a=b".into()],
             input: vec!["*.md".into(), "/abs/b.txt".into()],
             output: Some("out".into()),
+            wait_for_devices: true,
         };
         let spec = read_with(WORDS, &patches).unwrap();
+        assert!(spec.wait_for_devices);
         let Some(Source::Files(files)) = &spec.stages[0].inputs[0].source else { panic!("{spec:?}") };
         assert_eq!(files.patterns, ["/here/*.md", "/abs/b.txt"]);
         assert_eq!(

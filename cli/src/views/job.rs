@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{DeviceShare, JobSpec, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal};
+use raftwerk_proto::v1::{
+    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal,
+};
 use serde_json::{Value, json};
 
 use super::{kept, rounds};
@@ -233,10 +235,28 @@ fn stage_text(stage: &StageSpec) -> String {
     };
     let class = stage.device.as_ref().map_or("any", |device| &device.class);
     let class = if stage.reproducible { format!("{class}, reproducible") } else { class.to_owned() };
+    let class = wants(stage).into_iter().fold(class, |text, wanted| format!("{text}, {wanted}"));
     let input = sides(stage).fold(input, |text, (name, path)| format!("{text}, side input {name} {path}"));
     let params: Vec<String> = stage.params.iter().map(|Param { name, value }| format!("{name}={value}")).collect();
     let params = if params.is_empty() { String::new() } else { format!("; {}", params.join(" ")) };
     crate::table::printable(&format!("reads {input}; device {class}{params}"))
+}
+
+/// What a stage wants of its devices beyond their class.
+fn wants(stage: &StageSpec) -> Vec<String> {
+    let one = |wanted: &DeviceMatch| {
+        let class = (!wanted.class.is_empty()).then(|| format!("class {}", wanted.class));
+        let list = |what: &str, words: &[String]| (!words.is_empty()).then(|| format!("{what} {}", words.join(" or ")));
+        let features = (!wanted.features.is_empty()).then(|| format!("features {}", wanted.features.join(" and ")));
+        let memory = (wanted.memory_bytes > 0).then(|| format!("{} of memory", format_bytes(wanted.memory_bytes)));
+        let labels = wanted.labels.iter().map(|label| format!("label {}={}", label.key, label.value));
+        let lists = [class, list("vendor", &wanted.vendors), list("backend", &wanted.backends), features, memory];
+        lists.into_iter().flatten().chain(labels).collect::<Vec<_>>().join(" ")
+    };
+    let require = stage.require.as_ref().map(|wanted| format!("requires {}", one(wanted)));
+    let prefer = stage.prefer.as_ref().map(|wanted| format!("prefers {}", one(wanted)));
+    let gang = stage.gang.as_ref().map(|gang| format!("begins on {} devices at once", gang.devices));
+    [require, prefer, gang].into_iter().flatten().collect()
 }
 
 /// Whether the copies of shuffle data that the job asked for were made.
@@ -304,6 +324,7 @@ pub fn to_json(view: &JobView) -> Value {
         "priority": spec.map(priority),
         "policy": spec.map(|spec| &spec.policy).filter(|policy| !policy.is_empty()),
         "state": state_name(view.state()),
+        "waits": if view.waits.is_empty() { Value::Null } else { view.waits.clone().into() },
         "cause": if view.cause.is_empty() { Value::Null } else { view.cause.clone().into() },
         "idempotency_key": view.idempotency_key,
         "submitted_at_ms": view.submitted_at_ms,

@@ -11,10 +11,13 @@ pub fn stands_still(view: &JobView) -> bool {
     view.state() == JobState::Running && !leased && view.stages.iter().any(|stage| stage.open && stage.ready > stage.waiting)
 }
 
-/// What holds back every worker from a job that stands still; `None` when one of them is free, and the reason is another.
+/// The devices that a job waits for, or what holds back every worker from one that stands still; `None` when one of them is free, and the reason is another.
 pub fn why(view: &JobView, workers: &[WorkerView]) -> Option<String> {
     if !stands_still(view) {
         return None;
+    }
+    if !view.waits.is_empty() {
+        return Some(view.waits.clone());
     }
     let there: Vec<&WorkerView> = workers.iter().filter(|worker| worker.liveness != "lost").collect();
     let mut held: Vec<String> = there.iter().map(|worker| held_back(worker)).collect::<Option<_>>()?;

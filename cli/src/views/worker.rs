@@ -86,6 +86,11 @@ pub fn print(console: &Console, view: &WorkerView) {
         console.line(printable(&text));
         console.line(format!("raftwerk worker release {} ends it at once", view.worker));
     }
+    if !view.labels.is_empty() {
+        let labels: Vec<String> = view.labels.iter().map(|label| format!("{}={}", label.key, label.value)).collect();
+        console.line("");
+        console.line(printable(&format!("labels: {}", labels.join(", "))));
+    }
     if let Some(load) = &view.load {
         console.line("");
         disk_lines(load).into_iter().for_each(|line| console.line(line));
@@ -143,6 +148,7 @@ pub fn to_json(view: &WorkerView) -> Value {
             "full": if load.full.is_empty() { Value::Null } else { load.full.clone().into() },
             "leases_running": load.leases_running, "leases_queued": load.leases_queued,
         })),
+        "labels": view.labels.iter().map(|label| (label.key.clone(), Value::from(label.value.clone()))).collect::<serde_json::Map<_, _>>(),
         "devices": view.devices.iter().map(devices::to_json).collect::<Vec<_>>(),
         "device_loads": view.device_loads.iter().map(load).collect::<Vec<_>>(),
     })

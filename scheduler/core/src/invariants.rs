@@ -1,7 +1,9 @@
 //! What must always hold, one function per promise. Each returns what is wrong, or nothing.
 
+use crate::gang;
 use crate::job::{Job, Phase};
 use crate::kept;
+use crate::matching::device_fits;
 use crate::stage::{Counts, Stage, TaskState};
 use crate::state::State;
 use crate::worker::DeviceUse;
@@ -22,6 +24,9 @@ pub fn check_cheap(state: &State) -> Result<(), String> {
     no_device_holds_more_than_it_has(state)?;
     kept_parts_have_their_keepers(state)?;
     rounds_are_decided_once(state)?;
+    leases_are_where_they_may_be(state)?;
+    gang::holds_are_sound(state)?;
+    gang::gangs_begin_whole(state)?;
     ended_jobs_hold_nothing(state)
 }
 
@@ -107,6 +112,22 @@ pub fn no_device_holds_more_than_it_has(state: &State) -> Result<(), String> {
         if over {
             return Err(format!("worker {worker} device {device} holds {:?} of {capacity:?}", used.held));
         }
+    }
+    Ok(())
+}
+
+/// A lease is on a device that has all that its stage requires.
+pub fn leases_are_where_they_may_be(state: &State) -> Result<(), String> {
+    for (id, lease) in &state.leases {
+        let stage = state.jobs.get(&lease.job).and_then(|job| job.spec.stages.get(lease.stage as usize));
+        let worker = state.workers.get(&lease.worker);
+        let device = worker.and_then(|worker| worker.device(lease.device));
+        if let (Some(stage), Some(worker), Some(device)) = (stage, worker, device)
+            && device_fits(stage, worker, device)
+        {
+            continue;
+        }
+        return Err(format!("lease {id} of job {} is on worker {} device {}, which does not fit", lease.job, lease.worker, lease.device));
     }
     Ok(())
 }

@@ -12,6 +12,8 @@
 pub mod apply;
 pub mod copies;
 pub mod cost;
+pub mod device_match;
+pub mod gang;
 pub mod ids;
 pub mod interval_map;
 pub mod invariants;
@@ -33,6 +35,7 @@ pub mod stage;
 pub mod state;
 pub mod trouble;
 pub mod view;
+mod waits;
 mod weight;
 pub mod worker;
 

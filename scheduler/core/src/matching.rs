@@ -1,64 +1,150 @@
-//! Which device may run a stage.
+//! Which device may run a stage, and what would have to change where none may.
 
+use crate::device_match::{Wish, is_of_class};
+use crate::gang;
 use crate::ids::WorkerId;
 use crate::memory::Need;
 use crate::spec::{device_class, lease_amount};
 use crate::state::State;
-use crate::worker::DeviceUse;
+use crate::worker::{DeviceUse, Worker};
 use raftwerk_proto::v1::{Device, JobSpec, StageSpec};
+use std::collections::BTreeMap;
 
-/// Whether the device has a twin of the stage's kernel, is of the class asked for, and could hold one lease when idle.
-pub fn device_fits(stage: &StageSpec, device: &Device) -> bool {
+/// Devices that lack least are named, up to so many.
+const NEAREST: usize = 3;
+
+/// Whether the device has a twin of the stage's kernel, is of the class asked for, has all that the stage requires, and could hold one
+/// lease when idle.
+pub fn device_fits(stage: &StageSpec, worker: &Worker, device: &Device) -> bool {
+    is_of_class(device, device_class(stage))
+        && has_twin(stage, device)
+        && could_hold_a_lease(stage, device)
+        && stage.require.iter().flat_map(Wish::all).all(|wish| wish.is_met(&worker.hello, device))
+}
+
+fn has_twin(stage: &StageSpec, device: &Device) -> bool {
     let Some(kernel) = &stage.kernel else { return false };
-    let wanted = device_class(stage);
-    let class_fits = match wanted {
-        "any" => true,
-        "gpu" => device.class != "cpu",
-        class => device.class == class,
-    };
     // Asked of thousands of devices in every round: most names differ in their length already.
     let is_it = |name: &str| {
         let version = name.strip_prefix(kernel.name.as_str()).and_then(|rest| rest.strip_prefix('@'));
         version.is_some_and(|version| version.parse() == Ok(kernel.version))
     };
-    let has_twin = device.kernels.iter().any(|name| name.len() > kernel.name.len() && is_it(name));
+    device.kernels.iter().any(|name| name.len() > kernel.name.len() && is_it(name))
+}
+
+fn could_hold_a_lease(stage: &StageSpec, device: &Device) -> bool {
     let capacity = device.capacity.unwrap_or_default();
     // The part that depends on the input's size is seen when a lease is planned.
     let least = Need::of(stage, device, 0).amount(&lease_amount(stage), 1);
-    class_fits && has_twin && DeviceUse::default().fits(&capacity, &least)
+    DeviceUse::default().fits(&capacity, &least)
 }
 
-/// Devices of present workers that may run the stage: (worker, device index). Software adapters only when the stage asks for class
+/// Everything for which [`device_fits`] says no, as it is said of a device.
+fn lacks(stage: &StageSpec, worker: &Worker, device: &Device) -> Vec<String> {
+    let mut lacks = Vec::new();
+    if !has_twin(stage, device) {
+        let kernel = stage.kernel.as_ref().map(|k| format!("{}@{}", k.name, k.version)).unwrap_or_default();
+        lacks.push(format!("has no twin of kernel {kernel}"));
+    }
+    let class = Wish::Class(device_class(stage));
+    let wishes = std::iter::once(class).chain(stage.require.iter().flat_map(Wish::all));
+    lacks.extend(wishes.filter(|wish| !wish.is_met(&worker.hello, device)).map(Wish::lack));
+    if !could_hold_a_lease(stage, device) {
+        lacks.push("could not hold one lease, even when it is idle (memory, slots)".to_owned());
+    }
+    lacks
+}
+
+/// Devices of workers that are not lost.
+fn devices(state: &State) -> impl Iterator<Item = (WorkerId, &Worker, &Device)> + '_ {
+    let there = state.workers.iter().filter(|(_, worker)| !worker.lost);
+    there.flat_map(|(id, worker)| worker.hello.devices.iter().map(move |device| (*id, worker, device)))
+}
+
+/// Devices of workers that may run the stage: (worker, device index). Software adapters only when the stage asks for class
 /// `software` or nothing else fits: they are far slower than the CPU they run on.
 pub fn candidates(state: &State, stage: &StageSpec) -> Vec<(WorkerId, u32)> {
-    let fitting = || {
-        state
-            .workers
-            .iter()
-            .filter(|(_, w)| !w.lost)
-            .flat_map(|(id, w)| w.hello.devices.iter().map(move |d| (*id, d)))
-            .filter(|(_, d)| device_fits(stage, d))
-    };
-    let hardware: Vec<_> = fitting().filter(|(_, d)| d.class != "software").map(|(id, d)| (id, d.index)).collect();
+    let fitting = || devices(state).filter(|(_, worker, device)| device_fits(stage, worker, device));
+    let hardware: Vec<_> = fitting().filter(|(_, _, d)| d.class != "software").map(|(id, _, d)| (id, d.index)).collect();
     if hardware.is_empty() || device_class(stage) == "software" {
-        fitting().map(|(id, d)| (id, d.index)).filter(|c| !hardware.contains(c)).collect()
+        fitting().map(|(id, _, d)| (id, d.index)).filter(|c| !hardware.contains(c)).collect()
     } else {
         hardware
     }
 }
 
-/// Why no present device can run some stage of the job, with what is present; `None` when each stage has one.
-pub fn impossible(state: &State, spec: &JobSpec) -> Option<String> {
-    let stage = spec.stages.iter().find(|stage| candidates(state, stage).is_empty())?;
-    let kernel = stage.kernel.as_ref().map(|k| format!("{}@{}", k.name, k.version)).unwrap_or_default();
-    let present: Vec<String> = state
-        .workers
-        .iter()
-        .filter(|(_, w)| !w.lost)
-        .flat_map(|(id, w)| {
-            w.hello.devices.iter().map(move |d| format!("worker {id} ({}) device {}: {} ({})", w.hello.name, d.index, d.name, d.class))
-        })
-        .collect();
-    let listed = if present.is_empty() { "no worker is present".to_string() } else { format!("present: {}", present.join("; ")) };
-    Some(format!("no present device can run stage '{}' (kernel {kernel}, device class '{}'); {listed}", stage.name, device_class(stage)))
+/// Too few devices of the cluster may ever run a stage, and what would have to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    what: String,
+    changes: Vec<String>,
+}
+
+impl Shortfall {
+    /// For a person who has to do something about it: a line for each thing.
+    pub fn lines(&self) -> String {
+        let mut text = self.what.clone();
+        self.changes.iter().for_each(|change| text.extend(["\n  ", change]));
+        text
+    }
+
+    /// In one line.
+    pub fn line(&self) -> String {
+        std::iter::once(self.what.clone()).chain(self.changes.iter().cloned()).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// What keeps the stage from ever running on the cluster as it is; `None` when enough devices fit.
+pub fn shortfall_of_stage(state: &State, stage: &StageSpec, tasks: Option<u64>) -> Option<Shortfall> {
+    let needed = gang::size(stage, tasks).max(1);
+    let found = candidates(state, stage).len();
+    if found >= needed {
+        return None;
+    }
+    let name = &stage.name;
+    let what = match (found, needed) {
+        (0, 1) => format!("no device of the cluster can run stage '{name}'"),
+        (found, 1..) => format!("stage '{name}' begins on {needed} devices at once (gang), and {found} of the cluster can run it"),
+        _ => return None,
+    };
+    let mut unfit: Vec<(Vec<String>, WorkerId, &Worker, &Device)> = Vec::new();
+    let (mut all, mut left_out) = (0, 0);
+    for (id, worker, device) in devices(state) {
+        all += 1;
+        match lacks(stage, worker, device) {
+            lacks if lacks.is_empty() => left_out += 1,
+            lacks => unfit.push((lacks, id, worker, device)),
+        }
+    }
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut order: Vec<&str> = Vec::new();
+    for lack in unfit.iter().flat_map(|(lacks, ..)| lacks) {
+        let count = counts.entry(lack).or_default();
+        if *count == 0 {
+            order.push(lack);
+        }
+        *count += 1;
+    }
+    order.sort_by_key(|lack| std::cmp::Reverse(counts[*lack]));
+    let mut changes: Vec<String> = order.iter().map(|lack| format!("{} of {all} devices: {lack}", counts[*lack])).collect();
+    if left_out > found {
+        changes.push(format!("{} GPUs in software are left out, because there is other hardware that fits", left_out - found));
+    }
+    if all == 0 {
+        changes.push("it has no worker; start one with 'raftwerk worker start'".to_owned());
+    }
+    unfit.sort_by_key(|(lacks, id, _, device)| (lacks.len(), *id, device.index));
+    changes.extend(unfit.iter().take(NEAREST).enumerate().map(|(n, (lacks, id, worker, device))| {
+        let nearest = if n == 0 { "nearest" } else { "then" };
+        let (name, index) = (&worker.hello.name, device.index);
+        format!("{nearest}: worker {id} ({name}) device {index}, {} ({}): {}", device.name, device.class, lacks.join(", "))
+    }));
+    Some(Shortfall { what, changes })
+}
+
+/// What keeps some stage of the job from ever running on the cluster as it is; `None` when each stage has devices.
+pub fn shortfall(state: &State, spec: &JobSpec) -> Option<Shortfall> {
+    let partitions = |index: usize| index.checked_sub(1).map(|before| u64::from(spec.stages[before].partitions));
+    let mut stages = spec.stages.iter().enumerate();
+    stages.find_map(|(index, stage)| shortfall_of_stage(state, stage, partitions(index).or_else(|| gang::known_tasks(stage))))
 }

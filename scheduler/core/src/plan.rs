@@ -4,10 +4,14 @@
 //! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Who gets how much of a stage is
 //! decided by a [`policy`].
 //!
+//! A stage that prefers some devices is offered to these first, and to the others when none of them has room ([`PREFER_MS`]). One that begins
+//! as a gang gets its devices all together (`gang`).
+//!
 //! Tasks under suspicion of killing their executor get a device to themselves (`isolate`); what is late at the end of a stage is leased
 //! a second time (`speculate`).
 
 mod costs;
+mod gang;
 mod isolate;
 mod lent;
 mod order;
@@ -20,6 +24,7 @@ mod trade;
 pub use ready::Ready;
 pub use slot::Slot;
 
+use crate::gang::waits;
 use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::matching::candidates;
@@ -30,6 +35,7 @@ use crate::worker::Worker;
 use costs::RoundCosts;
 use order::{Claim, Order, Tenant};
 use policy::{Candidate, Policy, StageRound};
+use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::{Device, JobSpec, Placement, StageSpec, placement};
 use slot::Slots;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +47,9 @@ pub const LEASE_NS: u64 = 300_000_000;
 pub const QUEUE_NS: u64 = 2 * LEASE_NS;
 /// Placements of one round; keeps an entry far below 1 MiB.
 pub const MAX_PLACEMENTS: usize = 4096;
+/// A device that a stage does not prefer gets tasks of it when no preferred one has room, or when the job was given nothing for so long although
+/// one had (it learns how fast the device is, say): nothing idles longer for a preference.
+pub const PREFER_MS: u64 = 2_000;
 /// Jobs looked at in one round; those behind wait for these anyway.
 const MAX_JOBS: usize = 256;
 
@@ -63,8 +72,22 @@ pub struct View<'a> {
     pub policy: &'static dyn Policy,
 }
 
+/// What a planning round proposes for the next entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Proposal {
+    /// To be granted one by one, whatever becomes of the others.
+    pub placements: Vec<Placement>,
+    /// Steps toward the start of gangs; they come after the placements.
+    pub gangs: Vec<Command>,
+}
+
 /// Proposes placements for ready tasks. Reads only.
 pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
+    propose(view).placements
+}
+
+/// The same with what gangs need. Reads only.
+pub fn propose<'a>(view: &'a View<'a>) -> Proposal {
     let mut costs = RoundCosts::new(view.state);
     let Order { claims, tenants } = order::order(view, &mut costs);
     let mut round = Round {
@@ -78,6 +101,8 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         tenant: 0,
         looked_at: 0,
         costs,
+        gangs: gang::Gangs::new(view),
+        unmatched: Vec::new(),
     };
     for level in claims.chunk_by(|a, b| a.priority == b.priority) {
         if let Some(trade) = round.trade(level) {
@@ -95,16 +120,29 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
         let newcomer = order::newcomer(view, &mut round.costs, &spec.namespace);
         round.tenants.push(newcomer);
         for (index, stage) in fresh.stages.iter().enumerate().filter(|(_, s)| s.open && s.free() > 0) {
+            if waits(&spec.stages[index], stage) {
+                // Its devices are held when it is there.
+                continue;
+            }
             let job_ref = placement::Job::SubmittedAt(*position);
             round.place(&job_ref, spec, index as u32, None, Ready::of(stage, view.now, &[]), None, None);
         }
     }
-    round.placements
+    Proposal { placements: round.placements, gangs: round.gangs.commands }
 }
 
 /// The job's own, or the cluster's. A name that this build does not know was accepted by one that does.
 fn policy_of(view: &View<'_>, spec: &JobSpec) -> &'static dyn Policy {
     if spec.policy.is_empty() { view.policy } else { policy::policy(&spec.policy).unwrap_or(view.policy) }
+}
+
+/// What this round has placed of a stage, in the order of the tasks.
+fn placed(placements: &[Placement], job: JobId, stage: u32) -> Vec<TaskRange> {
+    let of_stage = |p: &&Placement| p.stage == stage && p.job == Some(placement::Job::Id(job.0));
+    let mut placed: Vec<TaskRange> =
+        placements.iter().filter(of_stage).filter_map(|p| TaskRange::new(p.first_task, p.task_count)).collect();
+    placed.sort_by_key(|range| range.first);
+    placed
 }
 
 struct Round<'a> {
@@ -123,6 +161,17 @@ struct Round<'a> {
     /// Stages that something was placed of, or could have been.
     looked_at: usize,
     costs: RoundCosts<'a>,
+    gangs: gang::Gangs,
+    /// Stages for which no device is there: others that want the same need not be looked at.
+    unmatched: Vec<&'a StageSpec>,
+}
+
+/// Kinds of stages without a device that are remembered in one round.
+const MAX_UNMATCHED: usize = 64;
+
+/// Whether the same devices may run both.
+fn want_the_same(a: &StageSpec, b: &StageSpec) -> bool {
+    a.kernel == b.kernel && a.device == b.device && a.require == b.require && a.memory == b.memory
 }
 
 impl<'a> Round<'a> {
@@ -156,19 +205,34 @@ impl<'a> Round<'a> {
             if self.is_over() {
                 return;
             }
+            let spec = &claim.job.spec.stages[index];
+            if self.is_unmatched(spec) {
+                continue;
+            }
             let index = index as u32;
+            let looked_at = self.looked_at + usize::from(first);
+            if waits(spec, stage) {
+                self.serve_gang(claim.job, index);
+                self.looked_at = if self.is_unmatched(spec) { self.looked_at } else { looked_at };
+                continue;
+            }
             let ready = if first {
-                self.looked_at += 1;
                 self.isolate(claim.job, index);
                 Ready::of(stage, self.view.now, &[])
             } else {
-                Ready::of(stage, self.view.now, &self.placed(claim.job.id, index))
+                Ready::of(stage, self.view.now, &placed(&self.placements, claim.job.id, index))
             };
             if ready.left() > 0 {
                 let job_ref = placement::Job::Id(claim.job.id.0);
                 self.place(&job_ref, &claim.job.spec, index, Some(claim.job), ready, permille, own);
             }
+            self.looked_at = if self.is_unmatched(spec) { self.looked_at } else { looked_at };
         }
+    }
+
+    /// Whether no device may run the stage, as far as was seen: jobs that wait for one must not stand in the way of those behind them.
+    fn is_unmatched(&self, spec: &StageSpec) -> bool {
+        self.unmatched.iter().any(|other| want_the_same(other, spec))
     }
 
     /// A second lease for what is late, of stages with nothing left to lease.
@@ -181,24 +245,19 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// What this round has placed of a stage, in the order of the tasks.
-    fn placed(&self, job: JobId, stage: u32) -> Vec<TaskRange> {
-        let of_stage = |p: &&Placement| p.stage == stage && p.job == Some(placement::Job::Id(job.0));
-        let mut placed: Vec<TaskRange> =
-            self.placements.iter().filter(of_stage).filter_map(|p| TaskRange::new(p.first_task, p.task_count)).collect();
-        placed.sort_by_key(|range| range.first);
-        placed
-    }
-
     /// Places of the devices that may run the stage now, in the order of (worker, device).
-    fn devices(&mut self, spec: &StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
+    fn devices(&mut self, spec: &'a StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
         let mut devices = Vec::new();
         if self.records.is_none() {
             let (slots, records) = Slots::of(self.view, &mut self.costs, &self.isolated);
             self.slots = slots;
             self.records = Some(records);
         }
-        for (worker, device) in candidates(self.view.state, spec) {
+        let fitting = candidates(self.view.state, spec);
+        if fitting.is_empty() && self.unmatched.len() < MAX_UNMATCHED && !self.is_unmatched(spec) {
+            self.unmatched.push(spec);
+        }
+        for (worker, device) in fitting {
             if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
                 continue;
             }
@@ -208,6 +267,9 @@ impl<'a> Round<'a> {
             if job.is_some_and(|j| j.stages[stage as usize].avoids(self.view.state, worker, device)) {
                 continue;
             }
+            if !self.gangs.leave((worker, device), job.map(|j| (j.id, stage))) {
+                continue;
+            }
             devices.extend(self.slots.find(worker, device).filter(|place| !self.slots[*place].reserved));
         }
         if let Some(more) = self.tenants[self.tenant].devices_left() {
@@ -215,7 +277,8 @@ impl<'a> Round<'a> {
             let tenant = &self.tenants[self.tenant];
             let key = |place: usize| (self.slots[place].worker, self.slots[place].device);
             let mut others: Vec<usize> = devices.iter().copied().filter(|place| !tenant.devices.contains(&key(*place))).collect();
-            others.sort_by_key(|place| (self.slots[*place].queued_ns, *place));
+            let is_held = |place: usize| self.gangs.held.contains_key(&key(place));
+            others.sort_by_key(|place| (!is_held(*place), !self.is_preferred(spec, key(*place)), self.slots[*place].queued_ns, *place));
             others.truncate(more);
             devices.retain(|place| tenant.devices.contains(&key(*place)) || others.contains(place));
         }
@@ -227,7 +290,7 @@ impl<'a> Round<'a> {
     fn place(
         &mut self,
         job_ref: &placement::Job,
-        of: &JobSpec,
+        of: &'a JobSpec,
         stage: u32,
         job: Option<&'a Job>,
         ready: Ready<'_>,
@@ -270,8 +333,13 @@ impl<'a> Round<'a> {
                 need: Need::of(spec, device, costs.units_per_task().unwrap_or(0)),
             })
         };
-        let candidates = devices.into_iter().filter_map(candidate).collect();
-        policy.place(&mut StageRound {
+        let all: Vec<Candidate> = devices.into_iter().filter_map(candidate).collect();
+        let is_first = |c: &Candidate| spec.prefer.is_none() || self.is_preferred(spec, (slots[c.place].worker, slots[c.place].device));
+        let (mut candidates, mut others): (Vec<Candidate>, Vec<Candidate>) = all.into_iter().partition(is_first);
+        if candidates.is_empty() {
+            std::mem::swap(&mut candidates, &mut others);
+        }
+        let mut round = StageRound {
             job: *job_ref,
             job_id: job.map(|j| j.id),
             stage,
@@ -285,7 +353,18 @@ impl<'a> Round<'a> {
             slots: &mut self.slots,
             placements: &mut self.placements,
             budget_ns,
-        });
+        };
+        policy.place(&mut round);
+        let waited = job.map_or(0, |j| self.view.now.0.saturating_sub(j.served_at.max(j.submitted_at).0));
+        if !others.is_empty() && (waited >= PREFER_MS || round.candidates.iter().all(|c| !round.has_room(c))) {
+            // A policy may have looked at tasks that it did not lease.
+            if let Some((job, so_far)) = job.zip(so_far) {
+                round.ready = Ready::of(so_far, self.view.now, &placed(round.placements, job.id, stage));
+            }
+            round.candidates = others;
+            policy.place(&mut round);
+        }
+        drop(round);
         let used = self.placements[before..].iter().map(|p| (WorkerId(p.worker), p.device));
         self.tenants[self.tenant].begin_on(used);
     }

@@ -59,6 +59,7 @@ impl State {
             log_format: if self.log_format > UNMARKED_FORMAT { self.log_format } else { 0 },
             namespaces: self.namespaces.iter().map(|(name, namespace)| namespace_record(name, namespace)).collect(),
             costs: self.costs.to_wire(),
+            gangs: crate::gang::to_wire(&self.gangs),
         };
         if snapshot.log_format != 0 {
             // Nothing of format 3, or 4, is in a state whose log has none of it.
@@ -123,6 +124,8 @@ impl State {
         }
         crate::invariants::leased_tasks_have_live_leases(&state).map_err(ApplyError::Snapshot)?;
         crate::invariants::set_aside_tasks_have_their_evidence(&state).map_err(ApplyError::Snapshot)?;
+        state.gangs = crate::gang::from_wire(snapshot.gangs);
+        crate::gang::holds_are_sound(&state).map_err(ApplyError::Snapshot)?;
         state.removed_replicas = snapshot.removed_replicas.into_iter().collect();
         state.derive();
         Ok(state)

@@ -1,6 +1,8 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
 use crate::cost;
+use crate::device_match;
+use crate::gang;
 use crate::rounds;
 use crate::split::tasks_of;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
@@ -166,6 +168,8 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
     if stage.shuffle_replicas > 1 && stage.partitions == 0 {
         return refuse(format!("stage '{name}' makes no shuffle data, so shuffle_replicas means nothing there; take it out"));
     }
+    device_match::check(stage)?;
+    gang::check(stage)?;
     if stage.reproducible && class == "any" {
         return refuse(format!("stage '{name}' is to be reproducible, so it needs the class of its devices: \"cpu\", or one of the GPUs"));
     }

@@ -4,8 +4,9 @@
 use crate::spec::SpecError;
 use raftwerk_proto::v1::{JobSpec, StageSpec};
 
-/// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, and records of which device ran which tasks of a bounded
-/// kernel. Footprints and memory needs are of this format as well; they are left out of older entries, because a job does not ask for them.
+/// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, what stages want of devices, and records of
+/// which device ran which tasks of a bounded kernel. Footprints and memory needs are of this format as well; they are left out of older entries,
+/// because a job does not ask for them.
 pub const NEWEST: u32 = 4;
 
 /// Refuses a spec that says more than entries of this format can.
@@ -29,6 +30,8 @@ fn of_job(spec: &JobSpec) -> Option<&'static str> {
         Some("the job names a policy")
     } else if spec.priority != 0 {
         Some("the job has a priority")
+    } else if spec.wait_for_devices {
+        Some("the job is to wait for devices")
     } else {
         None
     }
@@ -41,6 +44,12 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("is to be reproducible")
     } else if stage.kernel.as_ref().is_some_and(|kernel| kernel.bounded) {
         Some("has a bounded kernel")
+    } else if stage.require.is_some() {
+        Some("requires more of its devices than a class")
+    } else if stage.prefer.is_some() {
+        Some("prefers some devices")
+    } else if stage.gang.is_some() {
+        Some("begins on several devices at once")
     } else {
         None
     }
@@ -49,7 +58,7 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::Rounds;
+    use raftwerk_proto::v1::{DeviceMatch, Gang, Rounds};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
@@ -59,6 +68,10 @@ mod tests {
             JobSpec { policy: "random".into(), ..JobSpec::default() },
             JobSpec { rounds: Some(Rounds::default()), ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { reproducible: true, ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { wait_for_devices: true, ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { require: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { prefer: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { gang: Some(Gang::default()), ..StageSpec::default() }], ..JobSpec::default() },
         ];
         for spec in newer {
             assert!(check(&spec, NEWEST - 1).is_err_and(|reason| reason.0.contains("format 4")), "{spec:?}");

@@ -2,6 +2,7 @@
 
 use crate::apply::{COPIES_GIVEN_BACK, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Spent};
+use crate::gang::Gangs;
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -41,6 +42,8 @@ pub struct State {
     pub namespaces: BTreeMap<String, Namespace>,
     /// What leases have cost; empty below format 4.
     pub costs: CostModel,
+    /// Devices held for stages that begin on several at once; empty below format 4.
+    pub(crate) gangs: Gangs,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -68,6 +71,7 @@ impl State {
             log_format: UNMARKED_FORMAT,
             namespaces: BTreeMap::new(),
             costs: CostModel::default(),
+            gangs: Gangs::new(),
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,

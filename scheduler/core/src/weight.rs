@@ -27,6 +27,9 @@ const WORKER_BYTES: u64 = 4000;
 const NAMESPACE_BYTES: u64 = 500;
 /// A line of costs with the leases it goes through.
 const COST_BYTES: u64 = 1000;
+/// A hold of devices for a gang, and one of its devices.
+const HOLD_BYTES: u64 = 150;
+const HELD_BYTES: u64 = 40;
 /// Files of an input listing that are kept after the job has ended, for `job show`.
 const KEPT_FILES: usize = 100;
 
@@ -39,6 +42,7 @@ impl State {
             + self.workers.len() as u64 * WORKER_BYTES
             + self.namespaces.len() as u64 * NAMESPACE_BYTES
             + self.costs.len() as u64 * COST_BYTES
+            + self.gangs.values().map(|hold| HOLD_BYTES + hold.devices.len() as u64 * HELD_BYTES).sum::<u64>()
     }
 
     /// A job has ended: it is kept for people to look at, without what only running it needed.

@@ -215,6 +215,63 @@ fn history_4() -> Replica {
     r
 }
 
+/// What format 4 brought for jobs that say which devices they want: labels, wishes, and gangs that hold, give back and start.
+fn history_of_matching() -> Replica {
+    let mut r = Replica::new();
+    r.format = 4;
+    for worker in [7, 8, 9] {
+        let labels = vec![Label { key: "zone".into(), value: if worker == 9 { "b" } else { "a" }.into() }];
+        let hello = Hello { labels, ..hello(&format!("w{worker}"), r.index, vec![device(0, "cpu", 1), device(1, "discrete", 1)]) };
+        r.apply(Command::RegisterWorker(RegisterWorker { worker, hello: Some(hello) }));
+    }
+    let wanted = |value: &str| DeviceMatch {
+        class: String::new(),
+        vendors: vec![],
+        backends: vec![],
+        features: vec![],
+        memory_bytes: 1 << 20,
+        labels: vec![Label { key: "zone".into(), value: value.into() }],
+    };
+    let mut wishful = map_only(40);
+    wishful.stages[0].require = Some(wanted("a"));
+    wishful.stages[0].prefer = Some(DeviceMatch { class: "gpu".into(), vendors: vec!["nvidia".into()], ..DeviceMatch::default() });
+    r.submit(JobSpec { wait_for_devices: true, ..wishful });
+    let ganged = |tasks: u64, devices: u32| {
+        let mut spec = map_only(tasks);
+        spec.stages[0].gang = Some(Gang { devices, hold_ms: 2_000 });
+        spec
+    };
+    let (whole, partly, in_vain) = (r.submit(ganged(30, 2)), r.submit(ganged(30, 3)), r.submit(ganged(30, 2)));
+    let hold = |r: &mut Replica, job: raftwerk_core::JobId, devices: &[(u64, u32)]| {
+        let until_ms = r.clock + 1_500;
+        let devices = devices.iter().map(|(worker, device)| HeldDevice { worker: *worker, device: *device }).collect();
+        r.apply(Command::HoldDevices(HoldDevices { job: job.0, stage: 0, devices, until_ms }));
+    };
+    hold(&mut r, whole, &[(7, 0), (8, 0)]);
+    hold(&mut r, in_vain, &[(9, 0), (8, 0)]);
+    let placement = |r: &Replica, first_task: u64, worker: u64| Placement {
+        job: Some(placement::Job::Id(whole.0)),
+        first_task,
+        task_count: 5,
+        worker,
+        session: r.state.workers[&raftwerk_core::WorkerId(worker)].session.0,
+        ..Placement::default()
+    };
+    let placements = vec![placement(&r, 0, 7), placement(&r, 5, 8)];
+    r.apply(Command::StartGang(StartGang { job: whole.0, stage: 0, placements }));
+    r.pause_ms = 2_000;
+    let until_ms = r.state.gangs()[&(in_vain, 0)].until.0;
+    r.apply(Command::ReleaseHold(ReleaseHold { job: in_vain.0, stage: 0, until_ms }));
+    hold(&mut r, partly, &[(7, 1), (9, 1)]);
+    r.plan_and_grant();
+    r
+}
+
+#[test]
+fn the_log_with_matching_gives_its_snapshot() {
+    replays("log-v4-matching.bin", "snapshot-v4-matching.bin", 4, history_of_matching);
+}
+
 #[test]
 fn the_log_of_format_4_gives_the_snapshot_of_format_4() {
     replays("log-v4.bin", "snapshot-v4.bin", 4, history_4);

@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use prost::Message;
 use raftwerk_core::plan::policy::policies;
-use raftwerk_core::plan::{View, plan};
+use raftwerk_core::plan::{Proposal, View, propose};
 use raftwerk_core::{Outcome, State, invariants};
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::*;
@@ -56,9 +56,26 @@ fn source() -> impl Strategy<Value = Option<stage_input::Source>> {
     ]
 }
 
+fn wanted() -> impl Strategy<Value = Option<DeviceMatch>> {
+    let wanted = (number(), prop::collection::vec("[az]?", 0..3)).prop_map(|(memory_bytes, words)| DeviceMatch {
+        memory_bytes,
+        vendors: words.clone(),
+        labels: words.into_iter().map(|value| Label { key: "a".into(), value }).collect(),
+        ..DeviceMatch::default()
+    });
+    prop::option::weighted(0.2, wanted)
+}
+
+fn gang() -> impl Strategy<Value = Option<Gang>> {
+    prop::option::weighted(0.4, (small(), number()).prop_map(|(devices, ms)| Gang { devices, hold_ms: ms.saturating_add(1_000) }))
+}
+
 fn stage() -> impl Strategy<Value = StageSpec> {
-    ("[mr]", source(), small(), 0i32..4, capacity(), number(), 0usize..3).prop_map(
-        |(name, source, partitions, kind, amount, max_lease_tasks, tallies)| StageSpec {
+    ("[mr]", source(), small(), 0i32..4, capacity(), number(), 0usize..3, (wanted(), wanted(), gang())).prop_map(
+        |(name, source, partitions, kind, amount, max_lease_tasks, tallies, (require, prefer, gang))| StageSpec {
+            require,
+            prefer,
+            gang,
             name,
             kernel: Some(KernelRef { name: "count".into(), version: 1, kind, tallies: vec!["t".into(); tallies], ..KernelRef::default() }),
             inputs: vec![StageInput { name: "i".into(), source }],
@@ -78,7 +95,11 @@ fn stage() -> impl Strategy<Value = StageSpec> {
 
 fn spec() -> impl Strategy<Value = JobSpec> {
     prop_oneof![
-        2 => number().prop_map(map_only),
+        2 => (number(), gang()).prop_map(|(tasks, gang)| {
+            let mut spec = map_only(tasks);
+            spec.stages[0].gang = gang;
+            spec
+        }),
         2 => (number(), small()).prop_map(|(tasks, partitions)| map_reduce(tasks, partitions)),
         2 => (prop::collection::vec(stage(), 0..4), small(), any::<bool>()).prop_map(|(stages, max_attempts, output)| JobSpec {
             namespace: "n".into(),
@@ -209,6 +230,13 @@ fn command() -> impl Strategy<Value = Option<Command>> {
         1 => number().prop_map(|worker| Some(Command::EndQuarantine(EndQuarantine { worker }))),
         1 => number().prop_map(|worker| Some(Command::DrainWorker(DrainWorker { worker }))),
         1 => prop::collection::vec(cost(), 0..3).prop_map(|costs| Some(Command::ImportCosts(ImportCosts { costs }))),
+        3 => (1u64..6, small(), prop::collection::vec((0u64..5, small()), 0..4), number()).prop_map(|(job, stage, devices, until_ms)| {
+            let devices = devices.into_iter().map(|(worker, device)| HeldDevice { worker, device }).collect();
+            Some(Command::HoldDevices(HoldDevices { job, stage, devices, until_ms }))
+        }),
+        1 => (1u64..6, small(), number()).prop_map(|(job, stage, until_ms)| Some(Command::ReleaseHold(ReleaseHold { job, stage, until_ms }))),
+        2 => (1u64..6, small(), prop::collection::vec(placement(), 0..4))
+            .prop_map(|(job, stage, placements)| Some(Command::StartGang(StartGang { job, stage, placements }))),
         1 => Just(None),
     ]
 }
@@ -243,7 +271,7 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
         let present = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, w)| (*id, w.session)).collect();
         let suspects = state.workers.keys().copied().filter(|w| w.0 % 3 == index % 3).collect();
         let returning = Default::default();
-        let placements = plan(&View {
+        let Proposal { placements, gangs } = propose(&View {
             state,
             present: &present,
             suspects: &suspects,
@@ -257,6 +285,13 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
         let body = EntryBody { format: 2, at_ms: 0, commands: vec![raftwerk_proto::v1::Command { command: granted }] };
         let applied = state.clone().apply(index + 1, body).expect("a known command");
         prop_assert!(matches!(applied.outcomes[0], Outcome::Granted { stale: 0, .. }), "{:?}", applied.outcomes);
+        if !gangs.is_empty() {
+            let commands = gangs.into_iter().map(|step| raftwerk_proto::v1::Command { command: Some(step) }).collect();
+            let mut next = state.clone();
+            let applied = next.apply(index + 1, EntryBody { format: 4, at_ms: 0, commands }).expect("known commands");
+            prop_assert!(!applied.outcomes.iter().any(|o| matches!(o, Outcome::Granted { stale: 1.., .. })), "{:?}", applied.outcomes);
+            invariants::check(&next).map_err(TestCaseError::fail)?;
+        }
     }
     Ok(known)
 }

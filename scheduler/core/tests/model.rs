@@ -29,9 +29,26 @@ enum Roll {
         max_attempts: u32,
         goes_on: bool,
         rounds: u32,
+        gang: u32,
     },
     Cancel(u64),
     Plan,
+    /// What the planner wants for gangs, the nth of it.
+    Gang(usize),
+    /// Devices of this worker and the next, for whatever stage that is.
+    Hold {
+        job: u64,
+        stage: usize,
+        worker: u64,
+        until: u64,
+    },
+    /// The nth hold, whether its time is up or not.
+    GiveBack(usize),
+    /// The nth hold starts as the planner would start it, with something wrong.
+    StartWrong {
+        nth: usize,
+        wrong: u64,
+    },
     Place {
         job: u64,
         stage: usize,
@@ -96,12 +113,16 @@ fn roll() -> impl Strategy<Value = Roll> {
     // What ends much at once is rare, or nothing would live long enough to get far.
     prop_oneof![
         2 => (1u64..5, 1u32..3).prop_map(|(worker, devices)| Roll::Register { worker, devices }),
-        5 => (0u64..24, 0u64..4, 1u32..6, any::<bool>())
-            .prop_map(|(tasks, partitions, max_attempts, goes_on)| Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds: 0 }),
+        5 => (0u64..24, 0u64..4, 1u32..6, any::<bool>(), prop_oneof![2 => Just(0u32), 1 => 1u32..6])
+            .prop_map(|(tasks, partitions, max_attempts, goes_on, gang)| Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds: 0, gang }),
         2 => (0u64..6, 1u32..6, 1u32..5)
-            .prop_map(|(tasks, max_attempts, rounds)| Roll::Submit { tasks, partitions: 1, max_attempts, goes_on: false, rounds }),
+            .prop_map(|(tasks, max_attempts, rounds)| Roll::Submit { tasks, partitions: 1, max_attempts, goes_on: false, rounds, gang: 0 }),
         1 => (0u64..6).prop_map(Roll::Cancel),
         50 => Just(Roll::Plan),
+        40 => (0usize..4).prop_map(Roll::Gang),
+        3 => (0u64..8, 0usize..3, 1u64..5, 0u64..9_000).prop_map(|(job, stage, worker, until)| Roll::Hold { job, stage, worker, until }),
+        2 => (0usize..4).prop_map(Roll::GiveBack),
+        5 => (0usize..4, 0u64..5).prop_map(|(nth, wrong)| Roll::StartWrong { nth, wrong }),
         5 => (0u64..6, 0usize..3, 0u64..24, 0u64..8, 1u64..5, 0u32..3, any::<bool>())
             .prop_map(|(job, stage, first, count, worker, device, speculative)| Roll::Place { job, stage, first, count, worker, device, speculative }),
         25 => (0usize..30, 0u64..3, 0u64..2, 1u64..5).prop_map(|(nth, skip, less, worker)| Roll::Copy { nth, skip, less, worker }),
@@ -149,8 +170,49 @@ impl Bench {
     fn meant(&mut self, roll: Roll) -> Option<Do> {
         Some(match roll {
             Roll::Register { worker, devices } => Do::Register { worker, devices },
-            Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds } => {
-                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds }
+            Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang } => {
+                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang }
+            }
+            Roll::Gang(nth) => {
+                let mut steps = self.core.propose().gangs;
+                let nth = nth % steps.len().max(1);
+                if steps.is_empty() {
+                    return None;
+                }
+                step_from(steps.swap_remove(nth))
+            }
+            Roll::Hold { job, stage, worker, until } => {
+                let devices = vec![(worker, 0), (worker % 4 + 1, 0), (worker, 7)];
+                Do::Hold { job, stage, devices, until: self.core.clock + until }
+            }
+            Roll::GiveBack(nth) => {
+                let count = self.model.holds.len();
+                let ((job, stage), hold) = self.model.holds.iter().nth(nth % count.max(1))?;
+                Do::GiveBack { job: *job, stage: *stage, until: hold.until }
+            }
+            Roll::StartWrong { nth, wrong } => {
+                let count = self.model.holds.len();
+                let (&(job, stage), hold) = self.model.holds.iter().nth(nth % count.max(1))?;
+                let placement = |(n, (worker, device)): (usize, &(u64, u32))| naive::Placement {
+                    job,
+                    stage,
+                    first: n as u64,
+                    count: 1,
+                    worker: *worker,
+                    session: self.session(*worker),
+                    device: *device,
+                    speculative: false,
+                };
+                let mut placements: Vec<naive::Placement> = hold.devices.iter().enumerate().map(placement).collect();
+                let last = placements.last_mut()?;
+                match wrong {
+                    0 => last.first = 0,
+                    1 => last.session = 0,
+                    2 => last.device += 1,
+                    3 => last.count = 1_000,
+                    _ => drop(placements.pop()),
+                }
+                Do::Start { job, stage, placements }
             }
             Roll::Cancel(job) => Do::Cancel { job },
             Roll::FailJob(job) => Do::FailJob { job },
@@ -248,9 +310,20 @@ impl Bench {
                 let devices = (0..*devices).map(|n| device(n, if n == 0 { "cpu" } else { "discrete" }, 2)).collect();
                 Command::RegisterWorker(RegisterWorker { worker: *worker, hello: Some(hello("w", self.core.index, devices)) })
             }
-            Do::Submit { tasks, partitions, max_attempts, goes_on, rounds } => {
+            Do::Hold { job, stage, devices, until } => {
+                let devices = devices.iter().map(|(worker, device)| HeldDevice { worker: *worker, device: *device }).collect();
+                Command::HoldDevices(HoldDevices { job: *job, stage: *stage as u32, devices, until_ms: *until })
+            }
+            Do::GiveBack { job, stage, until } => Command::ReleaseHold(ReleaseHold { job: *job, stage: *stage as u32, until_ms: *until }),
+            Do::Start { job, stage, placements } => {
+                Command::StartGang(StartGang { job: *job, stage: *stage as u32, placements: placements.iter().map(placement_to).collect() })
+            }
+            Do::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang } => {
                 let mut spec = if *partitions == 0 { map_only(*tasks) } else { map_reduce(*tasks, *partitions as u32) };
                 spec.max_attempts = *max_attempts;
+                for stage in spec.stages.iter_mut().filter(|_| *gang > 0) {
+                    stage.gang = Some(Gang { devices: *gang, hold_ms: naive::HOLD_MS });
+                }
                 spec.rounds = (*rounds > 0).then_some(Rounds { max: *rounds, all: false });
                 spec.set_on_set_aside(if *goes_on { OnSetAside::Continue } else { OnSetAside::Fail });
                 Command::SubmitJob(SubmitJob { spec: Some(spec), ..SubmitJob::default() })
@@ -357,6 +430,21 @@ fn placement_from(p: &Placement) -> naive::Placement {
     }
 }
 
+fn step_from(step: Command) -> Do {
+    match step {
+        Command::HoldDevices(hold) => {
+            let devices = hold.devices.iter().map(|held| (held.worker, held.device)).collect();
+            Do::Hold { job: hold.job, stage: hold.stage as usize, devices, until: hold.until_ms }
+        }
+        Command::ReleaseHold(release) => Do::GiveBack { job: release.job, stage: release.stage as usize, until: release.until_ms },
+        Command::StartGang(start) => {
+            let placements = start.placements.iter().map(placement_from).collect();
+            Do::Start { job: start.job, stage: start.stage as usize, placements }
+        }
+        other => panic!("no step of a gang: {other:?}"),
+    }
+}
+
 fn placement_to(p: &naive::Placement) -> Placement {
     Placement {
         job: Some(placement::Job::Id(p.job)),
@@ -424,6 +512,13 @@ fn of_core(state: &State) -> Vec<String> {
             id.index, id.position, l.job, l.stage, l.tasks.first, l.tasks.end, l.worker, l.device
         ));
     }
+    for ((job, stage), hold) in state.gangs() {
+        let devices: Vec<(u64, u32)> = hold.devices.iter().map(|(w, d)| (w.0, *d)).collect();
+        lines.push(format!(
+            "job {job} stage {stage} holds {devices:?} until {}, {} times in vain, again at {}",
+            hold.until.0, hold.given_back, hold.again_at.0
+        ));
+    }
     for (id, w) in &state.workers {
         let devices: Vec<(u32, u64)> = w.device_standing.iter().map(|(d, s)| (*d, s.until.0)).collect();
         lines.push(format!("worker {id} lost {} until {} {devices:?}", w.lost, w.standing.until));
@@ -456,6 +551,13 @@ fn of_model(model: &Model) -> Vec<String> {
     for ((index, position), l) in &model.leases {
         lines.push(format!("lease {index}-{position} job {} stage {} {}..{} on {} {}", l.job, l.stage, l.first, l.end, l.worker, l.device));
     }
+    for ((job, stage), hold) in &model.holds {
+        let devices: Vec<(u64, u32)> = hold.devices.iter().copied().collect();
+        lines.push(format!(
+            "job {job} stage {stage} holds {devices:?} until {}, {} times in vain, again at {}",
+            hold.until, hold.given_back, hold.again_at
+        ));
+    }
     for (id, w) in &model.workers {
         let devices: Vec<(u32, u64)> = w.device_standing.iter().map(|(d, s)| (*d, s.until)).collect();
         lines.push(format!("worker {id} lost {} until {} {devices:?}", w.lost, w.standing.until));
@@ -469,7 +571,7 @@ fn begun() -> Bench {
     for worker in 1..5 {
         bench.step(vec![Roll::Register { worker, devices: 1 + worker as u32 % 2 }]);
     }
-    bench.step(vec![Roll::Submit { tasks: 20, partitions: 2, max_attempts: 4, goes_on: true, rounds: 0 }, Roll::Plan]);
+    bench.step(vec![Roll::Submit { tasks: 20, partitions: 2, max_attempts: 4, goes_on: true, rounds: 0, gang: 0 }, Roll::Plan]);
     bench
 }
 
@@ -484,6 +586,8 @@ struct Reached {
     quarantines: u64,
     killers: u64,
     rounds: u64,
+    gangs: u64,
+    in_vain: u64,
 }
 
 impl Reached {
@@ -496,7 +600,10 @@ impl Reached {
             self.rounds += job.ended.len() as u64;
             self.published += u64::from(job.phase == naive::Phase::Done && job.stages.len() == 2);
         }
+        self.in_vain += bench.model.holds.values().map(|hold| u64::from(hold.given_back)).sum::<u64>();
         for job in bench.core.state.jobs.values() {
+            let begun = job.stages.iter().zip(&job.spec.stages).filter(|(stage, spec)| spec.gang.is_some() && stage.leases > 0);
+            self.gangs += begun.count() as u64;
             for evidence in job.stages.iter().flat_map(|s| s.evidence.values()) {
                 self.set_aside += 1;
                 self.killers += u64::from(evidence.workers.len() >= 3 && evidence.attempts < job.max_attempts());
@@ -521,12 +628,12 @@ fn the_core_agrees_with_the_naive_model() {
         Ok(())
     });
     outcome.unwrap_or_else(|e| panic!("{e}"));
-    let Reached { wins, fenced, set_aside, generations, published, quarantines, killers, rounds } = reached.into_inner();
+    let Reached { wins, fenced, set_aside, generations, published, quarantines, killers, rounds, gangs, in_vain } = reached.into_inner();
     println!(
-        "{wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines, {rounds} rounds"
+        "{gangs} gangs begun, {in_vain} holds ran out, {wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines, {rounds} rounds"
     );
     assert!(
-        [wins, fenced, set_aside, generations, published, quarantines, killers, rounds].iter().all(|n| *n > 0),
+        [wins, fenced, set_aside, generations, published, quarantines, killers, rounds, gangs, in_vain].iter().all(|n| *n > 0),
         "a rule was never tried"
     );
 }

@@ -4,7 +4,7 @@ use super::batch::Waiter;
 use super::patience::Patience;
 use super::{Answer, Effect, Leader};
 use raftwerk_core::ids::TaskRange;
-use raftwerk_core::plan::{View, plan};
+use raftwerk_core::plan::{Proposal, View, propose};
 use raftwerk_core::split::splits_of_tasks;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{Job, Lease, LeaseId, Outcome, State, Timestamp};
@@ -29,9 +29,13 @@ impl Leader {
             submitted: &submitted,
             policy: self.policy,
         };
-        let placements = plan(&view);
+        let Proposal { placements, gangs } = propose(&view);
         if !placements.is_empty() {
             self.batch.append(Command::GrantLeases(wire::GrantLeases { placements }), Waiter::Grants);
+        }
+        for step in gangs {
+            let waiter = if matches!(step, Command::StartGang(_)) { Waiter::Grants } else { Waiter::Nobody };
+            self.batch.append(step, waiter);
         }
     }
 

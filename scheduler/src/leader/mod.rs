@@ -388,6 +388,9 @@ impl Leader {
             }
             Event::TaskFailed { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task failed"),
             Event::SetAside { job, stage, task, message } => tracing::warn!(%job, stage, task, message, "task set aside"),
+            Event::HoldRanOut { job, stage, held } => {
+                tracing::info!(%job, stage, held, "a gang was not complete in time; what was held for it is given back");
+            }
             Event::Quarantined { worker, device, until, reason } => {
                 let ms = until.0.saturating_sub(state.now.0);
                 tracing::warn!(%worker, ?device, ms, reason, "in quarantine: it failed again and again by its own fault");

@@ -90,6 +90,10 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Exhausted(reason) });
             return;
         }
+        if let Some(reason) = state.gang_beyond_namespace(&spec) {
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
+            return;
+        }
         if !spec.policy.is_empty() && policy(&spec.policy).is_none() {
             let known: Vec<&str> = policies().iter().map(|policy| policy.name()).collect();
             let reason = format!("there is no policy '{}'; use one of {}", spec.policy, known.join(", "));
@@ -122,9 +126,15 @@ impl Leader {
     fn try_submission(&mut self, state: &State, request: RequestId, effects: &mut Vec<Effect>) {
         let Some(submission) = self.submissions.waiting.get(&request) else { return };
         let anybody = !self.sessions.present(self.now).is_empty();
-        if anybody && let Some(reason) = matching::impossible(state, &submission.spec) {
+        // One that is to wait for devices says so itself.
+        let waits = submission.spec.wait_for_devices;
+        if anybody
+            && !waits
+            && let Some(short) = matching::shortfall(state, &submission.spec)
+        {
+            let answer = Answer::Precondition(format!("{}\n(or submit it with --wait-for-devices, and it waits for them)", short.lines()));
             self.submissions.waiting.remove(&request);
-            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason) });
+            effects.push(Effect::Answer { request, answer });
             return;
         }
         if anybody && let Some(reason) = state.too_few_keepers(&submission.spec) {
@@ -133,7 +143,7 @@ impl Leader {
             return;
         }
         let needs_eyes = !files_of(&submission.spec).is_empty() || !destination(&submission.spec).0.is_empty();
-        if anybody && !needs_eyes {
+        if (anybody || waits) && !needs_eyes {
             self.submit_now(request, effects);
         }
     }

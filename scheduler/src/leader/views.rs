@@ -49,6 +49,7 @@ impl Leader {
             quarantines: self.quarantines(now, record),
             drained: record.drained,
             protocol: conn.map_or(0, |c| c.protocol),
+            labels: record.hello.labels.clone(),
         }
     }
 }

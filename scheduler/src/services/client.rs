@@ -51,6 +51,7 @@ impl ClientService {
     fn view(&self, job: JobId) -> Option<JobView> {
         let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
         let mut view = state.0.job_view(job)?;
+        view.waits = state.0.waits_for(job);
         shorten(&mut view);
         Some(view)
     }

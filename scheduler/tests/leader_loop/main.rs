@@ -3,6 +3,7 @@
 mod formats;
 mod host;
 mod kept_data;
+mod matching;
 mod patience;
 mod publishing;
 mod rounds;

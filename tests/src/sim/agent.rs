@@ -4,7 +4,7 @@ use super::audit::{audit, value_of};
 use super::wire::Delivery;
 use raftwerk_core::LeaseId;
 use raftwerk_proto::v1::{
-    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, LeaseProgress, ListInputs, OutputPart, ShuffleSource,
+    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, Label, LeaseProgress, ListInputs, OutputPart, ShuffleSource,
     StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
 };
 use raftwerk_worker::session::{AgentSession, Effect, Input};
@@ -133,6 +133,7 @@ impl Agent {
             name: format!("worker-{}", self.id),
             data_address: format!("worker-{}:1", self.id),
             devices: vec![device],
+            labels: vec![Label { key: "even".into(), value: if self.id.is_multiple_of(2) { "yes" } else { "no" }.into() }],
             ..Hello::default()
         });
         let effects = session.handle(now, Input::Start);

@@ -7,7 +7,7 @@ mod entry;
 mod tasks;
 
 use super::counters::Counters;
-use entry::{Entry, leases_end_only_for_a_reason};
+use entry::{Entry, gangs_begin_on_all_their_devices, leases_end_only_for_a_reason};
 use prost::Message;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{Applied, Event, JobId, LeaseId, Outcome, Phase, State, TaskRange, WorkerId, invariants};
@@ -187,6 +187,7 @@ impl Audit {
         self.lease_ids_are_never_reused(&entry)?;
         self.each_task_is_accepted_once_by_a_live_lease(&entry)?;
         leases_end_only_for_a_reason(&entry)?;
+        gangs_begin_on_all_their_devices(&entry)?;
         leases_are_of_this_epoch(after)?;
         tallies_count_each_task_once(after)?;
         self.acknowledged_requests_are_kept(after)?;
@@ -218,9 +219,10 @@ impl Audit {
                 _ => {}
             }
         }
-        for outcome in &applied.outcomes {
-            if let Outcome::Granted { stale, .. } = outcome {
+        for (command, outcome) in entry.commands.iter().zip(&applied.outcomes) {
+            if let Outcome::Granted { stale, leases } = outcome {
                 counters.stale_placements += u64::from(*stale);
+                counters.gangs_begun += u64::from(matches!(command.command, Some(Do::StartGang(_))) && !leases.is_empty());
             }
         }
         counters.new_epochs += u64::from(entry.after.epoch - entry.before.epoch);
@@ -243,7 +245,7 @@ impl Audit {
                 return Err((NAME, format!("lease {id} was granted before")));
             }
         }
-        let granted = |c: &Command| matches!(&c.command, Some(Do::GrantLeases(_)));
+        let granted = |c: &Command| matches!(&c.command, Some(Do::GrantLeases(_) | Do::StartGang(_)));
         if !entry.commands.iter().any(granted) && entry.after.leases.keys().any(|id| !entry.before.leases.contains_key(id)) {
             return Err((NAME, "a lease appears in an entry that grants none".into()));
         }

@@ -35,6 +35,7 @@ counters! {
     failed_attempts: "failures reported",
     stale_placements: "stale placements skipped",
     fenced_results: "results fenced",
+    gangs_begun: "stages begun on several devices at once",
     generations_invalidated: "generations invalidated",
     workers_lost: "workers declared lost",
     speculative_wins: "speculative wins",

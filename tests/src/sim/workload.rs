@@ -1,7 +1,9 @@
 //! The jobs of a simulation. Parameters of the kernel tell the simulated executor how long a task takes and which tasks fail at first.
 
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{IndexRange, JobSpec, KernelKind, KernelRef, OnSetAside, OutputSpec, Param, StageInput, StageOutput, StageSpec};
+use raftwerk_proto::v1::{
+    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, StageInput, StageOutput, StageSpec,
+};
 use raftwerk_scheduler::raft::sim::Dice;
 
 /// What a job looks like.
@@ -22,6 +24,10 @@ pub struct Shape {
     /// The shuffle data lies at two workers.
     pub copies: bool,
     pub max_lease_tasks: u64,
+    /// Each stage begins on so many devices at once.
+    pub gang: u32,
+    /// Workers with an even number are preferred.
+    pub picky: bool,
 }
 
 /// A job, when it is submitted, and how long after the acknowledgement it is cancelled.
@@ -48,6 +54,7 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 fail_every: 0,
                 fail_times: 0,
                 max_lease_tasks: lease,
+                picky: true,
                 ..Shape::default()
             },
             // Map and reduce with an output.
@@ -57,6 +64,7 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 task_ms: 40 + dice.below(250),
                 copies: dice.below(2) == 0,
                 max_lease_tasks: lease,
+                gang: 2,
                 ..Shape::default()
             },
             // Tasks that fail once or twice.
@@ -129,7 +137,12 @@ impl Shape {
     pub fn spec(&self) -> JobSpec {
         let param = |name: &str, value: u64| Param { name: name.into(), value: value.to_string() };
         let range = IndexRange { start: 0, count: self.tasks, tasks: self.tasks };
+        let gang = (self.gang > 0).then_some(Gang { devices: self.gang, hold_ms: 20_000 });
+        let even = Label { key: "even".into(), value: "yes".into() };
+        let prefer = self.picky.then(|| DeviceMatch { labels: vec![even], ..DeviceMatch::default() });
         let map = StageSpec {
+            gang,
+            prefer,
             name: "map".into(),
             kernel: kernel("number", KernelKind::Map, &["value"]),
             params: vec![
@@ -150,6 +163,7 @@ impl Shape {
         }
         if self.partitions > 0 {
             spec.stages.push(StageSpec {
+                gang,
                 name: "reduce".into(),
                 kernel: kernel("gather", KernelKind::Reduce, &[]),
                 params: vec![param("ms", self.task_ms * 4)],

@@ -46,7 +46,7 @@ use logs::Logs;
 use prepare::Preparer;
 use raftwerk_proto::{
     DESCRIPTORS, Window, own_versions,
-    v1::{Device, Hello, KernelKind, KernelRef, worker_data_server::WorkerDataServer},
+    v1::{Device, Hello, KernelKind, KernelRef, Label, worker_data_server::WorkerDataServer},
 };
 use raftwerk_transport::{Identity, JoinToken, MAX_MESSAGE_BYTES, PeerKind, require};
 use results::store::ResultStore;
@@ -77,6 +77,8 @@ pub struct WorkerConfig {
     /// The address others use, when it is not the one listened at.
     pub advertise: Option<String>,
     pub devices: DeviceSelection,
+    /// What jobs may require or prefer of this worker, by key.
+    pub labels: BTreeMap<String, String>,
     pub disk: DiskLimits,
     /// A task without a sign of progress for so long is taken to hang, and its executor is ended; `None` leaves it to the scheduler, which knows what
     /// such tasks have taken, and to half an hour where it does not know.
@@ -259,6 +261,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         kept_jobs: results.jobs(),
         brought_jobs: results.brought().jobs(),
         versions: own_versions(0),
+        labels: config.labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
     };
     let (exited_sender, exited) = oneshot::channel();
     let edge_loop = Edge {

@@ -96,6 +96,8 @@ pub enum Input {
 
 /// What the edge must do.
 #[derive(Clone, Debug, PartialEq)]
+// Most effects are messages, and none lives longer than a moment: a box for each would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 pub enum Effect {
     /// Open a stream after this pause: to this address, or to the next known scheduler in turn. Answer with `Connected` or `Disconnected`.
     Connect {

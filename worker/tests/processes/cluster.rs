@@ -74,6 +74,7 @@ impl Cluster {
             disk: Default::default(),
             task_patience: None,
             bring_results: false,
+            labels: Default::default(),
             name: name.into(),
             data_dir: dir.join(name),
             schedulers: vec![self.address.clone()],

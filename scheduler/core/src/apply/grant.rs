@@ -2,6 +2,7 @@
 
 use super::{Entry, OWN_RULES, Outcome, SHARES};
 use crate::cost::{Spent, units_per_task};
+use crate::gang;
 use crate::ids::{JobId, LeaseId, Session, TaskRange, WorkerId};
 use crate::job::Phase;
 use crate::lease::Lease;
@@ -18,15 +19,16 @@ impl State {
         let mut leases = Vec::with_capacity(grant.placements.len());
         let mut stale = 0;
         for placement in grant.placements {
-            match self.grant_one(&placement, entry) {
-                Some(id) => leases.push(id),
+            match self.lease_for(&placement, false, entry) {
+                Some(lease) => leases.push(self.enter_lease(lease, entry)),
                 None => stale += 1,
             }
         }
         Outcome::Granted { leases, stale }
     }
 
-    fn grant_one(&mut self, placement: &Placement, entry: &mut Entry) -> Option<LeaseId> {
+    /// The lease that the placement asks for, if it may be granted now; `starts_gang`: as one of those with which a stage begins.
+    pub(super) fn lease_for(&self, placement: &Placement, starts_gang: bool, entry: &Entry) -> Option<Lease> {
         let job_id = match placement.job.as_ref()? {
             placement::Job::Id(id) => JobId(*id),
             placement::Job::SubmittedAt(position) => entry.jobs_by_command.get(*position as usize).copied().flatten()?,
@@ -46,11 +48,13 @@ impl State {
             state => !speculative && state.is_free_at(self.now),
         });
         let excluded = job.excluded.contains(&worker_id) || job.excluded_devices.contains(&(worker_id, placement.device));
+        let held_back = !starts_gang && (gang::waits(spec, stage) || self.holder_of((worker_id, placement.device)).is_some());
         if excluded
+            || held_back
             || stage.avoids(self, worker_id, placement.device)
             || !stage.open
             || !(grantable || planted::on(Bug::DoubleGrant))
-            || !device_fits(spec, device)
+            || !device_fits(spec, worker, device)
             || !worker.takes_work(placement.device, self.now)
         {
             return None;
@@ -62,15 +66,10 @@ impl State {
             return None;
         }
 
-        let id = LeaseId { epoch: self.epoch, index: entry.index, position: entry.next_lease };
-        if !planted::on(Bug::ReuseLeaseId) {
-            entry.next_lease += 1;
-        }
-        let generation = stage.generation;
-        let lease = Lease {
+        Some(Lease {
             job: job_id,
             stage: placement.stage,
-            generation,
+            generation: stage.generation,
             tasks,
             worker: worker_id,
             session,
@@ -80,9 +79,17 @@ impl State {
             speculative,
             expected_ms: if entry.format >= OWN_RULES { placement.expected_ms } else { 0 },
             spent: Spent::default(),
-        };
-        if let Some(stage) = self.jobs.get_mut(&job_id).and_then(|j| j.stages.get_mut(placement.stage as usize)) {
-            let before: Vec<(TaskRange, TaskState)> = stage.tasks().overlapping(tasks).collect();
+        })
+    }
+
+    /// Grants a lease that was found to be possible in the present state.
+    pub(super) fn enter_lease(&mut self, lease: Lease, entry: &mut Entry) -> LeaseId {
+        let id = LeaseId { epoch: self.epoch, index: entry.index, position: entry.next_lease };
+        if !planted::on(Bug::ReuseLeaseId) {
+            entry.next_lease += 1;
+        }
+        if let Some(stage) = self.jobs.get_mut(&lease.job).and_then(|j| j.stages.get_mut(lease.stage as usize)) {
+            let before: Vec<(TaskRange, TaskState)> = stage.tasks().overlapping(lease.tasks).collect();
             for (part, state) in before {
                 match state {
                     TaskState::Leased(first) => stage.set(part, TaskState::Raced { first, second: id }),
@@ -90,16 +97,16 @@ impl State {
                 }
             }
             stage.leases += 1;
-            if speculative {
-                stage.speculated = stage.speculated.saturating_add(tasks.count());
+            if lease.speculative {
+                stage.speculated = stage.speculated.saturating_add(lease.tasks.count());
             }
         }
         if entry.format >= SHARES
-            && let Some(job) = self.jobs.get_mut(&job_id)
+            && let Some(job) = self.jobs.get_mut(&lease.job)
         {
             job.served_at = self.now;
         }
         self.insert_lease(id, lease);
-        Some(id)
+        id
     }
 }

@@ -3,6 +3,7 @@
 mod costs;
 mod epoch;
 mod failure;
+mod gang;
 mod grant;
 mod jobs;
 mod namespaces;
@@ -28,7 +29,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 /// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
-/// | 4 | a job names the policy by which its tasks are placed; costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted; specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks; jobs may have rounds |
+/// | 4 | a job names the policy by which its tasks are placed; costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted; specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks; jobs may have rounds; workers have labels, stages require and prefer devices, and begin as gangs on devices that are held for them |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
@@ -49,6 +50,8 @@ pub const LEARNING: u32 = 4;
 pub(crate) const COPIES_GIVEN_BACK: u32 = 3;
 /// First format under which jobs have priorities and namespaces shares.
 pub const SHARES: u32 = 4;
+/// First format under which workers have labels, and stages require and prefer devices and begin as gangs.
+pub const MATCHING: u32 = 4;
 
 /// The log holds something this code does not know. The node must stop: to skip it would make replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,6 +163,12 @@ pub enum Event {
         task: u64,
         message: String,
     },
+    /// So many devices were held for a gang that was not complete in time.
+    HoldRanOut {
+        job: JobId,
+        stage: u32,
+        held: usize,
+    },
     /// The worker, or one device of it, gets no work until then.
     Quarantined {
         worker: WorkerId,
@@ -229,6 +238,9 @@ impl State {
                 Command::DrainWorker(c) => self.drain_worker(WorkerId(c.worker), &entry),
                 Command::SetNamespace(c) => self.set_namespace(c, &entry),
                 Command::ImportCosts(c) => self.import_costs(c, &entry),
+                Command::HoldDevices(c) => self.hold_devices(&c, &entry),
+                Command::ReleaseHold(c) => self.release_hold(&c, &mut entry),
+                Command::StartGang(c) => self.start_gang(c, &mut entry),
                 Command::RemoveReplica(c) => {
                     self.removed_replicas.insert(c.replica);
                     Outcome::Done
@@ -249,10 +261,12 @@ impl State {
         }
         let before = job.phase.clone();
         job.advance(self.now);
-        if job.phase == before {
+        let phase = job.phase.clone();
+        self.give_back_needless(id);
+        if phase == before {
             return;
         }
-        match job.phase {
+        match phase {
             Phase::Publishing => {
                 // A lease whose last task was accepted by a partial report has nothing left to do.
                 self.end_leases_of(id, entry);
@@ -275,6 +289,7 @@ impl State {
     fn job_ended(&mut self, id: JobId, entry: &mut Entry) {
         self.active.remove(&id);
         self.end_leases_of(id, entry);
+        self.give_back_needless(id);
         self.shed(id);
         entry.applied.events.push(Event::JobEnded { job: id });
     }

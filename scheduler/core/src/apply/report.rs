@@ -118,6 +118,7 @@ impl State {
         }
         self.fail_when_everybody_is_excluded(job_id, entry);
         self.advance_job(job_id, entry);
+        self.fail_gang_without_devices(job_id, entry);
     }
 
     fn end_if_it_holds_nothing(&mut self, id: LeaseId, entry: &mut Entry) {

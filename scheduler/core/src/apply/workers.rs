@@ -1,8 +1,9 @@
 //! Workers come and go; leases end.
 
-use super::{DRAINING, Entry, Event, OWN_RULES, Outcome};
+use super::{DRAINING, Entry, Event, MATCHING, OWN_RULES, Outcome};
 use crate::copies::Given;
 use crate::cost::model_of;
+use crate::device_match::tidy;
 use crate::ids::{JobId, LeaseId, Session, WorkerId};
 use crate::state::State;
 use crate::worker::Worker;
@@ -16,6 +17,11 @@ impl State {
         hello.left_leader.clear();
         hello.kept_jobs.clear();
         hello.versions = None;
+        if entry.format < MATCHING {
+            // Builds of before drop them in silence, and all have to hold the same.
+            hello.labels.clear();
+        }
+        tidy(&mut hello.labels);
         // A new process has forgotten the leases and the shuffle data of the one before it.
         self.drop_worker(worker, entry);
         let session = Session(entry.index);
@@ -63,6 +69,7 @@ impl State {
         for id in held {
             self.end_lease(id, entry);
         }
+        self.forget_held(worker);
         let active: Vec<JobId> = self.active.iter().copied().collect();
         for job in active {
             self.invalidate(job, worker, entry);

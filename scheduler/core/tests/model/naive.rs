@@ -31,6 +31,7 @@ pub enum Do {
         max_attempts: u32,
         goes_on: bool,
         rounds: u32,
+        gang: u32,
     },
     Cancel {
         job: u64,
@@ -58,6 +59,34 @@ pub enum Do {
     Drain {
         worker: Worker,
     },
+    Hold {
+        job: u64,
+        stage: usize,
+        devices: Vec<(Worker, Device)>,
+        until: u64,
+    },
+    GiveBack {
+        job: u64,
+        stage: usize,
+        until: u64,
+    },
+    Start {
+        job: u64,
+        stage: usize,
+        placements: Vec<Placement>,
+    },
+}
+
+/// Of every gang in the test.
+pub const HOLD_MS: u64 = 5_000;
+
+/// Devices that are held for a stage, which begins on all of them or none.
+#[derive(Clone, Debug, Default)]
+pub struct HoldIs {
+    pub devices: BTreeSet<(Worker, Device)>,
+    pub until: u64,
+    pub given_back: u32,
+    pub again_at: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,9 +147,16 @@ pub struct Stage {
     pub failed: u64,
     pub speculated: u64,
     pub wins: u64,
+    /// Devices on which it begins at once; 0 for any.
+    gang: usize,
+    begun: bool,
 }
 
 impl Stage {
+    fn waits_for_gang(&self) -> bool {
+        self.open && !self.begun && self.gang > 0
+    }
+
     fn complete(&self) -> bool {
         self.tasks.iter().all(|t| matches!(t.is, TaskIs::Accepted { .. } | TaskIs::SetAside))
     }
@@ -222,6 +258,7 @@ pub struct Model {
     pub jobs: BTreeMap<u64, Job>,
     pub workers: BTreeMap<Worker, WorkerIs>,
     pub leases: BTreeMap<Lease, LeaseIs>,
+    pub holds: BTreeMap<(u64, usize), HoldIs>,
     groups: u64,
 }
 
@@ -253,8 +290,8 @@ impl Model {
                         WorkerIs { session: index, devices, lost: false, drained: false, standing, device_standing: BTreeMap::new() };
                     self.workers.insert(worker, fresh);
                 }
-                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds } => {
-                    self.submit(tasks, partitions, max_attempts, goes_on, rounds)
+                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang } => {
+                    self.submit(tasks, partitions, max_attempts, goes_on, rounds, gang as usize)
                 }
                 Do::Cancel { job } => {
                     if self.jobs.get(&job).is_some_and(|j| j.phase == Phase::Running) {
@@ -263,7 +300,7 @@ impl Model {
                 }
                 Do::Grant(placements) => {
                     for placement in placements {
-                        if self.grantable(&placement) {
+                        if self.grantable(&placement, false) {
                             self.grant(placement, (index, position));
                             position += 1;
                         }
@@ -293,16 +330,85 @@ impl Model {
                 Do::Drain { worker } => {
                     self.workers.entry(worker).and_modify(|w| w.drained = true);
                 }
+                Do::Hold { job, stage, devices, until } => self.hold(job, stage, devices, until),
+                Do::GiveBack { job, stage, until } => {
+                    let now = self.now;
+                    if let Some(hold) =
+                        self.holds.get_mut(&(job, stage)).filter(|h| !h.devices.is_empty() && h.until == until && until <= now)
+                    {
+                        hold.devices.clear();
+                        hold.until = 0;
+                        hold.given_back += 1;
+                        hold.again_at = now + (1_000u64 << (hold.given_back - 1)).min(60_000);
+                    }
+                }
+                Do::Start { job, stage, placements } => {
+                    let is_whole = self.starts_whole(job, stage, &placements);
+                    for placement in placements.into_iter().filter(|_| is_whole) {
+                        self.grant(placement, (index, position));
+                        position += 1;
+                    }
+                    self.tidy_holds();
+                }
             }
+            self.tidy_holds();
         }
     }
 
-    fn submit(&mut self, tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool, rounds: u32) {
+    fn waits_for_gang(&self, job: u64, stage: usize) -> bool {
+        let job = self.jobs.get(&job).filter(|j| j.phase == Phase::Running);
+        job.and_then(|j| j.stages.get(stage)).is_some_and(Stage::waits_for_gang)
+    }
+
+    /// Nothing is held for a stage that does not wait for it, nor of a hold that is nothing.
+    fn tidy_holds(&mut self) {
+        let holds = std::mem::take(&mut self.holds);
+        let stays =
+            |key: &(u64, usize), hold: &HoldIs| self.waits_for_gang(key.0, key.1) && (!hold.devices.is_empty() || hold.given_back > 0);
+        self.holds = holds.into_iter().filter(|(key, hold)| stays(key, hold)).collect();
+    }
+
+    fn hold(&mut self, job: u64, stage: usize, devices: Vec<(Worker, Device)>, until: u64) {
+        let key = (job, stage);
+        let mut hold = self.holds.get(&key).cloned().unwrap_or_default();
+        if !self.waits_for_gang(job, stage) || self.now < hold.again_at {
+            return;
+        }
+        let is_there = |(worker, device): &(Worker, Device)| self.workers.get(worker).is_some_and(|w| !w.lost && *device < w.devices);
+        let is_others = |device: &(Worker, Device)| self.holds.iter().any(|(other, hold)| *other != key && hold.devices.contains(device));
+        let named: BTreeSet<(Worker, Device)> = devices.into_iter().filter(|d| is_there(d) && !is_others(d)).collect();
+        hold.devices = named.into_iter().take(self.jobs[&job].stages[stage].gang).collect();
+        if hold.devices.is_empty() {
+            hold.until = 0;
+        } else if hold.until == 0 {
+            hold.until = until.clamp(self.now + 1, self.now + HOLD_MS);
+        }
+        self.holds.insert(key, hold);
+    }
+
+    /// Whether these placements are one on each device that is held for the stage, as many as its gang has, and each of them is possible.
+    fn starts_whole(&self, job: u64, stage: usize, placements: &[Placement]) -> bool {
+        let Some(hold) = self.holds.get(&(job, stage)) else { return false };
+        let mut devices: Vec<(Worker, Device)> = placements.iter().map(|p| (p.worker, p.device)).collect();
+        devices.sort_unstable();
+        let mut tasks: Vec<u64> = placements.iter().flat_map(|p| p.first..p.first + p.count).collect();
+        tasks.sort_unstable();
+        let all = tasks.len();
+        tasks.dedup();
+        self.waits_for_gang(job, stage)
+            && devices.iter().eq(hold.devices.iter())
+            && devices.len() == self.jobs[&job].stages[stage].gang
+            && tasks.len() == all
+            && placements.iter().all(|p| p.job == job && p.stage == stage && !p.speculative && self.grantable(p, true))
+    }
+
+    fn submit(&mut self, tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool, rounds: u32, gang: usize) {
         let stage = |count: u64| Stage {
             tasks: (0..count)
                 .map(|_| Task { is: TaskIs::Free { not_before: 0 }, charged: 0, died_on: BTreeSet::new(), group: 0, counted: false })
                 .collect(),
             generation: 1,
+            gang: gang.min(count as usize),
             ..Stage::default()
         };
         let mut stages = vec![stage(tasks)];
@@ -370,6 +476,12 @@ impl Model {
     fn drop_worker(&mut self, worker: Worker) {
         let of_worker: Vec<Lease> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(id, _)| *id).collect();
         of_worker.into_iter().for_each(|l| self.end_lease(l));
+        for hold in self.holds.values_mut() {
+            hold.devices.retain(|(held, _)| *held != worker);
+            if hold.devices.is_empty() {
+                hold.until = 0;
+            }
+        }
         let jobs: Vec<u64> = self.jobs.keys().copied().collect();
         jobs.into_iter().for_each(|j| self.lose_shuffle_data(j, worker));
     }
@@ -401,7 +513,7 @@ impl Model {
         self.now < w.standing.until || w.device_standing.get(&device).is_some_and(|s| self.now < s.until)
     }
 
-    fn grantable(&self, p: &Placement) -> bool {
+    fn grantable(&self, p: &Placement, starts_gang: bool) -> bool {
         let Some(worker) = self.workers.get(&p.worker) else { return false };
         let Some(job) = self.jobs.get(&p.job) else { return false };
         let Some(stage) = job.stages.get(p.stage) else { return false };
@@ -412,6 +524,8 @@ impl Model {
             && !self.quarantined(p.worker, p.device)
             && !self.workers[&p.worker].drained
             && job.phase == Phase::Running
+            && (starts_gang || !stage.waits_for_gang())
+            && (starts_gang || self.holds.values().all(|hold| !hold.devices.contains(&(p.worker, p.device))))
             && stage.open
             && !job.excluded.contains(&p.worker)
             && !job.excluded_devices.contains(&(p.worker, p.device))
@@ -437,6 +551,7 @@ impl Model {
         if p.speculative {
             stage.speculated += p.count;
         }
+        stage.begun = true;
         let lease = LeaseIs {
             job: p.job,
             stage: p.stage,
@@ -541,6 +656,18 @@ impl Model {
         }
         self.fail_when_nobody_is_left(lease.job);
         self.advance(lease.job);
+        self.fail_when_too_few_are_left_for_a_gang(lease.job);
+    }
+
+    fn fail_when_too_few_are_left_for_a_gang(&mut self, id: u64) {
+        let job = &self.jobs[&id];
+        let there: Vec<(Worker, Device)> =
+            self.workers.iter().filter(|(_, is)| !is.lost).flat_map(|(w, is)| (0..is.devices).map(|d| (*w, d))).collect();
+        let left = there.iter().filter(|(w, d)| !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d))).count();
+        let too_few = |stage: &Stage| stage.waits_for_gang() && left < stage.gang && there.len() >= stage.gang;
+        if job.phase == Phase::Running && job.stages.iter().any(too_few) {
+            self.end_job(id, Phase::Failed);
+        }
     }
 
     fn fail(&mut self, lease: &LeaseIs, id: Lease, first: u64, count: u64, class: Class) -> Option<Then> {

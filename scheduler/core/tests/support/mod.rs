@@ -3,7 +3,7 @@
 
 use raftwerk_core::apply::ENTRY_FORMAT;
 use raftwerk_core::plan::policy::{Policy, policies};
-use raftwerk_core::plan::{View, plan};
+use raftwerk_core::plan::{Proposal, View, propose};
 use raftwerk_core::{Applied, JobId, LeaseId, Outcome, Phase, Session, State, Timestamp, WorkerId, invariants};
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::stage_input::Source;
@@ -144,8 +144,17 @@ impl Replica {
 
     /// The same with jobs that the entry submits.
     pub fn plan_with(&self, submitted: &[(u32, &JobSpec)]) -> Vec<Placement> {
+        self.propose_with(submitted).placements
+    }
+
+    /// One planning round with what gangs need.
+    pub fn propose(&self) -> Proposal {
+        self.propose_with(&[])
+    }
+
+    fn propose_with(&self, submitted: &[(u32, &JobSpec)]) -> Proposal {
         let now = Timestamp(self.clock + 1 + self.pause_ms);
-        plan(&View {
+        propose(&View {
             state: &self.state,
             present: &self.present(),
             suspects: &self.suspects,

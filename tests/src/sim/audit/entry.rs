@@ -1,9 +1,11 @@
 //! One entry between the state before it and the state after it, and why leases may end by it.
 
 use super::Verdict;
+use raftwerk_core::gang::size;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{JobId, LeaseId, Phase, State, TaskRange, WorkerId};
 use raftwerk_proto::v1::{Command, FailureClass, command::Command as Do};
+use std::collections::BTreeSet;
 
 /// One entry, and the states around it.
 pub(super) struct Entry<'a> {
@@ -71,6 +73,25 @@ impl Entry<'_> {
     pub(super) fn reports_failure(&self, id: LeaseId) -> bool {
         self.reports().any(|(_, r)| r.lease.map(LeaseId::from) == Some(id) && !r.failures.is_empty())
     }
+}
+
+/// A stage that begins on several devices at once gets its first leases on all of them by one entry.
+pub(super) fn gangs_begin_on_all_their_devices(entry: &Entry<'_>) -> Verdict {
+    for (id, job) in &entry.after.jobs {
+        for (index, (spec, stage)) in job.spec.stages.iter().zip(&job.stages).enumerate().filter(|(_, (spec, _))| spec.gang.is_some()) {
+            let had_begun = entry.before.jobs.get(id).is_some_and(|before| before.stages[index].leases > 0);
+            // A job that ends in the same entry has no leases any more.
+            if had_begun || stage.leases == 0 || job.phase.ended_at().is_some() {
+                continue;
+            }
+            let of_stage = entry.after.leases.values().filter(|lease| lease.job == *id && lease.stage as usize == index);
+            let devices: BTreeSet<(WorkerId, u32)> = of_stage.map(|lease| (lease.worker, lease.device)).collect();
+            if devices.len() != size(spec, Some(stage.tasks().len())) {
+                return Err(("gangs_begin_on_all_their_devices", format!("job {id} stage {index} begins on {devices:?}, {:?}", spec.gang)));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn leases_end_only_for_a_reason(entry: &Entry<'_>) -> Verdict {

@@ -1,0 +1,63 @@
+//! Which devices a job waits for, in words for people.
+
+use crate::gang;
+use crate::ids::JobId;
+use crate::job::{Job, Phase};
+use crate::matching::{candidates, shortfall_of_stage};
+use crate::state::State;
+
+/// Held devices that are named.
+const NAMED: usize = 8;
+
+impl State {
+    /// What a job with something to run and nothing running waits for, if it is devices; empty otherwise. Looks at every device.
+    pub fn waits_for(&self, id: JobId) -> String {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.phase == Phase::Running) else { return String::new() };
+        let is_idle = job.stages.iter().all(|stage| stage.leased() == 0);
+        let waiting = (0..job.stages.len()).filter(|index| is_idle && job.stages[*index].open && job.stages[*index].free() > 0);
+        waiting.filter_map(|index| self.stage_waits_for(job, index as u32)).collect::<Vec<_>>().join("; ")
+    }
+
+    fn stage_waits_for(&self, job: &Job, index: u32) -> Option<String> {
+        let (spec, stage) = (&job.spec.stages[index as usize], &job.stages[index as usize]);
+        let tasks = stage.tasks().len();
+        let has_begun = stage.leases > 0;
+        // One that has begun goes on with any device.
+        if let Some(short) = shortfall_of_stage(self, spec, Some(if has_begun { 1 } else { tasks })) {
+            return Some(short.line());
+        }
+        if !gang::waits(spec, stage) {
+            return None;
+        }
+        let (wanted, name) = (gang::size(spec, Some(tasks)), &spec.name);
+        let mut text = format!("stage '{name}' begins on {wanted} devices at once (gang)");
+        let hold = self.gangs.get(&(job.id, index)).cloned().unwrap_or_default();
+        if hold.devices.is_empty() {
+            let fitting = candidates(self, spec);
+            let held = fitting.iter().filter(|device| self.holder_of(**device).is_some()).count();
+            text.push_str(&format!(
+                ", and holds none yet: {} of the cluster can run it, of which {held} are held for others",
+                fitting.len()
+            ));
+        } else {
+            let busy = hold.devices.iter().filter(|device| self.uses.contains_key(*device)).count();
+            let mut named: Vec<String> =
+                hold.devices.iter().take(NAMED).map(|(worker, device)| format!("worker {worker} device {device}")).collect();
+            if hold.devices.len() > NAMED {
+                named.push(format!("{} more", hold.devices.len() - NAMED));
+            }
+            text.push_str(&format!(
+                ", holds {} ({}) and waits until all are held and idle: {busy} of them are busy",
+                hold.devices.len(),
+                named.join(", ")
+            ));
+        }
+        if hold.given_back > 0 {
+            text.push_str(&format!("; {} times it gave back what it held, because the others did not come free in time", hold.given_back));
+        }
+        if let Some(reason) = self.gang_beyond_namespace(&job.spec) {
+            text.push_str(&format!("; {reason}"));
+        }
+        Some(text)
+    }
+}
