@@ -1,12 +1,15 @@
 //! A worker: the agent session that ships, and executors that take time and sometimes fail.
 
 use super::audit::{audit, value_of};
+use super::kept::Disk;
 use super::wire::Delivery;
 use raftwerk_core::LeaseId;
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
-    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, Label, LeaseProgress, ListInputs, OutputPart, ShuffleSource,
-    StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
+    BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, Label, LeaseProgress, ListInputs, Load, OutputPart,
+    ShuffleSource, StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
 };
+use raftwerk_worker::session::rotation::Rotation;
 use raftwerk_worker::session::{AgentSession, Effect, Input};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,6 +30,7 @@ pub(super) struct Running {
     end: u64,
     tallies: usize,
     with_parts: bool,
+    on_workers: bool,
     keeps_shuffle: bool,
     task_ms: u64,
     /// Every so-manieth task fails this often before it succeeds; see [`super::workload`].
@@ -50,6 +54,8 @@ pub(super) struct Finished {
     pub(super) generation: u32,
     pub(super) task: u64,
     pub(super) with_parts: bool,
+    /// Its part stays on the worker.
+    pub(super) on_workers: bool,
     pub(super) copy_to: Vec<u64>,
     pub(super) fail_every: u64,
     pub(super) fail_times: u64,
@@ -69,6 +75,11 @@ pub(super) struct Agent {
     queue: VecDeque<Running>,
     next_done: u64,
     dial: Option<(u64, Option<String>)>,
+    /// Where schedulers may be, as the cluster has said last; on disk, as what follows.
+    addresses: Vec<String>,
+    pub(super) disk: Disk,
+    rotation: Rotation,
+    was_open: bool,
     pub(super) stopped: bool,
     pub(super) backlog: Vec<Delivery>,
     started: BTreeSet<LeaseId>,
@@ -88,7 +99,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    pub(super) fn new(index: usize, id: u64) -> Agent {
+    pub(super) fn new(index: usize, id: u64, addresses: Vec<String>, room: Option<usize>) -> Agent {
         let mut agent = Agent {
             index,
             id,
@@ -99,6 +110,10 @@ impl Agent {
             queue: VecDeque::new(),
             next_done: 0,
             dial: None,
+            addresses,
+            disk: Disk::with_room(room),
+            rotation: Rotation::default(),
+            was_open: false,
             stopped: false,
             backlog: Vec::new(),
             started: BTreeSet::new(),
@@ -134,8 +149,10 @@ impl Agent {
             data_address: format!("worker-{}:1", self.id),
             devices: vec![device],
             labels: vec![Label { key: "even".into(), value: if self.id.is_multiple_of(2) { "yes" } else { "no" }.into() }],
+            kept_jobs: self.disk.jobs(),
             ..Hello::default()
         });
+        (self.rotation, self.was_open) = (Rotation::default(), false);
         let effects = session.handle(now, Input::Start);
         self.session = Some(session);
         self.last_heard = now;
@@ -164,7 +181,69 @@ impl Agent {
     }
 
     pub(super) fn handle(&mut self, now: u64, input: Input) -> Vec<Effect> {
-        self.session.as_mut().map(|s| s.handle(now, input)).unwrap_or_default()
+        let Some(session) = &mut self.session else { return Vec::new() };
+        let effects = session.handle(now, input);
+        let open = session.is_open();
+        if open && !self.was_open {
+            self.rotation.found();
+        }
+        self.was_open = open;
+        effects
+    }
+
+    /// The scheduler to ask now, in the order of the agent that ships.
+    pub(super) fn next_address(&mut self) -> Option<String> {
+        audit(|a| a.counters.addresses_asked += 1);
+        let left = self.session.as_ref().and_then(|session| session.left_leader());
+        self.rotation.next(&self.addresses, left)
+    }
+
+    /// Whom to ask beside this one.
+    pub(super) fn others(&self, first: &str) -> Vec<String> {
+        let left = self.session.as_ref().and_then(|session| session.left_leader());
+        self.rotation.others(&self.addresses, left, first)
+    }
+
+    pub(super) fn asked(&mut self, addresses: &[String]) {
+        self.rotation.asked(addresses);
+    }
+
+    pub(super) fn knows_one_of(&self, addresses: &[String]) -> bool {
+        self.addresses.iter().any(|known| addresses.contains(known))
+    }
+
+    pub(super) fn know(&mut self, addresses: Vec<String>) {
+        self.addresses = addresses;
+    }
+
+    /// Why this worker takes nothing more that stays here, if so.
+    pub(super) fn full(&self) -> Option<String> {
+        self.disk.full(self.shuffle.len())
+    }
+
+    /// What its next heartbeat says.
+    pub(super) fn measure(&mut self, now: u64) {
+        let full = self.full().unwrap_or_default();
+        self.handle(now, Input::Load(Load { full, ..Load::default() }));
+    }
+
+    /// A full worker ends the leases that would leave more: their tasks run elsewhere, or later.
+    pub(super) fn hand_back(&mut self, now: u64) -> Vec<Effect> {
+        let Some(reason) = self.full() else { return Vec::new() };
+        let first = self.queue.front().map(|running| running.lease);
+        let (back, stay): (VecDeque<Running>, VecDeque<Running>) =
+            std::mem::take(&mut self.queue).into_iter().partition(|r| r.keeps_shuffle);
+        self.queue = stay;
+        if self.queue.front().map(|running| running.lease) != first {
+            self.next_done = now + self.queue.front().map_or(0, |r| r.task_ms) * self.slowness;
+        }
+        let mut progress = Vec::new();
+        for running in back {
+            audit(|a| a.counters.handed_back += 1);
+            progress.extend(running.pending);
+            progress.push(handed_back(running.lease, &reason));
+        }
+        if progress.is_empty() { Vec::new() } else { self.handle(now, Input::Progress(progress)) }
     }
 
     /// Notes what a message says before the session takes it.
@@ -201,10 +280,6 @@ impl Agent {
 
     pub(super) fn dial_at(&mut self, at: u64, address: Option<String>) {
         self.dial = Some((at, address));
-    }
-
-    pub(super) fn left_leader(&self) -> Option<&str> {
-        self.session.as_ref()?.left_leader()
     }
 
     /// When something is to do without a message.
@@ -247,6 +322,7 @@ impl Agent {
             generation: running.generation,
             task,
             with_parts: running.with_parts,
+            on_workers: running.on_workers,
             copy_to: running.copy_to.clone(),
             fail_every: running.fail_every,
             fail_times: running.fail_times,
@@ -265,7 +341,7 @@ impl Agent {
                 self.shuffle.insert((running.job, running.stage, running.generation, task));
             }
         }
-        running.pending.push(concluded(running, task, over, failure));
+        running.pending.push(concluded(self.id, running, task, over, failure));
         if !over && running.pending.len() < self.batch {
             return Vec::new();
         }
@@ -276,7 +352,7 @@ impl Agent {
         progress
     }
 
-    pub(super) fn start(&mut self, now: u64, grant: &Grant, stage: &StageInfo) {
+    pub(super) fn start(&mut self, now: u64, grant: &Grant, stage: &StageInfo) -> Vec<Effect> {
         let spec = stage.spec.clone().unwrap_or_default();
         let param = |name: &str| spec.params.iter().find(|p| p.name == name).and_then(|p| p.value.parse().ok()).unwrap_or_default();
         let task_ms = std::cmp::max(1, param("ms"));
@@ -287,6 +363,10 @@ impl Agent {
                 a.violate("a_lease_is_started_once", format!("worker {} starts lease {lease} again", self.id));
             }
         });
+        if let Some(reason) = self.full().filter(|_| spec.partitions > 0) {
+            audit(|a| a.counters.handed_back += 1);
+            return self.handle(now, Input::Progress(vec![handed_back(lease, &reason)]));
+        }
         if self.queue.is_empty() {
             self.next_done = now + task_ms * self.slowness;
         }
@@ -299,6 +379,7 @@ impl Agent {
             end: grant.first_task + grant.task_count,
             tallies: spec.kernel.as_ref().map_or(0, |k| k.tallies.len()),
             with_parts: stage.output.is_some(),
+            on_workers: stage.output.as_ref().is_some_and(|output| output.url == OUTPUT_ON_WORKERS),
             keeps_shuffle: spec.partitions > 0,
             task_ms,
             fail_every: param("fail_every"),
@@ -308,6 +389,7 @@ impl Agent {
             copy_to: grant.copy_to.iter().map(|target| target.worker).collect(),
             pending: Vec::new(),
         });
+        Vec::new()
     }
 
     /// Drops what has not run and says so with the final message.
@@ -383,7 +465,14 @@ impl Agent {
     }
 }
 
-fn concluded(running: &Running, task: u64, over: bool, failure: Option<(FailureClass, u64, &str)>) -> LeaseProgress {
+/// For whatever tasks of the lease have no result yet.
+fn handed_back(lease: LeaseId, reason: &str) -> LeaseProgress {
+    let failure =
+        TaskFailure { first_task: 0, task_count: u64::MAX, class: FailureClass::Full.into(), message: reason.into(), source_worker: 0 };
+    LeaseProgress { lease: Some(lease.into()), failures: vec![failure], final_report: true, ..LeaseProgress::default() }
+}
+
+fn concluded(worker: u64, running: &Running, task: u64, over: bool, failure: Option<(FailureClass, u64, &str)>) -> LeaseProgress {
     let mut progress = LeaseProgress {
         lease: Some(running.lease.into()),
         final_report: over,
@@ -404,6 +493,7 @@ fn concluded(running: &Running, task: u64, over: bool, failure: Option<(FailureC
             partition: task as u32,
             name: format!("part-{task}-{}", running.generation),
             staged_name,
+            worker: if running.on_workers { worker } else { 0 },
             ..OutputPart::default()
         };
         progress.parts.push(part);

@@ -4,6 +4,7 @@
 //! promises that one state can show by itself are in [`raftwerk_core::invariants`].
 
 mod entry;
+mod kept;
 mod tasks;
 
 use super::counters::Counters;
@@ -85,6 +86,8 @@ pub(super) struct Audit {
     /// What executors have really computed.
     computed: BTreeSet<(LeaseId, u64)>,
     reported: BTreeSet<(u64, LeaseId, u64)>,
+    /// Workers that have had a part of a result on their disk: worker, job, staged name.
+    had_parts: BTreeSet<(u64, u64, String)>,
     /// Acknowledged submits by key, and acknowledged cancels.
     submitted: BTreeMap<String, JobId>,
     cancelled: BTreeSet<JobId>,
@@ -189,6 +192,7 @@ impl Audit {
         leases_end_only_for_a_reason(&entry)?;
         gangs_begin_on_all_their_devices(&entry)?;
         leases_are_of_this_epoch(after)?;
+        self.keepers_have_their_parts(&entry)?;
         tallies_count_each_task_once(after)?;
         self.acknowledged_requests_are_kept(after)?;
         self.count(&entry, applied);

@@ -46,6 +46,8 @@ pub(super) struct LeaderHost {
     flying: bool,
     failed: bool,
     next_tick: u64,
+    /// Members as the leader was told last.
+    told: Vec<String>,
 }
 
 /// A hello that waits for this replica, or another one, to lead.
@@ -82,6 +84,7 @@ impl LeaderHost {
             flying: false,
             failed: false,
             next_tick: now,
+            told: Vec::new(),
         }
     }
 
@@ -111,6 +114,11 @@ impl LeaderHost {
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK_MS;
+            let members: Vec<String> = self.replica.status().members.iter().map(|member| address(member.id)).collect();
+            if members != self.told {
+                self.told.clone_from(&members);
+                self.inputs.push(Input::Schedulers(members));
+            }
             self.inputs.push(Input::Tick);
         }
         if self.inputs.is_empty() {

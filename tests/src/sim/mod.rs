@@ -8,7 +8,7 @@
 //! strike     faults are done and undone      lead      leader loops where their edge would be
 //! client     submit, cancel, look            agent     worker sessions and executors
 //! work       what a worker reads, writes and answers
-//! output     the file system that workers share
+//! output     the file system that workers share      kept      what stays on workers, and their room
 //! recovery   a majority is lost for good
 //! wire       messages under way  settle    what must be true at the end
 //! run        one seed from its beginning to its verdict
@@ -19,6 +19,7 @@ mod audit;
 mod client;
 mod counters;
 mod faults;
+mod kept;
 mod lead;
 mod members;
 mod output;
@@ -158,7 +159,14 @@ impl Sim {
             tell,
         };
         let workers = 3 + sim.dice.below(4);
-        sim.agents = (0..workers).map(|n| Agent::new(n as usize, FIRST_WORKER + n)).collect();
+        // One of three has a room that is soon used up; the others take what it cannot.
+        let mut rooms: Vec<Option<usize>> = (0..workers).map(|_| None).collect();
+        for room in rooms.iter_mut().take(workers as usize / 3) {
+            *room = Some(10 + sim.dice.below(60) as usize);
+        }
+        let known: Vec<String> = (1..=3).map(address).collect();
+        let agent = |(n, room)| Agent::new(n, FIRST_WORKER + n as u64, known.clone(), room);
+        sim.agents = rooms.into_iter().enumerate().map(agent).collect();
         for id in 1..=3 {
             sim.watch(id);
         }

@@ -30,8 +30,10 @@ impl SharedFiles {
 
 impl Sim {
     /// A reduce task has written and flushed its part.
-    pub(super) fn prepare(&mut self, task: &Finished) {
-        if task.with_parts {
+    pub(super) fn prepare(&mut self, agent: usize, task: &Finished) {
+        if task.on_workers {
+            self.keep_own(agent, task);
+        } else if task.with_parts {
             self.files.prepared.insert((task.job, staged_name(task.task, task.lease)));
         }
     }

@@ -2,8 +2,8 @@
 
 use super::Sim;
 use super::audit::{self, audit};
-use raftwerk_core::Phase;
 use raftwerk_core::stage::TaskState;
+use raftwerk_core::{Phase, kept};
 
 impl Sim {
     /// What is missing until everything is as it must be once faults have stopped.
@@ -56,7 +56,9 @@ impl Sim {
             if job.stages[0].tallies[0] != expected {
                 audit(|a| a.violate("tallies_are_exact", format!("job {}: {}", job.id, job.stages[0].tallies[0])));
             }
-            if job.spec.output.is_some() && !self.files.is_visible(job.id) {
+            if kept::on_workers(&job.spec) {
+                self.check_kept(&state, job);
+            } else if job.spec.output.is_some() && !self.files.is_visible(job.id) {
                 audit(|a| a.violate("done_jobs_are_visible", format!("nobody sees the output of job {}", job.id)));
             }
             if job.spec.output.is_some() && job.parts.len() as u64 != job.stages.last().map_or(0, |s| s.tasks().len()) {

@@ -198,7 +198,10 @@ impl Sim {
                 }
             }
             Fault::LoseMajority => self.recover_by_force().await,
-            Fault::LosePart => self.files.losses += 1,
+            Fault::LosePart => {
+                self.files.losses += 1;
+                self.lose_kept_part();
+            }
             Fault::SickDevice { ms } => {
                 if let Some(index) = self.any(&self.living_agents()) {
                     self.agents[index].sick = true;

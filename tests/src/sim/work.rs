@@ -2,7 +2,7 @@
 
 use super::agent::{Agent, Finished, Link};
 use super::audit::audit;
-use super::wire::Delivery;
+use super::wire::{Delivery, Peer, Way};
 use super::{Sim, id_of};
 use raftwerk_core::JobId;
 use raftwerk_proto::v1::{CopiedAgain, CopyAgain, FailureClass, LeaseProgress};
@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 /// One fetch in so many finds its first source silent.
 const HICCUP: u64 = 300;
+/// Beside an address that does not answer, the next one is asked after this long.
+const HEAD_START_MS: u64 = 250;
 /// Stands for the agent itself: no cut is between.
 const NOBODY: u64 = 0;
 
@@ -24,6 +26,7 @@ impl Sim {
         }
         self.agents[index].check_fence(now, Timing::default().lease_ttl_ms);
         if self.agents[index].tick_due(now) {
+            self.agents[index].measure(now);
             let effects = self.agents[index].handle(now, session::Input::Tick);
             self.perform_agent(index, effects);
         }
@@ -41,7 +44,7 @@ impl Sim {
             return self.perform_agent(index, effects);
         }
         if failure.is_none() {
-            self.prepare(&finished);
+            self.prepare(index, &finished);
         }
         let mut progress = self.agents[index].conclude(finished.task, failure);
         self.copy_out(index, &finished, &mut progress);
@@ -49,6 +52,8 @@ impl Sim {
             let effects = self.agents[index].handle(now, session::Input::Progress(progress));
             self.perform_agent(index, effects);
         }
+        let effects = self.agents[index].hand_back(now);
+        self.perform_agent(index, effects);
     }
 
     /// Whether the task fails, as its job's parameters and the sources of its input say.
@@ -84,8 +89,7 @@ impl Sim {
 
     /// A second copy of what is being reported, at the first candidate that is there.
     fn copy_out(&mut self, agent: usize, task: &Finished, progress: &mut [LeaseProgress]) {
-        let there = |a: &Agent| a.alive() && !a.stopped && a.index != agent;
-        let target = task.copy_to.iter().find_map(|id| self.agents.iter().position(|a| a.id == *id && there(a)));
+        let target = self.taker(agent, &task.copy_to);
         let Some(target) = target else { return };
         for message in progress.iter_mut().filter(|p| !p.results.is_empty()) {
             for results in &message.results {
@@ -98,11 +102,24 @@ impl Sim {
         }
     }
 
+    /// The first of the candidates that is there and has room.
+    fn taker(&self, agent: usize, candidates: &[u64]) -> Option<usize> {
+        let there = |a: &&Agent| a.alive() && !a.stopped && a.index != agent;
+        let candidates = candidates.iter().filter_map(|id| self.agents.iter().filter(there).find(|a| a.id == *id));
+        for candidate in candidates {
+            if candidate.full().is_none() {
+                return Some(candidate.index);
+            }
+            audit(|a| a.counters.copies_refused += 1);
+        }
+        None
+    }
+
     /// Another second copy, where the first one was lost.
     fn copy_again(&mut self, agent: usize, request: CopyAgain) -> CopiedAgain {
         let CopyAgain { job, stage, generation, tasks, targets, .. } = request;
-        let there = |a: &Agent| a.alive() && !a.stopped && a.index != agent;
-        let target = targets.iter().find_map(|t| self.agents.iter().position(|a| a.id == t.worker && there(a)));
+        let targets: Vec<u64> = targets.iter().map(|target| target.worker).collect();
+        let target = self.taker(agent, &targets);
         let blocks: Vec<_> =
             tasks.iter().flat_map(|t| t.first_task..t.first_task + t.task_count).map(|task| (job, stage, generation, task)).collect();
         let mut copied = CopiedAgain { job, stage, generation, tasks, ..CopiedAgain::default() };
@@ -132,7 +149,7 @@ impl Sim {
                 }
                 session::Effect::StartLease { grant, stage } => {
                     self.check_sources(&grant);
-                    self.agents[index].start(now, &grant, &stage);
+                    effects.extend(self.agents[index].start(now, &grant, &stage));
                 }
                 session::Effect::StopLease { lease, reason, .. } => {
                     if reason == session::StopReason::Unheard {
@@ -152,16 +169,19 @@ impl Sim {
                     let copied = self.copy_again(index, request);
                     effects.extend(self.agents[index].handle(now, session::Input::CopiedAgain(copied)));
                 }
-                // Its jobs have outputs that all workers share, so nothing of a result lies on a worker.
                 session::Effect::KeepParts(request) => {
-                    audit(|a| a.violate("results_do_not_stay_here", format!("worker {index}: {request:?}")))
+                    let kept = self.keep_parts(index, &request);
+                    effects.extend(self.agents[index].handle(now, session::Input::PartsKept(kept)));
                 }
-                session::Effect::ReleaseParts(_)
-                | session::Effect::FreeLease(_)
+                session::Effect::ReleaseParts(kept) => self.agents[index].disk.release(&kept),
+                session::Effect::KnowSchedulers(addresses) => {
+                    audit(|a| a.counters.addresses_learnt += 1);
+                    self.agents[index].know(addresses);
+                }
+                session::Effect::FreeLease(_)
                 | session::Effect::FreeRounds { .. }
                 | session::Effect::ReplaceExecutor { .. }
-                | session::Effect::FetchLogs(_)
-                | session::Effect::KnowSchedulers(_) => {}
+                | session::Effect::FetchLogs(_) => {}
             }
         }
         self.dial_if_due(index);
@@ -186,16 +206,44 @@ impl Sim {
         }
     }
 
+    /// Who is asked from this address on, up to the first that answers, and how long the silent ones before it take. One that is down refuses at once.
+    fn ask_in_turn(&self, index: usize, first: String) -> (Vec<String>, u64) {
+        let others = self.agents[index].others(&first);
+        let (mut asked, mut wait) = (Vec::new(), 0);
+        for address in std::iter::once(&first).chain(&others) {
+            asked.push(address.clone());
+            let Some(id) = id_of(address).filter(|id| self.cluster.replica(*id).is_some()) else { continue };
+            let cut = [true, false].into_iter().any(|up| self.wire.is_cut(Way { peer: Peer::Agent(index), replica: id, up }));
+            if !cut && !self.cluster.is_stopped(id) {
+                audit(|a| a.counters.addresses_passed_by += asked.len() as u64 - 1);
+                return (asked, wait);
+            }
+            wait += HEAD_START_MS;
+        }
+        // Nobody answers: the first one stands for all.
+        (vec![first], 0)
+    }
+
     fn dial_if_due(&mut self, index: usize) {
         let now = self.now;
         let Some(address) = self.agents[index].dial_due(now) else { return };
-        let known = self.cluster.ids();
-        let replica = address.as_deref().and_then(id_of).unwrap_or_else(|| {
-            let mut pick = || known[self.dice.below(known.len() as u64) as usize];
-            let first = pick();
-            // The leader that has just gone answers last, if at all.
-            if self.agents[index].left_leader().and_then(id_of) == Some(first) { pick() } else { first }
+        let address = address.or_else(|| {
+            // All that it knew were replaced while it was away: its operator says where the cluster is.
+            let members: Vec<String> = self.cluster.ids().into_iter().map(super::address).collect();
+            if !self.agents[index].knows_one_of(&members) {
+                self.agents[index].know(members);
+            }
+            self.agents[index].next_address()
         });
+        let Some(address) = address else {
+            return audit(|a| a.violate("an_agent_has_somebody_to_ask", format!("worker {index} knows nobody")));
+        };
+        let (asked, wait) = self.ask_in_turn(index, address);
+        self.agents[index].asked(&asked);
+        let Some(replica) = asked.last().and_then(|address| id_of(address)) else { return };
+        if wait > 0 {
+            return self.agents[index].dial_at(now + wait, asked.last().cloned());
+        }
         let link = Link(self.number());
         self.agents[index].link = link;
         self.agents[index].replica = replica;

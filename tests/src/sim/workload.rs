@@ -1,5 +1,6 @@
 //! The jobs of a simulation. Parameters of the kernel tell the simulated executor how long a task takes and which tasks fail at first.
 
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
     DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, StageInput, StageOutput, StageSpec,
@@ -23,6 +24,8 @@ pub struct Shape {
     pub goes_on: bool,
     /// The shuffle data lies at two workers.
     pub copies: bool,
+    /// Copies of the result, which stays on workers; 0: all workers share its place.
+    pub on_workers: u32,
     pub max_lease_tasks: u64,
     /// Each stage begins on so many devices at once.
     pub gang: u32,
@@ -39,11 +42,11 @@ pub struct Planned {
 
 /// One job of each kind, and some more, over `span_ms`.
 pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
-    let extra = 2 + dice.below(4);
+    let extra = 1 + dice.below(4);
     let mut jobs = Vec::new();
-    for n in 0..7 + extra {
-        let kind = if n < 7 { n } else { dice.below(8) };
-        let at_ms = if n < 7 { 500 + n * span_ms / 8 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
+    for n in 0..8 + extra {
+        let kind = if n < 8 { n } else { dice.below(9) };
+        let at_ms = if n < 8 { 500 + n * span_ms / 9 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
             // One long stage.
@@ -109,10 +112,20 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 max_lease_tasks: lease,
                 ..Shape::default()
             },
+            // Map and reduce with a result that stays on workers.
+            7 => Shape {
+                tasks: 30 + dice.below(50),
+                partitions: 3 + dice.below(6) as u32,
+                task_ms: 40 + dice.below(200),
+                copies: dice.below(2) == 0,
+                on_workers: 1 + dice.below(2) as u32,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // Cancelled in the middle.
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
-        let cancel_after_ms = (kind == 7).then(|| 200 + dice.below(4_000));
+        let cancel_after_ms = (kind == 8).then(|| 200 + dice.below(4_000));
         jobs.push(Planned { at_ms, shape, cancel_after_ms });
     }
     jobs
@@ -120,7 +133,8 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
 
 /// The job that is submitted when faults have stopped.
 pub fn last(dice: &mut Dice) -> Shape {
-    Shape { tasks: 20 + dice.below(20), partitions: 4, task_ms: 50, copies: dice.below(2) == 0, ..Shape::default() }
+    let (copies, on_workers) = (dice.below(2) == 0, dice.below(3) as u32);
+    Shape { tasks: 20 + dice.below(20), partitions: 4, task_ms: 50, copies, on_workers, ..Shape::default() }
 }
 
 fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
@@ -170,7 +184,8 @@ impl Shape {
                 inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
                 ..StageSpec::default()
             });
-            spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), ..OutputSpec::default() });
+            let url = if self.on_workers > 0 { OUTPUT_ON_WORKERS.into() } else { "file:///out".into() };
+            spec.output = Some(OutputSpec { url, format: "csv".into(), copies: self.on_workers, ..OutputSpec::default() });
         }
         spec
     }
