@@ -10,18 +10,21 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub policy: String,
+    /// No number (in JSON: null) when jobs are left that nothing can end.
     pub makespan_s: f64,
+    /// Until when something happened: the makespan, or when the last device fell still.
+    pub reached_s: f64,
     pub bound: Bound,
-    /// Makespan against the lower bound; 1 is what nothing can beat.
+    /// Makespan against the lower bound; 1 is what nothing can beat. No number without a makespan.
     pub ratio: f64,
     pub jobs: usize,
     /// Jobs that nothing can run any more, by name, at most ten.
     pub unfinished: Vec<String>,
     pub tasks: u64,
-    /// From the arrival of a job to its end; of a graph: from the beginning to the end of a task.
+    /// From the arrival of a job to its end; of a graph: from the beginning to the end of a task. Of those that ended; no number if none did.
     pub mean_completion_s: f64,
     pub p95_completion_s: f64,
-    /// Busy thread time against thread time until the makespan, of all devices.
+    /// Busy thread time against thread time until `reached_s`, of all devices.
     pub utilisation: f64,
     pub groups: Vec<GroupUse>,
     pub leases: u64,
@@ -94,7 +97,8 @@ impl Outcome {
         scenario: &Scenario,
         bound: Bound,
         policy: &str,
-        makespan: Ns,
+        makespan: Option<Ns>,
+        reached: Ns,
         jobs: Vec<JobTimes>,
         tasks: u64,
         devices: &[Device],
@@ -103,10 +107,10 @@ impl Outcome {
     ) -> Outcome {
         let mut taken: Vec<f64> = jobs.iter().filter_map(|job| job.done.map(|done| seconds(done.saturating_sub(job.arrives)))).collect();
         taken.sort_by(f64::total_cmp);
-        let mean = if taken.is_empty() { 0.0 } else { taken.iter().sum::<f64>() / taken.len() as f64 };
+        let mean = if taken.is_empty() { f64::NAN } else { taken.iter().sum::<f64>() / taken.len() as f64 };
         // The smallest time that 95 of 100 do not exceed.
-        let p95 = (taken.len() * 95).div_ceil(100).checked_sub(1).and_then(|place| taken.get(place)).copied().unwrap_or(0.0);
-        let use_of = |device: &Device| device.busy as f64 / (makespan.max(1) as f64 * f64::from(device.parallelism.max(1)));
+        let p95 = (taken.len() * 95).div_ceil(100).checked_sub(1).and_then(|place| taken.get(place)).copied().unwrap_or(f64::NAN);
+        let use_of = |device: &Device| device.busy as f64 / (reached.max(1) as f64 * f64::from(device.parallelism.max(1)));
         let groups = scenario.groups.iter().enumerate().map(|(place, group)| {
             let own: Vec<&Device> = devices.iter().filter(|d| d.group as usize == place).collect();
             let uses: Vec<f64> = own.iter().map(|d| use_of(d)).collect();
@@ -125,18 +129,19 @@ impl Outcome {
         let groups: Vec<GroupUse> = groups.collect();
         let threads: f64 = devices.iter().map(|d| f64::from(d.parallelism.max(1))).sum();
         let busy: f64 = devices.iter().map(|d| d.busy as f64).sum();
-        let makespan_s = seconds(makespan);
+        let makespan_s = makespan.map_or(f64::NAN, seconds);
         Outcome {
             policy: policy.to_owned(),
             makespan_s,
-            ratio: if bound.seconds > 0.0 { makespan_s / bound.seconds } else { 1.0 },
+            reached_s: seconds(reached),
+            ratio: if bound.seconds > 0.0 || makespan.is_none() { makespan_s / bound.seconds } else { 1.0 },
             bound,
             jobs: jobs.len(),
             unfinished: jobs.iter().filter(|j| j.done.is_none()).map(|j| j.name.clone()).take(10).collect(),
             tasks,
             mean_completion_s: mean,
             p95_completion_s: p95,
-            utilisation: busy / (threads * makespan.max(1) as f64),
+            utilisation: busy / (threads * reached.max(1) as f64),
             groups,
             leases: effort.leases,
             stale_placements: effort.stale,

@@ -50,7 +50,7 @@ fn a_cluster_file_is_refused_with_its_key() {
     let (text, _) = of("c2", "[[group]]\nname = \"gpu\"\nsped = 3\n");
     assert!(text.starts_with("c.toml:3: unknown field `sped`, expected one of"), "{text}");
     let (text, fix) = of("c3", "[[group]]\nname = \"gpu\"\nspeed = 0\n");
-    assert_eq!((text.as_str(), fix.as_str()), ("c.toml: [[group]] \"gpu\": speed = 0 is not possible", "give a number above 0"));
+    assert_eq!((text.as_str(), fix.as_str()), ("c.toml: [[group]] \"gpu\": speed = 0 is not possible", "give a number from 1e-6 to 1e12"));
     let (text, fix) = of("c4", &format!("{CLUSTER}[[event]]\ndevice = \"cpu/1\"\nat_s = 3\ndies = true\n"));
     assert_eq!((text.as_str(), fix.as_str()), ("c.toml: [[event]] of \"cpu/1\": the group has no device 1", "give \"cpu/0\" to \"cpu/0\""));
     let (text, fix) = of("c5", &format!("{CLUSTER}[[event]]\ndevice = \"cpus\"\nat_s = 3\n"));
@@ -77,8 +77,16 @@ fn a_job_file_is_refused_with_its_key() {
         (text.as_str(), fix.as_str()),
         ("j.toml: [[job]] \"k-1\" says not when it repeats", "give either every_s, or per_hour, for a job that repeats")
     );
-    let (text, _) = of("j5", &format!("{JOBS}units = [3, 1]\n"));
-    assert_eq!(text, "j.toml: [[job]] \"k-1\": units = 1 is not possible");
+    let (text, fix) = of("j5", &format!("{JOBS}units = [3, 1]\n"));
+    assert_eq!(text, "j.toml: [[job]] \"k-1\": units = [3, 1] begins with the higher end");
+    assert_eq!(fix, "give the lower end first: [1, 3]");
+    let (text, _) = of("j8", &format!("{JOBS}units = [1, 2, 3]\n"));
+    assert!(text.starts_with("j.toml:6: units = [1, 2, 3] is not possible: give one number"), "{text}");
+    let (text, fix) = of("j9", &format!("{JOBS}repeat = 2\nevery_s = 1\nper_hour = 3\n"));
+    assert_eq!(text, "j.toml: [[job]] \"k-1\" says twice when it repeats");
+    assert_eq!(fix, "give either every_s or per_hour, and not both");
+    let (text, _) = of("j10", &format!("{JOBS}by_day = true\n"));
+    assert_eq!(text, "j.toml: [[job]] \"k-1\": by_day = true without per_hour says nothing");
     let (text, fix) = of("j7", &format!("{JOBS}policy = \"modle\"\n"));
     assert_eq!((text.as_str(), fix.as_str()), ("j.toml: [[job]] \"k-1\": policy = \"modle\" is unknown", "did you mean \"model\"?"));
     let (text, _) = of("j6", "[[job]]\nkernel = 3\n");
@@ -103,7 +111,7 @@ fn tables_are_refused_with_their_line() {
     let (text, _) = of("t5", times, "task,kernel\nx,b\n");
     assert_eq!(text, "tasks.csv:2: nothing is said of kernel \"b\"");
     let (text, _) = tables("t6", "[{\"kernel\": \"a\"}]", "[]", "json");
-    assert_eq!(text, "times.json: item 1: \"device\" is missing or of the wrong kind");
+    assert_eq!(text, "times.json:1: item 1: \"device\" is missing or of the wrong kind");
     let (text, _) = tables("t7", "[{\"kernel\": \"a\",\n]", "[]", "json");
     assert!(text.starts_with("times.json:2: that is no JSON"), "{text}");
 }
@@ -139,4 +147,91 @@ fn what_is_not_given_is_named() {
     assert_eq!(refusal(Sources { cluster: cluster.clone(), ..Sources::default() }), "simulate: nothing to run is given");
     let missing = Some(dir.0.join("nothing.toml"));
     assert!(refusal(Sources { cluster, jobs: missing, ..Sources::default() }).contains("nothing.toml: cannot be read"));
+}
+
+#[test]
+fn names_of_kernels_that_the_core_refuses_are_refused_here() {
+    for name in ["a@b", ""] {
+        let jobs = format!("[kernels.\"{name}\"]\nseconds_per_unit = 1\n[[job]]\nkernel = \"{name}\"\ntasks = 3\n");
+        let (text, fix) = refusal(&format!("name-{}", name.len()), CLUSTER, &jobs);
+        assert_eq!(text, format!("j.toml: [kernels.\"{name}\"]: that is no name of a kernel"));
+        assert!(fix.contains("without @"), "{fix}");
+    }
+}
+
+#[test]
+fn json_tables_are_refused_with_the_line_of_their_item() {
+    let of = |name: &str, times: &str, tasks: &str| tables(name, times, tasks, "json");
+    let good = r#"[{"kernel":"a","device":"cpu","seconds":1}]"#;
+    let second =
+        "[\n {\"kernel\": \"a\", \"device\": \"{c\", \"seconds\": 1},\n\n\n {\"kernel\": \"a\", \"device\": \"d\", \"seconds\": -1}\n]";
+    assert_eq!(of("json1", second, "[]").0, "times.json:5: seconds = \"-1\" is no time");
+    let array = r#"[{"kernel":"a","device":"cpu","seconds":[0.1]}]"#;
+    assert_eq!(of("json2", array, "[]").0, "times.json:1: item 1: \"seconds\" is missing or of the wrong kind");
+    let twice = r#"[{"kernel":"a","device":"cpu","seconds":1,"seconds":2}]"#;
+    assert_eq!(of("json3", twice, "[]").0, "times.json:1: item 1: \"seconds\" is there twice, the second time as 2");
+    let (text, fix) = of("json4", good, r#"[{"task":"x","kernel":"a","afetr":["y"]}]"#);
+    assert_eq!((text.as_str(), fix.as_str()), ("tasks.json:1: item 1: there is no key \"afetr\"", "did you mean \"after\"?"));
+    let two = r#"[{"kernel":"a","device":"cpu","seconds":1},{"kernel":"a","device":"gpu","seconds":1}]"#;
+    let (_, fix) = of("json5", two, r#"[{"task":"x","kernel":"zz"}]"#);
+    assert_eq!(fix, "known: a; it needs rows in the table of times");
+}
+
+#[test]
+fn tables_may_have_more_columns_and_names_may_have_spaces() {
+    let dir = Dir::new("more");
+    let sources = Sources {
+        times: dir.file("t.json", r#"[{"kernel":"a","device":"cpu","seconds":1,"runs":[1,2],"host":{"os":"x"}}]"#),
+        tasks: dir.file("k.json", r#"[{"task":"load it","kernel":"a"},{"task":"use it","kernel":"a","after":["load it"]}]"#),
+        ..Sources::default()
+    };
+    let scenario = read(&sources).expect("a scenario");
+    assert_eq!(scenario.graph[1].after, [0]);
+    let sources = Sources {
+        times: dir.file("t.csv", "host,kernel,device,seconds,runs\nx,a,cpu,1,7\n"),
+        tasks: dir.file("k.csv", "task,kernel\n1,a\n"),
+        ..Sources::default()
+    };
+    assert_eq!(read(&sources).expect("a scenario").groups[0].unit_ns, [Some(1e9)]);
+    let of = |name: &str, times: &str| tables(name, times, "task,kernel\nx,a\n", "csv").0;
+    assert_eq!(of("m1", "kernel,device,seconds,seconds\na,cpu,1,2\n"), "times.csv:1: column \"seconds\" is there twice");
+    assert_eq!(of("m2", "kernel,device,seconds\n\"a,cpu,1\n"), "times.csv:2: a double quote is not closed");
+}
+
+#[test]
+fn slips_of_the_finger_are_not_passed_over() {
+    let dir = Dir::new("slips");
+    let (cluster, jobs) = (dir.file("c.toml", CLUSTER), dir.file("j.toml", JOBS));
+    let times = dir.file("t.csv", "kernel,device,seconds\nk,cpu,1\nk,cpus,1\n");
+    let refused = read(&Sources { cluster: cluster.clone(), jobs, times, ..Sources::default() }).expect_err("no such group");
+    let (text, fix) = shown(&dir, refused);
+    assert_eq!(
+        (text.as_str(), fix.as_str()),
+        ("t.csv:3: device \"cpus\" is no group of the cluster", "did you mean \"cpu\"?; or take the row out")
+    );
+    let (text, _) = refusal("slip-speed", &format!("{CLUSTER}speeds = {{ kk = 2 }}\n"), JOBS);
+    assert_eq!(text, "c.toml: [[group]] \"cpu\": speeds.kk: nothing is said of that kernel");
+    let times = dir.file("good.csv", "kernel,device,seconds\nk,cpu,1\n");
+    let tasks = dir.file("k.csv", "task,kernel\nx,k\n");
+    let refused = read(&Sources { cluster, times, tasks, scale: Some(0.5), ..Sources::default() }).expect_err("it cannot be scaled");
+    assert_eq!(refused.to_string(), "simulate: --scale says nothing of --tasks");
+}
+
+#[test]
+fn numbers_that_would_run_for_ever_are_refused() {
+    let cluster = |name: &str, line: &str| refusal(&format!("ever-{name}"), &format!("{CLUSTER}{line}\n"), JOBS).0;
+    assert_eq!(cluster("speed", "speed = 1e-9"), "c.toml: [[group]] \"cpu\": speed = 0.000000001 is not possible");
+    assert!(cluster("launch", "launch_ms = 1e300").contains("launch_ms = "));
+    assert!(cluster("slow", "[[event]]\ndevice = \"cpu\"\nat_s = 1\nslow_down = 1e300").contains("slow_down = "));
+    assert!(refusal("ever-commit", &format!("commit_ms = 1e12\n{CLUSTER}"), JOBS).0.contains("commit_ms = "));
+    let job = |name: &str, line: &str| refusal(&format!("ever-{name}"), CLUSTER, &format!("{JOBS}{line}\n")).0;
+    assert!(job("units", "units = 1e300").contains("units = "));
+    assert!(job("rate", "per_hour = 5e-324\nby_day = true").contains("per_hour = "));
+    assert!(job("late", "per_hour = 1e-6\nby_day = true\nrepeat = 1000").contains("after more than thirty years"));
+    assert!(job("long", "units = 1e8").contains("a task would take 1e8 s on \"cpu\""));
+    let (text, fix) = tables("ever-table", "kernel,device,seconds\na,cpu,1e300\n", "task,kernel\nx,a\n", "csv");
+    assert_eq!(
+        (text.as_str(), fix.as_str()),
+        ("times.csv:2: seconds = \"1e300\" is no time", "give a number above 0 and up to 1000000, such as 0.012")
+    );
 }

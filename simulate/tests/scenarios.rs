@@ -17,6 +17,19 @@ fn scenario(name: &str, scale: f64) -> Scenario {
     read(&sources).unwrap_or_else(|e| panic!("{e}; {:?}", e.fix))
 }
 
+/// A scenario of the files' texts.
+fn written(name: &str, cluster: &str, jobs: &str) -> Scenario {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scenario-{name}"));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).expect("a file");
+        Some(path)
+    };
+    let sources = Sources { cluster: file("c.toml", cluster), jobs: file("j.toml", jobs), ..Sources::default() };
+    read(&sources).unwrap_or_else(|e| panic!("{e}; {:?}", e.fix))
+}
+
 fn cholesky() -> Scenario {
     let file = |what: &str| Some(examples().join(format!("cholesky.{what}")));
     let sources = Sources { cluster: file("cluster.toml"), times: file("times.csv"), tasks: file("tasks.csv"), ..Sources::default() };
@@ -166,4 +179,76 @@ fn a_cluster_whose_devices_all_died_says_what_is_left() {
     }
     let outcome = outcome(&scenario, policies()[0]);
     assert_eq!(outcome.unfinished, ["train"]);
+    assert!(outcome.makespan_s.is_nan() && outcome.ratio.is_nan() && outcome.mean_completion_s.is_nan(), "{outcome:?}");
+    assert!(outcome.utilisation <= 1.0 && outcome.groups.iter().all(|g| g.highest <= 1.0), "{outcome:?}");
+    let json = serde_json::to_value(&outcome).expect("JSON");
+    assert!(json["makespan_s"].is_null() && json["ratio"].is_null(), "{json}");
+}
+
+#[test]
+fn output_that_is_lost_after_its_job_is_done_is_no_broken_promise() {
+    let cluster = "[[group]]\nname = \"w\"\ncount = 3\nmtbf_s = 3\nrepair_s = 1\n";
+    let jobs = "[kernels.a]\nseconds_per_unit = 0.1\n[[job]]\nkernel = \"a\"\ntasks = 20\nrepeat = 20\nevery_s = 1\n\
+                reduce = { kernel = \"a\", partitions = 3 }\n";
+    for seed in 1..=6 {
+        let scenario = Scenario { seed, ..written("lost-output", cluster, jobs) };
+        holds("lost output", &scenario, &outcome(&scenario, policies()[0]));
+    }
+}
+
+/// A machine of which nothing is known when all jobs are short.
+#[test]
+fn short_jobs_find_the_faster_device_that_came_later() {
+    let cluster = "[[group]]\nname = \"old\"\n[[group]]\nname = \"new\"\nclass = \"discrete\"\nspeed = 20\n";
+    let jobs = "[kernels.k]\nseconds_per_unit = 0.2\n[[job]]\nkernel = \"k\"\ntasks = 1\nrepeat = 200\nevery_s = 1\n";
+    let outcome = outcome(&written("newcomer", cluster, jobs), policies()[0]);
+    assert!(outcome.groups[1].tasks > 150, "{outcome:?}");
+}
+
+#[test]
+fn short_jobs_use_all_of_equal_devices() {
+    let cluster = "[[group]]\nname = \"w\"\ncount = 16\n";
+    let jobs = "[kernels.k]\nseconds_per_unit = 0.2\n[[job]]\nkernel = \"k\"\ntasks = 1\nrepeat = 320\nevery_s = 1\n";
+    let scenario = written("short", cluster, jobs);
+    for name in ["round-robin", "random", "two-choices"] {
+        let policy = policies().iter().find(|p| p.name() == name).expect("a policy");
+        let outcome = outcome(&scenario, *policy);
+        let group = &outcome.groups[0];
+        assert!(group.highest < 3.0 * group.utilisation && group.lowest > 0.0, "{name}: {group:?}");
+    }
+}
+
+/// Of a run that stops in the middle the busy time is a part of the time that was reached.
+#[test]
+fn a_run_that_stops_in_the_middle_is_measured_by_the_time_it_reached() {
+    let cluster = "[[group]]\nname = \"w\"\n[[event]]\ndevice = \"w\"\nat_s = 30\ndies = true\n";
+    let jobs = "[kernels.k]\nseconds_per_unit = 1\n[[job]]\nkernel = \"k\"\ntasks = 100\n";
+    let outcome = outcome(&written("dies", cluster, jobs), policies()[0]);
+    assert!((30.0..40.0).contains(&outcome.reached_s), "{outcome:?}");
+    assert!((0.7..=1.0).contains(&outcome.utilisation), "{outcome:?}");
+}
+
+/// A leader that plans twenty times a second while tasks of an hour run would take minutes for nothing.
+#[test]
+fn long_tasks_are_simulated_in_few_rounds() {
+    let cluster = "[[group]]\nname = \"w\"\ncount = 10\n";
+    let jobs = "[kernels.k]\nseconds_per_unit = 3600\n[[job]]\nkernel = \"k\"\ntasks = 100\n";
+    let outcome = outcome(&written("hour", cluster, jobs), policies()[0]);
+    assert!(outcome.rounds < 40_000, "{} instead of 720000", outcome.rounds);
+    assert!(outcome.ratio < 1.02, "{outcome:?}");
+}
+
+/// The two files that the documentation prints, each piece of it as it stands there.
+#[test]
+fn the_files_of_the_documentation_run_as_printed() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/simulate.md")).expect("the documentation");
+    let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [cluster, jobs] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scenario-printed");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let (c, j) = (dir.join("c.toml"), dir.join("j.toml"));
+    std::fs::write(&c, cluster).and_then(|()| std::fs::write(&j, jobs)).expect("files");
+    let sources = Sources { cluster: Some(c), jobs: Some(j), scale: Some(0.001), ..Sources::default() };
+    let scenario = read(&sources).unwrap_or_else(|e| panic!("{e}; {:?}", e.fix));
+    holds("printed", &scenario, &outcome(&scenario, policies()[0]));
 }

@@ -35,10 +35,10 @@ pub struct Simulate {
     #[arg(long, value_name = "NAME", default_value = "model", value_delimiter = ',')]
     policy: Vec<String>,
     /// Seed of noise, failures and arrivals; the same seed gives the same result
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed)]
     seed: Option<u64>,
     /// Part of the tasks of every job to run, for a quick look
-    #[arg(long, value_name = "PART", value_parser = part)]
+    #[arg(long, value_name = "PART", value_parser = part, conflicts_with = "tasks")]
     scale: Option<f64>,
     /// Write who did what when into this file, .svg or .png; with several policies their names are added
     #[arg(long, value_name = "FILE", value_parser = picture)]
@@ -52,6 +52,10 @@ fn part(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|part| *part > 0.0 && *part <= 1.0).ok_or_else(|| "give a number above 0 and up to 1, such as 0.01".to_owned())
 }
 
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("give a whole number from 0 to {}, such as 7", u64::MAX))
+}
+
 fn picture(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if timeline::is_possible(&path) { Ok(path) } else { Err("give a name that ends in .svg or .png".to_owned()) }
@@ -59,6 +63,7 @@ fn picture(text: &str) -> Result<PathBuf, String> {
 
 pub fn simulate(console: &Console, args: Simulate) -> failure::Outcome {
     let chosen = chosen(&args.policy)?;
+    args.timeline.as_deref().map(writable).transpose()?;
     let sources =
         Sources { cluster: args.cluster, jobs: args.jobs, times: args.times, tasks: args.tasks, seed: args.seed, scale: args.scale };
     let mut scenario = read(&sources).map_err(refused)?;
@@ -68,16 +73,19 @@ pub fn simulate(console: &Console, args: Simulate) -> failure::Outcome {
         console.note(format!("{fit} of the {all} costs of {} are of kernels and models of devices that are simulated", file.display()));
     }
     let bound = lower_bound(&scenario);
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut drawn) = (Vec::new(), Ok(()));
     for policy in &chosen {
-        outcomes.push(one(console, &scenario, bound, *policy, args.timeline.as_deref(), chosen.len() > 1)?);
+        let (outcome, picture) = one(console, &scenario, bound, *policy, args.timeline.as_deref(), chosen.len() > 1)?;
+        outcomes.push(outcome);
+        drawn = drawn.and(picture);
     }
     if args.json || console.is_json() {
         console.json(views::simulated::to_json(&scenario, &outcomes));
     } else {
         views::simulated::print(console, &scenario, &outcomes);
     }
-    verdict(&outcomes)
+    // A picture that could not be written does not take the result with it.
+    verdict(&outcomes).and(drawn)
 }
 
 fn one(
@@ -87,7 +95,7 @@ fn one(
     policy: &'static dyn Policy,
     timeline: Option<&Path>,
     several: bool,
-) -> Result<Outcome, Failure> {
+) -> Result<(Outcome, failure::Outcome), Failure> {
     let Run { outcome, effort, segments } =
         run(scenario, bound, policy, timeline.is_some()).map_err(|error| Failure::new(Exit::BadUsage, error).context("simulating"))?;
     let ms = |ns: u64| ns as f64 / 1e6;
@@ -101,14 +109,32 @@ fn one(
         ms(effort.longest_round_ns),
         effort.ns_per_lease() as f64 / 1e3
     ));
+    let mut drawn = Ok(());
     if let Some(path) = timeline {
         let path = if several { named(path, policy.name()) } else { path.to_owned() };
-        let title = format!("{}: {:.2} s, {:.3} of the lower bound", policy.name(), outcome.makespan_s, outcome.ratio);
-        timeline::write(&path, scenario, &title, &segments, (outcome.makespan_s * 1e9) as u64)
-            .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot write {}", path.display())))?;
-        console.note(format!("{} is written", path.display()));
+        let title = match outcome.makespan_s.is_nan() {
+            true => format!("{}: no end", policy.name()),
+            false => format!("{}: {:.2} s, {:.3} of the lower bound", policy.name(), outcome.makespan_s, outcome.ratio),
+        };
+        match timeline::write(&path, scenario, &title, &segments, (outcome.reached_s * 1e9) as u64) {
+            Ok(()) => console.note(format!("{} is written", path.display())),
+            Err(error) => {
+                let failure = Failure::new(Exit::BadUsage, error).context(format!("cannot write {}", path.display()));
+                drawn = Err(failure.fix("give --timeline a file that this user may write, in a directory that exists"));
+            }
+        }
     }
-    Ok(outcome)
+    Ok((outcome, drawn))
+}
+
+/// Said before the simulation, which may take long.
+fn writable(path: &Path) -> failure::Outcome {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::say(Exit::BadUsage, format!("--timeline: there is no directory {}", directory.display()))
+        .fix("make it, or give a file in one that exists"))
 }
 
 /// `out.svg` of policy `random` is `out-random.svg`.

@@ -27,10 +27,10 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
     for outcome in outcomes {
         table.row([
             outcome.policy.as_str().into(),
-            format!("{} s", seconds(outcome.makespan_s)).into(),
-            format!("{:.4}", outcome.ratio).into(),
-            format!("{} s", seconds(outcome.mean_completion_s)).into(),
-            format!("{} s", seconds(outcome.p95_completion_s)).into(),
+            time(outcome.makespan_s).into(),
+            if outcome.ratio.is_nan() { "-".into() } else { format!("{:.4}", outcome.ratio).into() },
+            time(outcome.mean_completion_s).into(),
+            time(outcome.p95_completion_s).into(),
             percent(outcome.utilisation).into(),
             outcome.leases.to_string().into(),
             outcome.entries.to_string().into(),
@@ -55,6 +55,11 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
         }
     }
     console.table(&table);
+}
+
+/// Of a run that did not come to its end there is none.
+fn time(time: f64) -> String {
+    if time.is_nan() { "-".into() } else { format!("{} s", seconds(time)) }
 }
 
 fn seconds(seconds: f64) -> String {

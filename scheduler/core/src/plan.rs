@@ -285,6 +285,12 @@ impl<'a> Round<'a> {
         devices
     }
 
+    /// The number of the job; of one that the entry submits, the one that it gets unless a job before it in the entry is refused.
+    fn job_number(&self, job_ref: &placement::Job, job: Option<&Job>) -> u64 {
+        let before = || self.view.submitted.iter().take_while(|(position, _)| *job_ref != placement::Job::SubmittedAt(*position)).count();
+        job.map_or_else(|| self.view.state.next_job.saturating_add(before() as u64), |job| job.id.0)
+    }
+
     /// `permille`: of the room that the round found, as much as it may take; `None`: all. `own`: only on devices that are its kind's.
     #[expect(clippy::too_many_arguments, reason = "what a stage is and what it may take, each from another hand")]
     fn place(
@@ -306,6 +312,7 @@ impl<'a> Round<'a> {
         let budget_ns = permille.map_or(u64::MAX, |share| u64::try_from(room * u128::from(share) / 1000).unwrap_or(u64::MAX).max(1));
         let before = self.placements.len();
         let so_far = job.and_then(|j| j.stages.get(stage as usize));
+        let number = self.job_number(job_ref, job);
         let (view, state, slots) = (self.view, self.view.state, &self.slots);
         let costs = job.and_then(|j| self.costs.of(j, stage)).unwrap_or_else(|| self.costs.of_new(stage, spec));
         let records = self.records.as_deref().unwrap_or_default();
@@ -342,6 +349,7 @@ impl<'a> Round<'a> {
         let mut round = StageRound {
             job: *job_ref,
             job_id: job.map(|j| j.id),
+            number,
             stage,
             tasks: so_far.map_or(ready.left(), |s| s.tasks().len()),
             leases_so_far: so_far.map_or(0, |s| s.leases),
@@ -354,9 +362,11 @@ impl<'a> Round<'a> {
             placements: &mut self.placements,
             budget_ns,
         };
+        // A policy may use up its candidates.
+        let first = if others.is_empty() { Vec::new() } else { round.candidates.clone() };
         policy.place(&mut round);
         let waited = job.map_or(0, |j| self.view.now.0.saturating_sub(j.served_at.max(j.submitted_at).0));
-        if !others.is_empty() && (waited >= PREFER_MS || round.candidates.iter().all(|c| !round.has_room(c))) {
+        if !others.is_empty() && (waited >= PREFER_MS || first.iter().all(|c| !round.has_room(c))) {
             // A policy may have looked at tasks that it did not lease.
             if let Some((job, so_far)) = job.zip(so_far) {
                 round.ready = Ready::of(so_far, self.view.now, &placed(round.placements, job.id, stage));

@@ -168,6 +168,38 @@ fn a_device_that_becomes_three_times_slower_is_known_to_be_and_its_model_stays_w
     assert!(r.state.workers[&WorkerId(7)].speeds.is_empty());
 }
 
+/// Leases of which two in five take half as long again: what lies beside the line must not move line and speed apart.
+#[test]
+fn the_line_of_a_lone_device_is_what_it_takes_however_long_it_teaches() {
+    let (mut r, job) = learnt(7, 1000);
+    for n in 0..400u64 {
+        let permille = if n % 5 < 2 { 1500 } else { 1000 };
+        run(&mut r, job, 30_000 + n * 40, 40, 7, 4_000_000 * permille / 1000);
+    }
+    let line = entry(&r, &key("cpu 0", "", 100)).line.at(4_000);
+    assert!((3_500_000..6_500_000).contains(&line), "{line}");
+    let speed = r.state.workers[&WorkerId(7)].speeds[&0].permille;
+    assert!((700..1500).contains(&speed), "{speed}");
+}
+
+#[test]
+fn one_throttled_device_of_three_leaves_its_model_what_it_was() {
+    let mut r = Replica::new();
+    for worker in 7..10 {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let job = r.submit(sized(100_000, 100));
+    for n in 0..300u64 {
+        let (worker, times) = (7 + n % 3, if n % 3 == 0 && n > 60 { 3 } else { 1 });
+        run(&mut r, job, n * 100, 20, worker, 3_000_000 * times * (900 + n * 7919 % 201) / 1000);
+    }
+    let line = entry(&r, &key("cpu 0", "", 100)).line.at(2_000);
+    assert!((2_500_000..3_500_000).contains(&line), "{line}");
+    let speed = |worker| r.state.workers[&WorkerId(worker)].speeds[&0].permille;
+    assert!((2_300..3_700).contains(&speed(7)), "{}", speed(7));
+    assert!((800..1_250).contains(&speed(8)) && (800..1_250).contains(&speed(9)), "{} {}", speed(8), speed(9));
+}
+
 #[test]
 fn costs_are_imported_whole_or_not_at_all() {
     let (r, _) = learnt(7, 1000);

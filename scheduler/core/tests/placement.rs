@@ -233,14 +233,19 @@ fn what_is_known_of_other_parameters_tells_how_devices_compare() {
 
 #[test]
 fn a_device_that_slows_down_in_the_middle_gets_less() {
-    let mut lab = Lab::new(&[(7, 0, "cpu", FAST), (8, 0, "cpu", FAST)]);
-    lab.run(map_only(20_000));
-    lab.real.insert((8, 0), Real { task_ns: 3_000_000, ..FAST });
-    let took = lab.run(map_only(20_000));
-    let least = 20_000 * 1_000_000 / 4 * 3;
-    assert!(took < least * 108 / 100, "{took} of {least}");
-    let speed = lab.r.state.workers[&WorkerId(8)].speeds[&0].permille;
-    assert!(speed > 2 * ORDINARY, "{speed}");
+    // Of models of their own, and of one model.
+    for alike in [false, true] {
+        let model = |worker: u64, class: &str| if alike { class.to_owned() } else { format!("{class} of {worker}") };
+        let mut lab = Lab::with_models(&[(7, 0, "cpu", FAST), (8, 0, "cpu", FAST)], model);
+        lab.run(map_only(20_000));
+        lab.real.insert((8, 0), Real { task_ns: 3_000_000, ..FAST });
+        let took = lab.run(map_only(20_000));
+        let least = 20_000 * 1_000_000 / 4 * 3;
+        assert!(took < least * 108 / 100, "{took} of {least}");
+        // Alone it is its model, whose line follows; beside another the difference is its own.
+        let speed = lab.r.state.workers[&WorkerId(8)].speeds[&0].permille;
+        assert!(if alike { speed > 2 * ORDINARY } else { speed < 3 * ORDINARY / 2 }, "{alike}: {speed}");
+    }
 }
 
 // Second leases.

@@ -90,11 +90,11 @@ fn round_robin_goes_on_where_the_last_round_ended() {
         placements.iter().filter(of_job).map(|p| p.worker).collect()
     };
     let first = r.plan();
-    assert_eq!(workers(&first, 1), [1, 2]);
-    assert_eq!(workers(&first, 2), [1, 2, 3, 3], "in turn, and past those whose queue is full");
+    assert_eq!(workers(&first, 1), [2, 3], "job 1 begins at the second device");
+    assert_eq!(workers(&first, 2), [3, 1, 2, 1], "in turn, and past those whose queue is full");
     r.plan_and_grant();
     finish_all(&mut r);
-    assert_eq!(workers(&r.plan(), 2)[0], 2, "four leases so far: the second worker's turn");
+    assert_eq!(workers(&r.plan(), 2)[0], 1, "job 2 began at the third, and four leases so far: the first worker's turn");
 }
 
 #[test]
@@ -207,4 +207,55 @@ fn consistent_hash_is_bounded() {
     }
     // A quarter above the even share, and one block on top.
     assert!(most < 300, "{most} % of the even share");
+}
+
+/// Jobs of one task that are placed by the entry that submits them, one after the other.
+fn homes_of_short_jobs(r: &mut Replica, jobs: usize) -> Vec<u64> {
+    let place = |r: &mut Replica| {
+        let spec = map_only(1);
+        let planned = r.plan_with(&[(0, &spec)]);
+        let job = r.submit(spec);
+        let worker = planned.last().expect("room").worker;
+        let lease = r.grant(job, 0, 0, 1, worker).expect("a ready task");
+        r.finish(lease);
+        worker
+    };
+    (0..jobs).map(|_| place(r)).collect()
+}
+
+#[test]
+fn short_jobs_do_not_all_go_to_one_device() {
+    for name in ["round-robin", "random", "two-choices"] {
+        let mut r = cluster(name, 8);
+        let homes = homes_of_short_jobs(&mut r, 160);
+        let counts: Vec<usize> = (1..=8).map(|worker| homes.iter().filter(|home| **home == worker).count()).collect();
+        assert!(counts.iter().all(|n| (8..=36).contains(n)), "{name}: {counts:?}");
+    }
+}
+
+#[test]
+fn short_jobs_venture_now_and_then_on_a_device_that_nothing_is_known_of() {
+    let mut r = cluster("model", 1);
+    // Nothing is known of the second one, and nothing ever comes back from it.
+    homes_of_short_jobs(&mut r, 20);
+    r.register(2, vec![device(0, "discrete", 1)]);
+    let ventures = |r: &mut Replica, jobs: u64| {
+        let ventures = (0..jobs).filter(|_| {
+            let spec = map_only(1);
+            let there = r.plan_with(&[(0, &spec)])[0].worker == 2;
+            let job = r.submit(spec);
+            let lease = r.grant(job, 0, 0, 1, 1).expect("a ready task");
+            r.finish(lease);
+            there
+        });
+        ventures.count()
+    };
+    let silent = ventures(&mut r, 200);
+    assert!((10..50).contains(&silent), "an eighth: {silent}");
+    // One lease that is a hundred times as long as the others says enough.
+    let job = r.submit(map_only(1));
+    let lease = r.grant(job, 0, 0, 1, 2).expect("a ready task");
+    let report = raftwerk_proto::v1::Report { busy_ns: 500_000_000, ..r.full_report(lease) };
+    r.report(2, report);
+    assert_eq!(ventures(&mut r, 200), 0, "it is known to be slow");
 }

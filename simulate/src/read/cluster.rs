@@ -1,10 +1,10 @@
 //! Groups of devices, delays, and what happens to devices.
 
-use super::{Cluster, In, InputError, MAX_DEVICES, Speed, known, table::Times};
+use super::{Cluster, In, InputError, MAX_AT_S, MAX_DEVICES, Speed, known, table::Times};
 use crate::rate::Ns;
 use crate::scenario::{Delays, Group, Trouble};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +85,9 @@ fn cpu() -> String {
 
 const CLASSES: [&str; 4] = ["cpu", "discrete", "integrated", "software"];
 const MAX_PARALLELISM: u32 = 4_096;
+const HOUR_MS: f64 = 3.6e6;
+/// Slowest and fastest against the seconds per unit that a kernel states.
+const SPEEDS: (f64, f64) = (1e-6, 1e12);
 
 pub(super) fn read(place: In<'_>) -> Result<Cluster, InputError> {
     let file: File = place.toml()?;
@@ -104,7 +107,7 @@ pub(super) fn read(place: In<'_>) -> Result<Cluster, InputError> {
     let default = Delays::default();
     let ms = |key: &str, value: Option<f64>, default: Ns, least: f64| match value {
         None => Ok(default),
-        Some(ms) => place.at_least("the file", key, ms, least).map(|ms| (ms * 1e6) as Ns),
+        Some(ms) => place.within("the file", key, ms, least, HOUR_MS).map(|ms| (ms * 1e6) as Ns),
     };
     let delays = Delays {
         commit: ms("commit_ms", file.commit_ms, default.commit, 0.0)?,
@@ -114,7 +117,7 @@ pub(super) fn read(place: In<'_>) -> Result<Cluster, InputError> {
         tick: ms("tick_ms", file.tick_ms, default.tick, 1.0)?,
     };
     let troubles = file.event.iter().map(|event| trouble(place, event, &groups)).collect::<Result<_, _>>()?;
-    let noise = place.at_least("the file", "noise_percent", file.noise_percent, 0.0)?;
+    let noise = place.within("the file", "noise_percent", file.noise_percent, 0.0, 1_000.0)?;
     Ok(Cluster { groups, troubles, delays, noise, seed: file.seed.unwrap_or(1) })
 }
 
@@ -134,12 +137,12 @@ fn group(place: In<'_>, whose: &str, table: &GroupTable) -> Result<(Group, Speed
             format!("give 1 to {MAX_PARALLELISM} tasks that run at once"),
         ));
     }
-    let mut speed = Speed { of_all: place.above_zero(whose, "speed", table.speed)?, ..Speed::default() };
+    let mut speed = Speed { of_all: place.within(whose, "speed", table.speed, SPEEDS.0, SPEEDS.1)?, ..Speed::default() };
     for (kernel, factor) in &table.speeds {
-        speed.of_kernel.insert(kernel.clone(), place.above_zero(whose, &format!("speeds.{kernel}"), *factor)?);
+        speed.of_kernel.insert(kernel.clone(), place.within(whose, &format!("speeds.{kernel}"), *factor, SPEEDS.0, SPEEDS.1)?);
     }
     speed.only = table.kernels.clone();
-    let number = |key: &str, value: f64| place.at_least(whose, key, value, 0.0);
+    let number = |key: &str, value: f64, most: f64| place.within(whose, key, value, 0.0, most);
     let group = Group {
         name: table.name.clone(),
         count: table.count,
@@ -147,12 +150,12 @@ fn group(place: In<'_>, whose: &str, table: &GroupTable) -> Result<(Group, Speed
         model: table.model.clone().unwrap_or_else(|| table.name.clone()),
         parallelism: table.parallelism,
         memory_bytes: table.memory_mib.saturating_mul(1 << 20),
-        launch: (number("launch_ms", table.launch_ms)? * 1e6) as Ns,
-        jitter: number("jitter_percent", table.jitter_percent)?,
-        bandwidth: number("bandwidth_mb_s", table.bandwidth_mb_s)? * 1e6,
-        latency: (number("latency_ms", table.latency_ms)? * 1e6) as Ns,
-        mtbf: (number("mtbf_s", table.mtbf_s)? * 1e9) as Ns,
-        repair: (number("repair_s", table.repair_s)? * 1e9) as Ns,
+        launch: (number("launch_ms", table.launch_ms, HOUR_MS)? * 1e6) as Ns,
+        jitter: number("jitter_percent", table.jitter_percent, 10_000.0)?,
+        bandwidth: number("bandwidth_mb_s", table.bandwidth_mb_s, 1e9)? * 1e6,
+        latency: (number("latency_ms", table.latency_ms, HOUR_MS)? * 1e6) as Ns,
+        mtbf: (number("mtbf_s", table.mtbf_s, MAX_AT_S)? * 1e9) as Ns,
+        repair: (number("repair_s", table.repair_s, MAX_AT_S)? * 1e9) as Ns,
         unit_ns: Vec::new(),
     };
     Ok((group, speed))
@@ -175,17 +178,17 @@ fn trouble(place: In<'_>, event: &EventTable, groups: &[(Group, Speed)]) -> Resu
             place.error(format!("{whose}: the group has no device {text}"), format!("give \"{name}/0\" to \"{name}/{}\"", count - 1))
         })?),
     };
-    let from = place.at_least(&whose, "at_s", event.at_s, 0.0)?;
+    let from = place.within(&whose, "at_s", event.at_s, 0.0, MAX_AT_S)?;
     let until = match event.until_s {
         None => Ns::MAX,
-        Some(until) if until > from => (place.at_least(&whose, "until_s", until, 0.0)? * 1e9) as Ns,
+        Some(until) if until > from => (place.within(&whose, "until_s", until, 0.0, MAX_AT_S)? * 1e9) as Ns,
         Some(until) => {
             return Err(place.error(format!("{whose}: until_s = {until} is not after at_s"), "give a later time, or leave it out"));
         }
     };
     let rate = match (event.dies, event.slow_down) {
         (true, None) => 0.0,
-        (false, Some(factor)) => 1.0 / place.at_least(&whose, "slow_down", factor, 1.0)?,
+        (false, Some(factor)) => 1.0 / place.within(&whose, "slow_down", factor, 1.0, 1_000.0)?,
         _ => return Err(place.error(format!("{whose} says not what happens"), "give either dies = true or slow_down = 3.0")),
     };
     Ok(Trouble { group, device, from: (from * 1e9) as Ns, until, rate })
@@ -193,7 +196,7 @@ fn trouble(place: In<'_>, event: &EventTable, groups: &[(Group, Speed)]) -> Resu
 
 /// Each device of a table is a group of one.
 pub(super) fn of_table(times: &Times) -> Cluster {
-    let names: BTreeSet<&str> = times.rows.keys().map(|(_, device)| device.as_str()).collect();
+    let names = times.devices();
     let group = |name: &&str| {
         let group = Group {
             name: (*name).to_owned(),

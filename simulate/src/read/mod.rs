@@ -74,20 +74,19 @@ impl In<'_> {
         })
     }
 
-    /// A number that is not below `least`; says whose and which.
-    fn at_least(self, whose: &str, key: &str, value: f64, least: f64) -> Result<f64, InputError> {
-        if value.is_finite() && value >= least {
+    /// A number from `least` to `most`, both possible; says whose and which. Without an upper end a slip of the finger would be an endless run.
+    fn within(self, whose: &str, key: &str, value: f64, least: f64, most: f64) -> Result<f64, InputError> {
+        if (least..=most).contains(&value) {
             return Ok(value);
         }
-        Err(self.error(format!("{whose}: {key} = {value} is not possible"), format!("give a number of at least {least}")))
+        Err(self
+            .error(format!("{whose}: {key} = {value} is not possible"), format!("give a number from {} to {}", short(least), short(most))))
     }
+}
 
-    fn above_zero(self, whose: &str, key: &str, value: f64) -> Result<f64, InputError> {
-        if value.is_finite() && value > 0.0 {
-            return Ok(value);
-        }
-        Err(self.error(format!("{whose}: {key} = {value} is not possible"), "give a number above 0"))
-    }
+/// Long rows of zeros as a power of ten.
+fn short(number: f64) -> String {
+    if number != 0.0 && !(1e-3..1e7).contains(&number) { format!("{number:e}") } else { number.to_string() }
 }
 
 /// "did you mean", or the list.
@@ -96,7 +95,12 @@ fn known(given: &str, words: &[&str]) -> String {
     match near.max_by(|(_, a), (_, b)| a.total_cmp(b)) {
         Some((word, _)) => format!("did you mean \"{word}\"?"),
         None if words.is_empty() => "there is none".to_owned(),
-        None => format!("known: {}", words.join(", ")),
+        None => {
+            let mut once: Vec<&str> = words.to_vec();
+            once.sort_unstable();
+            once.dedup();
+            format!("known: {}", once.join(", "))
+        }
     }
 }
 
@@ -122,13 +126,20 @@ pub fn read(sources: &Sources) -> Result<Scenario, InputError> {
         seed: sources.seed.unwrap_or(cluster.seed),
         costs: Vec::new(),
     };
+    if let (Some(path), Some(times), Some(_)) = (&sources.times, &times, &sources.cluster) {
+        times.check_devices(In(path), &cluster)?;
+    }
+    if sources.scale.is_some() && sources.tasks.is_some() {
+        return Err(nothing("--scale says nothing of --tasks", "leave --scale out, or give a smaller table of tasks"));
+    }
     match (&sources.jobs, &sources.tasks) {
-        (Some(jobs), None) => jobs::read(In(jobs), &cluster, times.as_ref(), sources.scale.unwrap_or(1.0), &mut scenario)?,
+        (Some(jobs), None) => jobs::read(In(jobs), &cluster, sources, times.as_ref(), &mut scenario)?,
         (None, Some(tasks)) => {
             let Some(times) = &times else {
                 return Err(nothing("--tasks needs the time of each kernel", "give --times t.csv with kernel, device, seconds"));
             };
             table::tasks(In(tasks), &cluster, times, &mut scenario)?;
+            cluster.check_speeds(sources, &times.kernels())?;
         }
         (Some(_), Some(_)) => return Err(nothing("both --jobs and --tasks are given", "give one of the two")),
         (None, None) => return Err(nothing("nothing to run is given", "give --jobs j.toml, or --tasks t.csv with --times")),
@@ -167,6 +178,33 @@ impl Speed {
         has_twin.then(|| self.of_kernel.get(kernel).copied().unwrap_or(self.of_all))
     }
 }
+
+impl Cluster {
+    /// A speed of a kernel that nothing is said of anywhere is a slip of the finger.
+    fn check_speeds(&self, sources: &Sources, kernels: &[&str]) -> Result<(), InputError> {
+        let Some(path) = &sources.cluster else { return Ok(()) };
+        let listed = |name: &str| self.groups.iter().filter_map(|(_, speed)| speed.only.as_ref()).flatten().any(|own| own == name);
+        for (group, speed) in &self.groups {
+            if let Some(name) = speed.of_kernel.keys().find(|name| !kernels.contains(&name.as_str()) && !listed(name)) {
+                let message = format!("[[group]] \"{}\": speeds.{name}: nothing is said of that kernel", group.name);
+                return Err(In(path).error(message, format!("{}; or take it out", known(name, kernels))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the core takes it: it adds the version behind an @.
+fn is_kernel_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 190 && !name.contains('@') && !name.chars().any(char::is_control)
+}
+
+const KERNEL_NAMES: &str = "give a name of 1 to 190 bytes without @ and control characters";
+
+/// The longest that one task may take anywhere: eleven days.
+const MAX_TASK_S: f64 = 1e6;
+/// The latest moment of anything: thirty years.
+const MAX_AT_S: f64 = 1e9;
 
 /// Adds a kernel with its time on each group, once.
 fn kernel(scenario: &mut Scenario, name: &str, reduces: bool, unit_ns: impl Fn(&Group) -> Option<f64>) -> usize {

@@ -6,7 +6,7 @@ mod png;
 mod svg;
 
 use crate::rate::Ns;
-use crate::scenario::Scenario;
+use crate::scenario::{Group, Scenario};
 use crate::world::Segment;
 use std::path::Path;
 
@@ -15,6 +15,9 @@ const WIDTH: usize = 1_200;
 const HEIGHT: usize = 1_000;
 /// A row is never higher than this.
 const ROW: usize = 22;
+
+/// Letters of a group's name beside the rows; both kinds of picture have room for so many.
+const LABEL: usize = 23;
 
 type Colour = [u8; 3];
 
@@ -73,8 +76,7 @@ fn draw(scenario: &Scenario, title: &str, segments: &[Segment], until: Ns) -> Pi
     let mut first = 0;
     let mut groups = Vec::new();
     for group in &scenario.groups {
-        let text = if group.count == 1 { group.name.clone() } else { format!("{} x{}", group.name, group.count) };
-        groups.push((first / together, text));
+        groups.push((first / together, label(group)));
         first += group.count as usize;
     }
     Picture {
@@ -85,6 +87,16 @@ fn draw(scenario: &Scenario, title: &str, segments: &[Segment], until: Ns) -> Pi
         times: times(until),
         legend: legend(scenario, segments),
     }
+}
+
+/// The name with how many there are; a name that is too long is cut and not the number.
+fn label(group: &Group) -> String {
+    let many = if group.count == 1 { String::new() } else { format!(" x{}", group.count) };
+    if group.name.chars().count() + many.len() <= LABEL {
+        return format!("{}{many}", group.name);
+    }
+    let name: String = group.name.chars().take(LABEL - 2 - many.len()).collect();
+    format!("{name}..{many}")
 }
 
 fn column(at: Ns, until: Ns) -> f64 {

@@ -103,7 +103,9 @@ impl World<'_> {
     pub(super) fn on_tell(&mut self, device: u32, lease: LeaseId) {
         let Some(session) = self.sessions[device as usize] else { return };
         let Some((told, span)) = self.devices[device as usize].tell(self.now, lease) else { return };
-        let next = span.end.min(self.now.saturating_add(self.scenario.delays.report.max(1)));
+        // Of a lease that goes on for long, every hundredth of it is often enough.
+        let pause = self.scenario.delays.report.max(1).max(self.now.saturating_sub(span.begun) / 100);
+        let next = span.end.min(self.now.saturating_add(pause));
         if told.last {
             self.note(device, &span, false);
         } else {

@@ -77,6 +77,7 @@ impl World<'_> {
 
     pub(super) fn on_commit(&mut self) -> Result<(), RunError> {
         let Some((body, submitted)) = self.flying.take() else { return Ok(()) };
+        self.last_change = self.now;
         let told = if self.graph.tasks.is_empty() { Vec::new() } else { told_by(&body) };
         let applied = self.apply_body(body)?;
         self.replan = true;

@@ -39,6 +39,9 @@ const EPOCH_MS: u64 = 1_000;
 /// Ticks of a cluster where nothing runs, arrives or is placed, after which nothing ever will.
 const TICKS_AT_REST: u32 = 200;
 
+/// The longer nothing changes, the rarer are ticks: so many in the time that it has been so already.
+const TICKS_WHILE_STILL: u64 = 100;
+
 /// A run of one policy.
 pub struct Run {
     pub outcome: Outcome,
@@ -107,6 +110,10 @@ struct World<'s> {
     effort: Effort,
     first_grant: Option<Ns>,
     last_end: Ns,
+    /// Last moment that was more than a tick.
+    last_event: Ns,
+    /// Last moment that changed what a plan sees, or that a plan placed something.
+    last_change: Ns,
 }
 
 /// Simulates the scenario under a policy.
@@ -146,6 +153,8 @@ impl<'s> World<'s> {
             effort: Effort::default(),
             first_grant: None,
             last_end: 0,
+            last_event: 0,
+            last_change: 0,
         };
         world.bring_costs()?;
         world.bring_devices()?;
@@ -191,6 +200,9 @@ impl<'s> World<'s> {
             self.now = timed.at;
             self.effort.events += 1;
             let is_tick = matches!(timed.event, Event::Tick);
+            if !is_tick {
+                self.last_event = self.now;
+            }
             if !matches!(timed.event, Event::Tick | Event::Die { .. } | Event::Back { .. }) {
                 self.lively -= 1;
             }
@@ -275,7 +287,10 @@ impl<'s> World<'s> {
     fn tick(&mut self) {
         if !self.ticking && self.unfinished > 0 {
             self.ticking = true;
-            self.at(self.now + self.scenario.delays.tick.max(1), Event::Tick);
+            // While nothing changes only the late become later, and what is late is so by a part of its own length: a hundredth of
+            // it is soon enough.
+            let still = (self.now - self.last_change) / TICKS_WHILE_STILL;
+            self.at(self.now + self.scenario.delays.tick.max(1).max(still), Event::Tick);
         }
     }
 

@@ -1,5 +1,6 @@
 //! From reports to samples. A lease that reports several times is one sample, taken with its last report.
 
+use super::gauge::Gauge;
 use super::{Key, Sample, kernel_name, model_of, of_tasks, size_class};
 use crate::ids::TaskRange;
 use crate::lease::Lease;
@@ -40,19 +41,27 @@ impl State {
             return;
         }
         let Some(spec) = self.jobs.get(&lease.job).and_then(|job| job.spec.stages.get(lease.stage as usize)) else { return };
-        let (Some(kernel), Some(worker)) = (&spec.kernel, self.workers.get_mut(&lease.worker)) else { return };
+        let (Some(kernel), Some(worker)) = (&spec.kernel, self.workers.get(&lease.worker)) else { return };
         let Some(model) = worker.device(lease.device).map(|device| model_of(device).to_owned()) else { return };
         let key = Key { kernel: kernel_name(kernel), footprint: spec.footprint.clone(), class: size_class(units / tasks), model };
+        let gauge = Gauge::around(&self.workers, &key.model, (lease.worker, lease.device));
         let Some(entry) = self.costs.entry(key) else { return };
+        let Some(worker) = self.workers.get_mut(&lease.worker) else { return };
         let speed = worker.speeds.entry(lease.device).or_default();
         // Nothing took no time at all.
         let observed = ns.max(1);
         let line = entry.line.at(units);
         let predicted = speed.of(line);
-        if entry.can_judge(lease.worker.0, lease.device) {
+        let judged = entry.can_judge(lease.worker.0, lease.device);
+        if judged {
             speed.learn(observed, line);
         }
+        let ordinary = gauge.of_model(observed, *speed).max(1);
         entry.taught_by(lease.worker.0, lease.device);
-        entry.learn(Sample { units, ns: speed.ordinary(observed).max(1) }, observed, predicted, self.applied_index);
+        entry.learn(Sample { units, ns: ordinary }, observed, predicted, self.applied_index);
+        if judged && gauge.is_alone() {
+            // The line goes where the device is. What both say together stays, or it would be slow twice.
+            speed.rebase(line, entry.line.at(units));
+        }
     }
 }

@@ -11,6 +11,7 @@
 mod entry;
 mod estimate;
 mod fit;
+mod gauge;
 mod learn;
 mod lent;
 mod score;

@@ -1,4 +1,4 @@
-//! How much slower than others of its model one device is: throttled by a limit, a temperature, a neighbour.
+//! How much slower than others of its model one device is: throttled by a limit, a temperature, a neighbour. What 1 is, see `gauge`.
 //!
 //! An average that forgets (exponential smoothing), quick when several leases in a row say the same and slow otherwise, in the manner of
 //! Trigg and Leach (Exponential smoothing with an adaptive response rate, Operational Research Quarterly 18, 1967): one lease that had to
@@ -34,9 +34,15 @@ impl Speed {
         u64::try_from(u128::from(ns) * u128::from(self.permille) / u128::from(ORDINARY)).unwrap_or(u64::MAX)
     }
 
-    /// What a device of ordinary speed would have needed.
-    pub fn ordinary(self, ns: u64) -> u64 {
-        u64::try_from(u128::from(ns) * u128::from(ORDINARY) / u128::from(self.permille.max(1))).unwrap_or(u64::MAX)
+    /// What a device of that speed would have needed.
+    pub fn as_if(self, ns: u64, permille: u64) -> u64 {
+        u64::try_from(u128::from(ns) * u128::from(permille) / u128::from(self.permille.max(1))).unwrap_or(u64::MAX)
+    }
+
+    /// The model's line says `after_ns` instead of `before_ns`, and the device is as fast as before.
+    pub fn rebase(&mut self, before_ns: u64, after_ns: u64) {
+        let permille = u128::from(self.permille) * u128::from(before_ns.max(1)) / u128::from(after_ns.max(1));
+        self.permille = u64::try_from(permille).unwrap_or(SLOWEST).clamp(FASTEST, SLOWEST);
     }
 
     /// A lease took `observed_ns`, and the model's line says `line_ns`.
@@ -107,11 +113,13 @@ mod tests {
                 speed.learn(observed, line);
                 assert!((FASTEST..=SLOWEST).contains(&speed.permille));
                 speed.of(u64::MAX);
-                speed.ordinary(u64::MAX);
+                speed.as_if(u64::MAX, u64::MAX);
+                speed.rebase(observed, line);
+                assert!((FASTEST..=SLOWEST).contains(&speed.permille));
             }
         }
         let mut stuck = Speed { permille: 0, ..Speed::default() };
         stuck.learn(5, 5);
-        assert!(stuck.ordinary(7) > 0);
+        assert!(stuck.as_if(7, ORDINARY) > 0);
     }
 }

@@ -10,7 +10,7 @@ pub(super) struct Draws {
 
 impl Draws {
     pub(super) fn of(stage: &StageRound<'_>) -> Draws {
-        Draws { words: [stage.job_id.map_or(0, |job| job.0), u64::from(stage.stage), stage.leases_so_far], number: 0 }
+        Draws { words: [stage.number, u64::from(stage.stage), stage.leases_so_far], number: 0 }
     }
 
     /// One of `0 .. below`.

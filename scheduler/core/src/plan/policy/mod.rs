@@ -84,6 +84,8 @@ pub struct StageRound<'r> {
     pub(super) job: placement::Job,
     /// `None` for a job that the same entry submits.
     pub job_id: Option<JobId>,
+    /// The job's number, also of one that the same entry submits: for what must differ from job to job, and nothing else.
+    pub number: u64,
     /// Index in the job.
     pub stage: u32,
     /// All of the stage, and leases of it granted so far.

@@ -5,12 +5,14 @@
 //! 1992; after guided self-scheduling: Polychronopoulos and Kuck, 1987). So ranges shrink toward the end and a wrong prediction is put
 //! right by the next lease. A device of which nothing is known explores with one small lease. As soon as others have shown what the stage costs
 //! it has a share as if it were like them, which is kept for it: equal devices then share the stage from its first ranges on, whichever reports
-//! first. Of that share it gets one short lease until it has shown something itself.
+//! first. Of that share it gets one short lease until it has shown something itself. A stage too short to explore with leaves devices
+//! unknown; so now and then one of its tasks is ventured on one of them.
 
 use super::share::{Runner, shares};
 use super::{Candidate, Policy, StageRound};
 use crate::cost::{Estimate, Source};
 use crate::plan::LEASE_NS;
+use crate::ring::place_of;
 
 /// The launch may be at most this much of a lease on a GPU, in percent, unless the stage has no more.
 const LAUNCH_PERCENT: u64 = 10;
@@ -18,6 +20,10 @@ const LAUNCH_PERCENT: u64 = 10;
 const LONGEST: u64 = 4;
 /// The first lease of a device that others of its model speak for: a tenth of an ordinary one, so that little is lost if it is not like them.
 const FIRST_NS: u64 = LEASE_NS / 10;
+
+/// Of so many short stages one ventures a task on a device that nothing is known of. What it shows is lent to others of its model and counts
+/// for the next stages, so that this ends with the first report; a device that never reports costs no more than this.
+const VENTURE: u64 = 8;
 
 pub struct Model;
 
@@ -39,6 +45,9 @@ impl Policy for Model {
             able.retain(|c| !c.is_overdue);
         }
         explore(stage, &candidates, alone);
+        if !alone {
+            venture(stage, &candidates);
+        }
         // All that take part have a share; what follows is about those that can take something now.
         let runners: Vec<Runner> = able.iter().filter_map(|c| runner(stage, c)).collect();
         let due = shares(&runners, stage.left());
@@ -95,6 +104,25 @@ fn explore(stage: &mut StageRound<'_>, candidates: &[Candidate], alone: bool) {
         // While nothing is known of anybody, a short stage is best spread over all.
         let part = if alone { u64::try_from(part).unwrap_or(u64::MAX).max(1) } else { own };
         stage.offer(candidate, own.min(part));
+    }
+}
+
+/// A task of a stage that begins and is short, on one idle device that neither itself nor others of its model speak for. If the device is slow, a
+/// second lease of the task ends the stage. Which stages: by the numbers of their jobs, so that no memory is needed.
+fn venture(stage: &mut StageRound<'_>, candidates: &[Candidate]) {
+    let draw = |what: u64| place_of(&[stage.number, u64::from(stage.stage), what]);
+    if stage.leases_so_far > 0 || !draw(0).is_multiple_of(VENTURE) {
+        return;
+    }
+    let unknown = |c: &&Candidate| {
+        let slot = stage.slot(c);
+        let is_silent = c.estimate.is_none() && c.lent.is_none_or(|lent| lent.source == Source::Class);
+        let is_idle = slot.used.leases == 0 && !slot.is_overdue && c.tasks_out == 0;
+        is_silent && is_idle && stage.left() <= slot.parallelism.saturating_mul(2)
+    };
+    let unknown: Vec<&Candidate> = candidates.iter().filter(unknown).collect();
+    if let Some(candidate) = (draw(1) % (unknown.len() as u64).max(1)).try_into().ok().and_then(|place: usize| unknown.get(place)) {
+        stage.offer(candidate, 1);
     }
 }
 

@@ -12,8 +12,9 @@ impl Policy for RoundRobin {
 
     fn place(&self, stage: &mut StageRound<'_>) {
         let (even, devices) = (Even::of(stage), stage.candidates.len() as u64);
-        // Leases of the stage so far tell whose turn it is: no memory from round to round is needed.
-        let mut turn = stage.leases_so_far;
+        // Leases of the stage so far tell whose turn it is: no memory from round to round is needed. Jobs one after the other begin one
+        // device further each, so that short ones do not all go to the first.
+        let mut turn = stage.number.wrapping_add(stage.leases_so_far);
         let mut passed = 0;
         while !stage.is_over() && passed < devices {
             let Some(candidate) = stage.candidates.get((turn % devices) as usize).copied() else { return };
