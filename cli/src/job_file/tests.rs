@@ -498,7 +498,10 @@ fn images_are_one_task_and_one_file_each() {
     assert!(spec.stages[0].partition_per_task && !spec.stages[1].partition_per_task);
     let Some(Source::Files(files)) = &spec.stages[0].inputs[0].source else { panic!("{spec:?}") };
     assert_eq!(files.format, "png");
-    let refusal = |text: String| load(&text).unwrap_err().in_file("job.toml").to_string();
+    let refusal = |text: String| {
+        let error = load(&text).unwrap_err().in_file("job.toml");
+        format!("{error}\nfix: {}", error.fix.clone().unwrap_or_default())
+    };
     assert_eq!(
         refusal(format!("{text}[reduce]\npartitions = 2\n")),
         "job.toml:6: [reduce] partitions has no meaning for kernel `file_per_task`, which writes one file for each map task\nfix: take the line out"
