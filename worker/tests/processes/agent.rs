@@ -524,11 +524,12 @@ fn a_worker_comes_back_to_a_cluster_that_was_away() {
 fn a_restarted_worker_keeps_its_number_and_needs_no_token() {
     run(async |dir| {
         let mut cluster = Cluster::start().await;
+        // Held as long as the worker runs: one whose session ends dials again, and that session would be taken for the restarted worker's.
         let (anna, session) = cluster.worker("anna", &dir).await;
-        drop(session);
         let second = raftwerk_worker::start(cluster.config("anna", &dir)).await.unwrap_err();
         assert!(second.to_string().contains("used by another worker process"), "{second}");
         anna.stop().await;
+        drop(session);
         let config = raftwerk_worker::WorkerConfig { token: None, ..cluster.config("anna", &dir) };
         let again = raftwerk_worker::start(config).await.unwrap();
         assert_eq!((again.id(), cluster.session().await.worker), (10, 10));

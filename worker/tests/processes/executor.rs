@@ -42,9 +42,15 @@ pub const TESTS: &[Named] = named![
 
 pub const MEASURES: &[Named] = named![measure_tasks_in_one_lease, measure_one_task_leases];
 
+/// Sorted, and joined where they touch: how many reports they came in is a matter of time.
 fn failures(progress: &LeaseProgress) -> Vec<(u64, u64, FailureClass)> {
     let mut failures: Vec<_> = progress.failures.iter().map(|f| (f.first_task, f.task_count, f.class())).collect();
     failures.sort_by_key(|failure| failure.0);
+    failures.dedup_by(|next, before| {
+        let touches = before.0 + before.1 == next.0 && before.2 == next.2;
+        before.1 += if touches { next.1 } else { 0 };
+        touches
+    });
     failures
 }
 
