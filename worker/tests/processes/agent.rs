@@ -469,8 +469,8 @@ fn a_task_that_never_ends_is_ended_and_charged_and_its_neighbours_are_not() {
         let (charged, others): (Vec<_>, Vec<_>) = failures.into_iter().partition(|failure| failure.class() == FailureClass::Executor);
         let [charged] = charged[..] else { panic!("one is charged: {reports:?}") };
         assert_eq!((charged.first_task, charged.task_count), (3, 1), "{reports:?}");
-        // What its thread would have run next was not begun; how many that are depends on who took what.
-        assert!(others.iter().all(|failure| failure.class() == FailureClass::Stopped && failure.first_task > 3), "{reports:?}");
+        // What its thread would have run next was not begun, and the last results may not have been on their way; how many that are is chance.
+        assert!(others.iter().all(|failure| failure.class() == FailureClass::Stopped), "{reports:?}");
         let done: u64 = reports.iter().flat_map(|report| &report.results).map(|results| results.task_count).sum();
         assert_eq!(done + others.iter().map(|failure| failure.task_count).sum::<u64>(), 5, "{reports:?}");
         let message = &charged.message;
