@@ -25,6 +25,8 @@ pub enum Accepts {
     Index,
     /// Whole lines of text.
     Text,
+    /// The same, and of which file they are.
+    PlacedText,
     /// Fixed-size elements of an `.npy` file with one of these dtypes (`"u1"`, `"u4"`, `"u8"`, `"f4"`).
     Npy(&'static [&'static str]),
     /// Whole rows of two-dimensional `.npy` arrays with one of these dtypes.
@@ -263,6 +265,12 @@ pub enum Input<'a> {
     },
     /// Whole lines, the last one possibly without its newline; may be empty.
     Text(&'a [u8]),
+    /// The same, and where they begin: bytes from the start of the file. A file is named alike in all its tasks.
+    PlacedText {
+        path: &'a str,
+        offset: u64,
+        bytes: &'a [u8],
+    },
     /// Whole little-endian elements.
     Elements {
         dtype: &'a str,

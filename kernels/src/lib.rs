@@ -28,11 +28,13 @@ mod side;
 pub mod black_scholes;
 pub mod convolve;
 pub mod file_per_task;
+pub mod grep;
 pub mod histogram;
 pub mod image;
 pub mod kmeans_assign;
 pub mod kmeans_update;
 pub mod mandelbrot;
+pub mod matching_lines;
 pub mod matmul;
 pub mod merge_sorted;
 pub mod merge_statistics;
@@ -54,11 +56,13 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &black_scholes::BlackScholes,
         &convolve::Convolve,
         &file_per_task::FilePerTask,
+        &grep::Grep,
         &histogram::Histogram,
         &image::Image,
         &kmeans_assign::KmeansAssign,
         &kmeans_update::KmeansUpdate,
         &mandelbrot::Mandelbrot,
+        &matching_lines::MatchingLines,
         &matmul::Matmul,
         &merge_sorted::MergeSorted,
         &merge_statistics::MergeStatistics,

@@ -97,7 +97,7 @@ fn kind(kernel: &Descriptor) -> &'static str {
 fn reads(kernel: &Descriptor) -> String {
     match kernel.accepts {
         Accepts::Index => "range".to_owned(),
-        Accepts::Text => "text".to_owned(),
+        Accepts::Text | Accepts::PlacedText => "text".to_owned(),
         Accepts::Npy(dtypes) => format!("npy of {}", dtypes.join(", ")),
         Accepts::Rows(dtypes) => format!("npy rows of {}", dtypes.join(", ")),
         Accepts::Png => "png".to_owned(),

@@ -65,7 +65,7 @@ pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> R
 fn wanted_input(kernel: &Descriptor) -> &'static str {
     match kernel.accepts {
         Accepts::Index => "give range = { start = 0, count = 1000000, tasks = 100 }",
-        Accepts::Text => "give files = [\"data/*.txt\"]",
+        Accepts::Text | Accepts::PlacedText => "give files = [\"data/*.txt\"]",
         Accepts::Png => "give files = [\"images/*.png\"]",
         _ => "give files = [\"data/*.npy\"]",
     }
@@ -74,7 +74,7 @@ fn wanted_input(kernel: &Descriptor) -> &'static str {
 fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files, Problem> {
     let Some(patterns) = section.texts("files")? else { return Err(section.problem("needs `files`")) };
     let own_format = match kernel.accepts {
-        Accepts::Text => "text",
+        Accepts::Text | Accepts::PlacedText => "text",
         Accepts::Npy(_) | Accepts::Rows(_) => "npy",
         Accepts::Png => "png",
         Accepts::Index | Accepts::Shuffle => {

@@ -1,5 +1,7 @@
 //! The specification: each value belongs to the last edge that is not above it ([`edges_reached`]). The rest is speed.
 
+use std::ops::IndexMut;
+
 use super::Counts;
 use super::edges::{ElementType, Scale, is_nan, rank_of_f4};
 
@@ -60,9 +62,24 @@ fn count_bytes(bytes: &[u8]) -> [u64; 256] {
     std::array::from_fn(|value| tables.iter().map(|table| u64::from(table[value])).sum())
 }
 
+/// Slots that have tables of a fixed length, whose indices need no check.
+const FEW: usize = 512;
+
 #[inline(always)]
 fn count_elements(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> usize) {
-    let mut tables: [Vec<u32>; TABLES] = std::array::from_fn(|_| vec![0; slots.len()]);
+    if slots.len() <= FEW {
+        let mut tables = [[0u32; FEW]; TABLES];
+        count_into(&mut tables, bytes, |bits| slot(bits) & (FEW - 1));
+        add(slots, &tables);
+    } else {
+        let mut tables: [Vec<u32>; TABLES] = std::array::from_fn(|_| vec![0; slots.len()]);
+        count_into(&mut tables, bytes, slot);
+        add(slots, &tables);
+    }
+}
+
+#[inline(always)]
+fn count_into<T: IndexMut<usize, Output = u32>>(tables: &mut [T; TABLES], bytes: &[u8], slot: impl Fn(u32) -> usize) {
     let (groups, rest) = bytes.as_chunks::<4>().0.as_chunks::<TABLES>();
     for group in groups {
         for (table, element) in tables.iter_mut().zip(group) {
@@ -70,8 +87,11 @@ fn count_elements(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> usize) 
         }
     }
     rest.iter().for_each(|element| tables[0][slot(u32::from_le_bytes(*element))] += 1);
+}
+
+fn add(slots: &mut [u64], tables: &[impl AsRef<[u32]>]) {
     for table in tables {
-        slots.iter_mut().zip(table).for_each(|(slot, count)| *slot += u64::from(count));
+        slots.iter_mut().zip(table.as_ref()).for_each(|(slot, count)| *slot += u64::from(*count));
     }
 }
 
@@ -106,23 +126,29 @@ struct Guess<'a> {
     scale: &'a Scale,
     low: f64,
     per_unit: f64,
-    /// The edges, and one before and behind them that no rank misses.
-    fence: Vec<u64>,
+    /// The last slot.
+    last: f64,
+    /// For each slot the smallest rank in it, and how many there are: none in one between equal edges.
+    fence: Vec<[u32; 2]>,
 }
 
 impl Guess<'_> {
     fn new(scale: &Scale) -> Guess<'_> {
-        let fence = [0].into_iter().chain(scale.edges.iter().map(|edge| u64::from(*edge))).chain([u64::MAX]).collect();
-        Guess { scale, low: scale.low, per_unit: scale.bins as f64 / (scale.high - scale.low), fence }
+        let starts = [0].into_iter().chain(scale.edges.iter().copied());
+        let ends = scale.edges.iter().map(|edge| u64::from(*edge)).chain([1 << 32]);
+        // All of u4 in one slot is one more than fits; the largest rank is then searched for.
+        let length = |start, end: u64| u32::try_from(end - u64::from(start)).unwrap_or(u32::MAX);
+        let fence = starts.zip(ends).map(|(start, end)| [start, length(start, end)]).collect();
+        Guess { scale, low: scale.low, per_unit: scale.bins as f64 / (scale.high - scale.low), last: scale.edges.len() as f64, fence }
     }
 
     /// At most one off for finite values, and right whatever the guess is.
     #[inline(always)]
     fn slot(&self, rank: u32, value: f64) -> usize {
-        // Saturates at both ends.
-        let guess = (((value - self.low) * self.per_unit + 1.0) as usize).min(self.fence.len() - 2);
-        let wide = u64::from(rank);
-        if self.fence[guess] <= wide && wide < self.fence[guess + 1] { guess } else { self.search(rank) }
+        // No branch depends on the value: where many lie outside the range, each would be guessed wrong half of the time.
+        let guess = ((value - self.low) * self.per_unit + 1.0).clamp(0.0, self.last) as u32 as usize;
+        let [start, length] = self.fence[guess];
+        if rank.wrapping_sub(start) < length { guess } else { self.search(rank) }
     }
 
     #[cold]

@@ -97,6 +97,12 @@ impl Inputs {
                 }
             }
             InputKind::File => Ok((Input::File(bytes), bytes.len() as u64)),
+            InputKind::PlacedText => {
+                let path = &input.file.as_ref().ok_or_else(missing)?.path;
+                let lines = align::lines(bytes, input.offset, input.bytes);
+                let length = lines.len() as u64;
+                Ok((Input::PlacedText { path, offset: lines.start as u64, bytes: &bytes[lines] }, length))
+            }
             _ => {
                 let text = &bytes[align::lines(bytes, input.offset, input.bytes)];
                 Ok((Input::Text(text), text.len() as u64))

@@ -1,7 +1,7 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
 use super::{rounds, sides};
 use raftwerk_kernels::{
-    Kernel, KernelError, Kind, Prepared, StageContext,
+    Accepts, Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
 use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, RoundInfo, StageInfo, stage_input::Source};
@@ -107,6 +107,7 @@ pub(super) enum InputKind {
         tasks: u64,
     },
     Text,
+    PlacedText,
     Elements,
     Rows,
     /// A whole file.
@@ -159,6 +160,10 @@ impl Stage {
             return Self { prepared, input, tallies: 0, partitions: 0, chunk_tasks: AtomicU64::new(1), ends: None };
         };
         let descriptor = kernel.descriptor();
+        let input = match input {
+            InputKind::Text if descriptor.accepts == Accepts::PlacedText => InputKind::PlacedText,
+            other => other,
+        };
         let shuffles = descriptor.kind == Kind::Map && descriptor.shuffles && spec.partitions > 0;
         let format = info.output.as_ref().map(|output| output.format.clone()).filter(|format| !format.is_empty());
         let mapped = sides::map(spec.inputs.get(1..).unwrap_or_default(), sides);
