@@ -7,7 +7,7 @@
 //!              and the bytes that they move                 self_test.rs   does this device compute rightly?
 //! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL   resident.rs    data that stays on the device between dispatches
-//! kept.rs      input that stays for further rounds of a job
+//! kept.rs      input that stays for further rounds of a job     need.rs    what leases take of the memory
 //! index_piece.wgsl, element.wgsl: what kernels over     ahead.rs       several runs under way
 //!              ranges and over elements share         ceilings.rs    what the device does at most
 //! ```
@@ -20,6 +20,7 @@ mod ceilings;
 mod device;
 mod dispatch;
 mod kept;
+mod need;
 mod pieces;
 mod plan;
 mod pool;
@@ -37,8 +38,10 @@ pub use plan::Traffic;
 pub use self_test::cpu_self_test;
 
 pub(crate) use ahead::Ahead;
+pub(crate) use device::BATCH_BYTES;
 pub(crate) use dispatch::{Dispatch, Running, words};
 pub(crate) use kept::KeptInput;
+pub(crate) use need::Dispatches;
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{Plan, Slot, Use};
 pub(crate) use program::Program;
