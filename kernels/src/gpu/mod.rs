@@ -8,8 +8,9 @@
 //! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL   resident.rs    data that stays on the device between dispatches
 //! kept.rs      input that stays for further rounds of a job     need.rs    what leases take of the memory
-//! index_piece.wgsl, element.wgsl: what kernels over     ahead.rs       several runs under way
-//!              ranges and over elements share         ceilings.rs    what the device does at most
+//! index_piece.wgsl, element.wgsl, piece_group.wgsl:     ahead.rs       several runs under way
+//!              what kernels over ranges, over         ceilings.rs    what the device does at most
+//!              elements and over pieces share
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
@@ -49,6 +50,9 @@ pub(crate) use resident::Resident;
 
 /// WGSL of `Piece` and `integer_of`, for kernels over ranges of integers.
 pub(crate) const INDEX_PIECE: &str = include_str!("index_piece.wgsl");
+
+/// WGSL of the entry point of kernels whose groups work on a piece each, in the list that is bound first.
+pub(crate) const PIECE_GROUP: &str = include_str!("piece_group.wgsl");
 
 /// WGSL of `load` and `rank_of`, for kernels over elements in `values`; they set the constant `element`. Comes first: naga 30 panics over an
 /// `override` that stands behind an array whose length another one gives.

@@ -3,7 +3,7 @@
 use super::Counts;
 use super::edges::{ElementType, Scale};
 use crate::api::{GpuNeed, KernelError};
-use crate::gpu::{Ahead, Dispatches, ELEMENT, Gpu, Piece, Plan, Program, Use, pieces, words};
+use crate::gpu::{Ahead, Dispatches, ELEMENT, Gpu, PIECE_GROUP, Piece, Plan, Program, Use, pieces, words};
 
 const GROUP_SIZE: u32 = 256;
 /// Least input of one group.
@@ -107,7 +107,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, scale: &Scale, tasks: &[&'a [u8]], batch: &Bat
     };
     let program = Program {
         name: "histogram",
-        wgsl: &[ELEMENT, include_str!("histogram.wgsl"), search],
+        wgsl: &[ELEMENT, PIECE_GROUP, include_str!("histogram.wgsl"), search],
         constants: &[("group_size", GROUP_SIZE), ("bins", scale.bins as u32), ("edge_count", edge_count as u32), ("element", element)],
     };
     let last_task = batch.pieces.last().map_or(batch.first_task, |piece| piece.task);

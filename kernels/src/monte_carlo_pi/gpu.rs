@@ -1,7 +1,7 @@
 //! One work group counts the hits of one piece of a task; the host adds the pieces of each task.
 
 use crate::api::{GpuNeed, KernelError};
-use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, INDEX_PIECE, Piece, Program, pieces, words};
+use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, INDEX_PIECE, PIECE_GROUP, Piece, Program, pieces, words};
 use crate::philox;
 
 const GROUP_SIZE: u32 = 256;
@@ -41,7 +41,7 @@ pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u6
         }));
         let program = Program {
             name: "monte_carlo_pi",
-            wgsl: &[include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
+            wgsl: &[PIECE_GROUP, include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
             constants: &[("group_size", GROUP_SIZE)],
         };
         let key = words([seed as u32, (seed >> 32) as u32]);

@@ -89,10 +89,10 @@ pub(super) fn plan(element: SortElement, payload_bits: u32, bytes: &[u8]) -> Pla
             ("is_float", u32::from(element == SortElement::F4)),
         ];
         let digit_wgsl = include_str!("digit.wgsl");
-        let count = Program { name: "radix_sort count", wgsl: &[include_str!("count.wgsl"), digit_wgsl], constants: &constants };
+        let count = Program { name: "radix_sort count", wgsl: &[digit_wgsl, include_str!("count.wgsl")], constants: &constants };
         plan.run(&count, &[Use::read(values), Use::write(counts)], groups);
         scan(&mut plan, Operation::SumU32, counts);
-        let scatter = Program { name: "radix_sort scatter", wgsl: &[include_str!("scatter.wgsl"), digit_wgsl], constants: &constants };
+        let scatter = Program { name: "radix_sort scatter", wgsl: &[digit_wgsl, include_str!("scatter.wgsl")], constants: &constants };
         plan.run(&scatter, &[Use::read(values), Use::read(counts), Use::write(sorted)], groups);
         (values, sorted) = (sorted, values);
     }

@@ -3,7 +3,7 @@
 use super::State;
 use crate::api::{GpuNeed, KernelError};
 use crate::gpu::primitives::GROUP_REDUCE;
-use crate::gpu::{Ahead, Dispatches, ELEMENT, Gpu, Piece, Plan, Program, Use, pieces, words};
+use crate::gpu::{Ahead, Dispatches, ELEMENT, Gpu, PIECE_GROUP, Piece, Plan, Program, Use, pieces, words};
 use crate::histogram::ElementType;
 
 const GROUP_SIZE: u32 = 256;
@@ -64,7 +64,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, element: ElementType, tasks: &[&'a [u8]], batc
     }
     let program = Program {
         name: "statistics",
-        wgsl: &[ELEMENT, include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
+        wgsl: &[ELEMENT, PIECE_GROUP, include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
         constants: &[
             ("group_size", GROUP_SIZE),
             ("element", ELEMENT_NUMBERS.iter().position(|other| *other == element).unwrap_or(0) as u32),
