@@ -92,6 +92,23 @@ mod without_a_cluster {
     }
 
     #[test]
+    fn costs_that_cannot_be_read_are_refused_before_a_cluster_is_asked() {
+        let home = Home::new();
+        let refusal = || {
+            let output = home.run(&["costs", "import", "costs.json"]);
+            assert_exit(&output, 2);
+            stderr(&output)
+        };
+        let said = refusal();
+        assert!(said.starts_with("error: cannot read costs.json\n") && said.contains("\nfix: give a file that `raftwerk costs"), "{said}");
+        home.write("costs.json", r#"{"schema":2,"costs":[]}"#);
+        let said = refusal();
+        assert!(said.starts_with("error: costs.json: is of schema 2; this program reads schema 1\nfix: "), "{said}");
+        home.write("costs.json", r#"{"schema":1,"costs":[]}"#);
+        assert!(refusal().starts_with("error: no cluster is chosen\n"));
+    }
+
+    #[test]
     fn a_policy_that_is_none_is_refused_in_a_job_file_and_as_a_flag() {
         let home = Home::new();
         home.write("job.toml", &format!("[job]\npolicy = \"least-load\"\n{NOOP}"));

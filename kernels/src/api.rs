@@ -172,6 +172,14 @@ pub enum StandardInput {
         bytes: u64,
         split: u64,
     },
+    /// Rows of so many elements of chance, and the same for side inputs: name and shape of each.
+    Rows {
+        dtype: &'static str,
+        columns: u64,
+        bytes: u64,
+        split: u64,
+        sides: &'static [(&'static str, [u64; 2])],
+    },
 }
 
 pub trait Kernel: Send + Sync {

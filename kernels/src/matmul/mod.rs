@@ -56,6 +56,13 @@ impl Kernel for Matmul {
         &DESCRIPTOR
     }
 
+    /// 17 billion products.
+    fn standard(&self) -> Option<Standard> {
+        const SIZE: u64 = 512;
+        let sides = &[(B, [SIZE, SIZE])];
+        Some(Standard { params: &[], input: StandardInput::Rows { dtype: "f4", columns: SIZE, bytes: 128 << 20, split: 2 << 20, sides } })
+    }
+
     fn sides(&self) -> &'static [SideSpec] {
         &SIDES
     }
