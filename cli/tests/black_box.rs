@@ -92,6 +92,23 @@ mod without_a_cluster {
     }
 
     #[test]
+    fn costs_that_cannot_be_read_are_refused_before_a_cluster_is_asked() {
+        let home = Home::new();
+        let refusal = || {
+            let output = home.run(&["costs", "import", "costs.json"]);
+            assert_exit(&output, 2);
+            stderr(&output)
+        };
+        let said = refusal();
+        assert!(said.starts_with("error: cannot read costs.json\n") && said.contains("\nfix: give a file that `raftwerk costs"), "{said}");
+        home.write("costs.json", r#"{"schema":2,"costs":[]}"#);
+        let said = refusal();
+        assert!(said.starts_with("error: costs.json: is of schema 2; this program reads schema 1\nfix: "), "{said}");
+        home.write("costs.json", r#"{"schema":1,"costs":[]}"#);
+        assert!(refusal().starts_with("error: no cluster is chosen\n"));
+    }
+
+    #[test]
     fn a_policy_that_is_none_is_refused_in_a_job_file_and_as_a_flag() {
         let home = Home::new();
         home.write("job.toml", &format!("[job]\npolicy = \"least-load\"\n{NOOP}"));
@@ -332,6 +349,40 @@ mod on_an_embedded_cluster {
         let output = home.run(&["run", "job.toml", "--no-gpu"]);
         assert_exit(&output, 6);
         assert!(stderr(&output).contains("/dev/null") && !stderr(&output).contains("fix: give a path"), "{}", stderr(&output));
+    }
+
+    /// Found when the input is listed, not by tasks that fail four times.
+    #[test]
+    fn arrays_that_a_kernel_does_not_take_are_refused_with_a_fix() {
+        let home = Home::new();
+        let array = |name: &str, descr: &str, shape: &str, bytes: usize| {
+            let head = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+            let mut file = b"\x93NUMPY\x01\x00".to_vec();
+            file.extend((118u16).to_le_bytes());
+            file.extend(format!("{head:<117}\n").as_bytes());
+            file.resize(file.len() + bytes, 0);
+            std::fs::write(home.path().join(name), file).unwrap();
+        };
+        array("u8.npy", "<u8", "(9,)", 72);
+        array("f8.npy", "<f8", "(9,)", 72);
+        array("a.npy", "<f4", "(2, 3)", 24);
+        array("b.npy", "<f4", "(2, 2)", 16);
+        let refusal = |job: &str| {
+            home.write("job.toml", job);
+            let output = home.run(&["run", "job.toml", "--no-gpu"]);
+            assert_exit(&output, 2);
+            stderr(&output).lines().filter(|line| line.starts_with("error: ") || line.starts_with("fix: ")).collect::<Vec<_>>().join("\n")
+        };
+        for (file, found) in [("u8.npy", "u8"), ("f8.npy", "'<f8'")] {
+            let said = refusal(&format!("[input]\nfiles = \"{file}\"\n[map]\nkernel = \"histogram\"\n"));
+            let expected = format!("{file} has elements of type {found}, and kernel `histogram` takes u1, u4 or f4\nfix: convert it");
+            assert!(said.contains(&expected), "{said}");
+        }
+        let said = refusal("[input]\nfiles = \"a.npy\"\n[map]\nkernel = \"matmul\"\n[map.side.b]\nfile = \"b.npy\"\n");
+        assert!(
+            said.contains("a.npy has rows of 3 elements") && said.contains("b.npy) has the shape (2, 2): a row must have 2\nfix: "),
+            "{said}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 
 use crate::gpu::Gpu;
+pub use crate::listed::{InputProblem, ListedArray, ListedInput};
 pub use crate::round::{Kept, RoundEnd};
 pub use crate::side::{SideInput, SideSpec};
 
@@ -130,12 +131,23 @@ pub struct RangeProblem {
     pub fix: String,
 }
 
-/// Bytes of one lease on a GPU: `fixed` + `per_task` * tasks + `per_kilo_unit` * units / 1024. Units are integers of a range, or input bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes of one lease on a GPU: `fixed` + `per_task` * tasks + `per_kilo_unit` * units / 1024, and at most `most`. Units are integers of a range,
+/// or input bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GpuNeed {
     pub fixed: u64,
     pub per_task: u64,
     pub per_kilo_unit: u64,
+    /// Where a lease takes no more however long it is, because its dispatches follow one another.
+    pub most: Option<u64>,
+}
+
+impl GpuNeed {
+    pub fn bytes(&self, tasks: u64, units: u64) -> u64 {
+        let of_units = u128::from(self.per_kilo_unit) * u128::from(units) / 1024;
+        let all = u128::from(self.fixed) + u128::from(self.per_task) * u128::from(tasks) + of_units;
+        u64::try_from(all).unwrap_or(u64::MAX).min(self.most.unwrap_or(u64::MAX))
+    }
 }
 
 /// A small map job that shows what the kernel costs: a second or so on one core, in some 64 tasks.
@@ -161,6 +173,14 @@ pub enum StandardInput {
         dtype: &'static str,
         bytes: u64,
         split: u64,
+    },
+    /// Rows of so many elements of chance, and the same for side inputs: name and shape of each.
+    Rows {
+        dtype: &'static str,
+        columns: u64,
+        bytes: u64,
+        split: u64,
+        sides: &'static [(&'static str, [u64; 2])],
     },
 }
 
@@ -192,14 +212,26 @@ pub trait Kernel: Send + Sync {
         Ok(())
     }
 
+    /// Looks at the arrays that a job gives a map kernel, for rules beyond their types, such as matrices that must fit each other. Asked when the
+    /// input is listed, through [`crate::check_listed`], with complete parameters.
+    fn check_listed(&self, _params: &Params, _input: &ListedInput) -> Result<(), InputProblem> {
+        Ok(())
+    }
+
+    /// What of the arrays' shapes matters for what a task of some size costs, in a word or two: "n=512".
+    fn listed_footprint(&self, _input: &ListedInput) -> String {
+        String::new()
+    }
+
     /// Names of parameters that change nothing about what a task costs, such as a seed: measured costs are kept apart by the others.
     fn costless_params(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// What one lease takes of a GPU's memory, for a kernel that keeps more there the longer the lease is. Without it a lease is as long as
-    /// its time allows, and one that does not fit is found out by running it.
-    fn gpu_memory(&self, _params: &Params) -> Option<GpuNeed> {
+    /// What one lease takes of a GPU's memory: buffers of the dispatches that are there together, and what stays there beside them. Without it a
+    /// lease is as long as its time allows, and one that does not fit is found out by running it. Asked when a job is made, without its input, and
+    /// again when that has been listed, if it is of arrays: the answer may be better then.
+    fn gpu_memory(&self, _params: &Params, _input: Option<&ListedInput>) -> Option<GpuNeed> {
         None
     }
 

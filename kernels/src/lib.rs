@@ -8,6 +8,7 @@
 //! npy.rs      the header of .npy files                philox.rs   counter-based random numbers
 //! round.rs    what a round leaves for the next         footprint.rs   which parameters matter for what a task costs
 //! png_file.rs the header of .png files              gather.rs   what reduce kernels share that put pieces together
+//! listed.rs   what is known of arrays before they are read
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
@@ -16,6 +17,7 @@ mod footprint;
 mod gather;
 pub mod gpu;
 pub mod key;
+mod listed;
 mod npy;
 pub mod output;
 mod params;
@@ -48,6 +50,7 @@ pub mod word_count;
 
 pub use api::*;
 pub use footprint::footprint;
+pub use listed::{check_listed, listed_footprint, wrong_type};
 pub use params::{canonical_f64, reduce_params, resolve_params};
 
 /// All kernels, by name.

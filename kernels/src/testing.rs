@@ -59,6 +59,18 @@ pub fn reduce(kernel: &str, pairs: &[(&str, &str)], format: &str, partitions: u6
     Ok(output.part.expect("a reduce task makes a part"))
 }
 
+/// Runs a lease of so many tasks and units, and holds what its plans have taken of the device against what the kernel declares: never more, and
+/// no more than half as much again, small buffers aside.
+pub fn check_memory(gpu: &Gpu, need: GpuNeed, tasks: u64, units: u64, run: impl FnOnce()) {
+    const SMALL: u64 = 192 << 10;
+    gpu.begin_peak();
+    run();
+    let (taken, declared) = (gpu.memory().peak_bytes, need.bytes(tasks, units));
+    println!("{tasks} tasks, {units} units: {taken} bytes taken, {declared} declared");
+    assert!(taken <= declared, "{taken} bytes taken, {declared} declared: {need:?}");
+    assert!(declared <= taken + taken / 2 + SMALL, "{declared} bytes declared, {taken} taken: {need:?}");
+}
+
 /// Runs a test on the first GPU adapter, once with 64-bit integers in shaders and once without. Without an adapter the test says
 /// that it was skipped; with `RAFTWERK_REQUIRE_GPU=1` that is a failure.
 pub fn with_gpus(test: impl Fn(&Gpu)) {

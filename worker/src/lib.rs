@@ -12,6 +12,7 @@
 //! Nothing here knows a kernel by name: the kernels crate is asked what there is.
 
 pub mod agent;
+mod arrays;
 pub mod executor;
 mod fail_point;
 pub mod frame;

@@ -20,6 +20,9 @@ use crate::job_file::{self, Catalogue, Patches};
 /// a first lease has to load and compile.
 const LEASE_TASKS: [u64; 3] = [1, 4, 16];
 
+/// Of kernels that go in rounds: the first is unlike the others.
+const ROUNDS: u32 = 3;
+
 /// Runs the standard job of every kernel that has one on every class of device that is ready here, on a cluster inside this process.
 pub async fn calibrate(console: &Console, flags: &DeviceFlags, probed: &[ProbedDevice]) -> Result<CostsView, Failure> {
     let classes: BTreeSet<String> = probed
@@ -105,13 +108,28 @@ fn write_job(dir: &Path, kernel: &dyn Kernel, standard: &Standard, class: &str, 
             format!("files = [\"{name}.txt\"]\nsplit = {split}")
         }
         StandardInput::Npy { dtype, bytes, split } => {
-            once(&dir.join(format!("{name}.npy")), |out| npy(out, dtype, bytes))?;
+            once(&dir.join(format!("{name}.npy")), |out| npy(out, dtype, &[bytes / element_bytes(dtype)]))?;
+            format!("files = [\"{name}.npy\"]\nsplit = {split}")
+        }
+        StandardInput::Rows { dtype, columns, bytes, split, .. } => {
+            let rows = bytes / (columns * element_bytes(dtype)).max(1);
+            once(&dir.join(format!("{name}.npy")), |out| npy(out, dtype, &[rows, columns]))?;
             format!("files = [\"{name}.npy\"]\nsplit = {split}")
         }
     };
+    let mut further = String::new();
+    if let StandardInput::Rows { dtype, sides, .. } = standard.input {
+        for (side, shape) in sides {
+            once(&dir.join(format!("{name}-{side}.npy")), |out| npy(out, dtype, shape))?;
+            further += &format!("[map.side.{side}]\nfile = \"{name}-{side}.npy\"\n");
+        }
+    }
+    if kernel.rounds() {
+        further += &format!("[rounds]\nmax = {ROUNDS}\nuntil = \"max\"\n");
+    }
     let params: Vec<String> = standard.params.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
     let job = format!(
-        "[job]\nname = \"calibrate-{name}\"\n[input]\n{input}\n[map]\nkernel = \"{name}\"\ndevice = \"{class}\"\nmax_lease_tasks = {lease_tasks}\nparams = {{ {} }}\n",
+        "[job]\nname = \"calibrate-{name}\"\n[input]\n{input}\n[map]\nkernel = \"{name}\"\ndevice = \"{class}\"\nmax_lease_tasks = {lease_tasks}\nparams = {{ {} }}\n{further}",
         params.join(", ")
     );
     let file = dir.join(format!("{name}-{class}-{lease_tasks}.toml"));
@@ -151,16 +169,22 @@ fn text(out: &mut dyn Write, bytes: u64) -> std::io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn npy(out: &mut dyn Write, dtype: &str, bytes: u64) -> std::io::Result<()> {
-    let size = dtype.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse::<u64>().unwrap_or(1).max(1);
+/// By the type's name: "f4".
+fn element_bytes(dtype: &str) -> u64 {
+    dtype.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse::<u64>().unwrap_or(1).max(1)
+}
+
+fn npy(out: &mut dyn Write, dtype: &str, shape: &[u64]) -> std::io::Result<()> {
+    let size = element_bytes(dtype);
     let order = if size == 1 { '|' } else { '<' };
-    let head = format!("{{'descr': '{order}{dtype}', 'fortran_order': False, 'shape': ({},), }}", bytes / size);
+    let lengths: String = shape.iter().map(|length| format!("{length},")).collect();
+    let head = format!("{{'descr': '{order}{dtype}', 'fortran_order': False, 'shape': ({lengths}), }}");
     // Magic, version and length take 10 bytes; all together is a multiple of 64.
     let padded = (10 + head.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(padded as u16).to_le_bytes())?;
     out.write_all(format!("{head:<width$}\n", width = padded - 1).as_bytes())?;
-    let mut left = bytes / size * size;
+    let mut left = shape.iter().product::<u64>() * size;
     for n in numbers() {
         // The upper half: the lower bits of such a sequence repeat soon. Bits of chance as floating point would be of every size.
         let upper = (n >> 32) as u32;
@@ -189,23 +213,32 @@ mod tests {
             let small = match standard.input {
                 StandardInput::Text { split, .. } => StandardInput::Text { bytes: 1000, split },
                 StandardInput::Npy { dtype, split, .. } => StandardInput::Npy { dtype, bytes: 1000, split },
+                StandardInput::Rows { dtype, columns, split, sides, .. } => {
+                    StandardInput::Rows { dtype, columns, bytes: 10_000, split, sides }
+                }
                 range => range,
             };
             let file = write_job(dir.path(), *kernel, &Standard { input: small, ..standard }, "cpu", 4).expect("a file");
             let spec = job_file::load(&file, &Patches::default(), &Catalogue::of_this_build()).unwrap_or_else(|error| panic!("{error:?}"));
             assert_eq!(spec.stages[0].max_lease_tasks, 4);
+            assert_eq!(spec.stages[0].inputs.len(), 1 + kernel.sides().len());
+            assert_eq!(spec.rounds.is_some(), kernel.rounds());
             found += 1;
         }
-        assert!(found >= 7, "{found}");
+        assert!(found >= 9, "{found}");
     }
 
     #[test]
     fn an_array_is_as_numpy_writes_it() {
         let mut out = Vec::new();
-        npy(&mut out, "f4", 402).expect("memory takes everything");
+        npy(&mut out, "f4", &[100]).expect("memory takes everything");
         let head = u16::from_le_bytes([out[8], out[9]]) as usize;
         assert!((10 + head).is_multiple_of(64) && out[9 + head] == b'\n');
         assert_eq!(out.len(), 10 + head + 400);
         assert!(String::from_utf8_lossy(&out[10..10 + head]).contains("'descr': '<f4', 'fortran_order': False, 'shape': (100,)"));
+        let mut out = Vec::new();
+        npy(&mut out, "u1", &[7, 3]).expect("memory takes everything");
+        assert!(String::from_utf8_lossy(&out[10..128]).contains("'descr': '|u1', 'fortran_order': False, 'shape': (7,3,)"));
+        assert_eq!(out.len(), 128 + 21);
     }
 }

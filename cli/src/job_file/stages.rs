@@ -205,10 +205,11 @@ impl Stage {
         // Only a test brings a kernel that is not in the registry.
         let known = raftwerk_kernels::find(self.kernel.name).ok();
         let footprint = known.map_or_else(String::new, |kernel| raftwerk_kernels::footprint(kernel, &self.params));
-        let memory = known.and_then(|kernel| kernel.gpu_memory(&self.params)).map(|need| MemoryNeed {
+        let memory = known.and_then(|kernel| kernel.gpu_memory(&self.params, None)).map(|need| MemoryNeed {
             fixed_bytes: need.fixed,
             per_task_bytes: need.per_task,
             per_kilo_unit_bytes: need.per_kilo_unit,
+            most_bytes: need.most.unwrap_or_default(),
         });
         let kind = match self.kernel.kind {
             Kind::Map => KernelKind::Map,

@@ -124,11 +124,30 @@ pub fn to_json(view: &CostsView) -> Value {
     json!({"costs": view.costs.iter().map(cost).collect::<Vec<_>>(), "speeds": view.speeds.iter().map(speed).collect::<Vec<_>>()})
 }
 
-/// Reads what [`to_json`] made; what is derived there is not looked at. A problem names the place.
-pub fn from_json(text: &str) -> Result<Vec<CostRecord>, String> {
+/// What is wrong with a document, with the place, and what to do about it where that is not plain.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub what: String,
+    pub fix: Option<String>,
+}
+
+impl From<String> for Unread {
+    fn from(what: String) -> Self {
+        Self { what, fix: None }
+    }
+}
+
+/// Reads what [`to_json`] made; what is derived there is not looked at.
+pub fn from_json(text: &str) -> Result<Vec<CostRecord>, Unread> {
     let document: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
-    let costs = document.get("costs").and_then(Value::as_array).ok_or("has no array `costs`")?;
-    costs.iter().enumerate().map(|(n, cost)| record(cost).map_err(|problem| format!("costs[{n}]: {problem}"))).collect()
+    if let Some(schema) = document.get("schema").filter(|schema| **schema != json!(crate::console::SCHEMA)) {
+        return Err(Unread {
+            what: format!("is of schema {schema}; this program reads schema {}", crate::console::SCHEMA),
+            fix: Some("print it with a `raftwerk` of this release, or import it with the one that has printed it".to_owned()),
+        });
+    }
+    let costs = document.get("costs").and_then(Value::as_array).ok_or_else(|| "has no array `costs`".to_owned())?;
+    costs.iter().enumerate().map(|(n, cost)| record(cost).map_err(|problem| format!("costs[{n}]: {problem}").into())).collect()
 }
 
 fn record(cost: &Value) -> Result<CostRecord, String> {
@@ -187,14 +206,29 @@ mod tests {
 
     #[test]
     fn a_problem_names_its_place() {
-        assert!(from_json("{").is_err_and(|problem| problem.starts_with("is no JSON")));
-        assert!(from_json("{}").is_err_and(|problem| problem.contains("`costs`")));
+        assert!(from_json("{").is_err_and(|problem| problem.what.starts_with("is no JSON")));
+        assert!(from_json("{}").is_err_and(|problem| problem.what.contains("`costs`")));
         let mut document = to_json(&CostsView { costs: vec![cost(), cost()], speeds: Vec::new() });
         document["costs"][1]["samples"] = json!("many");
-        assert_eq!(from_json(&document.to_string()), Err("costs[1]: `samples` must be a whole number".into()));
+        assert_eq!(from_json(&document.to_string()), Err("costs[1]: `samples` must be a whole number".to_owned().into()));
         document["costs"][1]["samples"] = json!(1);
         document["costs"][0]["window"] = json!([[1]]);
-        assert_eq!(from_json(&document.to_string()), Err("costs[0]: `window` must hold pairs of whole numbers, [units, ns]".into()));
+        assert_eq!(
+            from_json(&document.to_string()),
+            Err("costs[0]: `window` must hold pairs of whole numbers, [units, ns]".to_owned().into())
+        );
+    }
+
+    #[test]
+    fn a_document_of_another_schema_is_refused() {
+        let mut document = to_json(&CostsView { costs: vec![cost()], speeds: Vec::new() });
+        document["schema"] = json!(1);
+        assert_eq!(from_json(&document.to_string()), Ok(vec![cost()]));
+        for other in [json!(2), json!("1"), Value::Null] {
+            document["schema"] = other;
+            let refused = from_json(&document.to_string()).expect_err("refused");
+            assert!(refused.what.contains("this program reads schema 1") && refused.fix.is_some(), "{refused:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,4 @@
 // Prices the options of one piece per group; writes the group's sums, and the prices where they are wanted.
-override group_size: u32;
 override keep: u32;
 
 struct Market {
@@ -14,28 +13,17 @@ struct Market {
 }
 
 // The place of a piece is the word of the output for its first price.
-@group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 @group(0) @binding(1) var<storage, read> market: Market;
 // Four words per piece: calls, puts as sums of the lower and of the upper halves of each price in units; then call and put of each option.
 @group(0) @binding(2) var<storage, read_write> results: array<u32>;
 
 var<workgroup> sums: array<atomic<u32>, 4>;
 
-@compute @workgroup_size(group_size)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) group_count: vec3<u32>,
-    @builtin(local_invocation_index) member: u32,
-) {
-    let number = group.y * group_count.x + group.x;
-    if number >= arrayLength(&pieces) {
-        return;
-    }
-    let piece = pieces[number];
+fn work(piece: Piece, number: u32, member: u32) {
     var own = vec4<u32>();
     for (var index = member; index < piece.count; index += group_size) {
-        let number = integer_of(piece, index);
-        let price = option(number.x, number.y);
+        let integer = integer_of(piece, index);
+        let price = option(integer.x, integer.y);
         let parts = vec2<u32>(price * 65536.0 + 0.5);
         own += vec4<u32>(parts & vec2<u32>(0xffffu), parts >> vec2<u32>(16u));
         if keep != 0u {

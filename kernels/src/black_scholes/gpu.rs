@@ -1,8 +1,8 @@
 //! One work group prices one piece of a task and sums it; the host adds the pieces of each task.
 
 use super::{Market, Priced};
-use crate::api::KernelError;
-use crate::gpu::{Ahead, Dispatch, Gpu, INDEX_PIECE, Piece, Program, Running, pieces, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, INDEX_PIECE, PIECE_GROUP, Piece, Program, Running, pieces, words};
 use crate::philox;
 
 const GROUP_SIZE: u32 = 256;
@@ -18,8 +18,7 @@ const AHEAD: usize = 2;
 pub(super) fn price(gpu: &Gpu, market: &Market, ranges: &[(u64, u64)], keep: bool) -> Result<Vec<Priced>, KernelError> {
     let rows = |count: u64| Vec::with_capacity(if keep { 2 * count as usize } else { 0 });
     let mut priced: Vec<Priced> = ranges.iter().map(|(_, count)| Priced { rows: rows(*count), ..Priced::default() }).collect();
-    let by_memory = if keep { gpu.batch_bytes() / 8 } else { OPTIONS };
-    let at_once = (OPTIONS.min(by_memory) / u64::from(PIECE)).max(1) as usize;
+    let at_once = pieces_at_once(gpu.batch_bytes(), keep) as usize;
     let mut pieces = pieces(ranges.iter().map(|(_, count)| *count), PIECE).peekable();
     let mut ahead = Ahead::new(AHEAD, |batch: Vec<Piece>, results| {
         let (sums, mut prices) = results.split_at(SUMS * batch.len());
@@ -44,6 +43,27 @@ pub(super) fn price(gpu: &Gpu, market: &Market, ranges: &[(u64, u64)], keep: boo
     Ok(priced)
 }
 
+fn pieces_at_once(batch_bytes: u64, keep: bool) -> u64 {
+    let by_memory = if keep { batch_bytes / 8 } else { OPTIONS };
+    (OPTIONS.min(by_memory) / u64::from(PIECE)).max(1)
+}
+
+/// Of a lease: the list of pieces, the market, and sums and prices twice.
+pub(super) fn need(batch_bytes: u64, keep: bool) -> GpuNeed {
+    let per_piece = 16 + 2 * 4 * SUMS as u64;
+    let per_option = if keep { 16 } else { 0 };
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 4,
+        fixed: 48,
+        per_task: per_piece,
+        per_unit: per_option as f64 + per_piece as f64 / f64::from(PIECE),
+        most: pieces_at_once(batch_bytes, keep) * (per_piece + per_option * u64::from(PIECE)),
+        stays: 0,
+    };
+    dispatches.need()
+}
+
 fn start<'a>(gpu: &'a Gpu, market: &Market, ranges: &[(u64, u64)], batch: &[Piece], keep: bool) -> Result<Running<'a>, KernelError> {
     let mut place = (SUMS * batch.len()) as u32;
     let list = words(batch.iter().flat_map(|piece| {
@@ -63,7 +83,7 @@ fn start<'a>(gpu: &'a Gpu, market: &Market, ranges: &[(u64, u64)], batch: &[Piec
     ];
     let program = Program {
         name: "black_scholes",
-        wgsl: &[include_str!("black_scholes.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
+        wgsl: &[PIECE_GROUP, include_str!("black_scholes.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
         constants: &[("group_size", GROUP_SIZE), ("keep", u32::from(keep))],
     };
     let inputs: &[&[&[u8]]] = &[&[&list], &[&words(market.into_iter().flatten())]];

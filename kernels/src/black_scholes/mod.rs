@@ -18,7 +18,7 @@ mod gpu;
 mod tests;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
 use crate::params::Resolved;
 use crate::stack_rows::Slices;
 
@@ -90,6 +90,11 @@ impl Kernel for BlackScholes {
 
     fn standard(&self) -> Option<Standard> {
         Some(Standard { params: &[], input: StandardInput::Range { count: 1 << 24, tasks: 64 } })
+    }
+
+    fn gpu_memory(&self, params: &Params, _input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let params = Resolved::new(&DESCRIPTOR, params).ok()?;
+        Some(gpu::need(BATCH_BYTES, params.text("prices") == "yes"))
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {

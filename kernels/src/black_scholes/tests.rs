@@ -1,7 +1,7 @@
 use super::*;
 use crate::philox::philox;
 use crate::side::f4;
-use crate::testing::{params, prepare, random, reduce, with_gpus};
+use crate::testing::{check_memory, params, prepare, random, reduce, with_gpus, with_gpus_of_batch};
 
 fn task(number: u64, start: u64, count: u64) -> Task<'static> {
     Task { number, input: Input::Index { start, count } }
@@ -200,4 +200,18 @@ fn the_mean_prices_are_presented() {
     let lines = BlackScholes.present_tallies(&Params::new(), &[2, 65_536 * 3, 65_536]);
     assert_eq!(lines, [("mean call".to_string(), "1.5000".to_string()), ("mean put".to_string(), "0.5000".to_string())]);
     assert_eq!(BlackScholes.present_tallies(&Params::new(), &[0, 0, 0]), []);
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 20;
+    for (prices, tasks, options) in [("yes", 12, 50_000), ("yes", 3, 20_000), ("no", 2000, 10)] {
+        let kernel = prepare("black_scholes", &[("prices", prices)], 1).unwrap();
+        let ranges: Vec<_> =
+            (0..tasks).map(|task| Task { number: task, input: Input::Index { start: task * options, count: options } }).collect();
+        with_gpus_of_batch(BATCH, |gpu| {
+            let need = gpu::need(BATCH, prices == "yes");
+            check_memory(gpu, need, tasks, tasks * options, || drop(kernel.run_gpu(gpu, &ranges).unwrap()));
+        });
+    }
 }

@@ -3,8 +3,8 @@
 
 use super::filter::Filter;
 use super::picture::Picture;
-use crate::api::KernelError;
-use crate::gpu::{Ahead, Dispatch, Gpu, Program, Running, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, Program, Running, words};
 
 const GROUP_SIZE: u32 = 256;
 /// Products of one dispatch at most, where a row allows: well under a second on a small GPU.
@@ -36,6 +36,19 @@ fn rows_of_band(gpu: &Gpu, filter: &Filter, width: usize) -> Result<usize, Kerne
     }
     let by_time = PRODUCTS / (row_bytes * filter.weights.len() as u64);
     Ok(by_memory.min(by_time.max(1)) as usize)
+}
+
+/// Wider images take more, by the rows around a band.
+const USUAL_WIDTH: u64 = 1 << 16;
+
+/// Of a lease, however many files it has: how large their images are, a file's length does not tell. Bands with the rows around them, and what
+/// they become, twice.
+pub(super) fn need(batch_bytes: u64, filter: &Filter) -> GpuNeed {
+    let band = (4 * (PRODUCTS / (4 * filter.weights.len() as u64))).max(4 * USUAL_WIDTH).min(batch_bytes);
+    let around = 4 * 2 * filter.radius as u64 * USUAL_WIDTH;
+    let each = (band + around).min(batch_bytes) + 2 * band + 4 * filter.weights.len() as u64;
+    let need = Dispatches { at_once: AHEAD as u64 + 1, buffers: 5, fixed: each, ..Dispatches::default() }.need();
+    GpuNeed { most: None, ..need }
 }
 
 fn start<'g>(

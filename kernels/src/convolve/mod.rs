@@ -22,7 +22,7 @@ mod tests;
 use rayon::prelude::*;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
 use crate::key;
 use crate::params::Resolved;
 use crate::png_file::{MOST_PIXELS, PngHeader};
@@ -91,19 +91,27 @@ impl Kernel for Convolve {
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
-        let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
-        let filter = match params.text("filter") {
-            "box" => Filter::mean(params.u64("radius") as usize),
-            "sharpen" => Filter::sharpen(params.f64("sigma")),
-            "sobel" => Filter::sobel(),
-            "laplacian" => Filter::laplacian(),
-            "taps" => Filter::taps(params.text("taps"), params.u64("divisor"))
-                .map_err(|problem| KernelError::Param(format!("kernel 'convolve': parameter 'taps' {problem}")))?,
-            _ => Filter::gaussian(params.f64("sigma")),
-        };
-        let filter = filter.with_offset(params.u64("offset"));
+        let filter = filter_of(&Resolved::new(&DESCRIPTOR, &stage.params)?)?;
         Ok(Box::new(PreparedConvolve { filter, partitions: stage.partitions.max(1) }))
     }
+
+    fn gpu_memory(&self, params: &Params, _input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let filter = filter_of(&Resolved::new(&DESCRIPTOR, params).ok()?).ok()?;
+        Some(gpu::need(BATCH_BYTES, &filter))
+    }
+}
+
+fn filter_of(params: &Resolved) -> Result<Filter, KernelError> {
+    let filter = match params.text("filter") {
+        "box" => Filter::mean(params.u64("radius") as usize),
+        "sharpen" => Filter::sharpen(params.f64("sigma")),
+        "sobel" => Filter::sobel(),
+        "laplacian" => Filter::laplacian(),
+        "taps" => Filter::taps(params.text("taps"), params.u64("divisor"))
+            .map_err(|problem| KernelError::Param(format!("kernel 'convolve': parameter 'taps' {problem}")))?,
+        _ => Filter::gaussian(params.f64("sigma")),
+    };
+    Ok(filter.with_offset(params.u64("offset")))
 }
 
 struct PreparedConvolve {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Random, params, random, with_gpus, with_gpus_of_batch};
+use crate::testing::{Random, check_memory, params, random, with_gpus, with_gpus_of_batch};
 
 const COLORS: [png::ColorType; 4] = [png::ColorType::Grayscale, png::ColorType::GrayscaleAlpha, png::ColorType::Rgb, png::ColorType::Rgba];
 
@@ -214,4 +214,15 @@ fn a_task_without_a_partition_of_its_own_is_an_error() {
     let file = noise(&mut random, 2, 2, png::ColorType::Rgb);
     let message = prepared(&[], 1).run_cpu(&task(1, &file)).unwrap_err().to_string();
     assert!(message.contains("task 1 has no partition of its own among 1"), "{message}");
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 20;
+    let filter = Filter::mean(1);
+    with_gpus_of_batch(BATCH, |gpu| {
+        let picture = || Picture { width: 1000, height: 900, color: png::ColorType::Rgba, pixels: vec![[7; 4]; 900_000] };
+        let mut pictures = [picture(), picture()];
+        check_memory(gpu, gpu::need(BATCH, &filter), 2, 5000, || gpu::filter(gpu, &filter, &mut pictures).unwrap());
+    });
 }

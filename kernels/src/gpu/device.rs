@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, AdapterReport, ready};
 use super::kept::SHARE;
+use super::need::Ledger;
 use super::plan::Traffic;
 use super::pool::Pool;
 use super::program::Pipeline;
@@ -18,6 +19,8 @@ pub struct Gpu {
     pub(super) pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     pub(super) pool: Mutex<Pool>,
     pub(super) traffic: Mutex<Traffic>,
+    /// What work under way holds of the memory.
+    pub(super) ledger: Arc<Ledger>,
     /// Bytes brought to the device so far.
     pub(super) uploaded: AtomicU64,
     /// Bytes of input that stays for further rounds of jobs, and how much that may be.
@@ -54,11 +57,13 @@ pub struct GpuMemory {
     /// A kernel keeps at most about this many bytes of one lease on the device at a time, however long the lease is: three
     /// dispatches, each with its input, its output and their staging copies.
     pub per_lease_bytes: u64,
+    /// Most that work under way, and what stays between dispatches, have asked for at once.
+    pub peak_bytes: u64,
 }
 
 /// Input of one dispatch. Large enough to hide the cost of a dispatch (under a tenth of a millisecond), small enough that two of
 /// them and their results fit any GPU and that copying one overlaps computing the other.
-const BATCH_BYTES: u64 = 64 << 20;
+pub(crate) const BATCH_BYTES: u64 = 64 << 20;
 
 impl Gpu {
     /// Opens the adapter with this index in [`super::adapters`].
@@ -110,6 +115,7 @@ impl Gpu {
             pipelines: Mutex::default(),
             pool: Mutex::default(),
             traffic: Mutex::default(),
+            ledger: Arc::default(),
             uploaded: AtomicU64::new(0),
             kept: Arc::default(),
             kept_limit: AtomicU64::new(report.memory_bytes.unwrap_or(report.max_buffer_bytes) / SHARE),
@@ -134,7 +140,14 @@ impl Gpu {
             total_bytes: self.report.memory_bytes,
             allocated_bytes: self.device.generate_allocator_report().map(|report| report.total_allocated_bytes),
             per_lease_bytes: 8 * self.batch_bytes(),
+            peak_bytes: self.ledger.peak(),
         }
+    }
+
+    /// Measures the peak of what follows.
+    #[cfg(test)]
+    pub(crate) fn begin_peak(&self) {
+        self.ledger.begin_anew();
     }
 
     /// At most this much input or output per dispatch and binding.

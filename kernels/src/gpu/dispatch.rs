@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use wgpu::BufferUsages;
 
+use super::need::Held;
 use super::plan::{Contents, Parts, Plan, Traffic, Use, whole_words};
 use super::pool::size_class;
 use super::{Gpu, Program, Resident};
@@ -30,6 +31,7 @@ pub(crate) struct Running<'a> {
     held: Vec<wgpu::Buffer>,
     submission: wgpu::SubmissionIndex,
     mapped: Receiver<Result<(), wgpu::BufferAsyncError>>,
+    _memory: Held,
 }
 
 const STORAGE: BufferUsages = BufferUsages::STORAGE.union(BufferUsages::COPY_SRC).union(BufferUsages::COPY_DST);
@@ -58,6 +60,7 @@ impl Gpu {
         if bytes == 0 || plan.buffers.is_empty() {
             return Err(self.error("a dispatch without output"));
         }
+        let memory = self.ledger.hold(plan.held(self.report().max_buffer_bytes));
         let running = self.guarded(|| {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             let buffers: Vec<wgpu::Buffer> = plan.buffers.iter().map(|contents| self.fill(contents, &mut encoder)).collect();
@@ -102,7 +105,7 @@ impl Gpu {
             // What stays on the device is not the pool's.
             let own = |(buffer, contents): (wgpu::Buffer, &Contents<'_>)| (!matches!(contents, Contents::Resident(_))).then_some(buffer);
             let held = buffers.into_iter().zip(&plan.buffers).filter_map(own).collect();
-            Running { gpu: self, staging, bytes, held, submission, mapped }
+            Running { gpu: self, staging, bytes, held, submission, mapped, _memory: memory }
         })?;
         self.count(plan.traffic());
         Ok(running)

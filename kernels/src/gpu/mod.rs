@@ -7,9 +7,10 @@
 //!              and the bytes that they move                 self_test.rs   does this device compute rightly?
 //! pieces.rs    many tasks cut into even work for groups     primitives/    reduce and scan, for kernels to build on
 //! wide_mul_*   the 32 x 32 -> 64 bit product in WGSL   resident.rs    data that stays on the device between dispatches
-//! kept.rs      input that stays for further rounds of a job
-//! index_piece.wgsl, element.wgsl: what kernels over     ahead.rs       several runs under way
-//!              ranges and over elements share         ceilings.rs    what the device does at most
+//! kept.rs      input that stays for further rounds of a job     need.rs    what leases take of the memory
+//! index_piece.wgsl, element.wgsl, piece_group.wgsl:     ahead.rs       several runs under way
+//!              what kernels over ranges, over         ceilings.rs    what the device does at most
+//!              elements and over pieces share
 //! ```
 //! Every failure of the device is [`crate::KernelError::Device`]; nothing here panics for one. A hung shader cannot be stopped from
 //! inside: whoever runs the executor ends its process.
@@ -20,6 +21,7 @@ mod ceilings;
 mod device;
 mod dispatch;
 mod kept;
+mod need;
 mod pieces;
 mod plan;
 mod pool;
@@ -37,8 +39,10 @@ pub use plan::Traffic;
 pub use self_test::cpu_self_test;
 
 pub(crate) use ahead::Ahead;
+pub(crate) use device::BATCH_BYTES;
 pub(crate) use dispatch::{Dispatch, Running, words};
 pub(crate) use kept::KeptInput;
+pub(crate) use need::Dispatches;
 pub(crate) use pieces::{Piece, pieces};
 pub(crate) use plan::{Plan, Slot, Use};
 pub(crate) use program::Program;
@@ -46,6 +50,9 @@ pub(crate) use resident::Resident;
 
 /// WGSL of `Piece` and `integer_of`, for kernels over ranges of integers.
 pub(crate) const INDEX_PIECE: &str = include_str!("index_piece.wgsl");
+
+/// WGSL of the entry point of kernels whose groups work on a piece each, in the list that is bound first.
+pub(crate) const PIECE_GROUP: &str = include_str!("piece_group.wgsl");
 
 /// WGSL of `load` and `rank_of`, for kernels over elements in `values`; they set the constant `element`. Comes first: naga 30 panics over an
 /// `override` that stands behind an array whose length another one gives.

@@ -4,6 +4,7 @@
 //! dispatches never leaves the device. Each dispatch says of each buffer how much of it it moves, so that the bytes moved per element
 //! follow from the plan: [`Plan::traffic`].
 
+use super::pool::size_class;
 use super::{Program, Resident};
 
 /// Contents of one buffer: parts, each filled up with zeros to whole words. Tasks' inputs go to the device without being joined first.
@@ -149,6 +150,14 @@ impl<'a> Plan<'a> {
             Contents::Resident(resident) => resident.bytes,
             Contents::Zeros(bytes) | Contents::Scratch(bytes) => bytes.next_multiple_of(4),
         }
+    }
+
+    /// What its buffers take, the one for reading back included, on a device whose largest buffer has `most` bytes. What lies on the device
+    /// already is not the plan's.
+    pub(super) fn held(&self, most: u64) -> u64 {
+        let own = |at: &usize| !matches!(self.buffers[*at], Contents::Resident(_));
+        let buffers: u64 = (0..self.buffers.len()).filter(own).map(|at| size_class(self.bytes(Slot(at)), most)).sum();
+        buffers + size_class(self.results.iter().map(|slot| self.bytes(*slot)).sum(), most)
     }
 
     /// What all dispatches move, upload and read-back aside.

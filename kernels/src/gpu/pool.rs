@@ -31,7 +31,7 @@ impl Pool {
 }
 
 /// Smaller buffers would save nothing.
-const LEAST: u64 = 4096;
+pub(super) const LEAST: u64 = 4096;
 
 /// The size of a new buffer: a little more than asked for, so that dispatches of nearly the same size share it.
 pub(super) fn size_class(bytes: u64, most: u64) -> u64 {

@@ -1,7 +1,9 @@
 //! Data that stays on the device between dispatches, such as what all tasks of a stage read.
 
 use super::Gpu;
+use super::need::Held;
 use super::plan::{Parts, whole_words};
+use super::pool::size_class;
 use crate::api::KernelError;
 
 /// A read-only buffer. Its memory is given back when this is dropped and no dispatch uses it any more.
@@ -10,6 +12,7 @@ pub(crate) struct Resident {
     pub(super) buffer: wgpu::Buffer,
     /// Of the content; the buffer may be larger.
     pub(super) bytes: u64,
+    _memory: Held,
 }
 
 impl Resident {
@@ -24,9 +27,10 @@ impl Gpu {
         if parts.iter().all(|part| part.is_empty()) {
             return Err(self.error("a resident buffer without content"));
         }
-        let buffer = self.guarded(|| self.upload(parts))?;
         let bytes = parts.iter().map(|part| whole_words(part.len()) as u64).sum();
-        Ok(Resident { buffer, bytes })
+        let memory = self.ledger.hold(size_class(bytes, self.report().max_buffer_bytes));
+        let buffer = self.guarded(|| self.upload(parts))?;
+        Ok(Resident { buffer, bytes, _memory: memory })
     }
 
     /// The largest buffer that a shader may read; offsets in one are 32 bits wide.

@@ -2,8 +2,8 @@
 
 use super::Counts;
 use super::edges::{ElementType, Scale};
-use crate::api::KernelError;
-use crate::gpu::{Ahead, ELEMENT, Gpu, Piece, Plan, Program, Use, pieces, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Ahead, Dispatches, ELEMENT, Gpu, PIECE_GROUP, Piece, Plan, Program, Use, pieces, words};
 
 const GROUP_SIZE: u32 = 256;
 /// Least input of one group.
@@ -12,6 +12,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECE_RATIO: usize = 20;
 /// Dispatches that the device has at once: one runs while the host fills the next.
 const AHEAD: usize = 2;
+/// Of a piece in the list.
+const PIECE_WORDS_BYTES: u64 = 16;
 /// A task's counters: its bins, then below, above, invalid.
 const OTHERS: usize = 3;
 
@@ -34,6 +36,24 @@ pub(super) fn count(gpu: &Gpu, scale: &Scale, tasks: &[&[u8]]) -> Result<Vec<Cou
     }
     ahead.finish()?;
     Ok(counts)
+}
+
+/// Of a lease: values, the list of their pieces, edges, and each task's counters twice.
+pub(super) fn need(batch_bytes: u64, bins: usize) -> GpuNeed {
+    let (edge_bytes, counter_bytes) = (4 * (bins + 1), 4 * (bins + OTHERS));
+    let piece_bytes = PIECE_BYTES.max(PIECE_RATIO * (edge_bytes + 2 * counter_bytes)) as u64;
+    let most_pieces = (batch_bytes / piece_bytes).max(1);
+    let per_task = PIECE_WORDS_BYTES + 2 * counter_bytes as u64;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 5,
+        fixed: edge_bytes as u64,
+        per_task: per_task + 4,
+        per_unit: 1.0 + PIECE_WORDS_BYTES as f64 / piece_bytes as f64,
+        most: most_pieces * (piece_bytes + per_task + 4),
+        stays: 0,
+    };
+    dispatches.need()
 }
 
 /// As many pieces per dispatch as its input and its counters allow. No dispatch holds 2^32 values, so its counters are words.
@@ -87,7 +107,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, scale: &Scale, tasks: &[&'a [u8]], batch: &Bat
     };
     let program = Program {
         name: "histogram",
-        wgsl: &[ELEMENT, include_str!("histogram.wgsl"), search],
+        wgsl: &[ELEMENT, PIECE_GROUP, include_str!("histogram.wgsl"), search],
         constants: &[("group_size", GROUP_SIZE), ("bins", scale.bins as u32), ("edge_count", edge_count as u32), ("element", element)],
     };
     let last_task = batch.pieces.last().map_or(batch.first_task, |piece| piece.task);

@@ -1,5 +1,4 @@
 // Counts the values of each piece between the edges; see edges.rs for what ranks and edges are.
-override group_size: u32;
 override bins: u32;
 override edge_count: u32;
 
@@ -10,24 +9,13 @@ struct Piece {
     unused: u32,
 }
 
-@group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 @group(0) @binding(1) var<storage, read> values: array<u32>;
 @group(0) @binding(2) var<storage, read> edges: array<u32>;
 @group(0) @binding(3) var<storage, read_write> counters: array<atomic<u32>>;
 
 var<workgroup> group_bins: array<atomic<u32>, bins>;
 
-@compute @workgroup_size(group_size)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) group_count: vec3<u32>,
-    @builtin(local_invocation_index) member: u32,
-) {
-    let number = group.y * group_count.x + group.x;
-    if number >= arrayLength(&pieces) {
-        return;
-    }
-    let piece = pieces[number];
+fn work(piece: Piece, number: u32, member: u32) {
     bring_edges(member);
     // Group memory for these would exceed 16 KiB, and most values are none of them.
     var below = 0u;

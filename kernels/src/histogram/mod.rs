@@ -17,8 +17,9 @@ mod gpu;
 mod tests;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
 use crate::key;
+use crate::listed::wrong_type_of_task;
 use crate::params::Resolved;
 use crate::run::push_count;
 use edges::Scale;
@@ -62,6 +63,11 @@ impl Kernel for Histogram {
 
     fn standard(&self) -> Option<Standard> {
         Some(Standard { params: &[], input: StandardInput::Npy { dtype: "u1", bytes: 256 << 20, split: 4 << 20 } })
+    }
+
+    fn gpu_memory(&self, params: &Params, _input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let params = Resolved::new(&DESCRIPTOR, params).ok()?;
+        Some(gpu::need(BATCH_BYTES, params.u64("bins") as usize))
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
@@ -118,7 +124,7 @@ impl PreparedHistogram {
             return Err(KernelError::Input("histogram reads the elements of .npy files".into()));
         };
         let scale = self.scales.iter().find(|scale| scale.element.name() == dtype);
-        let scale = scale.ok_or_else(|| KernelError::Input(format!("histogram reads u1, u4 and f4, not '{dtype}'")))?;
+        let scale = scale.ok_or_else(|| wrong_type_of_task(&Histogram, dtype))?;
         if !bytes.len().is_multiple_of(scale.element.size()) {
             return Err(KernelError::Input(format!("{} bytes are no whole number of {dtype} elements", bytes.len())));
         }

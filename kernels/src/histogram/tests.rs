@@ -1,6 +1,6 @@
 use super::edges::{ElementType, Scale, rank_of_f4};
 use super::*;
-use crate::testing::{prepare, random, reduce, with_gpus};
+use crate::testing::{check_memory, prepare, random, reduce, with_gpus, with_gpus_of_batch};
 
 fn elements<'a>(number: u64, dtype: &'a str, bytes: &'a [u8]) -> Task<'a> {
     Task { number, input: Input::Elements { dtype, bytes } }
@@ -74,7 +74,10 @@ fn a_range_without_width_and_wrong_elements_are_errors() {
     assert!(matches!(prepare("histogram", &[("low", "5"), ("high", "5")], 1).map(drop), Err(KernelError::Param(_))));
     let kernel = prepare("histogram", &[], 1).unwrap();
     let message = |task| kernel.run_cpu(&task).unwrap_err().to_string();
-    assert_eq!(message(elements(0, "f8", &[0; 8])), "histogram reads u1, u4 and f4, not 'f8'");
+    assert_eq!(
+        message(elements(0, "f8", &[0; 8])),
+        "elements of type f8, and kernel `histogram` takes u1, u4 or f4; fix: convert the array, in NumPy by array.astype(\"f4\")"
+    );
     assert_eq!(message(elements(0, "u4", &[0; 7])), "7 bytes are no whole number of u4 elements");
 }
 
@@ -180,4 +183,18 @@ fn a_group_moves_little_more_than_its_values() {
             assert!((1.0..=1.1).contains(&ratio));
         }
     });
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 20;
+    for (bins, lengths) in [(256, vec![300 << 10; 20]), (4096, vec![900 << 10; 5]), (256, vec![100 << 10; 4])] {
+        let bytes: Vec<Vec<u8>> = lengths.iter().map(|length| vec![7; *length]).collect();
+        let tasks: Vec<_> = bytes.iter().enumerate().map(|(number, bytes)| elements(number as u64, "u1", bytes)).collect();
+        let kernel = prepare("histogram", &[("bins", &bins.to_string())], 1).unwrap();
+        with_gpus_of_batch(BATCH, |gpu| {
+            let units = lengths.iter().sum::<usize>() as u64;
+            check_memory(gpu, gpu::need(BATCH, bins), tasks.len() as u64, units, || drop(kernel.run_gpu(gpu, &tasks).unwrap()));
+        });
+    }
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Grid, Model, Partial};
-use crate::api::KernelError;
-use crate::gpu::{Gpu, KeptInput, Plan, Program, Resident, Running, Use, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Dispatches, Gpu, KeptInput, Plan, Program, Resident, Running, Use, words};
 use crate::side::f4;
 
 const GROUP_SIZE: u32 = 256;
@@ -158,6 +158,26 @@ pub(super) fn assign(gpu: &Gpu, model: &Model, points: &Points, tasks: &[(u64, &
     running.into_iter().try_for_each(collect)?;
     partials.iter_mut().zip(invalid).for_each(|(partial, invalid)| partial.invalid = invalid);
     Ok(partials)
+}
+
+/// Of a lease: its points, which stay as long as there is room, the centroids, and of each chunk its shape and its cells, twice. There is no most:
+/// what stays is limited by the device's memory.
+pub(super) fn need(clusters: u64, columns: u64) -> GpuNeed {
+    // Points, shapes and cells are buffers of their own.
+    const BUFFERS: u64 = 3 * 4096;
+    let words = columns.div_ceil(2);
+    let per_chunk = BUFFERS + 2 * 4 * (clusters * columns + clusters + 2);
+    let point_bytes = (4 * columns) as f64;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 1,
+        fixed: 0,
+        per_task: per_chunk,
+        per_unit: ((4 * words) as f64 + per_chunk as f64 / CHUNK_POINTS as f64) / point_bytes,
+        most: 0,
+        stays: 4 * 4 * (clusters.next_multiple_of(8) / 4) * words,
+    };
+    GpuNeed { most: None, ..dispatches.need() }
 }
 
 fn submit<'a>(

@@ -6,6 +6,11 @@
 //! Agreement exact: points and centroids are 16-bit numbers on a grid that covers the points, distances and sums are integers, of two
 //!           centroids equally near the first is taken
 //! Errors    points with NaN or an infinity are counted in `invalid` and left out; files whose rows differ in length
+//! Rounds    a GPU keeps the points on the grid, as far as a part of its memory holds them: bringing them there again would take longer than to
+//!           compare them. The CPU twin makes them anew in each round. It reads them from the page cache anyhow; a place is one subtraction,
+//!           one division and one addition, against three operations on sixteen lanes for every sixteen centroids, so keeping them would save
+//!           much with a few centroids only. And it would cost half of the input in the memory of the executor, which nobody accounts for: jobs
+//!           whose input is larger than the memory would end by it, where they now only read
 //! Source    S. Lloyd, Least squares quantization in PCM, IEEE Transactions on Information Theory 28 (1982); starting points as in
 //!           E. Forgy, Cluster analysis of multivariate data, Biometrics 21 (1965): drawn by the lowest of random numbers, one per point
 
@@ -28,6 +33,7 @@ use std::sync::Arc;
 use crate::api::*;
 use crate::gpu::Gpu;
 use crate::key;
+use crate::listed::wrong_type_of_task;
 use crate::params::Resolved;
 use crate::run::push_record;
 use crate::side::f4;
@@ -72,6 +78,39 @@ impl Kernel for KmeansAssign {
             return Err(KernelError::Param(format!("kernel 'kmeans_assign' makes one partition, not {}", stage.partitions)));
         }
         Ok(Box::new(Sampling { clusters: params.u64("clusters") as usize, seed: params.u64("seed") }))
+    }
+
+    /// A million points.
+    fn standard(&self) -> Option<Standard> {
+        Some(Standard { params: &[], input: StandardInput::Rows { dtype: "f4", columns: 16, bytes: 64 << 20, split: 1 << 20, sides: &[] } })
+    }
+
+    fn check_listed(&self, params: &Params, input: &ListedInput) -> Result<(), InputProblem> {
+        let columns = |file: &ListedArray| file.shape.get(1).copied().unwrap_or_default();
+        let Some(first) = input.files.first() else { return Ok(()) };
+        let of_first = columns(first);
+        if let Some(other) = input.files.iter().find(|file| columns(file) != of_first) {
+            let (path, own) = (&other.path, columns(other));
+            return Err(InputProblem::new(
+                format!("{} has rows of {of_first} elements and {path} of {own}; all points have equally many coordinates", first.path),
+                "give files whose arrays have the same number of columns",
+            ));
+        }
+        if !(1..=MOST_COLUMNS as u64).contains(&of_first) {
+            return Err(InputProblem::new(format!("{}: {}", first.path, unfit(of_first)), "give an array with fewer columns"));
+        }
+        // Said better where the parameters themselves are checked.
+        let Ok(params) = Resolved::new(&DESCRIPTOR, params) else { return Ok(()) };
+        model::check_size(params.u64("clusters") as usize, of_first as usize).map_err(|error| {
+            InputProblem::new(format!("{}: {error}", first.path), "set `clusters` lower, or give points with fewer coordinates")
+        })
+    }
+
+    /// Known when the points' coordinates are counted.
+    fn gpu_memory(&self, params: &Params, input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let params = Resolved::new(&DESCRIPTOR, params).ok()?;
+        let columns = *input?.files.first()?.shape.get(1)?;
+        (1..=MOST_COLUMNS as u64).contains(&columns).then(|| gpu::need(params.u64("clusters"), columns))
     }
 
     fn rounds(&self) -> bool {
@@ -149,16 +188,23 @@ impl Prepared for Assigning {
 }
 
 fn rows<'a>(task: &Task<'a>) -> Result<(usize, &'a [u8]), KernelError> {
-    let Input::Rows { dtype: "f4", columns, bytes } = task.input else {
-        return Err(KernelError::Input("kmeans_assign reads the rows of two-dimensional .npy files of f4".into()));
+    let Input::Rows { dtype, columns, bytes } = task.input else {
+        return Err(KernelError::Input("kmeans_assign reads the rows of two-dimensional .npy files".into()));
     };
+    if dtype != "f4" {
+        return Err(wrong_type_of_task(&KmeansAssign, dtype));
+    }
     if columns == 0 || columns > MOST_COLUMNS {
-        return Err(KernelError::Input(format!("a point has {columns} coordinates; 1 to {MOST_COLUMNS} are possible")));
+        return Err(KernelError::Input(unfit(columns as u64)));
     }
     if !bytes.len().is_multiple_of(4 * columns) {
         return Err(KernelError::Input(format!("{} bytes are no whole number of rows of {columns} f4 elements", bytes.len())));
     }
     Ok((columns, bytes))
+}
+
+fn unfit(columns: u64) -> String {
+    format!("a point has {columns} coordinates; 1 to {MOST_COLUMNS} are possible")
 }
 
 fn output(task: u64, points: u64, invalid: u64, value: &[u8]) -> TaskOutput {

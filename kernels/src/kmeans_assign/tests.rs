@@ -1,7 +1,7 @@
 use super::grid::TOP;
 use super::*;
 use crate::kmeans_update::KmeansUpdate;
-use crate::testing::{Random, params, random, with_gpus};
+use crate::testing::{Random, check_memory, params, random, with_gpus};
 use std::sync::atomic::Ordering;
 
 fn map_stage(clusters: usize, seed: u64) -> StageContext {
@@ -269,5 +269,24 @@ fn a_grid_covers_its_points_and_no_extent_is_too_small_or_too_large() {
         assert!(places == [TOP] || high == low, "{low} {high}: {places:?}");
         assert!(!grid.places(&[f32::NAN], &mut places));
         assert_eq!(Model::decode(&Model { grid, centroids: vec![3] }.encode()).unwrap().centroids, [3]);
+    }
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    let mut random = random("kmeans a_lease_takes_no_more_of_the_device_than_is_declared");
+    for (clusters, columns, count, tasks) in [(8, 4, 140_000, 3), (100, 3, 60_000, 6), (40, 16, 70_000, 1)] {
+        let few = points(&mut random, 1000, columns);
+        let numbers: Vec<f32> = few.iter().copied().cycle().take(count * columns).filter(|x| x.is_finite()).collect();
+        let numbers = &numbers[..numbers.len() / columns * columns];
+        let model = some_model(&mut random, clusters, numbers, columns);
+        let all = bytes(numbers);
+        let rows: Vec<&[u8]> = all.chunks(4 * columns * count.div_ceil(tasks)).collect();
+        let made: Vec<Task<'_>> = rows.iter().enumerate().map(|(number, bytes)| task(number as u64, columns, bytes)).collect();
+        with_gpus(|gpu| {
+            let prepared = KmeansAssign.prepare_round(&map_stage(clusters, 1), &model.encode(), None).unwrap();
+            let need = gpu::need(clusters as u64, columns as u64);
+            check_memory(gpu, need, made.len() as u64, all.len() as u64, || drop(prepared.run_gpu(gpu, &made).unwrap()));
+        });
     }
 }

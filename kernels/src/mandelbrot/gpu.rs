@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::cpu::Escape;
 use super::{PreparedMandelbrot, Row};
-use crate::api::KernelError;
-use crate::gpu::{Ahead, Dispatch, Gpu, Program, Running, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, Program, Running, words};
 
 const GROUP_SIZE: u32 = 64;
 /// Words per sample that the shader writes.
@@ -20,9 +20,7 @@ const AHEAD: usize = 2;
 /// The rows with these numbers, in this order.
 pub(super) fn rows(gpu: &Gpu, kernel: &PreparedMandelbrot, numbers: &[u64]) -> Result<Vec<Row>, KernelError> {
     let per_row = kernel.view.samples_per_row();
-    let by_memory = gpu.batch_bytes() / (4 * ESCAPE_WORDS) as u64;
-    let samples = (ITERATIONS / u64::from(kernel.max_iterations)).max(LEAST_SAMPLES).min(by_memory);
-    let rows_at_once = (samples / per_row as u64).max(1) as usize;
+    let rows_at_once = rows_at_once(gpu.batch_bytes(), per_row as u64, kernel.max_iterations) as usize;
 
     let columns = words(kernel.view.columns.iter().flat_map(|part| halves(*part)));
     let mut finished = Vec::with_capacity(numbers.len());
@@ -35,6 +33,28 @@ pub(super) fn rows(gpu: &Gpu, kernel: &PreparedMandelbrot, numbers: &[u64]) -> R
     }
     ahead.finish()?;
     Ok(finished)
+}
+
+fn rows_at_once(batch_bytes: u64, samples_per_row: u64, max_iterations: u32) -> u64 {
+    let by_memory = batch_bytes / (4 * ESCAPE_WORDS) as u64;
+    let samples = (ITERATIONS / u64::from(max_iterations)).max(LEAST_SAMPLES).min(by_memory);
+    (samples / samples_per_row).max(1)
+}
+
+/// Of a lease: the parts of the samples' coordinates, and what each sample comes to, twice.
+pub(super) fn need(batch_bytes: u64, width: u64, antialias: u64, max_iterations: u32) -> GpuNeed {
+    let samples_per_row = width * antialias * antialias;
+    let per_row = 2 * (4 * ESCAPE_WORDS) as u64 * samples_per_row + 8 * antialias;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 5,
+        fixed: 8 * width * antialias,
+        per_task: 0,
+        per_unit: per_row as f64,
+        most: rows_at_once(batch_bytes, samples_per_row, max_iterations) * per_row,
+        stays: 0,
+    };
+    dispatches.need()
 }
 
 fn start<'a>(gpu: &'a Gpu, kernel: &PreparedMandelbrot, columns: &[u8], batch: &[u64]) -> Result<Running<'a>, KernelError> {

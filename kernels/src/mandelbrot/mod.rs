@@ -23,7 +23,7 @@ mod view;
 use rayon::prelude::*;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
 use crate::key;
 use crate::params::Resolved;
 use crate::run::push_record;
@@ -102,6 +102,11 @@ impl Kernel for Mandelbrot {
 
     fn costless_params(&self) -> &'static [&'static str] {
         &["palette"]
+    }
+
+    fn gpu_memory(&self, params: &Params, _input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let params = Resolved::new(&DESCRIPTOR, params).ok()?;
+        Some(gpu::need(BATCH_BYTES, params.u64("width"), params.u64("antialias"), params.u64("max_iterations") as u32))
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {

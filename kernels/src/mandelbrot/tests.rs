@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{prepare, random, reduce, with_gpus};
+use crate::testing::{check_memory, prepare, random, reduce, with_gpus, with_gpus_of_batch};
 
 fn rows(number: u64, start: u64, count: u64) -> Task<'static> {
     Task { number, input: Input::Index { start, count } }
@@ -93,4 +93,19 @@ fn rows_beyond_the_image_are_an_error() {
     let error = kernel.run_cpu(&rows(0, 60, 2)).unwrap_err();
     assert!(error.to_string().contains("leave an image of height 61"), "{error}");
     assert!(kernel.run_cpu(&rows(0, u64::MAX, 2)).is_err());
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 20;
+    for (width, antialias, rows) in [(400u64, 2u64, 300u64), (3000, 1, 20)] {
+        let texts = [width, antialias, rows].map(|number| number.to_string());
+        let given = [("width", &texts[0][..]), ("antialias", &texts[1]), ("height", &texts[2]), ("max_iterations", "3")];
+        let kernel = prepare("mandelbrot", &given, 1).unwrap();
+        let tasks: Vec<_> =
+            (0..10).map(|task| Task { number: task, input: Input::Index { start: task * rows / 10, count: rows / 10 } }).collect();
+        with_gpus_of_batch(BATCH, |gpu| {
+            check_memory(gpu, gpu::need(BATCH, width, antialias, 3), 10, rows, || drop(kernel.run_gpu(gpu, &tasks).unwrap()));
+        });
+    }
 }

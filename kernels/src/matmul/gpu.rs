@@ -4,8 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::Right;
-use crate::api::KernelError;
-use crate::gpu::{Ahead, Dispatch, Gpu, Program, Resident, Running, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, Program, Resident, Running, words};
 
 /// Rows and columns of a group's tile.
 const TILE: usize = 64;
@@ -105,15 +105,34 @@ pub(super) fn multiply(
     Ok(products)
 }
 
+/// Of a lease: B, rows of A, and rows of C twice.
+pub(super) fn need(batch_bytes: u64, k: u64, n: u64) -> GpuNeed {
+    let per_row = 4 * k + 2 * 4 * n;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 4,
+        fixed: 12,
+        per_task: 0,
+        per_unit: per_row as f64 / (4 * k) as f64,
+        most: rows_at_once(batch_bytes, k, n).max(1) * per_row,
+        stays: 4 * k * n,
+    };
+    dispatches.need()
+}
+
+/// 0 when not even one fits.
+fn rows_at_once(batch_bytes: u64, k: u64, columns: u64) -> u64 {
+    let by_time = (PRODUCTS / (k * columns)).max(TILE as u64);
+    (batch_bytes / (4 * k.max(columns))).min(by_time)
+}
+
 /// Rows that go to the device together.
 fn batches(limits: Limits, k: usize, columns: usize, lefts: &[&[u8]]) -> Result<Vec<Vec<Run>>, KernelError> {
-    let by_memory = limits.batch_bytes / (4 * k.max(columns)) as u64;
-    if by_memory == 0 {
+    let most = rows_at_once(limits.batch_bytes, k as u64, columns as u64) as usize;
+    if most == 0 {
         let text = format!("a row of {} elements does not fit a batch of {} bytes", k.max(columns), limits.batch_bytes);
         return Err(KernelError::Device(text));
     }
-    let by_time = (PRODUCTS / (k as u64 * columns as u64)).max(TILE as u64);
-    let most = by_memory.min(by_time) as usize;
     let mut batches: Vec<Vec<Run>> = Vec::new();
     let mut room = 0;
     for (task, left) in lefts.iter().enumerate() {

@@ -21,7 +21,8 @@ mod tests;
 use std::sync::Mutex;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
+use crate::listed::wrong_type_of_task;
 use crate::params::Resolved;
 use crate::side::f4;
 use crate::stack_rows::Slices;
@@ -55,8 +56,42 @@ impl Kernel for Matmul {
         &DESCRIPTOR
     }
 
+    /// 17 billion products.
+    fn standard(&self) -> Option<Standard> {
+        const SIZE: u64 = 512;
+        let sides = &[(B, [SIZE, SIZE])];
+        Some(Standard { params: &[], input: StandardInput::Rows { dtype: "f4", columns: SIZE, bytes: 128 << 20, split: 2 << 20, sides } })
+    }
+
     fn sides(&self) -> &'static [SideSpec] {
         &SIDES
+    }
+
+    fn check_listed(&self, _params: &Params, input: &ListedInput) -> Result<(), InputProblem> {
+        let Some(side) = input.side(B) else { return Ok(()) };
+        let &[k, n] = side.shape.as_slice() else { return Ok(()) };
+        if !fits(k, n) {
+            let message = format!("{} has the shape ({k}, {n}); each must be 1 to {LONGEST}", side.path);
+            return Err(InputProblem::new(message, "give a matrix with rows and columns"));
+        }
+        let columns = |file: &ListedArray| file.shape.get(1).copied().unwrap_or_default();
+        let Some(file) = input.files.iter().find(|file| columns(file) != k) else { return Ok(()) };
+        let (path, own) = (&file.path, columns(file));
+        Err(InputProblem::new(
+            format!("{path} has rows of {own} elements, and side input 'b' ({}) has the shape ({k}, {n}): a row must have {k}", side.path),
+            "give matrices that can be multiplied: as many columns of the input as rows of b",
+        ))
+    }
+
+    /// Known when B is.
+    fn gpu_memory(&self, _params: &Params, input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let &[k, n] = input?.side(B)?.shape.as_slice() else { return None };
+        fits(k, n).then(|| gpu::need(BATCH_BYTES, k, n))
+    }
+
+    /// Bytes of A's rows are what a task is counted in; each is multiplied with so many numbers.
+    fn listed_footprint(&self, input: &ListedInput) -> String {
+        input.side(B).and_then(|side| side.shape.get(1)).map_or_else(String::new, |n| format!("n={n}"))
     }
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
@@ -64,6 +99,11 @@ impl Kernel for Matmul {
         let right = stage.sides.iter().find(|side| side.name == B).cloned().map(Right::new).transpose()?;
         Ok(Box::new(PreparedMatmul { right, reproducible: stage.reproducible, slices: Slices::new(stage), on_device: Mutex::default() }))
     }
+}
+
+/// Whether a matrix can be B.
+fn fits(k: u64, n: u64) -> bool {
+    (1..=LONGEST).contains(&k) && (1..=LONGEST).contains(&n)
 }
 
 /// B, in row order.
@@ -77,10 +117,13 @@ impl Right {
     fn new(side: SideInput) -> Result<Right, KernelError> {
         let refuse = |text: String| Err(KernelError::Param(format!("kernel 'matmul': side input 'b' {text}")));
         if side.dtype != "f4" {
-            return refuse(format!("has elements of type '{}'; f4 is wanted", side.dtype));
+            return refuse(format!(
+                "has elements of type '{}'; f4 is wanted; fix: convert it, in NumPy by array.astype(\"f4\")",
+                side.dtype
+            ));
         }
         let &[k, n] = side.shape.as_slice() else { return refuse(format!("has {} dimensions; 2 are wanted", side.shape.len())) };
-        if !(1..=LONGEST).contains(&k) || !(1..=LONGEST).contains(&n) {
+        if !fits(k, n) {
             return refuse(format!("has the shape ({k}, {n}); each must be 1 to {LONGEST}"));
         }
         if side.bytes().len() as u64 != 4 * k * n {
@@ -134,7 +177,7 @@ fn rows<'a>(right: &Right, task: &Task<'a>) -> Result<&'a [u8], KernelError> {
         return Err(KernelError::Input("matmul reads the rows of two-dimensional .npy files".into()));
     };
     if dtype != "f4" {
-        return Err(KernelError::Input(format!("matmul reads f4, not '{dtype}'")));
+        return Err(wrong_type_of_task(&Matmul, dtype));
     }
     if columns != right.k {
         let (k, n) = (right.k, right.n);

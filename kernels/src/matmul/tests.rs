@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::testing::{Random, random, reduce, with_gpus};
+use crate::testing::{Random, check_memory, random, reduce, with_gpus, with_gpus_of_batch};
 
 fn numbers(random: &mut Random, count: usize) -> Vec<f32> {
     // Of either sign and of sizes a thousandfold apart.
@@ -212,4 +212,20 @@ fn matrices_that_do_not_fit_are_errors_that_say_so() {
     assert!(message(Task { number: 0, input: Input::Index { start: 0, count: 1 } }).contains("two-dimensional"));
     let without = Matmul.prepare(&StageContext::default()).unwrap();
     assert!(without.run_cpu(&task(0, 1, &[0; 4])).unwrap_err().to_string().contains("no side input 'b'"));
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 18;
+    for (k, n, rows) in [(64usize, 512usize, 700usize), (512, 64, 700), (300, 300, 40)] {
+        let right = Right::new(side(&[k as u64, n as u64], &vec![1.0; k * n])).unwrap();
+        let left = vec![0u8; 4 * k * rows];
+        let lefts: Vec<&[u8]> = left.chunks(4 * k * 35).collect();
+        with_gpus_of_batch(BATCH, |gpu| {
+            let (need, on_device) = (gpu::need(BATCH, k as u64, n as u64), Mutex::default());
+            check_memory(gpu, need, lefts.len() as u64, left.len() as u64, || {
+                drop(gpu::multiply(gpu, gpu::Limits::of(gpu), &on_device, &right, &lefts).unwrap());
+            });
+        });
+    }
 }

@@ -1,7 +1,7 @@
 //! One work group counts the hits of one piece of a task; the host adds the pieces of each task.
 
-use crate::api::KernelError;
-use crate::gpu::{Ahead, Dispatch, Gpu, INDEX_PIECE, Piece, Program, pieces, words};
+use crate::api::{GpuNeed, KernelError};
+use crate::gpu::{Ahead, Dispatch, Dispatches, Gpu, INDEX_PIECE, PIECE_GROUP, Piece, Program, pieces, words};
 use crate::philox;
 
 const GROUP_SIZE: u32 = 256;
@@ -11,6 +11,21 @@ const PIECE: u32 = GROUP_SIZE * 256;
 const PIECES: usize = 1 << 13;
 /// Dispatches that the device has at once: one runs while the host reads the other.
 const AHEAD: usize = 2;
+
+/// Of a lease: the list of pieces, and the hits of each twice.
+pub(super) fn need() -> GpuNeed {
+    let per_piece = 16 + 2 * 4;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 4,
+        fixed: 8,
+        per_task: per_piece,
+        per_unit: per_piece as f64 / f64::from(PIECE),
+        most: PIECES as u64 * per_piece,
+        stays: 0,
+    };
+    dispatches.need()
+}
 
 pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u64>, KernelError> {
     let mut hits = vec![0; ranges.len()];
@@ -26,7 +41,7 @@ pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u6
         }));
         let program = Program {
             name: "monte_carlo_pi",
-            wgsl: &[include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
+            wgsl: &[PIECE_GROUP, include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
             constants: &[("group_size", GROUP_SIZE)],
         };
         let key = words([seed as u32, (seed >> 32) as u32]);

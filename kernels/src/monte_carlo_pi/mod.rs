@@ -49,6 +49,10 @@ impl Kernel for MonteCarloPi {
         Some(Standard { params: &[], input: StandardInput::Range { count: 1 << 26, tasks: 64 } })
     }
 
+    fn gpu_memory(&self, _params: &Params, _input: Option<&ListedInput>) -> Option<GpuNeed> {
+        Some(gpu::need())
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         Ok(Box::new(PreparedPi { seed: params.u64("seed") }))

@@ -1,23 +1,10 @@
 // Counts, per piece, the samples that hit the quarter circle.
-override group_size: u32;
-
-@group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 @group(0) @binding(1) var<storage, read> key: array<u32, 2>;
 @group(0) @binding(2) var<storage, read_write> hits: array<u32>;
 
 var<workgroup> group_hits: atomic<u32>;
 
-@compute @workgroup_size(group_size)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) group_count: vec3<u32>,
-    @builtin(local_invocation_index) member: u32,
-) {
-    let number = group.y * group_count.x + group.x;
-    if number >= arrayLength(&pieces) {
-        return;
-    }
-    let piece = pieces[number];
+fn work(piece: Piece, number: u32, member: u32) {
     var own_hits = 0u;
     for (var index = member; index < piece.count; index += group_size) {
         let sample = integer_of(piece, index);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::philox::philox;
-use crate::testing::{prepare, random, with_gpus};
+use crate::testing::{check_memory, prepare, random, with_gpus};
 
 /// From the authors' test file `kat_vectors` (Random123).
 #[test]
@@ -87,4 +87,14 @@ fn the_estimate_is_presented_with_its_error() {
     let lines = MonteCarloPi.present_tallies(&Params::new(), &[785_398_163, 1_000_000_000]);
     assert_eq!(lines[0].1, "3.141593 ± 0.000052 (standard error)");
     assert_eq!(MonteCarloPi.present_tallies(&Params::new(), &[0, 0]), []);
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    let kernel = prepare("monte_carlo_pi", &[], 1).unwrap();
+    // Each task is a piece of its own: some dispatches in a row, with next to nothing to do.
+    for count in [100, 30_000] {
+        let tasks: Vec<_> = (0..count).map(|number| Task { number, input: Input::Index { start: number, count: 1 } }).collect();
+        with_gpus(|gpu| check_memory(gpu, gpu::need(), count, count, || drop(kernel.run_gpu(gpu, &tasks).unwrap())));
+    }
 }

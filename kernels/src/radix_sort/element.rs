@@ -20,6 +20,10 @@ impl SortElement {
         }
     }
 
+    pub(super) fn named(name: &str) -> Option<SortElement> {
+        SortElement::ALL.into_iter().find(|element| element.name() == name)
+    }
+
     pub(crate) fn size(self) -> usize {
         if self == SortElement::U8 { 8 } else { 4 }
     }
@@ -32,7 +36,7 @@ impl SortElement {
     /// The element type and the payload bits in the key of a shuffle record.
     pub(crate) fn of_tag(tag: &[u8]) -> Option<(SortElement, u32)> {
         let (name, payload_bits) = std::str::from_utf8(tag).ok()?.split_once(' ')?;
-        let element = SortElement::ALL.into_iter().find(|element| element.name() == name)?;
+        let element = SortElement::named(name)?;
         let payload_bits = payload_bits.parse().ok().filter(|bits| (*bits as usize) < 8 * element.size())?;
         Some((element, payload_bits))
     }

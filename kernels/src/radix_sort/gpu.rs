@@ -2,9 +2,9 @@
 
 use super::cpu::Space;
 use super::{SortElement, Values, sorted as sorted_by_cpu};
-use crate::api::KernelError;
+use crate::api::{GpuNeed, KernelError};
 use crate::gpu::primitives::{Operation, scan};
-use crate::gpu::{Ahead, Gpu, Plan, Program, Use};
+use crate::gpu::{Ahead, Dispatches, Gpu, Plan, Program, Use};
 
 const GROUP_SIZE: u32 = 256;
 /// Elements of one group. More would leave large GPUs idle on short inputs, fewer make the counts a load.
@@ -21,8 +21,7 @@ pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, space: &Space, tasks: &[(Sort
         append(values, words);
         *chunks += 1;
     });
-    // Two copies of a chunk are on the device.
-    let longest = (gpu.batch_bytes() / 2 / 8 * 8).max(8) as usize;
+    let longest = longest_chunk(gpu.batch_bytes()) as usize;
     for (task, (element, bytes)) in tasks.iter().enumerate() {
         for chunk in bytes.chunks(longest) {
             ahead.push(task, gpu.submit(&plan(*element, payload_bits, chunk))?)?;
@@ -34,6 +33,30 @@ pub(super) fn sorted(gpu: &Gpu, payload_bits: u32, space: &Space, tasks: &[(Sort
         if chunks > 1 { sorted_by_cpu(*element, payload_bits, values, space) } else { values }
     };
     Ok(all.into_iter().zip(tasks).map(merge).collect())
+}
+
+/// Two copies of a chunk are on the device.
+fn longest_chunk(batch_bytes: u64) -> u64 {
+    (batch_bytes / 2 / 8 * 8).max(8)
+}
+
+/// Of a lease: two copies of a chunk, its counts, what the scan of each pass leaves, and the sorted chunk again. A lease of many short tasks takes
+/// less: only two chunks are there together, and each task is one at least.
+pub(super) fn need(batch_bytes: u64, element: SortElement, payload_bits: u32) -> GpuNeed {
+    let group_bytes = u64::from(PER_GROUP) * element.size() as u64;
+    let count_bytes = 4u64 << DIGIT_BITS;
+    let passes = u64::from((8 * element.size() as u32).saturating_sub(payload_bits).div_ceil(DIGIT_BITS));
+    let per_unit = 3.0 + count_bytes as f64 / group_bytes as f64;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 4 + 2 * passes,
+        fixed: 0,
+        per_task: count_bytes + 3 * 4,
+        per_unit,
+        most: (longest_chunk(batch_bytes) as f64 * per_unit) as u64 + count_bytes,
+        stays: 0,
+    };
+    dispatches.need()
 }
 
 fn empty(element: SortElement) -> Values {
@@ -66,10 +89,10 @@ pub(super) fn plan(element: SortElement, payload_bits: u32, bytes: &[u8]) -> Pla
             ("is_float", u32::from(element == SortElement::F4)),
         ];
         let digit_wgsl = include_str!("digit.wgsl");
-        let count = Program { name: "radix_sort count", wgsl: &[include_str!("count.wgsl"), digit_wgsl], constants: &constants };
+        let count = Program { name: "radix_sort count", wgsl: &[digit_wgsl, include_str!("count.wgsl")], constants: &constants };
         plan.run(&count, &[Use::read(values), Use::write(counts)], groups);
         scan(&mut plan, Operation::SumU32, counts);
-        let scatter = Program { name: "radix_sort scatter", wgsl: &[include_str!("scatter.wgsl"), digit_wgsl], constants: &constants };
+        let scatter = Program { name: "radix_sort scatter", wgsl: &[digit_wgsl, include_str!("scatter.wgsl")], constants: &constants };
         plan.run(&scatter, &[Use::read(values), Use::read(counts), Use::write(sorted)], groups);
         (values, sorted) = (sorted, values);
     }

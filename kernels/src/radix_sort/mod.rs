@@ -16,7 +16,8 @@ mod gpu;
 mod tests;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
+use crate::listed::{one_type, wrong_type_of_task};
 use crate::params::Resolved;
 use crate::run::push_varint;
 use cpu::Space;
@@ -84,6 +85,34 @@ impl Kernel for RadixSort {
         let bounds = SortElement::ALL.map(|element| Bounds::new(element, range, payload_bits, partitions));
         Ok(Box::new(PreparedSort { bounds, payload_bits, space: Space::default() }))
     }
+
+    fn gpu_memory(&self, params: &Params, input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let params = Resolved::new(&DESCRIPTOR, params).ok()?;
+        let listed = input.and_then(|input| SortElement::named(&input.files.first()?.dtype));
+        // Counts are most for short elements.
+        Some(gpu::need(BATCH_BYTES, listed.unwrap_or(SortElement::U4), params.u64("payload_bits") as u32))
+    }
+
+    fn check_listed(&self, params: &Params, input: &ListedInput) -> Result<(), InputProblem> {
+        one_type(input, "sorting is")?;
+        let element = input.files.first().and_then(|file| SortElement::named(&file.dtype));
+        // Said better where the parameters themselves are checked.
+        let (Some(element), Ok(params)) = (element, Resolved::new(&DESCRIPTOR, params)) else { return Ok(()) };
+        check_payload(params.u64("payload_bits") as u32, element)
+    }
+}
+
+/// Whether an element has bits to spare for a payload, and some that are left for the key.
+fn check_payload(payload_bits: u32, element: SortElement) -> Result<(), InputProblem> {
+    let bits = 8 * element.size() as u32;
+    if payload_bits > 0 && element == SortElement::F4 {
+        return Err(InputProblem::new("payload_bits go with u4 and u8: an f4 has no bits to spare", "set payload_bits = 0"));
+    }
+    if payload_bits >= bits {
+        let message = format!("payload_bits = {payload_bits} leaves no key in the {bits} bits of {}", element.name());
+        return Err(InputProblem::new(message, format!("set payload_bits to less than {bits}")));
+    }
+    Ok(())
 }
 
 struct PreparedSort {
@@ -138,21 +167,13 @@ impl PreparedSort {
             return Err(KernelError::Input("radix_sort reads the elements of .npy files".into()));
         };
         let bounds = self.bounds.iter().find(|bounds| bounds.element.name() == dtype);
-        let bounds = bounds.ok_or_else(|| KernelError::Input(format!("radix_sort reads u4, u8 and f4, not '{dtype}'")))?;
+        let bounds = bounds.ok_or_else(|| wrong_type_of_task(&RadixSort, dtype))?;
         let size = bounds.element.size();
         if !bytes.len().is_multiple_of(size) {
             return Err(KernelError::Input(format!("{} bytes are no whole number of {dtype} elements", bytes.len())));
         }
-        if self.payload_bits > 0 && bounds.element == SortElement::F4 {
-            return Err(KernelError::Input("payload_bits go with u4 and u8: an f4 has no bits to spare".into()));
-        }
-        if self.payload_bits as usize >= 8 * size {
-            return Err(KernelError::Input(format!(
-                "payload_bits = {} leaves no key in the {} bits of {dtype}",
-                self.payload_bits,
-                8 * size
-            )));
-        }
+        check_payload(self.payload_bits, bounds.element)
+            .map_err(|problem| KernelError::Input(format!("{}; fix: {}", problem.message, problem.fix)))?;
         Ok((bounds, bytes))
     }
 

@@ -2,39 +2,23 @@
 //
 // A group goes through its elements in rounds of one per member. In a round each member sets its bit in the mask of its digit; the bits
 // below its own are the members before it. That needs neither subgroups nor waiting for other groups.
-override group_size: u32; // at most 256: the masks have eight words
-override per_group: u32;
-
-@group(0) @binding(0) var<storage, read> values: array<u32>;
 @group(0) @binding(1) var<storage, read> places: array<u32>; // counts, scanned
 @group(0) @binding(2) var<storage, read_write> sorted: array<u32>;
 
-const mask_words = 8u;
+const mask_words = 8u; // for groups of at most 256
 
 var<workgroup> next: array<u32, 256>; // where the next element of each digit goes
 var<workgroup> masks: array<atomic<u32>, 2048>;
 
-@compute @workgroup_size(group_size)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) group_count: vec3<u32>,
-    @builtin(local_invocation_index) member: u32,
-) {
-    let number = group.y * group_count.x + group.x;
-    let groups = arrayLength(&places) / 256u;
-    if number >= groups {
-        return;
-    }
+fn work(part: Part, member: u32) {
     for (var digit = member; digit < 256u; digit += group_size) {
-        next[digit] = places[digit * groups + number];
+        next[digit] = places[digit * part.groups + part.number];
     }
     workgroupBarrier();
-    let first = number * per_group;
-    let end = min(first + per_group, element_count());
     let own_word = member / 32u;
-    for (var round = first; round < end; round += group_size) {
+    for (var round = part.first; round < part.end; round += group_size) {
         let index = round + member;
-        let has = index < end;
+        let has = index < part.end;
         var element = vec2<u32>();
         var digit = 0u;
         if has {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::run::Reader;
-use crate::testing::{Random, prepare, random, reduce, with_gpus, with_gpus_of_batch};
+use crate::testing::{Random, check_memory, prepare, random, reduce, with_gpus, with_gpus_of_batch};
 
 fn elements<'a>(number: u64, dtype: &'a str, bytes: &'a [u8]) -> Task<'a> {
     Task { number, input: Input::Elements { dtype, bytes } }
@@ -121,9 +121,12 @@ fn wrong_elements_and_parameters_are_errors() {
         kernel.run_cpu(&elements(0, dtype, &[0; 12])).map(drop)
     };
     let text = |params: &[(&str, &str)], dtype: &str| message(params, dtype).unwrap_err().to_string();
-    assert_eq!(text(&[], "u1"), "radix_sort reads u4, u8 and f4, not 'u1'");
+    assert_eq!(
+        text(&[], "u1"),
+        "elements of type u1, and kernel `radix_sort` takes u4, u8 or f4; fix: convert the array, in NumPy by array.astype(\"u8\")"
+    );
     assert_eq!(text(&[], "u8"), "12 bytes are no whole number of u8 elements");
-    assert_eq!(text(&[("payload_bits", "32")], "u4"), "payload_bits = 32 leaves no key in the 32 bits of u4");
+    assert!(text(&[("payload_bits", "32")], "u4").starts_with("payload_bits = 32 leaves no key in the 32 bits of u4; fix: "));
     assert!(text(&[("payload_bits", "3")], "f4").contains("no bits to spare"));
     assert!(text(&[("low", "3"), ("high", "2")], "u4").contains("is above"));
     assert!(message(&[("payload_bits", "31")], "u4").is_ok());
@@ -164,5 +167,21 @@ fn a_pass_moves_three_elements_where_two_are_the_least() {
         let ratio = gpu::plan(element, 0, &bytes).traffic().total() as f64 / (2 * passes * bytes.len() as u64) as f64;
         println!("radix_sort {}: {ratio:.4} x reading and writing in each of {passes} passes", element.name());
         assert!((1.5..1.8).contains(&ratio));
+    }
+}
+
+/// Of one task that is cut, and of two that are not: of many short ones less is there together than the formula can say.
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 20;
+    for (dtype, payload_bits, lengths) in [("u4", 0, vec![2 << 20]), ("u8", 24, vec![2 << 20]), ("f4", 0, vec![400 << 10; 2])] {
+        let bytes: Vec<Vec<u8>> = lengths.iter().map(|length| vec![7; *length]).collect();
+        let tasks: Vec<_> = bytes.iter().enumerate().map(|(number, bytes)| elements(number as u64, dtype, bytes)).collect();
+        let kernel = prepare("radix_sort", &[("payload_bits", &payload_bits.to_string())], 1).unwrap();
+        let need = gpu::need(BATCH, SortElement::named(dtype).unwrap(), payload_bits);
+        with_gpus_of_batch(BATCH, |gpu| {
+            let units = lengths.iter().sum::<usize>() as u64;
+            check_memory(gpu, need, tasks.len() as u64, units, || drop(kernel.run_gpu(gpu, &tasks).unwrap()));
+        });
     }
 }

@@ -1,9 +1,9 @@
 //! One work group sums one piece of a task exactly and writes what it found; the host adds the pieces of a task.
 
 use super::State;
-use crate::api::KernelError;
+use crate::api::{GpuNeed, KernelError};
 use crate::gpu::primitives::GROUP_REDUCE;
-use crate::gpu::{Ahead, ELEMENT, Gpu, Piece, Plan, Program, Use, pieces, words};
+use crate::gpu::{Ahead, Dispatches, ELEMENT, Gpu, PIECE_GROUP, Piece, Plan, Program, Use, pieces, words};
 use crate::histogram::ElementType;
 
 const GROUP_SIZE: u32 = 256;
@@ -33,6 +33,22 @@ pub(super) fn states(gpu: &Gpu, element: ElementType, tasks: &[&[u8]]) -> Result
     Ok(states)
 }
 
+/// Of a lease: values, the list of their pieces, and what each group writes, twice.
+pub(super) fn need(batch_bytes: u64, element: ElementType) -> GpuNeed {
+    let piece_bytes = u64::from(PIECE) * element.size() as u64;
+    let per_piece = 8 + 2 * 4 * words_of(element) as u64;
+    let dispatches = Dispatches {
+        at_once: AHEAD as u64 + 1,
+        buffers: 4,
+        fixed: 0,
+        per_task: per_piece + 4,
+        per_unit: 1.0 + per_piece as f64 / piece_bytes as f64,
+        most: (batch_bytes / piece_bytes).max(1) * (piece_bytes + per_piece),
+        stays: 0,
+    };
+    dispatches.need()
+}
+
 fn words_of(element: ElementType) -> usize {
     if element == ElementType::F4 { WINDOW_WORDS + OUTSIDE_WORDS } else { WINDOW_WORDS }
 }
@@ -48,7 +64,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, element: ElementType, tasks: &[&'a [u8]], batc
     }
     let program = Program {
         name: "statistics",
-        wgsl: &[ELEMENT, include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
+        wgsl: &[ELEMENT, PIECE_GROUP, include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
         constants: &[
             ("group_size", GROUP_SIZE),
             ("element", ELEMENT_NUMBERS.iter().position(|other| *other == element).unwrap_or(0) as u32),

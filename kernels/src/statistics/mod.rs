@@ -22,8 +22,9 @@ mod record;
 mod tests;
 
 use crate::api::*;
-use crate::gpu::Gpu;
+use crate::gpu::{BATCH_BYTES, Gpu};
 use crate::histogram::ElementType;
+use crate::listed::{one_type, wrong_type_of_task};
 use crate::params::Resolved;
 use fixed::Fixed;
 pub(crate) use magnitude::Magnitude;
@@ -62,6 +63,16 @@ impl Kernel for Statistics {
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         Resolved::new(&DESCRIPTOR, &stage.params)?;
         Ok(Box::new(PreparedStatistics { partitions: stage.partitions.max(1) }))
+    }
+
+    fn gpu_memory(&self, _params: &Params, input: Option<&ListedInput>) -> Option<GpuNeed> {
+        let listed = input.and_then(|input| element_of(input.files.first()?.dtype.as_bytes()));
+        // Groups write most for f4.
+        Some(gpu::need(BATCH_BYTES, listed.unwrap_or(ElementType::F4)))
+    }
+
+    fn check_listed(&self, _params: &Params, input: &ListedInput) -> Result<(), InputProblem> {
+        one_type(input, "statistics are")
     }
 }
 
@@ -129,8 +140,7 @@ fn input<'a>(task: &Task<'a>) -> Result<(ElementType, &'a [u8]), KernelError> {
     let Input::Elements { dtype, bytes } = task.input else {
         return Err(KernelError::Input("statistics reads the elements of .npy files".into()));
     };
-    let element =
-        element_of(dtype.as_bytes()).ok_or_else(|| KernelError::Input(format!("statistics reads u1, u4 and f4, not '{dtype}'")))?;
+    let element = element_of(dtype.as_bytes()).ok_or_else(|| wrong_type_of_task(&Statistics, dtype))?;
     if !bytes.len().is_multiple_of(element.size()) {
         return Err(KernelError::Input(format!("{} bytes are no whole number of {dtype} elements", bytes.len())));
     }

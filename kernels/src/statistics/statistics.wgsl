@@ -3,7 +3,6 @@
 // A float is mantissa * 2^(place - 149), place being its exponent less one. The group takes the window of 25 places below its largest
 // element: there, sums are integers of two words and sums of squares of four. The few elements below it are added, one by one, to limbs
 // of a word with a count of carries. Integers all have place 0.
-override group_size: u32;
 override words_per_piece: u32;
 
 const per_member = 16u;
@@ -16,7 +15,6 @@ struct Piece {
     count: u32,
 }
 
-@group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 @group(0) @binding(1) var<storage, read> values: array<u32>;
 @group(0) @binding(2) var<storage, read_write> results: array<u32>;
 
@@ -33,17 +31,7 @@ struct Value {
 var<workgroup> highest: atomic<u32>;
 var<workgroup> outside: array<atomic<u32>, outside_words>; // limb, carries, limb, carries, ..
 
-@compute @workgroup_size(group_size)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) group_count: vec3<u32>,
-    @builtin(local_invocation_index) member: u32,
-) {
-    let number = group.y * group_count.x + group.x;
-    if number >= arrayLength(&pieces) {
-        return;
-    }
-    let piece = pieces[number];
+fn work(piece: Piece, number: u32, member: u32) {
     // Held in registers, so that the second look does not read them again.
     var held: array<u32, per_member>;
     var own_highest = 0u;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::gpu::{Piece, pieces};
-use crate::testing::{Random, prepare, random, reduce, with_gpus, with_gpus_of_batch};
+use crate::testing::{Random, check_memory, prepare, random, reduce, with_gpus, with_gpus_of_batch};
 
 fn elements<'a>(number: u64, dtype: &'a str, bytes: &'a [u8]) -> Task<'a> {
     Task { number, input: Input::Elements { dtype, bytes } }
@@ -114,7 +114,10 @@ fn any_cut_into_tasks_gives_the_same_table() {
 fn wrong_elements_are_errors() {
     let kernel = prepare("statistics", &[], 1).unwrap();
     let message = |task| kernel.run_cpu(&task).unwrap_err().to_string();
-    assert_eq!(message(elements(0, "f8", &[0; 8])), "statistics reads u1, u4 and f4, not 'f8'");
+    assert_eq!(
+        message(elements(0, "f8", &[0; 8])),
+        "elements of type f8, and kernel `statistics` takes u1, u4 or f4; fix: convert the array, in NumPy by array.astype(\"f4\")"
+    );
     assert_eq!(message(elements(0, "f4", &[0; 7])), "7 bytes are no whole number of f4 elements");
     assert!(message(Task { number: 0, input: Input::Index { start: 0, count: 1 } }).contains("reads the elements"));
 }
@@ -162,4 +165,20 @@ fn a_group_reads_each_element_once() {
             assert!((1.0..limit).contains(&ratio));
         }
     });
+}
+
+#[test]
+fn a_lease_takes_no_more_of_the_device_than_is_declared() {
+    const BATCH: u64 = 1 << 20;
+    for (element, lengths) in
+        [(ElementType::F4, vec![900 << 10; 6]), (ElementType::U1, vec![700 << 10; 6]), (ElementType::F4, vec![100 << 10; 4])]
+    {
+        let bytes: Vec<Vec<u8>> = lengths.iter().map(|length| vec![7; *length]).collect();
+        let tasks: Vec<_> = bytes.iter().enumerate().map(|(number, bytes)| elements(number as u64, element.name(), bytes)).collect();
+        let kernel = prepare("statistics", &[], 1).unwrap();
+        with_gpus_of_batch(BATCH, |gpu| {
+            let units = lengths.iter().sum::<usize>() as u64;
+            check_memory(gpu, gpu::need(BATCH, element), tasks.len() as u64, units, || drop(kernel.run_gpu(gpu, &tasks).unwrap()));
+        });
+    }
 }

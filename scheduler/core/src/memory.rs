@@ -11,6 +11,8 @@ pub struct Need {
     fixed_bytes: u64,
     /// 1024ths of bytes.
     per_task: u128,
+    /// 0: no such limit.
+    most_bytes: u64,
 }
 
 impl Need {
@@ -18,12 +20,17 @@ impl Need {
     pub fn of(spec: &StageSpec, device: &Device, units_per_task: u64) -> Need {
         let Some(need) = spec.memory.filter(|_| device.class != "cpu") else { return Need::default() };
         let units = u128::from(need.per_kilo_unit_bytes) * u128::from(units_per_task);
-        Need { fixed_bytes: need.fixed_bytes, per_task: (u128::from(need.per_task_bytes) << 10).saturating_add(units) }
+        Need {
+            fixed_bytes: need.fixed_bytes,
+            per_task: (u128::from(need.per_task_bytes) << 10).saturating_add(units),
+            most_bytes: need.most_bytes,
+        }
     }
 
     fn bytes(&self, tasks: u64) -> u64 {
         let variable = self.per_task.saturating_mul(u128::from(tasks)).div_ceil(1 << 10);
-        u64::try_from(variable.saturating_add(u128::from(self.fixed_bytes))).unwrap_or(u64::MAX)
+        let all = u64::try_from(variable.saturating_add(u128::from(self.fixed_bytes))).unwrap_or(u64::MAX);
+        if self.most_bytes == 0 { all } else { all.min(self.most_bytes) }
     }
 
     /// What a lease of so many tasks holds of a device, of which every lease holds `base`.
@@ -35,6 +42,9 @@ impl Need {
     pub fn tasks_within(&self, base: &Capacity, capacity: &Capacity, used: &DeviceUse) -> u64 {
         if !used.fits(capacity, &self.amount(base, 1)) {
             return 0;
+        }
+        if self.most_bytes > 0 && used.fits(capacity, &self.amount(base, u64::MAX)) {
+            return u64::MAX;
         }
         let free = capacity.memory_bytes.saturating_sub(used.held.memory_bytes).saturating_sub(self.fixed_bytes);
         let most = (u128::from(free) << 10).checked_div(self.per_task).unwrap_or(u128::MAX);
@@ -70,12 +80,12 @@ mod tests {
     proptest! {
         #[test]
         fn the_longest_lease_that_fits_does_and_one_more_does_not(
-            need in (0u64..5000, 0u64..5000, 0u64..5000),
+            need in (0u64..5000, 0u64..5000, 0u64..5000, 0u64..50_000),
             units in 0u64..10_000,
             total in 0u64..100_000,
             held in 0u64..100_000,
         ) {
-            let memory = MemoryNeed { fixed_bytes: need.0, per_task_bytes: need.1, per_kilo_unit_bytes: need.2 };
+            let memory = MemoryNeed { fixed_bytes: need.0, per_task_bytes: need.1, per_kilo_unit_bytes: need.2, most_bytes: need.3 };
             let spec = StageSpec { memory: Some(memory), ..StageSpec::default() };
             let need = Need::of(&spec, &Device { class: "discrete".into(), ..Device::default() }, units);
             let base = Capacity { slots: 1, ..Capacity::default() };

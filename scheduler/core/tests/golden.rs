@@ -182,7 +182,7 @@ fn history_4() -> Replica {
     }
     let mut spec = map_reduce(4000, 2);
     spec.stages[0].footprint = "bins=7".into();
-    spec.stages[0].memory = Some(MemoryNeed { fixed_bytes: 1 << 20, per_task_bytes: 1 << 10, per_kilo_unit_bytes: 0 });
+    spec.stages[0].memory = Some(MemoryNeed { fixed_bytes: 1 << 20, per_task_bytes: 1 << 10, ..MemoryNeed::default() });
     let before = r.submit(spec.clone());
     let lease = r.grant(before, 0, 0, 40, 7).unwrap();
     r.finish(lease);

@@ -87,6 +87,7 @@ fn stage() -> impl Strategy<Value = StageSpec> {
                 fixed_bytes: max_lease_tasks,
                 per_task_bytes: max_lease_tasks,
                 per_kilo_unit_bytes: max_lease_tasks,
+                most_bytes: if tallies == 1 { 0 } else { max_lease_tasks },
             }),
             ..StageSpec::default()
         },

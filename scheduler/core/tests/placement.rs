@@ -355,7 +355,7 @@ fn declared_memory_bounds_leases_and_what_runs_side_by_side() {
     let mut r = with_gpu();
     let gib = 1u64 << 30;
     let mut spec = map_only(100_000);
-    spec.stages[0].memory = Some(MemoryNeed { fixed_bytes: gib / 4, per_task_bytes: gib / 1024, per_kilo_unit_bytes: 0 });
+    spec.stages[0].memory = Some(MemoryNeed { fixed_bytes: gib / 4, per_task_bytes: gib / 1024, ..MemoryNeed::default() });
     let job = r.submit(spec);
     assert!(on_device(&mut r, job, 0, 769, 1).is_none(), "more than the card has");
     let all = on_device(&mut r, job, 0, 768, 1).expect("exactly as much");

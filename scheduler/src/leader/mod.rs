@@ -14,6 +14,7 @@ mod logs;
 mod namespaces;
 mod patience;
 mod publish;
+mod readers;
 mod recopy;
 mod retention;
 mod room;

@@ -1,6 +1,7 @@
 //! A submit before it is in the log: workers say what the input is, because only they have the mounts and credentials.
 
 use super::batch::Waiter;
+use super::readers::{learn, readers};
 use super::{Answer, ConnId, Effect, Leader, RequestId};
 use prost::Message;
 use raftwerk_core::plan::policy::{policies, policy};
@@ -159,12 +160,13 @@ impl Leader {
     fn ask(&mut self, request: RequestId, conn: ConnId, effects: &mut Vec<Effect>) {
         let Some(submission) = self.submissions.waiting.get_mut(&request) else { return };
         let inputs = files_of(&submission.spec);
+        let readers = readers(&submission.spec);
         let (output_url, if_exists) = destination(&submission.spec);
         if (inputs.is_empty() && output_url.is_empty()) || !submission.asked.insert(conn) {
             return;
         }
         submission.waiting_for.insert(conn);
-        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url, if_exists });
+        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url, if_exists, readers });
         effects.push(Effect::Send { conn, message });
     }
 
@@ -185,6 +187,11 @@ impl Leader {
             self.submissions.waiting.remove(&request);
             return;
         }
+        if !listing.input_problem.is_empty() {
+            effects.push(Effect::Answer { request, answer: Answer::Refused(listing.input_problem) });
+            self.submissions.waiting.remove(&request);
+            return;
+        }
         let mut found = listing.inputs.into_iter();
         for stage in &mut submission.spec.stages {
             for input in &mut stage.inputs {
@@ -198,6 +205,7 @@ impl Leader {
                 }
             }
         }
+        learn(&mut submission.spec, listing.findings);
         self.submit_now(request, effects);
     }
 

@@ -56,6 +56,26 @@ fn the_first_worker_that_sees_the_input_decides_the_splits() {
     assert_eq!(split.file.as_ref().map(|f| f.path.as_str()), Some("/data/a.txt"));
 }
 
+/// The others would only say the same: it is the kernel that does not take the input.
+#[test]
+fn an_input_that_a_kernel_does_not_take_is_refused_by_the_first_word_of_a_worker() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let spec = files();
+    let asked = host.submit(3, spec.clone());
+    let lists = |(_, message): (u64, &Down)| if let Down::ListInputs(list) = message { Some(list.clone()) } else { None };
+    let readers = sent(&asked).find_map(lists).expect("a question").readers;
+    let [reader] = readers.as_slice() else { panic!("{readers:?}") };
+    assert_eq!((&reader.kernel, &reader.params, reader.sides_only), (&spec.stages[0].kernel, &spec.stages[0].params, false));
+    assert_eq!(reader.names, [spec.stages[0].inputs[0].name.clone()]);
+    let problem = "/data/a.npy has ..\nfix: convert it";
+    let said = answers(&host.up(1, Up::Listing(InputListing { request: 3, input_problem: problem.into(), ..InputListing::default() })));
+    assert_eq!(said, [Answer::Refused(problem.into())]);
+    assert!(answers(&host.up(2, Up::Listing(InputListing { request: 3, ..InputListing::default() }))).is_empty(), "it is settled");
+    assert!(host.proposed.is_none() && host.state.jobs.is_empty(), "nothing is left behind");
+}
+
 /// A job that writes one file for each input file cannot say how many these are.
 #[test]
 fn a_partition_for_each_task_is_counted_when_the_input_is_listed() {

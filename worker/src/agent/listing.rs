@@ -1,9 +1,9 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::pattern::{self, PatternWalkError};
-use super::{destination, npy};
+use super::{destination, npy, takes};
 use prost::Message;
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
-use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs};
+use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs, StageReads};
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
@@ -51,21 +51,33 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
         listing.error = error;
         return listing;
     }
-    for input in request.inputs {
+    let readers = request.readers;
+    for (number, input) in request.inputs.into_iter().enumerate() {
         match list(input, worker) {
             Ok(files) => listing.inputs.push(files),
             Err(error) => {
-                listing.error = error.to_string();
-                break;
+                match refused(&readers, number, &error) {
+                    Some(problem) => listing.input_problem = problem,
+                    None => listing.error = error.to_string(),
+                }
+                return listing;
             }
         }
     }
+    listing.input_problem = takes::problem(&readers, &listing.inputs).unwrap_or_default();
+    listing.findings = takes::findings(&readers, &listing.inputs);
     if listing.encoded_len() > ANSWER_BYTES {
         let files: usize = listing.inputs.iter().map(|files| files.listing.len()).sum();
         let error = format!("the patterns match {files} files, more than one job can list; put small files together");
         return InputListing { request: request.request, error, ..InputListing::default() };
     }
     listing
+}
+
+/// What the kernel of an input says of a file whose elements cannot be read: no other worker can do better.
+fn refused(readers: &[StageReads], input: usize, error: &ListingError) -> Option<String> {
+    let ListingError::Npy { path, source: npy::NpyError::Dtype(found) } = error else { return None };
+    takes::problem_of_type(readers, input, path.to_str()?, &format!("'{found}'"))
 }
 
 /// The path behind a `file://` URL; the rest of the URL is the path as it is.
@@ -201,7 +213,7 @@ mod tests {
 
     fn listing(patterns: &[String], format: &str) -> Result<Vec<(String, u64)>, String> {
         let files = Files { patterns: patterns.to_vec(), format: format.into(), ..Files::default() };
-        let answer = answer(ListInputs { request: 1, inputs: vec![files], output_url: String::new(), if_exists: 0 }, "anna");
+        let answer = answer(ListInputs { request: 1, inputs: vec![files], ..ListInputs::default() }, "anna");
         if !answer.error.is_empty() {
             return Err(answer.error);
         }

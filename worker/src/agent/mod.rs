@@ -5,6 +5,7 @@
 //! discovery, child, oom   devices and their executors      device, socket     leases on their way to an executor and back
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
+//! takes                   whether kernels take them
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
 mod child;
@@ -28,6 +29,7 @@ mod room;
 mod shuffle;
 mod socket;
 mod staging;
+mod takes;
 mod watchdog;
 
 pub use data_dir::DataDirError;

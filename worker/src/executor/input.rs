@@ -3,6 +3,7 @@ use super::{
     align,
     stage::{Fault, InputKind},
 };
+use crate::arrays::element_bytes;
 use memmap2::{Advice, Mmap};
 use raftwerk_kernels::{Block, Input};
 use raftwerk_proto::v1::{ExecutorInput, FailureClass};
@@ -116,11 +117,6 @@ impl Inputs {
         let file = input.file.as_ref().filter(|file| !file.path.is_empty())?;
         Some(format!("in {} from byte {}", file.path, input.offset))
     }
-}
-
-/// Size of an element of a listed `.npy` file; its name ends in it: "u1", "f4".
-pub(super) fn element_bytes(dtype: &str) -> Option<usize> {
-    dtype.get(1..)?.parse().ok().filter(|bytes| *bytes > 0)
 }
 
 fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {

@@ -1,8 +1,6 @@
 //! Arrays that every task of a stage reads whole: mapped when the stage is defined, and for as long as it is known.
-use super::{
-    input::{Mapped, element_bytes},
-    stage::Fault,
-};
+use super::{input::Mapped, stage::Fault};
+use crate::arrays::{element_bytes, shape};
 use memmap2::Advice;
 use raftwerk_kernels::SideInput;
 use raftwerk_proto::v1::{FailureClass, InputFile, StageInput, stage_input::Source};
@@ -33,17 +31,16 @@ fn one(input: &StageInput, descriptor: OwnedFd) -> Result<SideInput, Fault> {
     let fault = |reason: String| Fault::new(FailureClass::Worker, format!("side input '{}': {reason}", input.name));
     let Some(Source::Files(files)) = &input.source else { return Err(fault("it is no file".into())) };
     let listed = files.listing.first().cloned().unwrap_or_default();
+    let lengths = shape(&files.format, &listed);
     let InputFile { bytes, data_offset, record_bytes, dtype, .. } = listed;
     let file = Mapped::with(descriptor, Advice::WillNeed);
     let found = file.bytes().map_err(&fault)?.len() as u64;
     let records = bytes.saturating_sub(data_offset) / u64::from(record_bytes.max(1));
-    let element = element_bytes(&dtype).ok_or_else(|| fault(format!("its elements are of type '{dtype}'")))?;
-    if found != bytes || record_bytes == 0 {
-        return Err(fault(format!("it has {found} bytes where {bytes} were listed")));
+    if element_bytes(&dtype).is_none() {
+        return Err(fault(format!("its elements are of type '{dtype}'")));
     }
-    let shape = match files.format.as_str() {
-        "npy-rows" => vec![records, u64::from(record_bytes) / element as u64],
-        _ => vec![records],
+    let Some(shape) = lengths.filter(|_| found == bytes) else {
+        return Err(fault(format!("it has {found} bytes where {bytes} were listed")));
     };
     let (start, end) = (data_offset as usize, (data_offset + records * u64::from(record_bytes)) as usize);
     Ok(SideInput::new(input.name.clone(), dtype, shape, Arc::new(Elements { file, start, end })))
