@@ -21,6 +21,10 @@ pub enum Kind {
 /// What a kernel reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepts {
+    /// One of several, which the job file's `format` chooses; the first is the usual one. Not nested.
+    AnyOf(&'static [Accepts]),
+    /// Whole records of a fixed length, which the job file gives.
+    Records,
     /// A range of integers.
     Index,
     /// Whole lines of text.
@@ -104,6 +108,8 @@ pub struct StageContext {
     pub reproducible: bool,
     /// The arrays of [`Kernel::sides`], which all tasks share. None at submit, where parameters alone are checked.
     pub sides: Vec<SideInput>,
+    /// Of an input of fixed-size records; 0 for every other.
+    pub record_bytes: u32,
 }
 
 /// The integers `start .. start + count` that a job's tasks share.
@@ -263,6 +269,11 @@ pub enum Input<'a> {
     },
     /// Whole lines, the last one possibly without its newline; may be empty.
     Text(&'a [u8]),
+    /// Whole records of `record_bytes`, at least one byte each; may be none.
+    Records {
+        record_bytes: usize,
+        bytes: &'a [u8],
+    },
     /// Whole little-endian elements.
     Elements {
         dtype: &'a str,
