@@ -110,6 +110,8 @@ pub struct StageContext {
     pub sides: Vec<SideInput>,
     /// Of an input of fixed-size records; 0 for every other.
     pub record_bytes: u32,
+    /// What [`Kernel::survey`] made of the input. Empty at submit, where parameters alone are checked.
+    pub survey: Vec<u8>,
 }
 
 /// The integers `start .. start + count` that a job's tasks share.
@@ -188,6 +190,19 @@ pub trait Kernel: Send + Sync {
     /// Arrays that every task reads whole, beside its own input. A job must give all of them.
     fn sides(&self) -> &'static [SideSpec] {
         &[]
+    }
+
+    /// Map, of files: whether its tasks must know something of the input as a whole, see [`Kernel::survey`].
+    fn surveys(&self) -> bool {
+        false
+    }
+
+    /// What tasks are to know of the input as a whole, such as where to cut the range of its keys: every task finds it as
+    /// [`StageContext::survey`]. Asked once, when the input is listed. `samples` are some thousand records, rows, elements or lines (with their ends;
+    /// a very long one may be cut) from places that depend on the input alone; none of an empty input. The answer must follow from the
+    /// arguments, and is refused above 288 KiB; it is made in the worker's agent, so it must be quick.
+    fn survey(&self, _stage: &StageContext, _samples: &[&[u8]]) -> Result<Vec<u8>, KernelError> {
+        Err(KernelError::Param(format!("kernel '{}' knows no survey", self.descriptor().name)))
     }
 
     /// Looks at the range of integers that a job gives a map kernel, for rules that parameters and range make together, such as an image

@@ -245,6 +245,8 @@ impl Stage {
             footprint,
             memory,
             reproducible: self.reproducible,
+            wants_survey: known.is_some_and(|kernel| kernel.surveys()),
+            survey: Default::default(),
             require: self.wants.require,
             prefer: self.wants.prefer,
             gang: self.wants.gang,

@@ -53,6 +53,8 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("begins on several devices at once")
     } else if stage.inputs.iter().any(|input| reads_records(&input.source)) {
         Some("reads records")
+    } else if stage.wants_survey || !stage.survey.is_empty() {
+        Some("looks at its input before it is cut into partitions")
     } else {
         None
     }
@@ -70,6 +72,8 @@ mod tests {
         let records = StageInput { name: "input".into(), source: Some(Source::Files(records)) };
         let newer = [
             JobSpec { stages: vec![StageSpec { inputs: vec![records], ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { wants_survey: true, ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { survey: vec![1].into(), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { priority: 1, ..JobSpec::default() },
             JobSpec { policy: "random".into(), ..JobSpec::default() },
             JobSpec { rounds: Some(Rounds::default()), ..JobSpec::default() },

@@ -1,6 +1,6 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::pattern::{self, PatternWalkError};
-use super::{destination, npy};
+use super::{destination, npy, survey};
 use prost::Message;
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs};
@@ -62,6 +62,12 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
                 listing.error = error.to_string();
                 break;
             }
+        }
+    }
+    if listing.error.is_empty() {
+        match survey::answer(&request.surveys, &listing.inputs) {
+            Ok(surveys) => listing.surveys = surveys,
+            Err(error) => listing.error = format!("worker {worker}: {error}"),
         }
     }
     if listing.encoded_len() > ANSWER_BYTES {
@@ -215,7 +221,7 @@ mod tests {
 
     fn listing(patterns: &[String], format: &str) -> Result<Vec<(String, u64)>, String> {
         let files = Files { patterns: patterns.to_vec(), format: format.into(), ..Files::default() };
-        let answer = answer(ListInputs { request: 1, inputs: vec![files], output_url: String::new(), if_exists: 0 }, "anna");
+        let answer = answer(ListInputs { request: 1, inputs: vec![files], ..ListInputs::default() }, "anna");
         if !answer.error.is_empty() {
             return Err(answer.error);
         }

@@ -28,6 +28,7 @@ mod room;
 mod shuffle;
 mod socket;
 mod staging;
+mod survey;
 mod watchdog;
 
 pub use data_dir::DataDirError;

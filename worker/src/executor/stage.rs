@@ -155,6 +155,7 @@ impl Stage {
             Some(Source::Files(files)) => files.record_bytes,
             _ => 0,
         };
+        let survey = spec.survey.to_vec();
         let reference = spec.kernel.clone().unwrap_or_default();
         let kernel = kernels.all().into_iter().find(|k| {
             let descriptor = k.descriptor();
@@ -177,6 +178,7 @@ impl Stage {
             reproducible: spec.reproducible,
             sides,
             record_bytes,
+            survey,
         };
         // Preparing reads what a user wrote; a panic in there is the task's failure like one in the kernel.
         let prepare = |context: StageContext| {

@@ -128,7 +128,7 @@ fn lines_go_through_two_workers_and_come_out_published() {
         let out = dir.join("new/out");
         let url = format!("file://{}", out.display());
         let files = Files { patterns: vec![dir.join("*.txt").to_str().unwrap().into()], format: "text".into(), ..Files::default() };
-        first.send(Down::ListInputs(ListInputs { request: 4, inputs: vec![files], output_url: url.clone(), if_exists: 0 }));
+        first.send(Down::ListInputs(ListInputs { request: 4, inputs: vec![files], output_url: url.clone(), ..ListInputs::default() }));
         let Up::Listing(listing) = first.receive().await else { panic!() };
         assert_eq!(
             (listing.request, listing.inputs[0].listing.len(), listing.output_problem.as_str(), listing.error.as_str()),
