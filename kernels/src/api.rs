@@ -22,6 +22,10 @@ pub enum Kind {
 /// What a kernel reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepts {
+    /// One of several, which the job file's `format` chooses; the first is the usual one. Not nested.
+    AnyOf(&'static [Accepts]),
+    /// Whole records of a fixed length, which the job file gives.
+    Records,
     /// A range of integers.
     Index,
     /// Whole lines of text.
@@ -107,6 +111,10 @@ pub struct StageContext {
     pub reproducible: bool,
     /// The arrays of [`Kernel::sides`], which all tasks share. None at submit, where parameters alone are checked.
     pub sides: Vec<SideInput>,
+    /// Of an input of fixed-size records; 0 for every other.
+    pub record_bytes: u32,
+    /// What [`Kernel::survey`] made of the input. Empty at submit, where parameters alone are checked.
+    pub survey: Vec<u8>,
 }
 
 /// The integers `start .. start + count` that a job's tasks share.
@@ -206,6 +214,19 @@ pub trait Kernel: Send + Sync {
         &[]
     }
 
+    /// Map, of files: whether its tasks must know something of the input as a whole, see [`Kernel::survey`].
+    fn surveys(&self) -> bool {
+        false
+    }
+
+    /// What tasks are to know of the input as a whole, such as where to cut the range of its keys: every task finds it as
+    /// [`StageContext::survey`]. Asked once, when the input is listed. `samples` are some thousand records, rows, elements or lines (with their ends;
+    /// a very long one may be cut) from places that depend on the input alone; none of an empty input. The answer must follow from the
+    /// arguments, and is refused above 288 KiB; it is made in the worker's agent, so it must be quick.
+    fn survey(&self, _stage: &StageContext, _samples: &[&[u8]]) -> Result<Vec<u8>, KernelError> {
+        Err(KernelError::Param(format!("kernel '{}' knows no survey", self.descriptor().name)))
+    }
+
     /// Looks at the range of integers that a job gives a map kernel, for rules that parameters and range make together, such as an image
     /// whose rows the integers are. Asked once, at submit, with complete parameters.
     fn check_range(&self, _params: &Params, _range: &IndexRange) -> Result<(), RangeProblem> {
@@ -301,6 +322,11 @@ pub enum Input<'a> {
     PlacedText {
         path: &'a str,
         offset: u64,
+        bytes: &'a [u8],
+    },
+    /// Whole records of `record_bytes`, at least one byte each; may be none.
+    Records {
+        record_bytes: usize,
         bytes: &'a [u8],
     },
     /// Whole little-endian elements.

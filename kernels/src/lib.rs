@@ -9,6 +9,7 @@
 //! round.rs    what a round leaves for the next         footprint.rs   which parameters matter for what a task costs
 //! png_file.rs the header of .png files              gather.rs   what reduce kernels share that put pieces together
 //! listed.rs   what is known of arrays before they are read
+//! sorted_run/ shuffle blocks of sorted records and lines: layout, order, merge
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
@@ -26,6 +27,7 @@ pub mod png_file;
 mod round;
 pub mod run;
 mod side;
+mod sorted_run;
 
 pub mod black_scholes;
 pub mod convolve;
@@ -38,11 +40,13 @@ pub mod kmeans_update;
 pub mod mandelbrot;
 pub mod matching_lines;
 pub mod matmul;
+pub mod merge_runs;
 pub mod merge_sorted;
 pub mod merge_statistics;
 pub mod monte_carlo_pi;
 pub mod noop;
 pub mod radix_sort;
+pub mod sort;
 pub mod stack_rows;
 pub mod statistics;
 pub mod sum_by_key;
@@ -67,11 +71,13 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &mandelbrot::Mandelbrot,
         &matching_lines::MatchingLines,
         &matmul::Matmul,
+        &merge_runs::MergeRuns,
         &merge_sorted::MergeSorted,
         &merge_statistics::MergeStatistics,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
         &radix_sort::RadixSort,
+        &sort::Sort,
         &stack_rows::StackRows,
         &statistics::Statistics,
         &sum_by_key::SumByKey,

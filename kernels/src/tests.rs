@@ -10,10 +10,10 @@ fn message<T>(result: Result<T, KernelError>) -> String {
 
 #[test]
 fn an_unknown_kernel_is_answered_with_the_nearest_and_all_names() {
-    let known = "known kernels: black_scholes, convolve, file_per_task, histogram, image, kmeans_assign, kmeans_update, mandelbrot, matmul, merge_sorted, merge_statistics, monte_carlo_pi, noop, radix_sort, stack_rows, statistics, \
+    let known = "known kernels: black_scholes, convolve, file_per_task, histogram, image, kmeans_assign, kmeans_update, mandelbrot, matmul, merge_runs, merge_sorted, merge_statistics, monte_carlo_pi, noop, radix_sort, sort, stack_rows, statistics, \
                  sum_by_key, word_count";
     assert_eq!(message(find("word_cuont")), format!("unknown kernel 'word_cuont'; did you mean 'word_count'? {known}"));
-    assert_eq!(message(find("sort")), format!("unknown kernel 'sort'; {known}"));
+    assert_eq!(message(find("grind")), format!("unknown kernel 'grind'; {known}"));
     assert_eq!(find("noop").unwrap().descriptor().name, "noop");
 }
 

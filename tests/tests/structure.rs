@@ -24,7 +24,9 @@ fn holds_word(text: &str, word: &str) -> bool {
         // A path segment (`IOFlushed::noop`) is a library's word.
         let before = text[..at].chars().next_back().is_some_and(|c| part_of_word(c) || c == ':');
         let after = text[at + word.len()..].chars().next().is_some_and(part_of_word);
-        !before && !after
+        // So is a method's name (`names.sort()`).
+        let method = text[..at].ends_with('.') && text[at + word.len()..].starts_with('(');
+        !before && !after && !method
     })
 }
 

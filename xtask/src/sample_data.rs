@@ -1,5 +1,5 @@
 //! What the examples read, made up, the same on every machine: air temperatures in kelvin for `examples/histogram.toml`, two matrices for
-//! `examples/matmul.toml`, points for `examples/kmeans.toml`, two pictures for `examples/convolve.toml`.
+//! `examples/matmul.toml`, points for `examples/kmeans.toml`, two pictures for `examples/convolve.toml`, records for `examples/sort-records.toml`.
 
 use std::path::Path;
 
@@ -11,6 +11,8 @@ const COLUMNS: usize = 64;
 /// Of two coordinates each, around so many centres.
 const POINTS: usize = 3000;
 const CENTRES: usize = 6;
+/// Of 100 bytes, like those of sort benchmarks.
+const RECORDS: u64 = 500;
 
 pub fn write(root: &Path) -> Result<(), String> {
     for (name, bytes) in files() {
@@ -21,7 +23,7 @@ pub fn write(root: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn files() -> [(&'static str, Vec<u8>); 6] {
+fn files() -> [(&'static str, Vec<u8>); 7] {
     [
         ("examples/data/temperatures.npy", npy(&format!("({VALUES},)"), temperatures())),
         ("examples/data/rings-grey.png", png(128, 96, 0, &rings(128, 96, 1))),
@@ -29,7 +31,21 @@ fn files() -> [(&'static str, Vec<u8>); 6] {
         ("examples/data/a.npy", npy(&format!("({ROWS}, {INNER})"), matrix(1, ROWS * INNER))),
         ("examples/data/b.npy", npy(&format!("({INNER}, {COLUMNS})"), matrix(2, INNER * COLUMNS))),
         ("examples/data/points.npy", npy(&format!("({POINTS}, 2)"), points())),
+        ("examples/data/records.bin", (0..RECORDS).flat_map(record).collect()),
     ]
+}
+
+/// A key of ten letters of chance and the number of the record, padded with letters that can be read.
+fn record(number: u64) -> Vec<u8> {
+    // SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+    let mut z = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    let key = (0..10).map(|letter| b'A' + (z >> (6 * letter)) as u8 % 26);
+    let rest = format!("  record {number:>5}  ");
+    let filler = (0..).map(|place: u64| b'a' + ((number + place) % 26) as u8);
+    key.chain(rest.into_bytes()).chain(filler).take(100).collect()
 }
 
 /// NumPy's format, version 1.0: magic, version, length of the header, the header as Python text padded to 64 bytes, the elements.

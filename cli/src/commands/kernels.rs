@@ -95,7 +95,13 @@ fn kind(kernel: &Descriptor) -> &'static str {
 }
 
 fn reads(kernel: &Descriptor) -> String {
-    match kernel.accepts {
+    accepted(kernel.accepts)
+}
+
+fn accepted(accepts: Accepts) -> String {
+    match accepts {
+        Accepts::AnyOf(several) => several.iter().map(|one| accepted(*one)).collect::<Vec<_>>().join(" or "),
+        Accepts::Records => "records".to_owned(),
         Accepts::Index => "range".to_owned(),
         Accepts::Text | Accepts::PlacedText => "text".to_owned(),
         Accepts::Npy(dtypes) => format!("npy of {}", dtypes.join(", ")),

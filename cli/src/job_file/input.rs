@@ -15,6 +15,9 @@ use super::tree::Table;
 
 pub const NAME: &str = "input";
 
+const KEYS: [&str; 5] = ["files", "range", "format", "split", "record"];
+const FORMATS: [&str; 4] = ["text", "npy", "png", "records"];
+
 /// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
 pub struct Input {
     pub stage_input: StageInput,
@@ -44,7 +47,7 @@ impl Input {
 }
 
 pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
-    let section = Section::open(root, "input", &["files", "range", "format", "split"])?
+    let section = Section::open(root, "input", &KEYS)?
         .ok_or_else(|| Problem::new(Origin::File, "the section [input] is missing").fix(wanted_input(kernel)))?;
     let mut range_origins = None;
     let source = match (section.has("files"), section.has("range")) {
@@ -62,8 +65,65 @@ pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> R
     Ok(Input { stage_input: StageInput { name: NAME.to_owned(), source: Some(source) }, range_origins })
 }
 
+/// Length of a record of the input, for whoever must know it before the input is read; 0 for everything that has no such records.
+pub fn record_bytes(root: &Table, kernel: &Descriptor) -> Result<u32, Problem> {
+    match Section::open(root, "input", &KEYS)? {
+        Some(section) if reads_files(kernel) && section.has("files") && !section.has("range") => Ok(format(&section, kernel)?.1),
+        _ => Ok(0),
+    }
+}
+
+fn reads_files(kernel: &Descriptor) -> bool {
+    !matches!(kernel.accepts, Accepts::Index | Accepts::Shuffle)
+}
+
+/// What the job reads of that which the kernel accepts, and the length of a record, if it has one.
+fn format(section: &Section<'_>, kernel: &Descriptor) -> Result<(Accepts, u32), Problem> {
+    let accepted = match &kernel.accepts {
+        Accepts::AnyOf(several) => *several,
+        one => std::slice::from_ref(one),
+    };
+    let record = section.bytes("record", 1, MAX_RECORD_BYTES)?;
+    let chosen = match section.choice("format", &FORMATS)? {
+        Some(format) => accepted.iter().find(|one| name(one) == Some(format.value.as_str())).ok_or_else(|| {
+            let names: Vec<&str> = accepted.iter().filter_map(name).collect();
+            let message = format!("is \"{}\", but kernel `{}` reads {}", format.value, kernel.name, names.join(" or "));
+            section.problem_at("format", &format.origin, message)
+        })?,
+        None if record.is_some() => accepted.iter().find(|one| **one == Accepts::Records).unwrap_or(&accepted[0]),
+        None => &accepted[0],
+    };
+    match (chosen, record) {
+        (Accepts::Records, Some(record)) => Ok((*chosen, record.value as u32)),
+        (Accepts::Records, None) => {
+            Err(section.problem("needs `record`, the length of a record in bytes").fix("write record = 100, if each has 100 bytes"))
+        }
+        (_, Some(record)) => {
+            let message = format!("has no meaning for input of format {}", name(chosen).unwrap_or("range"));
+            Err(section.problem_at("record", &record.origin, message).fix("take the line out"))
+        }
+        (_, None) => Ok((*chosen, 0)),
+    }
+}
+
+/// A format of files as a job file calls it.
+fn name(accepts: &Accepts) -> Option<&'static str> {
+    match accepts {
+        Accepts::Text | Accepts::PlacedText => Some("text"),
+        Accepts::Npy(_) | Accepts::Rows(_) => Some("npy"),
+        Accepts::Png => Some("png"),
+        Accepts::Records => Some("records"),
+        Accepts::Index | Accepts::Shuffle | Accepts::AnyOf(_) => None,
+    }
+}
+
 fn wanted_input(kernel: &Descriptor) -> &'static str {
-    match kernel.accepts {
+    let usual = match kernel.accepts {
+        Accepts::AnyOf(several) => several.first().copied().unwrap_or(Accepts::Text),
+        one => one,
+    };
+    match usual {
+        Accepts::Records => "give files = [\"data/*.bin\"] and record = 100",
         Accepts::Index => "give range = { start = 0, count = 1000000, tasks = 100 }",
         Accepts::Text | Accepts::PlacedText => "give files = [\"data/*.txt\"]",
         Accepts::Png => "give files = [\"images/*.png\"]",
@@ -73,15 +133,10 @@ fn wanted_input(kernel: &Descriptor) -> &'static str {
 
 fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files, Problem> {
     let Some(patterns) = section.texts("files")? else { return Err(section.problem("needs `files`")) };
-    let own_format = match kernel.accepts {
-        Accepts::Text | Accepts::PlacedText => "text",
-        Accepts::Npy(_) | Accepts::Rows(_) => "npy",
-        Accepts::Png => "png",
-        Accepts::Index | Accepts::Shuffle => {
-            let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
-            return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
-        }
-    };
+    if !reads_files(kernel) {
+        let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
+        return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
+    }
     if patterns.value.is_empty() {
         return Err(section.problem_at("files", &patterns.origin, "names no file"));
     }
@@ -95,11 +150,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         paths::absolute_pattern(dir, &pattern.value)
             .map_err(|message| section.problem_at("files", &pattern.origin, format!("is not usable: {message}")))
     };
-    let format = section.choice("format", &["text", "npy", "png"])?;
-    if let Some(format) = format.as_ref().filter(|format| format.value != own_format) {
-        let message = format!("is \"{}\", but kernel `{}` reads {own_format}", format.value, kernel.name);
-        return Err(section.problem_at("format", &format.origin, message));
-    }
+    let (accepted, record_bytes) = format(section, kernel)?;
     let split = section.bytes("split", MIN_SPLIT_BYTES, MAX_SPLIT_BYTES)?;
     if let Some(split) = split.as_ref().filter(|_| kernel.accepts == Accepts::Png) {
         let message = format!("has no meaning for kernel `{}`: every file is one task", kernel.name);
@@ -108,9 +159,10 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
     Ok(Files {
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
         // Elements and rows are cut into splits in different ways.
-        format: if matches!(kernel.accepts, Accepts::Rows(_)) { "npy-rows" } else { own_format }.to_owned(),
+        format: if matches!(accepted, Accepts::Rows(_)) { "npy-rows" } else { name(&accepted).unwrap_or_default() }.to_owned(),
         split_bytes: split.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
-        listing: Vec::new(),
+        record_bytes,
+        ..Files::default()
     })
 }
 
@@ -120,7 +172,7 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
         let message = format!("is given, but kernel `{}` reads files", kernel.name);
         return Err(section.problem_at("range", &range.origin, message).fix(wanted_input(kernel)));
     }
-    for key in ["format", "split"] {
+    for key in ["format", "split", "record"] {
         if section.has(key) {
             return Err(section.problem_at(key, &section.origin, "has no meaning for a range; it belongs to `files`"));
         }

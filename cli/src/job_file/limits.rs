@@ -25,6 +25,9 @@ pub const MAX_PATTERNS: usize = 10_000;
 
 pub const MIN_SPLIT_BYTES: u64 = 1 << 10;
 
+/// A longer record would be longer than the sample that is taken of it, and than a sensible split.
+pub const MAX_RECORD_BYTES: u64 = 1 << 20;
+
 /// A split is in the executor's memory as a whole while its task runs.
 pub const MAX_SPLIT_BYTES: u64 = 1 << 30;
 

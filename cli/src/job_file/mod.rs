@@ -59,6 +59,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     check_sections(&root)?;
     let head = Head::read(&root, stem)?;
     let mut map = stages::read_map(&root, catalogue, dir)?;
+    map.reads_records(input::record_bytes(&root, map.kernel)?);
     let mut reduce = stages::read_reduce(&root, catalogue, &map)?;
     if head.reproducible {
         map.pin();

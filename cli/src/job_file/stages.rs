@@ -42,6 +42,8 @@ pub struct Stage {
     shuffle_replicas: u32,
     reproducible: bool,
     sides: Vec<StageInput>,
+    /// Of the records that it reads, if their length is fixed.
+    record_bytes: u32,
 }
 
 pub fn read_map(root: &Table, catalogue: &Catalogue, dir: &Path) -> Result<Stage, Problem> {
@@ -100,6 +102,8 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
     }
     let partitions = partitions.map_or(1, |partitions| partitions.value as u32);
     let mut inherited = map.params.clone();
+    // A reduce kernel that handles what was read as it is must know its shape.
+    inherited.insert("record".to_owned(), map.record_bytes.to_string());
     inherited.extend(map.kernel.reduce_defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let stage = finish(&section, kernel, partitions, &inherited, flags)?;
     Ok(Some(Stage { partition_per_task, ..stage }))
@@ -148,6 +152,7 @@ fn finish(
         shuffle_replicas: shuffle_replicas(section, kernel)?,
         reproducible: false,
         sides: Vec::new(),
+        record_bytes: 0,
     })
 }
 
@@ -162,6 +167,11 @@ fn shuffle_replicas(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, P
 }
 
 impl Stage {
+    /// Reads records of this length; 0: none of a fixed one.
+    pub fn reads_records(&mut self, bytes: u32) {
+        self.record_bytes = bytes;
+    }
+
     /// The job wants the same bytes whoever runs it. An exact kernel gives them anyhow; of a bounded one all tasks go to one twin, the CPU's
     /// unless the section asks for GPUs.
     pub fn pin(&mut self) {
@@ -183,7 +193,8 @@ impl Stage {
             partitions,
             format: format.to_owned(),
             reproducible: self.reproducible,
-            sides: Vec::new(),
+            record_bytes: self.record_bytes,
+            ..StageContext::default()
         };
         match kernel.prepare(&context) {
             Ok(_) => Ok(()),
@@ -235,6 +246,8 @@ impl Stage {
             footprint,
             memory,
             reproducible: self.reproducible,
+            wants_survey: known.is_some_and(|kernel| kernel.surveys()),
+            survey: Default::default(),
             require: self.wants.require,
             prefer: self.wants.prefer,
             gang: self.wants.gang,

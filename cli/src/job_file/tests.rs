@@ -8,6 +8,8 @@ use raftwerk_proto::v1::{IfExists, JobSpec, KernelKind};
 
 use super::*;
 
+mod records;
+
 const BLANK: Descriptor = Descriptor {
     name: "",
     version: 1,
@@ -281,7 +283,7 @@ mod refused_as_input {
         let text = "[input]\nfiles = \"x\"\nformat = \"txt\"\n[map]\nkernel = \"count_words\"\n";
         assert_eq!(
             refusal(text),
-            "job.toml:3: [input] format must be one of \"text\", \"npy\", \"png\", not \"txt\"\nfix: did you mean \"text\"?"
+            "job.toml:3: [input] format must be one of \"text\", \"npy\", \"png\", \"records\", not \"txt\"\nfix: did you mean \"text\"?"
         );
     }
 

@@ -5,7 +5,7 @@ use crate::device_match;
 use crate::gang;
 use crate::rounds;
 use crate::split::tasks_of;
-use raftwerk_proto::OUTPUT_ON_WORKERS;
+use raftwerk_proto::{MAX_SURVEY_BYTES, OUTPUT_ON_WORKERS};
 use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
 
 /// Task numbers and their sums stay far from overflow.
@@ -167,6 +167,10 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
     }
     if stage.shuffle_replicas > 1 && stage.partitions == 0 {
         return refuse(format!("stage '{name}' makes no shuffle data, so shuffle_replicas means nothing there; take it out"));
+    }
+    if stage.survey.len() > MAX_SURVEY_BYTES {
+        let bytes = stage.survey.len();
+        return refuse(format!("stage '{name}': the survey of its input has {bytes} bytes, more than {MAX_SURVEY_BYTES}; use fewer partitions"));
     }
     device_match::check(stage)?;
     gang::check(stage)?;

@@ -2,10 +2,10 @@
 //! would differ; so it does not reach the log before its format does.
 
 use crate::spec::SpecError;
-use raftwerk_proto::v1::{JobSpec, StageSpec};
+use raftwerk_proto::v1::{JobSpec, StageSpec, stage_input::Source};
 
-/// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, what stages want of devices, and records of
-/// which device ran which tasks of a bounded kernel. Footprints and memory needs are of this format as well; they are left out of older entries,
+/// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, what stages want of devices, input of fixed-size
+/// records, and records of which device ran which tasks of a bounded kernel. Footprints and memory needs are of this format as well; they are left out of older entries,
 /// because a job does not ask for them.
 pub const NEWEST: u32 = 4;
 
@@ -38,6 +38,7 @@ fn of_job(spec: &JobSpec) -> Option<&'static str> {
 }
 
 fn newest_of(stage: &StageSpec) -> Option<&'static str> {
+    let reads_records = |source: &Option<Source>| matches!(source, Some(Source::Files(files)) if files.record_bytes != 0);
     if stage.inputs.len() > 1 {
         Some("has a side input")
     } else if stage.reproducible {
@@ -50,6 +51,10 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("prefers some devices")
     } else if stage.gang.is_some() {
         Some("begins on several devices at once")
+    } else if stage.inputs.iter().any(|input| reads_records(&input.source)) {
+        Some("reads records")
+    } else if stage.wants_survey || !stage.survey.is_empty() {
+        Some("looks at its input before it is cut into partitions")
     } else {
         None
     }
@@ -58,12 +63,17 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::{DeviceMatch, Gang, Rounds};
+    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
         assert_eq!(check(&JobSpec::default(), 1), Ok(()));
+        let records = Files { record_bytes: 100, ..Files::default() };
+        let records = StageInput { name: "input".into(), source: Some(Source::Files(records)) };
         let newer = [
+            JobSpec { stages: vec![StageSpec { inputs: vec![records], ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { wants_survey: true, ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { survey: vec![1].into(), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { priority: 1, ..JobSpec::default() },
             JobSpec { policy: "random".into(), ..JobSpec::default() },
             JobSpec { rounds: Some(Rounds::default()), ..JobSpec::default() },

@@ -52,6 +52,7 @@ impl State {
         if let Some(rounds) = &mut job.rounds {
             rounds.state.clear();
         }
+        job.spec.stages.iter_mut().for_each(|stage| stage.survey.clear());
         for input in job.spec.stages.iter_mut().flat_map(|s| &mut s.inputs) {
             if let Some(Source::Files(files)) = &mut input.source
                 && files.listing.len() > KEPT_FILES

@@ -44,6 +44,25 @@ fn files_of(spec: &JobSpec) -> Vec<Files> {
         .collect()
 }
 
+/// Which of the files of [`files_of`] a kernel is to look at.
+fn surveys_of(spec: &JobSpec) -> Vec<wire::SurveyRequest> {
+    let mut surveys = Vec::new();
+    let mut listed = 0;
+    for stage in &spec.stages {
+        for (number, input) in stage.inputs.iter().enumerate() {
+            if !matches!(input.source, Some(Source::Files(_))) {
+                continue;
+            }
+            if number == 0 && stage.wants_survey {
+                let (kernel, params) = (stage.kernel.clone(), stage.params.clone());
+                surveys.push(wire::SurveyRequest { input: listed, kernel, params, partitions: stage.partitions });
+            }
+            listed += 1;
+        }
+    }
+    surveys
+}
+
 /// Where the output will go, for workers to look at before anything runs; empty without one, and when it stays on the workers.
 fn destination(spec: &JobSpec) -> (String, i32) {
     let there = spec.output.as_ref().filter(|_| !kept::on_workers(spec));
@@ -166,7 +185,8 @@ impl Leader {
             return;
         }
         submission.waiting_for.insert(conn);
-        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url, if_exists, readers });
+        let surveys = surveys_of(&submission.spec);
+        let message = down::Message::ListInputs(wire::ListInputs { request: request.0, inputs, output_url, if_exists, readers, surveys });
         effects.push(Effect::Send { conn, message });
     }
 
@@ -192,9 +212,25 @@ impl Leader {
             self.submissions.waiting.remove(&request);
             return;
         }
+        let asked = surveys_of(&submission.spec);
+        if !asked.iter().all(|asked| listing.surveys.iter().any(|survey| survey.input == asked.input)) {
+            // Another one may know how.
+            submission.errors.push((name, "it runs a release that cannot look at the input for this kernel".into()));
+            self.settle_submissions(effects);
+            return;
+        }
         let mut found = listing.inputs.into_iter();
+        let mut listed = 0;
         for stage in &mut submission.spec.stages {
-            for input in &mut stage.inputs {
+            let surveyed = std::mem::take(&mut stage.wants_survey);
+            for (number, input) in stage.inputs.iter_mut().enumerate() {
+                if matches!(input.source, Some(Source::Files(_))) {
+                    if surveyed && number == 0 {
+                        let survey = listing.surveys.iter().find(|survey| survey.input == listed);
+                        stage.survey = survey.map(|survey| survey.survey.clone()).unwrap_or_default();
+                    }
+                    listed += 1;
+                }
                 if let Some(Source::Files(files)) = &mut input.source
                     && let Some(listed) = found.next()
                 {
@@ -215,6 +251,8 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;
         }
+        // Also of what has nothing to be listed.
+        submission.spec.stages.iter_mut().for_each(|stage| stage.wants_survey = false);
         let command = wire::SubmitJob {
             spec: Some(submission.spec),
             idempotency_key: submission.idempotency_key,

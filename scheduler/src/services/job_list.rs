@@ -32,6 +32,8 @@ pub(super) fn page(state: &State, wanted: &ListJobsRequest) -> ListJobsReply {
 pub(super) fn shorten(view: &mut JobView) {
     const SHOWN_FILES: usize = 100;
     for stage in view.spec.iter_mut().flat_map(|s| &mut s.stages) {
+        // Bytes that the stage's kernel alone can read.
+        stage.survey.clear();
         for input in &mut stage.inputs {
             if let Some(raftwerk_proto::v1::stage_input::Source::Files(files)) = &mut input.source {
                 files.listing.truncate(SHOWN_FILES);

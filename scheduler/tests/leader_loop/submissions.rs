@@ -48,7 +48,7 @@ fn the_first_worker_that_sees_the_input_decides_the_splits() {
     host.connect(1, 7);
     host.submit(3, files());
     let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
-    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file] };
+    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], ..Files::default() };
     host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed], ..InputListing::default() }));
     let effects = host.commit();
     assert_eq!(host.state.jobs[&JobId(1)].stages[0].tasks().len(), 3);
@@ -87,7 +87,7 @@ fn a_partition_for_each_task_is_counted_when_the_input_is_listed() {
     let file = |name: &str| InputFile { path: format!("/data/{name}"), bytes: 7, record_bytes: 7, ..InputFile::default() };
     let listed = |count: usize| {
         let listing = ["a", "b", "c"].iter().cycle().take(count).map(|name| file(name)).collect();
-        Files { patterns: vec!["/data/*".into()], format: "png".into(), split_bytes: 10, listing }
+        Files { patterns: vec!["/data/*".into()], format: "png".into(), split_bytes: 10, listing, ..Files::default() }
     };
     host.submit(3, spec.clone());
     host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed(3)], ..InputListing::default() }));
@@ -99,6 +99,34 @@ fn a_partition_for_each_task_is_counted_when_the_input_is_listed() {
     host.submit(4, spec);
     let said = answers(&host.up(1, Up::Listing(InputListing { request: 4, inputs: vec![listed(10_001)], ..InputListing::default() })));
     assert!(matches!(said.as_slice(), [Answer::Refused(why)] if why.contains("would write 10001 files")), "{said:?}");
+}
+
+/// What a kernel makes of a sample of the input is the same in every replica, because it is in the log.
+#[test]
+fn a_survey_of_the_input_becomes_part_of_the_job() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let mut spec = files();
+    spec.stages[0].wants_survey = true;
+    let asked = host.submit(3, spec);
+    let requests: Vec<ListInputs> =
+        sent(&asked).filter_map(|(_, m)| if let Down::ListInputs(request) = m { Some(request.clone()) } else { None }).collect();
+    let [request, _] = requests.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((request.surveys.len(), request.surveys[0].input), (1, 0));
+    assert!(request.surveys[0].kernel.is_some());
+
+    let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
+    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], ..Files::default() };
+    let of_former_release = InputListing { request: 3, inputs: vec![listed], ..InputListing::default() };
+    assert!(answers(&host.up(1, Up::Listing(of_former_release.clone()))).is_empty(), "the other one may know how");
+    let surveys = vec![Survey { input: 0, survey: vec![1, 2, 3].into() }];
+    host.up(2, Up::Listing(InputListing { surveys, ..of_former_release }));
+    let effects = host.commit();
+    let stage = &host.state.jobs[&JobId(1)].spec.stages[0];
+    assert_eq!((stage.wants_survey, stage.survey.as_ref()), (false, [1, 2, 3].as_slice()));
+    let info = grants(&effects)[0].stages[0].spec.as_ref().map(|spec| spec.survey.to_vec());
+    assert_eq!(info, Some(vec![1, 2, 3]), "and workers are told with the stage");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::pattern::{self, PatternWalkError};
-use super::{destination, npy, takes};
+use super::{destination, npy, survey, takes};
 use prost::Message;
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs, StageReads};
@@ -38,8 +38,12 @@ pub(crate) enum ListingError {
     Png { path: PathBuf, source: PngProblem },
     #[error("{} has {bytes} bytes; a file that is one task has less than 4 GiB", path.display())]
     Large { path: PathBuf, bytes: u64 },
-    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows` or `png`")]
+    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png` or `records`")]
     Format(String),
+    #[error("{} has {bytes} bytes, which is no whole number of records of {record} bytes; set [input] record to the right length, or mend the file", path.display())]
+    Records { path: PathBuf, bytes: u64, record: u32 },
+    #[error("an input of records needs their length, and none was given")]
+    RecordLength,
 }
 
 /// Answers a planning request; never fails as a whole, the error travels in the answer.
@@ -66,6 +70,12 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     }
     listing.input_problem = takes::problem(&readers, &listing.inputs).unwrap_or_default();
     listing.findings = takes::findings(&readers, &listing.inputs);
+    if listing.input_problem.is_empty() {
+        match survey::answer(&request.surveys, &listing.inputs) {
+            Ok(surveys) => listing.surveys = surveys,
+            Err(error) => listing.error = format!("worker {worker}: {error}"),
+        }
+    }
     if listing.encoded_len() > ANSWER_BYTES {
         let files: usize = listing.inputs.iter().map(|files| files.listing.len()).sum();
         let error = format!("the patterns match {files} files, more than one job can list; put small files together");
@@ -92,8 +102,11 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
 }
 
 fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
-    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png") {
+    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "records") {
         return Err(ListingError::Format(files.format));
+    }
+    if files.format == "records" && files.record_bytes == 0 {
+        return Err(ListingError::RecordLength);
     }
     // By path, so that a file that two patterns match is read once.
     let mut found: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
@@ -108,7 +121,7 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         }
         found.append(&mut matched);
     }
-    files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files.format, worker)).collect::<Result<_, _>>()?;
+    files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files, worker)).collect::<Result<_, _>>()?;
     Ok(files)
 }
 
@@ -153,7 +166,8 @@ fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>)
     Ok(())
 }
 
-fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> Result<InputFile, ListingError> {
+fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> Result<InputFile, ListingError> {
+    let format = files.format.as_str();
     // Opened here already: a file that may not be read is an error before the job starts, not an hour into it.
     let unreadable = |source| ListingError::Unreadable { path: path.clone(), worker: worker.into(), source };
     let mut file = File::open(&path).map_err(unreadable)?;
@@ -169,6 +183,12 @@ fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> R
         input.data_offset = header.data_offset;
         input.record_bytes = header.record_bytes;
         input.dtype = header.dtype.into();
+    }
+    if format == "records" {
+        input.record_bytes = files.record_bytes;
+        if !metadata.len().is_multiple_of(files.record_bytes.into()) {
+            return Err(ListingError::Records { path, bytes: metadata.len(), record: files.record_bytes });
+        }
     }
     if format == "png" {
         let mut start = Vec::new();
@@ -323,6 +343,24 @@ mod tests {
             let path = at(&format!("{name}.png"));
             assert_eq!(listing(std::slice::from_ref(&path), "png").unwrap_err(), format!("{path}: {expected}"));
         }
+    }
+
+    #[test]
+    fn records_fill_their_file_and_one_that_they_do_not_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        fs::write(at("a.bin"), [7; 30]).unwrap();
+        fs::write(at("b.bin"), []).unwrap();
+        let listed = |record_bytes| {
+            let files = Files { patterns: vec![at("*.bin")], format: "records".into(), record_bytes, ..Files::default() };
+            list(files, "anna").map_err(|error| error.to_string())
+        };
+        let files = listed(10).unwrap();
+        let shown: Vec<_> = files.listing.iter().map(|file| (file.bytes, file.record_bytes, file.data_offset)).collect();
+        assert_eq!(shown, [(30, 10, 0), (0, 10, 0)]);
+        let error = listed(7).unwrap_err();
+        assert!(error.contains("a.bin has 30 bytes, which is no whole number of records of 7 bytes; set [input] record"), "{error}");
+        assert_eq!(listed(0).unwrap_err(), "an input of records needs their length, and none was given");
     }
 
     #[test]

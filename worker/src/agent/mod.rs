@@ -29,6 +29,7 @@ mod room;
 mod shuffle;
 mod socket;
 mod staging;
+mod survey;
 mod takes;
 mod watchdog;
 

@@ -97,6 +97,12 @@ impl Inputs {
                     _ => Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, length)),
                 }
             }
+            InputKind::Records => {
+                let file = input.file.as_ref().ok_or_else(missing)?;
+                let range = align::records(bytes.len() as u64, file.data_offset, file.record_bytes.into(), input.offset, input.bytes);
+                let records = bytes.get(range).ok_or_else(missing)?;
+                Ok((Input::Records { record_bytes: file.record_bytes.max(1) as usize, bytes: records }, records.len() as u64))
+            }
             InputKind::File => Ok((Input::File(bytes), bytes.len() as u64)),
             InputKind::PlacedText => {
                 let path = &input.file.as_ref().ok_or_else(missing)?.path;

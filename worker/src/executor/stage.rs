@@ -110,6 +110,8 @@ pub(super) enum InputKind {
     PlacedText,
     Elements,
     Rows,
+    /// Fixed-size records.
+    Records,
     /// A whole file.
     File,
     Blocks,
@@ -146,9 +148,15 @@ impl Stage {
             Some(Source::Files(files)) if files.format == "npy" => InputKind::Elements,
             Some(Source::Files(files)) if files.format == "npy-rows" => InputKind::Rows,
             Some(Source::Files(files)) if files.format == "png" => InputKind::File,
+            Some(Source::Files(files)) if files.format == "records" => InputKind::Records,
             Some(Source::Files(_)) => InputKind::Text,
             Some(Source::Stage(_)) | None => InputKind::Blocks,
         };
+        let record_bytes = match &source {
+            Some(Source::Files(files)) => files.record_bytes,
+            _ => 0,
+        };
+        let survey = spec.survey.to_vec();
         let reference = spec.kernel.clone().unwrap_or_default();
         let kernel = kernels.all().into_iter().find(|k| {
             let descriptor = k.descriptor();
@@ -174,6 +182,8 @@ impl Stage {
             format: format.unwrap_or_else(|| descriptor.formats.first().copied().unwrap_or_default().to_owned()),
             reproducible: spec.reproducible,
             sides,
+            record_bytes,
+            survey,
         };
         // Preparing reads what a user wrote; a panic in there is the task's failure like one in the kernel.
         let prepare = |context: StageContext| {

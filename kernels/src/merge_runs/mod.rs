@@ -1,0 +1,86 @@
+//! Merges the sorted runs of a partition into one file.
+//!
+//! Shapes    per task one run, see `sorted_run` -> the records or lines of all, sorted, as they were read. Part 0, 1, .. joined are the whole input,
+//!           sorted. Records go into files `.bin`, lines into `.txt`
+//! Limits    memory: the partition, twice
+//! Agreement exact: equal keys stand in the order of the input, because runs come in the order of their tasks; no GPU twin
+//! Errors    damaged shuffle data; runs that were sorted in another way than they are to be merged
+//! Source    see `sorted_run`
+
+#[cfg(test)]
+mod tests;
+
+use crate::api::*;
+use crate::gather;
+use crate::params::Resolved;
+use crate::sorted_run::{KEY_BYTES, KEY_OFFSET, Merge, ORDER, Order, without_end};
+
+pub struct MergeRuns;
+
+const RECORD: ParamSpec = ParamSpec {
+    name: "record",
+    kind: ParamType::U64 { min: 0, max: u32::MAX as u64 },
+    default: Some("0"),
+    doc: "length of a record, as the job's input says; 0: lines",
+};
+
+static DESCRIPTOR: Descriptor = Descriptor {
+    params: &[RECORD, KEY_OFFSET, KEY_BYTES, ORDER],
+    ..gather::descriptor("merge_runs", "Merges sorted runs of records or lines into one file", &["records"], &["plain"])
+};
+
+/// Of a line or key that is shown.
+const SHOWN_BYTES: usize = 120;
+
+impl Kernel for MergeRuns {
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
+    }
+
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        gather::check(&DESCRIPTOR, stage)?;
+        let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
+        Ok(Box::new(PreparedMerge { order: Order::new(&params, params.u64("record") as u32)? }))
+    }
+}
+
+struct PreparedMerge {
+    order: Order,
+}
+
+impl PreparedMerge {
+    fn cell(&self, item: &[u8]) -> String {
+        if self.order.record == 0 {
+            let line = without_end(item);
+            return String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)]).into_owned();
+        }
+        let key = self.order.key(item);
+        let key = &key[..key.len().min(SHOWN_BYTES / 2)];
+        match std::str::from_utf8(key) {
+            Ok(text) if key.iter().all(|byte| (b' '..=b'~').contains(byte)) => text.to_owned(),
+            _ => key.iter().fold(String::from("0x"), |text, byte| text + &format!("{byte:02x}")),
+        }
+    }
+}
+
+impl Prepared for PreparedMerge {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let blocks = gather::blocks(&DESCRIPTOR, task)?;
+        let mut merge = Merge::new(self.order, blocks.iter().map(|block| block.bytes))?;
+        let mut bytes = Vec::with_capacity(merge.bytes());
+        let mut rows = 0;
+        let mut preview = Vec::new();
+        while let Some(item) = merge.next_item()? {
+            bytes.extend_from_slice(item);
+            if preview.len() < PREVIEW_ROWS {
+                // By falling weight parts show their rows in the order of the whole output.
+                let weight = u64::MAX - (task.number << 8 | preview.len() as u64);
+                preview.push(PreviewRow { cells: vec![self.cell(item)], weight });
+            }
+            rows += 1;
+        }
+        let (extension, column) = if self.order.record > 0 { ("bin", "key") } else { ("txt", "line") };
+        let part = Part { extension, bytes, rows, columns: vec![column.into()], preview };
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+    }
+}
