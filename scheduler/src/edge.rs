@@ -1,5 +1,6 @@
 //! The edge: the only place where the leader loop meets clock, network and Raft. It waits; the loop decides.
 
+use crate::awake::Awake;
 use crate::fail_point;
 use crate::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Timing};
 use crate::machine::Replicated;
@@ -136,7 +137,8 @@ struct Outlets {
 async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: &mut watch::Receiver<crate::raft::Leadership>) {
     let (sender, mut inbox) = mpsc::channel(INBOX);
     let started = Instant::now();
-    let now = || started.elapsed().as_millis() as u64;
+    let mut awake = Awake::since(0);
+    let mut now = || awake.at(started.elapsed().as_millis() as u64);
     let tenure = leadership.borrow().leading.clone();
     let mut members = Members::look(shared);
     let mut leader = {

@@ -6,6 +6,7 @@
 //! services/  gRPC handlers                                              server    puts a replica together and starts it
 //! ```
 
+mod awake;
 mod backup;
 mod config;
 pub mod edge;

@@ -132,7 +132,11 @@ fn partitions_of_an_even_input_are_even() {
     let records = random.bytes(100 * 20_000);
     let samples: Vec<&[u8]> = records.chunks_exact(100).take(5000).collect();
     let parts = parts(&[("key_bytes", "10")], 100, std::slice::from_ref(&records), 16, &samples);
-    assert!(parts.iter().all(|part| (100 * 1000..100 * 1500).contains(&part.len())), "{:?}", parts.iter().map(Vec::len).collect::<Vec<_>>());
+    assert!(
+        parts.iter().all(|part| (100 * 1000..100 * 1500).contains(&part.len())),
+        "{:?}",
+        parts.iter().map(Vec::len).collect::<Vec<_>>()
+    );
 }
 
 #[test]

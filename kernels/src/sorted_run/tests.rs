@@ -96,7 +96,8 @@ fn another_order_and_damage_are_refused() {
 fn no_bytes_make_it_panic() {
     let mut random = random("no_bytes_make_it_panic");
     for _ in 0..2000 {
-        let order = Order { record: random.below(4) as u32, key_offset: random.below(6) as u32, key_bytes: random.below(3) as u32, ..LINES };
+        let order =
+            Order { record: random.below(4) as u32, key_offset: random.below(6) as u32, key_bytes: random.below(3) as u32, ..LINES };
         let mut run = order.header().to_vec();
         let length = random.below(40) as usize;
         run.extend((0..length).map(|_| b"a\nb\r\0\xff"[random.below(6) as usize]));

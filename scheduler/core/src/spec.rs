@@ -5,8 +5,8 @@ use crate::device_match;
 use crate::gang;
 use crate::rounds;
 use crate::split::tasks_of;
-use raftwerk_proto::{MAX_SURVEY_BYTES, OUTPUT_ON_WORKERS};
 use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
+use raftwerk_proto::{MAX_SURVEY_BYTES, OUTPUT_ON_WORKERS};
 
 /// Task numbers and their sums stay far from overflow.
 pub const MAX_TASKS: u64 = 1_000_000_000_000;
@@ -170,7 +170,9 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
     }
     if stage.survey.len() > MAX_SURVEY_BYTES {
         let bytes = stage.survey.len();
-        return refuse(format!("stage '{name}': the survey of its input has {bytes} bytes, more than {MAX_SURVEY_BYTES}; use fewer partitions"));
+        return refuse(format!(
+            "stage '{name}': the survey of its input has {bytes} bytes, more than {MAX_SURVEY_BYTES}; use fewer partitions"
+        ));
     }
     device_match::check(stage)?;
     gang::check(stage)?;

@@ -48,7 +48,8 @@ fn the_first_worker_that_sees_the_input_decides_the_splits() {
     host.connect(1, 7);
     host.submit(3, files());
     let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
-    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], ..Files::default() };
+    let listed =
+        Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], ..Files::default() };
     host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed], ..InputListing::default() }));
     let effects = host.commit();
     assert_eq!(host.state.jobs[&JobId(1)].stages[0].tasks().len(), 3);
@@ -117,7 +118,8 @@ fn a_survey_of_the_input_becomes_part_of_the_job() {
     assert!(request.surveys[0].kernel.is_some());
 
     let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
-    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], ..Files::default() };
+    let listed =
+        Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], ..Files::default() };
     let of_former_release = InputListing { request: 3, inputs: vec![listed], ..InputListing::default() };
     assert!(answers(&host.up(1, Up::Listing(of_former_release.clone()))).is_empty(), "the other one may know how");
     let surveys = vec![Survey { input: 0, survey: vec![1, 2, 3].into() }];
