@@ -30,6 +30,8 @@ pub mod convolve;
 pub mod file_per_task;
 pub mod histogram;
 pub mod image;
+pub mod join;
+pub mod key_lines;
 pub mod kmeans_assign;
 pub mod kmeans_update;
 pub mod mandelbrot;
@@ -56,6 +58,8 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &file_per_task::FilePerTask,
         &histogram::Histogram,
         &image::Image,
+        &join::Join,
+        &key_lines::KeyLines,
         &kmeans_assign::KmeansAssign,
         &kmeans_update::KmeansUpdate,
         &mandelbrot::Mandelbrot,

@@ -102,6 +102,7 @@ fn reads(kernel: &Descriptor) -> String {
         Accepts::Rows(dtypes) => format!("npy rows of {}", dtypes.join(", ")),
         Accepts::Png => "png".to_owned(),
         Accepts::Shuffle => "shuffle".to_owned(),
+        Accepts::TwoShuffles => "two shuffles".to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use raftwerk_proto::v1::{JobSpec, SubmitReply};
+use raftwerk_proto::v1::{JobSpec, KernelKind, KernelRef, SubmitReply};
 use serde_json::json;
 
 use super::wait::{self, Patience};
@@ -59,8 +59,15 @@ pub struct SubmitArgs {
 /// A job without an output is fine for its tallies; whoever forgot the section should not have to find out at the end.
 pub fn note_rows_that_nobody_keeps(console: &Console, spec: &JobSpec) {
     let makes_rows = |name: &str| raftwerk_kernels::find(name).is_ok_and(|kernel| kernel.descriptor().shuffles);
-    let kernel = spec.stages.first().and_then(|stage| stage.kernel.as_ref()).map_or("", |kernel| &kernel.name);
-    if spec.output.is_none() && makes_rows(kernel) {
+    let is_reduce = |kernel: &KernelRef| kernel.kind() == KernelKind::Reduce;
+    let kernel = match spec.stages.as_slice() {
+        [.., last] if spec.stages.len() > 2 => last.kernel.as_ref().filter(|kernel| is_reduce(kernel)),
+        [first, ..] => first.kernel.as_ref().filter(|kernel| makes_rows(&kernel.name)),
+        [] => None,
+    };
+    if spec.output.is_none()
+        && let Some(kernel) = kernel.map(|kernel| &kernel.name)
+    {
         console
             .note(format!("the rows of `{kernel}` go nowhere, because the job has no [output] (or --output); its tallies are its result"));
     }

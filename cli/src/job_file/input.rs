@@ -15,8 +15,11 @@ use super::tree::Table;
 
 pub const NAME: &str = "input";
 
+pub const KEYS: [&str; 4] = ["files", "range", "format", "split"];
+
 /// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
 pub struct Input {
+    label: String,
     pub stage_input: StageInput,
     range_origins: Option<[Origin; 2]>,
 }
@@ -38,28 +41,34 @@ impl Input {
                 Origin::Flag(_) => origin.clone(),
                 _ => map.blamed_flag(&problem.message).unwrap_or_else(|| origin.clone()),
             };
-            Problem::new(origin, format!("[input] range {name} {}", problem.message)).fix(problem.fix)
+            Problem::new(origin, format!("{} range {name} {}", self.label, problem.message)).fix(problem.fix)
         })
     }
 }
 
 pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
-    let section = Section::open(root, "input", &["files", "range", "format", "split"])?
+    let section = Section::open(root, "input", &KEYS)?
         .ok_or_else(|| Problem::new(Origin::File, "the section [input] is missing").fix(wanted_input(kernel)))?;
+    read_section(&section, kernel, partitions, dir)
+}
+
+/// The input of one map stage.
+pub fn read_section(section: &Section<'_>, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
     let mut range_origins = None;
     let source = match (section.has("files"), section.has("range")) {
         (true, true) => {
             return Err(section.problem("has both `files` and `range`; a job reads one of them").fix(wanted_input(kernel)));
         }
         (false, false) => return Err(section.problem("needs `files` or `range`").fix(wanted_input(kernel))),
-        (true, false) => Source::Files(files(&section, kernel, dir)?),
+        (true, false) => Source::Files(files(section, kernel, dir)?),
         (false, true) => {
-            let (range, origins) = range(&section, kernel, partitions)?;
+            let (range, origins) = range(section, kernel, partitions)?;
             range_origins = Some(origins);
             Source::Range(range)
         }
     };
-    Ok(Input { stage_input: StageInput { name: NAME.to_owned(), source: Some(source) }, range_origins })
+    let label = section.label().to_owned();
+    Ok(Input { label, stage_input: StageInput { name: NAME.to_owned(), source: Some(source) }, range_origins })
 }
 
 fn wanted_input(kernel: &Descriptor) -> &'static str {
@@ -77,7 +86,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         Accepts::Text => "text",
         Accepts::Npy(_) | Accepts::Rows(_) => "npy",
         Accepts::Png => "png",
-        Accepts::Index | Accepts::Shuffle => {
+        Accepts::Index | Accepts::Shuffle | Accepts::TwoShuffles => {
             let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
             return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
         }

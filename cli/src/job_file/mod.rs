@@ -4,6 +4,7 @@
 //! the sections are checked and turned into the spec. Whatever is wrong is said with file and line, or with the flag that said it.
 
 mod catalogue;
+mod graph;
 mod input;
 mod limits;
 mod params;
@@ -24,7 +25,7 @@ use std::path::Path;
 
 use raftwerk_core::plan::policy::policies;
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{JobSpec, OnSetAside};
+use raftwerk_proto::v1::{JobSpec, OnSetAside, OutputSpec, Rounds, StageSpec};
 
 pub use catalogue::Catalogue;
 pub use limits::DEFAULT_PRIORITY;
@@ -36,7 +37,7 @@ use problem::Problem;
 use section::Section;
 use tree::Table;
 
-const SECTIONS: [&str; 6] = ["job", "input", "map", "reduce", "rounds", "output"];
+const SECTIONS: [&str; 7] = ["job", "input", "map", "reduce", "stage", "rounds", "output"];
 
 /// Reads and checks the job file at `path`. Every path in the result is absolute.
 pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
@@ -55,9 +56,14 @@ pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<Job
 
 fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, Problem> {
     let mut root = tree::parse(text)?;
+    let names = graph::by_name(&mut root)?;
     patches.apply(&mut root, current_dir)?;
     check_sections(&root)?;
     let head = Head::read(&root, stem)?;
+    if root.get("stage").is_some() {
+        let (stages, output) = graph::read(&root, &names, catalogue, dir, head.reproducible)?;
+        return Ok(head.into_spec(stages, output, None));
+    }
     let mut map = stages::read_map(&root, catalogue, dir)?;
     let mut reduce = stages::read_reduce(&root, catalogue, &map)?;
     if head.reproducible {
@@ -65,7 +71,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         reduce.iter_mut().for_each(stages::Stage::pin);
     }
     let rounds = rounds::read(&root, &map, reduce.as_ref(), head.on_set_aside)?;
-    let output = stages::read_output(&root, &map, reduce.as_ref(), dir)?;
+    let output = stages::read_output(&root, reduce.as_ref().unwrap_or(&map), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
     let input = input::read(&root, map.kernel, partitions, dir)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
@@ -84,18 +90,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         stages[0].partition_per_task = reduce.partition_per_task;
         stages.push(reduce.into_spec("reduce", stages::from_stage("map"), 0));
     }
-    Ok(JobSpec {
-        name: head.name,
-        namespace: head.namespace,
-        stages,
-        output,
-        max_attempts: head.max_attempts,
-        on_set_aside: head.on_set_aside.into(),
-        priority: head.priority,
-        policy: head.policy,
-        rounds,
-        wait_for_devices: head.wait_for_devices,
-    })
+    Ok(head.into_spec(stages, output, rounds))
 }
 
 fn check_sections(root: &Table) -> Result<(), Problem> {
@@ -122,6 +117,21 @@ struct Head {
 }
 
 impl Head {
+    fn into_spec(self, stages: Vec<StageSpec>, output: Option<OutputSpec>, rounds: Option<Rounds>) -> JobSpec {
+        JobSpec {
+            name: self.name,
+            namespace: self.namespace,
+            stages,
+            output,
+            max_attempts: self.max_attempts,
+            on_set_aside: self.on_set_aside.into(),
+            priority: self.priority,
+            policy: self.policy,
+            rounds,
+            wait_for_devices: self.wait_for_devices,
+        }
+    }
+
     fn read(root: &Table, stem: &str) -> Result<Self, Problem> {
         let mut head = Self {
             name: stem.to_owned(),

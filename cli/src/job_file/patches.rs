@@ -73,9 +73,18 @@ fn replace_input(root: &mut Table, patterns: &[String], current_dir: &Path) -> R
         nodes.push(Node { origin, value: Value::Text(absolute) });
     }
     let input = section(root, "input", &origin)?;
+    if let Some((name, _)) = input.iter().find(|(_, entry)| is_named_input(&entry.node.value)) {
+        let problem = Problem::new(origin, "the job has several inputs, and it is not said which one is meant");
+        return Err(problem.fix(format!("use --set 'input.{name}.files=[\"/a/path/*.txt\"]'")));
+    }
     input.remove("range");
     input.set("files", Node { origin, value: Value::Array(nodes) });
     Ok(())
+}
+
+/// `[input.NAME]`, and not the range of an `[input]`.
+fn is_named_input(value: &Value) -> bool {
+    matches!(value, Value::Table(table) if super::input::KEYS.iter().any(|key| table.get(key).is_some()))
 }
 
 fn replace_output(root: &mut Table, output: &str, current_dir: &Path) -> Result<(), Problem> {

@@ -29,7 +29,8 @@ impl<'a> Section<'a> {
         Self::of(format!("[{name}]"), entry.key.clone(), table, keys).map(Some)
     }
 
-    fn of(label: String, origin: Origin, table: &'a Table, keys: &[&str]) -> Result<Self, Problem> {
+    /// A table that stands somewhere else, under the label by which messages call it.
+    pub fn of(label: String, origin: Origin, table: &'a Table, keys: &[&str]) -> Result<Self, Problem> {
         if let Some((key, entry)) = table.iter().find(|(key, _)| !keys.contains(key)) {
             return Err(Problem::new(entry.key.clone(), format!("{label} has no key `{key}`")).fix(suggest::hint(key, keys)));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal,
+    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, KernelKind, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal,
 };
 use serde_json::{Value, json};
 
@@ -220,7 +220,18 @@ fn priority(spec: &JobSpec) -> u32 {
 
 /// One line that says what a stage does, on what, and where.
 fn stage_text(stage: &StageSpec) -> String {
+    let read_stages: Vec<&str> = stage
+        .inputs
+        .iter()
+        .filter_map(|input| match &input.source {
+            Some(Source::Stage(from)) => Some(from.stage.as_str()),
+            _ => None,
+        })
+        .collect();
+    let is_map = stage.kernel.as_ref().is_some_and(|kernel| kernel.kind() == KernelKind::Map);
     let input = match stage.inputs.first().and_then(|input| input.source.as_ref()) {
+        Some(Source::Stage(_)) if read_stages.len() > 1 => format!("stages {}", read_stages.join(" and ")),
+        Some(Source::Stage(stage)) if is_map => format!("the parts of stage {}", stage.stage),
         Some(Source::Range(range)) => {
             format!("range {}..{} in {} tasks", range.start, range.start.saturating_add(range.count), group_digits(range.tasks))
         }

@@ -4,6 +4,7 @@ use crate::apply::{ApplyError, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Speed, Spent, of_stage};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
+use crate::graph::{Graph, MAX_STAGES};
 use crate::job::{Job, Phase};
 use crate::lease::Lease;
 use crate::namespace::Namespace;
@@ -262,7 +263,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         wire::JobState::Cancelled => Phase::Cancelled { at },
         wire::JobState::Unspecified => return None,
     };
-    if record.stages.len() != spec.stages.len() {
+    if record.stages.len() != spec.stages.len() || spec.stages.len() > MAX_STAGES {
         return None;
     }
     let stage_index = |name: &str| spec.stages.iter().position(|s| s.name == name);
@@ -283,6 +284,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
     };
     Some(Job {
         id: JobId(record.job),
+        graph: Graph::of(&spec),
         units: if over { Vec::new() } else { spec.stages.iter().map(of_stage).collect() },
         idempotency_key: record.idempotency_key,
         phase,
