@@ -113,9 +113,41 @@ fn when_the_only_worker_dies_whatever_is_needed_is_made_again_from_the_input_on(
 fn a_job_file_whose_stages_do_not_go_together_is_refused_before_anything_runs() {
     let cluster = Cluster::start(1, 1);
     std::fs::create_dir_all(cluster.path("a")).expect("a directory");
-    let file = cluster.job_file("compare.toml", &job(&cluster, &cluster.path("out")).replace("[\"keyed-a\", \"keyed-b\"]", "[\"keyed-a\", \"sum-b\"]"));
+    let file = cluster
+        .job_file("compare.toml", &job(&cluster, &cluster.path("out")).replace("[\"keyed-a\", \"keyed-b\"]", "[\"keyed-a\", \"sum-b\"]"));
     let output = cluster.run(&["submit", &file]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("is read by nobody") || said.contains("put a stage with a map kernel between them"), "{said}");
+}
+
+#[test]
+fn a_job_starts_after_others_also_when_the_scheduler_dies_meanwhile() {
+    let mut cluster = Cluster::start(1, 1);
+    let noop = |tasks: u64, sleep_us: u64| {
+        format!("[input]\nrange = {{ count = {tasks}, tasks = {tasks} }}\n[map]\nkernel = \"noop\"\nparams = {{ sleep_us = {sleep_us} }}\n")
+    };
+    let slow = cluster.job_file("slow.toml", &noop(1500, 2000));
+    let first = cluster.submit(&slow, &["--idempotency-key", "first"]);
+    let quick = cluster.job_file("quick.toml", &noop(10, 0));
+    let follower = cluster.submit(&quick, &["--after", "first"]);
+    let doomed = cluster.submit(&quick, &["--after", &follower.to_string()]);
+    let view = cluster.job(follower);
+    assert_eq!((&view["state"], &view["waiting_for"][0]), (&"running".into(), &first.into()), "{view:#}");
+    assert_eq!(view["stages"][0]["leases"], 0);
+    let list = text(&cluster.run(&["job", "list"]).stdout);
+    assert!(list.contains("waiting"), "{list}");
+    cluster.schedulers[0].kill();
+    cluster.restart_all_schedulers();
+    let cancelled = cluster.run(&["job", "cancel", &doomed.to_string()]);
+    assert!(cancelled.status.success(), "{}", text(&cancelled.stderr));
+    let view = cluster.wait_done(follower);
+    let before = cluster.job(first);
+    assert_eq!(before["state"], "done");
+    assert_eq!(view["waiting_for"].as_array().map(Vec::len), Some(0));
+    // What comes after a job that was cancelled is refused, unless it is to start however that ended.
+    let refused = cluster.run(&["submit", &quick, "--after", &doomed.to_string()]);
+    assert!(text(&refused.stderr).contains("was cancelled, so this one would never start"), "{}", text(&refused.stderr));
+    let last = cluster.submit(&quick, &["--after", &doomed.to_string(), "--after-any"]);
+    cluster.wait_done(last);
 }

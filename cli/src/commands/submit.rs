@@ -33,8 +33,9 @@ pub struct JobFlags {
 }
 
 impl JobFlags {
-    pub fn spec(self, wait_for_devices: bool) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
-        let patches = Patches { set: self.set, input: self.input, output: self.output, wait_for_devices };
+    /// `more`: what only some commands take.
+    pub fn spec(self, more: Patches) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
+        let patches = Patches { set: self.set, input: self.input, output: self.output, ..more };
         Ok(job_file::load(&self.job_file, &patches, &Catalogue::of_this_build())?)
     }
 }
@@ -49,6 +50,12 @@ pub struct SubmitArgs {
     /// Take the job also when no device of the cluster can run it yet: it waits for one
     #[arg(long)]
     wait_for_devices: bool,
+    /// Start after this job is done: its number, or its idempotency key in the same namespace (repeatable)
+    #[arg(long, value_name = "JOB")]
+    after: Vec<String>,
+    /// Start after these jobs however they end, and not only when all of them are done
+    #[arg(long)]
+    after_any: bool,
     /// Name of this submission: the same key and job file give the same job, however often it is sent
     #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
     idempotency_key: Option<String>,
@@ -84,7 +91,8 @@ fn idempotency_key(text: &str) -> Result<String, String> {
 }
 
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
-    let spec = args.job.spec(args.wait_for_devices)?;
+    let more = Patches { wait_for_devices: args.wait_for_devices, after: args.after, after_any: args.after_any, ..Patches::default() };
+    let spec = args.job.spec(more)?;
     note_rows_that_nobody_keeps(console, &spec);
     let name = spec.name.clone();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;

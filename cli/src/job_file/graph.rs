@@ -53,7 +53,9 @@ pub fn by_name(root: &mut Table) -> Result<Vec<String>, Problem> {
     let Some(entry) = root.get("stage") else { return Ok(Vec::new()) };
     let how = "write a line `[[stage]]` for each stage, with its name and kernel below";
     let Value::Array(items) = &entry.node.value else {
-        return Err(Problem::new(entry.key.clone(), format!("`stage` must be an array of tables, not {}", entry.node.value.noun())).fix(how));
+        return Err(
+            Problem::new(entry.key.clone(), format!("`stage` must be an array of tables, not {}", entry.node.value.noun())).fix(how)
+        );
     };
     let (mut names, mut tables) = (Vec::new(), Table::default());
     for (number, item) in items.iter().enumerate() {
@@ -134,7 +136,8 @@ pub fn read(
     let drafts = drafts(root, names, catalogue, &inputs)?;
     let order = order(&drafts)?;
     let last = only_last(&drafts)?;
-    if let Some((name, section)) = inputs.iter().find(|(name, _)| !drafts.iter().any(|d| d.reads.iter().any(|r| r.value == Read::Input(name.clone()))))
+    if let Some((name, section)) =
+        inputs.iter().find(|(name, _)| !drafts.iter().any(|d| d.reads.iter().any(|r| r.value == Read::Input(name.clone()))))
     {
         let problem = section.problem("is read by no stage");
         return Err(problem.fix(format!("write inputs = [\"{name}\"] in a stage with a map kernel, or take it out")));
@@ -231,7 +234,8 @@ fn drafts<'a>(
             return Err(Problem::new(entry.key.clone(), format!("stage.{name} must be a table, not {}", entry.node.value.noun())));
         };
         let section = Section::of(format!("stage '{name}':"), entry.key.clone(), table, &KEYS)?;
-        let kernel_name = section.text("kernel")?.ok_or_else(|| section.problem("needs `kernel`").fix("`raftwerk kernels list` shows all"))?;
+        let kernel_name =
+            section.text("kernel")?.ok_or_else(|| section.problem("needs `kernel`").fix("`raftwerk kernels list` shows all"))?;
         let kernel = catalogue.find_any(&section, &kernel_name)?;
         let (wrong, other): (&[&str], _) = match kernel.kind {
             Kind::Map => (&REDUCE_ONLY, "map"),
@@ -328,7 +332,8 @@ fn one(drafts: &[Draft<'_>], place: usize, made: &[Option<Stage>], last: usize, 
                 check_parts(draft, &drafts[from])?;
             }
             if is_last && kernel.shuffles {
-                let problem = section.problem(format!("is the last one, but map kernel `{}` writes what a reduce stage has to read", kernel.name));
+                let problem =
+                    section.problem(format!("is the last one, but map kernel `{}` writes what a reduce stage has to read", kernel.name));
                 return Err(problem.fix(format!("add a stage with {} that reads it", kernel.reduces_with.join(" or "))));
             }
             if !is_last && !kernel.shuffles {
@@ -416,7 +421,10 @@ impl Sizes {
                         "reads stage '{}' in {} partitions, and stage '{}' reads it in {}",
                         draft.name, b.partitions, drafts[other].name, a.partitions
                     );
-                    return Err(drafts[reader].section.problem(message).fix("give both the same `partitions`: the keys of a stage are cut once"));
+                    return Err(drafts[reader]
+                        .section
+                        .problem(message)
+                        .fix("give both the same `partitions`: the keys of a stage are cut once"));
                 }
             }
         }
@@ -569,7 +577,10 @@ path = "out"
         let spec = set("stage.join.params.kind=left").unwrap();
         assert!(spec.stages[4].params.iter().any(|p| p.name == "kind" && p.value == "left"));
         assert_eq!(set("stage.sum-a.partitions=5").unwrap().stages[0].partitions, 5);
-        assert_eq!(set("stage.joyn.params.kind=left").unwrap_err(), "--set stage.joyn.params.kind=left: there is no stage `joyn` / did you mean `join`?");
+        assert_eq!(
+            set("stage.joyn.params.kind=left").unwrap_err(),
+            "--set stage.joyn.params.kind=left: there is no stage `joyn` / did you mean `join`?"
+        );
         assert!(set("stage.join.params.kind=outer").unwrap_err().contains("stage 'join': params.kind must be one of inner, left, full"));
         let input = with(COMPARE, &Patches { input: vec!["x".into()], ..Patches::default() }).unwrap_err();
         assert!(input.contains("--input x: the job has several inputs") && input.contains("--set 'input.a.files="), "{input}");
@@ -585,16 +596,23 @@ path = "out"
             refusal("name = \"keyed-b\"", "name = \"keyed-a\""),
             "job.toml:25: [[stage]] number 5 name is \"keyed-a\", as that of an earlier stage / give each stage a name of its own"
         );
-        assert_eq!(refusal("name = \"keyed-b\"\n", ""), "job.toml:24: [[stage]] number 5 needs `name` / name it, so that other stages can read it");
+        assert_eq!(
+            refusal("name = \"keyed-b\"\n", ""),
+            "job.toml:24: [[stage]] number 5 needs `name` / name it, so that other stages can read it"
+        );
         assert!(refusal("name = \"keyed-b\"", "name = \"keyed.b\"").contains("must be 1 to 63 of a-z"));
-        assert!(refusal("[input.b]", "[input.sum-a]").contains("job.toml:3: [input.sum-a] is called as stage `sum-a` is / rename one of them"));
+        assert!(
+            refusal("[input.b]", "[input.sum-a]").contains("job.toml:3: [input.sum-a] is called as stage `sum-a` is / rename one of them")
+        );
         assert!(refusal("partitions = 2", "partitons = 2").contains("did you mean `partitions`?"));
         assert!(refusal("kernel = \"join\"", "kernel = \"joyn\"").contains("stage 'join': kernel `joyn` is unknown"));
         assert!(refusal("[[stage]]", "[map]\nkernel = \"noop\"\n[[stage]]").contains("[map] stands beside [[stage]] tables"));
         assert!(refusal("[[stage]]", "[rounds]\nmax = 2\n[[stage]]").contains("[rounds] goes with one [map] and one [reduce]"));
         assert!(refusal("[[stage]]", "[input.c]\nfiles = \"c\"\n[[stage]]").contains("job.toml:5: [input.c] is read by no stage"));
         assert!(with("stage = 3\n", &Patches::default()).unwrap_err().contains("`stage` must be an array of tables, not an integer"));
-        assert!(with("[stage.a]\nkernel = \"noop\"\n", &Patches::default()).unwrap_err().contains("write a line `[[stage]]` for each stage"));
+        assert!(
+            with("[stage.a]\nkernel = \"noop\"\n", &Patches::default()).unwrap_err().contains("write a line `[[stage]]` for each stage")
+        );
     }
 
     #[test]
@@ -603,18 +621,36 @@ path = "out"
             refusal("inputs = [\"a\"]", "inputs = [\"keyed-a\"]"),
             "job.toml:13: stage 'count-a': inputs go in a circle: count-a reads keyed-a reads sum-a reads count-a / let one of them read an input instead"
         );
-        assert_eq!(refusal("inputs = [\"sum-a\"]", "inputs = [\"keyed-a\"]"), "job.toml:22: stage 'keyed-a': inputs names the stage itself, `keyed-a`");
+        assert_eq!(
+            refusal("inputs = [\"sum-a\"]", "inputs = [\"keyed-a\"]"),
+            "job.toml:22: stage 'keyed-a': inputs names the stage itself, `keyed-a`"
+        );
         assert!(refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-a\"").contains("is read by nobody, and neither is stage 'join'"));
-        assert!(refusal("inputs = [\"sum-a\"]", "inputs = [\"count-a\"]").contains("names stage 'count-a', a map stage, but `key_lines` is a map kernel too / put a stage with a reduce kernel between them"));
-        assert!(refusal("inputs = \"count-a\"", "inputs = \"a\"").contains("names the input `a`, but reduce kernel `sum_by_key` reads what a map stage wrote"));
+        assert!(refusal("inputs = [\"sum-a\"]", "inputs = [\"count-a\"]").contains(
+            "names stage 'count-a', a map stage, but `key_lines` is a map kernel too / put a stage with a reduce kernel between them"
+        ));
+        assert!(
+            refusal("inputs = \"count-a\"", "inputs = \"a\"")
+                .contains("names the input `a`, but reduce kernel `sum_by_key` reads what a map stage wrote")
+        );
         assert!(refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-a\", \"sum-a\"").contains("put a stage with a map kernel between them"));
         assert!(refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-b\", \"keyed-b\"").contains("names one stage twice"));
         assert!(refusal("inputs = [\"b\"]", "inputs = [\"b\", \"a\"]").contains("has 2 entries, but a map kernel reads one"));
-        assert!(refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-a\", \"count-a\"").contains("`join` cannot read what map kernel `word_count` writes"));
+        assert!(
+            refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-a\", \"count-a\"")
+                .contains("`join` cannot read what map kernel `word_count` writes")
+        );
         assert!(refusal("kernel = \"join\"", "kernel = \"sum_by_key\"").contains("has 2 entries, but reduce kernel `sum_by_key` reads 1"));
-        assert!(refusal("inputs = [\"sum-a\"]", "partitions = 2\ninputs = [\"sum-a\"]").contains("has `partitions`, but `key_lines` is a map kernel"));
+        assert!(
+            refusal("inputs = [\"sum-a\"]", "partitions = 2\ninputs = [\"sum-a\"]")
+                .contains("has `partitions`, but `key_lines` is a map kernel")
+        );
         let lonely = "[input]\nfiles = \"a\"\n[[stage]]\nname = \"m\"\nkernel = \"word_count\"\ninputs = [\"input\"]\n";
-        assert!(with(lonely, &Patches::default()).unwrap_err().contains("is the last one, but map kernel `word_count` writes what a reduce stage has to read / add a stage with sum_by_key"));
+        assert!(
+            with(lonely, &Patches::default()).unwrap_err().contains(
+                "is the last one, but map kernel `word_count` writes what a reduce stage has to read / add a stage with sum_by_key"
+            )
+        );
     }
 
     #[test]
@@ -624,7 +660,10 @@ path = "out"
                     [[stage]]\nname = \"all\"\nkernel = \"join\"\ninputs = [\"more\", \"again\"]\n\
                     [[stage]]\nname = \"again\"\nkernel = \"key_lines\"\ninputs = [\"join\"]\n[output]";
         let refused = refusal("[output]", more);
-        assert!(refused.contains("stage 'other': reads stage 'count-a' in 4 partitions, and stage 'sum-a' reads it in 2 / give both the same"), "{refused}");
+        assert!(
+            refused.contains("stage 'other': reads stage 'count-a' in 4 partitions, and stage 'sum-a' reads it in 2 / give both the same"),
+            "{refused}"
+        );
         let spec = with(&COMPARE.replacen("[output]", &more.replace("partitions = 4", "partitions = 2"), 1), &Patches::default()).unwrap();
         assert_eq!((spec.stages.len(), raftwerk_core::spec::check(&spec)), (9, Ok(())));
     }

@@ -3,6 +3,7 @@
 //! Reading is three steps: the text becomes a tree that knows its lines (`tree`), the command line patches the tree (`patches`), and
 //! the sections are checked and turned into the spec. Whatever is wrong is said with file and line, or with the flag that said it.
 
+mod after;
 mod catalogue;
 mod graph;
 mod input;
@@ -25,7 +26,7 @@ use std::path::Path;
 
 use raftwerk_core::plan::policy::policies;
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{JobSpec, OnSetAside, OutputSpec, Rounds, StageSpec};
+use raftwerk_proto::v1::{JobSpec, OnSetAside, OutputSpec, Rounds, StageSpec, StartAfter};
 
 pub use catalogue::Catalogue;
 pub use limits::DEFAULT_PRIORITY;
@@ -114,6 +115,7 @@ struct Head {
     policy: String,
     reproducible: bool,
     wait_for_devices: bool,
+    after: Option<StartAfter>,
 }
 
 impl Head {
@@ -129,6 +131,7 @@ impl Head {
             policy: self.policy,
             rounds,
             wait_for_devices: self.wait_for_devices,
+            after: self.after,
         }
     }
 
@@ -142,8 +145,20 @@ impl Head {
             policy: String::new(),
             reproducible: false,
             wait_for_devices: false,
+            after: None,
         };
-        let keys = ["name", "namespace", "priority", "max_attempts", "on_set_aside", "policy", "reproducible", "wait_for_devices"];
+        let keys = [
+            "name",
+            "namespace",
+            "priority",
+            "max_attempts",
+            "on_set_aside",
+            "policy",
+            "reproducible",
+            "wait_for_devices",
+            "after",
+            "after_any",
+        ];
         let Some(section) = Section::open(root, "job", &keys)? else { return Ok(head) };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
@@ -175,6 +190,7 @@ impl Head {
         }
         head.reproducible = section.boolean("reproducible")?.is_some_and(|reproducible| reproducible.value);
         head.wait_for_devices = section.boolean("wait_for_devices")?.is_some_and(|wait| wait.value);
+        head.after = after::read(&section)?;
         Ok(head)
     }
 }

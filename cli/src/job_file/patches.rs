@@ -19,6 +19,9 @@ pub struct Patches {
     pub output: Option<String>,
     /// Sets `[job] wait_for_devices`.
     pub wait_for_devices: bool,
+    /// Sets `[job] after`, and `after_any`.
+    pub after: Vec<String>,
+    pub after_any: bool,
 }
 
 impl Patches {
@@ -31,6 +34,19 @@ impl Patches {
         }
         if let Some(output) = &self.output {
             replace_output(root, output, current_dir)?;
+        }
+        if !self.after.is_empty() {
+            let origin = Origin::Flag(format!("--after {}", self.after[0]));
+            let jobs = self.after.iter().map(|job| {
+                let origin = Origin::Flag(format!("--after {job}"));
+                Node { origin, value: Value::Text(job.clone()) }
+            });
+            let jobs = Value::Array(jobs.collect());
+            section(root, "job", &origin)?.set("after", Node { origin, value: jobs });
+        }
+        if self.after_any {
+            let origin = Origin::Flag("--after-any".to_owned());
+            section(root, "job", &origin)?.set("after_any", Node { origin, value: Value::Boolean(true) });
         }
         if self.wait_for_devices {
             let origin = Origin::Flag("--wait-for-devices".to_owned());

@@ -169,7 +169,7 @@ fn finish(
 /// How many workers keep what a map stage hands to its reduce stage; 0 when the section leaves it open.
 fn shuffle_replicas(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, Problem> {
     let Some(replicas) = section.integer("shuffle_replicas", 1, MAX_SHUFFLE_REPLICAS)? else { return Ok(0) };
-    if replicas.value > 1 && !kernel.shuffles {
+    if replicas.value > 1 && kernel.kind == Kind::Map && !kernel.shuffles {
         let message = format!("has nothing to copy: map kernel `{}` writes tallies only", kernel.name);
         return Err(section.problem_at("shuffle_replicas", &replicas.origin, message).fix("take the line out"));
     }

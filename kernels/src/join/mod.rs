@@ -38,7 +38,12 @@ static DESCRIPTOR: Descriptor = Descriptor {
         },
         ParamSpec { name: "columns", kind: ParamType::Text, default: Some("key,left,right"), doc: "the heading, as a line of CSV" },
         ParamSpec { name: "missing_left", kind: ParamType::Text, default: Some(""), doc: "the left columns where there is no left line" },
-        ParamSpec { name: "missing_right", kind: ParamType::Text, default: Some(""), doc: "the right columns where there is no right line" },
+        ParamSpec {
+            name: "missing_right",
+            kind: ParamType::Text,
+            default: Some(""),
+            doc: "the right columns where there is no right line",
+        },
     ],
     tallies: &["rows", "keys_of_both", "keys_left_only", "keys_right_only"],
     shuffles: false,
@@ -157,7 +162,11 @@ impl Prepared for PreparedJoin {
                 table.rows_of(key, &left_lines, &right_lines, self.limit)?;
             }
         }
-        Ok(TaskOutput { tallies: vec![table.rows, both, left_only, right_only], blocks: Vec::new(), part: Some(table.into_part(&self.columns)) })
+        Ok(TaskOutput {
+            tallies: vec![table.rows, both, left_only, right_only],
+            blocks: Vec::new(),
+            part: Some(table.into_part(&self.columns)),
+        })
     }
 }
 

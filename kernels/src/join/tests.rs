@@ -14,7 +14,9 @@ fn join(pairs: &[(&str, &str)], left: &[Vec<u8>], right: &[Vec<u8>]) -> Result<T
     let blocks = |of: &'static [Vec<u8>]| of.iter().enumerate().map(|(task, bytes)| Block { task: task as u64, bytes }).collect();
     // Tests are short: what they leak goes with the process.
     let (left, right): (&'static [_], &'static [_]) = (left.to_vec().leak(), right.to_vec().leak());
-    prepared.run_cpu(&Task { number: 0, input: Input::Joined { left: blocks(left), right: blocks(right) } }).map_err(|error| error.to_string())
+    prepared
+        .run_cpu(&Task { number: 0, input: Input::Joined { left: blocks(left), right: blocks(right) } })
+        .map_err(|error| error.to_string())
 }
 
 fn rows(pairs: &[(&str, &str)], left: &[Vec<u8>], right: &[Vec<u8>]) -> String {

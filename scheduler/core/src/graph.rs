@@ -93,7 +93,10 @@ pub(crate) fn check_inputs(spec: &JobSpec, index: usize) -> Result<(), SpecError
     let (name, kernel) = (&stage.name, stage.kernel.as_ref().map_or("", |kernel| &kernel.name));
     let names: Vec<&str> = stage.inputs.iter().filter_map(stage_of).collect();
     if names.len() > MAX_SIDES_OF_A_JOIN {
-        return refuse(format!("stage '{name}' reads {} stages; at most {MAX_SIDES_OF_A_JOIN} can be joined: join the others in a stage of their own", names.len()));
+        return refuse(format!(
+            "stage '{name}' reads {} stages; at most {MAX_SIDES_OF_A_JOIN} can be joined: join the others in a stage of their own",
+            names.len()
+        ));
     }
     let mut sides: Vec<usize> = Vec::with_capacity(names.len());
     for from in names {
@@ -147,7 +150,10 @@ pub(crate) fn check_inputs(spec: &JobSpec, index: usize) -> Result<(), SpecError
         // The part of a task is the block of its own partition.
         let tasks = tasks_of_stage(spec, index).unwrap_or(0);
         if u64::from(stage.partitions) != tasks {
-            return refuse(format!("stage '{name}' makes {tasks} parts for another stage, and says that it has {} partitions", stage.partitions));
+            return refuse(format!(
+                "stage '{name}' makes {tasks} parts for another stage, and says that it has {} partitions",
+                stage.partitions
+            ));
         }
     }
     Ok(())

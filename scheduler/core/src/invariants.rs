@@ -26,6 +26,7 @@ pub fn check_cheap(state: &State) -> Result<(), String> {
     rounds_are_decided_once(state)?;
     stages_are_open_when_their_input_is_there(state)?;
     what_is_needed_is_somewhere(state)?;
+    waiting_jobs_wait_for_others(state)?;
     leases_are_where_they_may_be(state)?;
     gang::holds_are_sound(state)?;
     gang::gangs_begin_whole(state)?;
@@ -220,6 +221,18 @@ pub fn what_is_needed_is_somewhere(state: &State) -> Result<(), String> {
                     return Err(format!("job {}: tasks {range:?} of stage {index} are needed and are with {task:?}", job.id));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// A job that is to start after others has not begun, and these are there and have not ended.
+pub fn waiting_jobs_wait_for_others(state: &State) -> Result<(), String> {
+    for job in state.jobs.values().filter(|job| !job.waiting_for.is_empty()) {
+        let begun = job.phase != Phase::Running || job.stages.iter().any(|stage| stage.open || stage.leases > 0);
+        let over = job.waiting_for.iter().find(|other| state.jobs.get(other).is_none_or(|other| !other.is_active()));
+        if begun || over.is_some() || job.waiting_for.contains(&job.id) {
+            return Err(format!("job {} is {:?} and waits for {:?}", job.id, job.phase, job.waiting_for));
         }
     }
     Ok(())

@@ -85,6 +85,8 @@ pub struct Job {
     pub served_at: Timestamp,
     /// Of a job that runs its stages again and again.
     pub rounds: Option<Rounds>,
+    /// Jobs that have not ended, and after which it starts.
+    pub waiting_for: BTreeSet<JobId>,
 }
 
 impl Job {
@@ -114,8 +116,12 @@ impl Job {
             served_ns: 0,
             served_at: Timestamp(0),
             rounds,
+            waiting_for: BTreeSet::new(),
         };
-        job.advance(submitted_at);
+        // Whoever makes one that starts after others knows whether these have ended.
+        if job.spec.after.is_none() {
+            job.advance(submitted_at);
+        }
         job
     }
 
@@ -125,7 +131,7 @@ impl Job {
 
     /// Opens stages whose inputs are complete, and ends the job when the last one is.
     pub fn advance(&mut self, now: Timestamp) {
-        if self.phase != Phase::Running {
+        if self.phase != Phase::Running || !self.waiting_for.is_empty() {
             return;
         }
         let wanted = self.wanted();

@@ -2,9 +2,9 @@
 
 use crate::apply::{ApplyError, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Speed, Spent, of_stage};
+use crate::graph::{Graph, MAX_STAGES};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
-use crate::graph::{Graph, MAX_STAGES};
 use crate::job::{Job, Phase};
 use crate::lease::Lease;
 use crate::namespace::Namespace;
@@ -249,6 +249,7 @@ fn job_record(job: &Job) -> wire::JobRecord {
         served_ns: job.served_ns,
         served_at_ms: job.served_at.0,
         rounds: job.rounds.as_ref().map(Rounds::to_wire),
+        waiting_for: job.waiting_for.iter().map(|job| job.0).collect(),
     }
 }
 
@@ -298,6 +299,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         served_ns: record.served_ns,
         served_at: Timestamp(record.served_at_ms),
         rounds,
+        waiting_for: record.waiting_for.into_iter().map(JobId).collect(),
         spec_bytes: spec.encoded_len() as u64,
         spec,
     })

@@ -1,5 +1,6 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
+use crate::apply::after;
 use crate::cost;
 use crate::device_match;
 use crate::gang;
@@ -88,6 +89,7 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
     }
     rounds::check(spec)?;
     graph::check_readers(spec)?;
+    after::check(spec)?;
     if spec.output.is_some() && last.kernel.as_ref().is_none_or(|kernel| kernel.kind() != KernelKind::Reduce) {
         return refuse("only a job with a reduce stage writes an output; remove [output] or add [reduce]");
     }

@@ -298,6 +298,12 @@ fn history_of_stages() -> Replica {
         r.finish(lease);
     }
     r.apply(Command::FinishPublish(FinishPublish { job: published.0, error: String::new() }));
+    let after = |jobs: &[raftwerk_core::JobId], any| Some(StartAfter { jobs: jobs.iter().map(|job| job.to_string()).collect(), any });
+    let ended = r.submit(map_only(3));
+    r.submit(JobSpec { after: after(&[ended, published], false), ..map_only(3) });
+    r.submit(JobSpec { after: after(&[ended], true), ..map_only(3) });
+    r.apply(Command::CancelJob(CancelJob { job: ended.0 }));
+    r.submit(JobSpec { after: after(&[job], false), ..map_only(3) });
     r
 }
 

@@ -60,6 +60,10 @@ fn command(replica: &mut Replica, step: Step) -> Command {
             if partitions == 2 && key == 2 {
                 spec.stages[1].shuffle_replicas = 2;
             }
+            if tasks % 5 == 3 {
+                let before = replica.state.jobs.keys().next_back().map_or(1, |job| job.0);
+                spec.after = Some(StartAfter { jobs: vec![before.to_string()], any: tasks % 2 == 0 });
+            }
             if key == 2 {
                 spec.set_on_set_aside(OnSetAside::Continue);
             }

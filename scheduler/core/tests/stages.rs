@@ -67,7 +67,11 @@ fn a_stage_opens_when_all_that_it_reads_is_there_and_roots_run_beside_each_other
         Some(TaskState::Accepted { worker, .. }) => worker,
         other => panic!("{other:?}"),
     };
-    assert_eq!([0, 1, 2, 4].map(held), [WorkerId(7), WorkerId(8), WorkerId(8), WorkerId(0)], "parts between stages lie where they were made");
+    assert_eq!(
+        [0, 1, 2, 4].map(held),
+        [WorkerId(7), WorkerId(8), WorkerId(8), WorkerId(0)],
+        "parts between stages lie where they were made"
+    );
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn reads(job: &mut JobSpec, stage: u32, place: usize, from: &str) {
 #[test]
 fn graphs_that_cannot_run_are_refused() {
     assert_eq!(spec::check(&joined(4, 2, 3)), Ok(()));
-    assert!(refusal(|j| reads(j, AGAIN, 0, "join")).contains("stage 'again' reads stage 'join', which is not an earlier stage"));
+    assert!(refusal(|j| reads(j, AGAIN, 0, "both")).contains("stage 'again' reads stage 'both', which is not an earlier stage"));
     assert!(refusal(|j| reads(j, AGAIN, 0, "again")).contains("not an earlier stage"));
     assert!(refusal(|j| reads(j, AGAIN, 0, "map")).contains("reads a shuffle, so kernel 'count' must be a reduce kernel"));
     assert!(refusal(|j| reads(j, JOIN, 0, "other")).contains("joins stage 'other' with itself"));
@@ -216,7 +220,9 @@ fn older_entries_know_two_stages_and_older_workers_get_no_stage_beyond_them() {
     r.format = ENTRY_FORMAT - 1;
     let submit = |spec| Command::SubmitJob(SubmitJob { spec: Some(spec), ..SubmitJob::default() });
     match r.apply(submit(joined(4, 2, 3))) {
-        Outcome::Refused(reason) => assert!(reason.contains("the job has more than two stages, which needs entries of format 4"), "{reason}"),
+        Outcome::Refused(reason) => {
+            assert!(reason.contains("the job has more than two stages, which needs entries of format 4"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
     r.format = ENTRY_FORMAT;

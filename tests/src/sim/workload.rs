@@ -56,7 +56,13 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
     let mut jobs = Vec::new();
     for n in 0..9 + extra {
         // The last one of each kind comes early: it has the most stages.
-        let kind = if n < 8 { n } else if n == 8 { 9 } else { dice.below(9) };
+        let kind = if n < 8 {
+            n
+        } else if n == 8 {
+            9
+        } else {
+            dice.below(9)
+        };
         let at_ms = if n < 8 { 500 + n * span_ms / 9 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
@@ -169,7 +175,8 @@ fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
 }
 
 fn reading(stages: &[&str]) -> Vec<StageInput> {
-    let input = |stage: &&str| StageInput { name: stage.to_string(), source: Some(Source::Stage(StageOutput { stage: stage.to_string() })) };
+    let input =
+        |stage: &&str| StageInput { name: stage.to_string(), source: Some(Source::Stage(StageOutput { stage: stage.to_string() })) };
     stages.iter().map(input).collect()
 }
 

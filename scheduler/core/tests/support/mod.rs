@@ -25,7 +25,15 @@ pub fn device(index: u32, class: &str, parallelism: u32) -> Device {
 }
 
 pub fn hello(name: &str, incarnation: u64, devices: Vec<Device>) -> Hello {
-    Hello { protocol_version: 1, incarnation, name: name.into(), data_address: format!("{name}:1"), devices, stage_graphs: true, ..Hello::default() }
+    Hello {
+        protocol_version: 1,
+        incarnation,
+        name: name.into(),
+        data_address: format!("{name}:1"),
+        devices,
+        stage_graphs: true,
+        ..Hello::default()
+    }
 }
 
 fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
@@ -79,7 +87,7 @@ pub fn joined(tasks: u64, partitions: u32, joins: u32) -> JobSpec {
     spec.stages[1].partitions = partitions;
     spec.stages.push(reading("again", KernelKind::Map, &["reduce"], joins));
     spec.stages.push(StageSpec { name: "other".into(), partitions: joins, ..spec.stages[0].clone() });
-    spec.stages.push(reading("join", KernelKind::Reduce, &["again", "other"], 0));
+    spec.stages.push(reading("both", KernelKind::Reduce, &["again", "other"], 0));
     spec
 }
 
