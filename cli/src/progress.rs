@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use raftwerk_proto::v1::{JobState, JobView, StageView};
+use raftwerk_proto::v1::{JobState, JobView};
 
 use crate::client::Sighting;
 use crate::console::Console;
@@ -105,8 +105,13 @@ fn phase(view: &JobView) -> String {
     if view.state() == JobState::Publishing {
         return "publishing".to_owned();
     }
-    let current = view.stages.iter().find(|stage| stage.open && !stage.complete).or(view.stages.first());
-    let stage = current.map_or_else(|| "planning".to_owned(), |stage: &StageView| stage.name.clone());
+    // Several stages may run beside each other.
+    let open: Vec<&str> = view.stages.iter().filter(|stage| stage.open && !stage.complete).map(|stage| stage.name.as_str()).collect();
+    let stage = match (open.is_empty(), view.stages.first()) {
+        (false, _) => open.join(" and "),
+        (true, Some(first)) => first.name.clone(),
+        (true, None) => "planning".to_owned(),
+    };
     match &view.rounds {
         Some(all) => format!("{}, {stage}", rounds::text(all)),
         None => stage,

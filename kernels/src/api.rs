@@ -40,6 +40,8 @@ pub enum Accepts {
     Png,
     /// Shuffle blocks of an earlier stage.
     Shuffle,
+    /// Shuffle blocks of two earlier stages with the same number of partitions, which it joins by key.
+    TwoShuffles,
 }
 
 /// How far the twins agree.
@@ -344,6 +346,11 @@ pub enum Input<'a> {
     File(&'a [u8]),
     /// The blocks of this partition in task order; tasks without data for the partition may be absent.
     Blocks(Vec<Block<'a>>),
+    /// The same of two stages that are joined by key.
+    Joined {
+        left: Vec<Block<'a>>,
+        right: Vec<Block<'a>>,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,8 @@ pub mod file_per_task;
 pub mod grep;
 pub mod histogram;
 pub mod image;
+pub mod join;
+pub mod key_lines;
 pub mod kmeans_assign;
 pub mod kmeans_update;
 pub mod mandelbrot;
@@ -66,6 +68,8 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &grep::Grep,
         &histogram::Histogram,
         &image::Image,
+        &join::Join,
+        &key_lines::KeyLines,
         &kmeans_assign::KmeansAssign,
         &kmeans_update::KmeansUpdate,
         &mandelbrot::Mandelbrot,

@@ -30,6 +30,14 @@ fn holds_word(text: &str, word: &str) -> bool {
     })
 }
 
+/// Kernels whose names are words of everyday code: these are known by name where the name stands in quotation marks.
+const EVERYDAY: [&str; 1] = ["join"];
+
+fn knows_kernel(text: &str, name: &str) -> bool {
+    let quoted = || [format!("\"{name}\""), format!("\"{name}@")].iter().any(|quoted| text.contains(quoted.as_str()));
+    if EVERYDAY.contains(&name) { quoted() } else { holds_word(text, name) }
+}
+
 #[test]
 fn no_kernel_is_known_by_name_in_scheduler_or_worker() {
     let names: Vec<&str> = raftwerk_kernels::registry().iter().map(|k| k.descriptor().name).collect();
@@ -41,7 +49,7 @@ fn no_kernel_is_known_by_name_in_scheduler_or_worker() {
     let mut offences = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a readable source");
-        offences.extend(names.iter().filter(|n| holds_word(&text, n)).map(|n| format!("{} knows kernel {n}", file.display())));
+        offences.extend(names.iter().filter(|n| knows_kernel(&text, n)).map(|n| format!("{} knows kernel {n}", file.display())));
     }
     assert!(offences.is_empty(), "{offences:#?}");
 }

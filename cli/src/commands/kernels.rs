@@ -108,6 +108,7 @@ fn accepted(accepts: Accepts) -> String {
         Accepts::Rows(dtypes) => format!("npy rows of {}", dtypes.join(", ")),
         Accepts::Png => "png".to_owned(),
         Accepts::Shuffle => "shuffle".to_owned(),
+        Accepts::TwoShuffles => "two shuffles".to_owned(),
     }
 }
 

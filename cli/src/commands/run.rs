@@ -13,6 +13,7 @@ use crate::client::{CallError, Cluster, Standstill, ended};
 use crate::console::Console;
 use crate::embedded::Embedded;
 use crate::failure::{Exit, Failure, Outcome};
+use crate::job_file::Patches;
 use crate::progress::Progress;
 
 /// The embedded scheduler cannot move elsewhere: a minute without contact means that this machine is in trouble.
@@ -38,7 +39,7 @@ pub struct Run {
 
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
-    let spec = args.job.spec(false)?;
+    let spec = args.job.spec(Patches::default())?;
     if spec.output.as_ref().is_some_and(|output| output.url == raftwerk_proto::OUTPUT_ON_WORKERS) {
         return Err(Failure::say(
             Exit::BadUsage,

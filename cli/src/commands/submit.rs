@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use raftwerk_proto::v1::{JobSpec, SubmitReply};
+use raftwerk_proto::v1::{JobSpec, KernelKind, KernelRef, SubmitReply};
 use serde_json::json;
 
 use super::wait::{self, Patience};
@@ -33,8 +33,9 @@ pub struct JobFlags {
 }
 
 impl JobFlags {
-    pub fn spec(self, wait_for_devices: bool) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
-        let patches = Patches { set: self.set, input: self.input, output: self.output, wait_for_devices };
+    /// `more`: what only some commands take.
+    pub fn spec(self, more: Patches) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
+        let patches = Patches { set: self.set, input: self.input, output: self.output, ..more };
         Ok(job_file::load(&self.job_file, &patches, &Catalogue::of_this_build())?)
     }
 }
@@ -49,6 +50,12 @@ pub struct SubmitArgs {
     /// Take the job also when no device of the cluster can run it yet: it waits for one
     #[arg(long)]
     wait_for_devices: bool,
+    /// Start after this job is done: its number, or its idempotency key in the same namespace (repeatable)
+    #[arg(long, value_name = "JOB")]
+    after: Vec<String>,
+    /// Start after these jobs however they end, and not only when all of them are done
+    #[arg(long)]
+    after_any: bool,
     /// Name of this submission: the same key and job file give the same job, however often it is sent
     #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
     idempotency_key: Option<String>,
@@ -59,8 +66,15 @@ pub struct SubmitArgs {
 /// A job without an output is fine for its tallies; whoever forgot the section should not have to find out at the end.
 pub fn note_rows_that_nobody_keeps(console: &Console, spec: &JobSpec) {
     let makes_rows = |name: &str| raftwerk_kernels::find(name).is_ok_and(|kernel| kernel.descriptor().shuffles);
-    let kernel = spec.stages.first().and_then(|stage| stage.kernel.as_ref()).map_or("", |kernel| &kernel.name);
-    if spec.output.is_none() && makes_rows(kernel) {
+    let is_reduce = |kernel: &KernelRef| kernel.kind() == KernelKind::Reduce;
+    let kernel = match spec.stages.as_slice() {
+        [.., last] if spec.stages.len() > 2 => last.kernel.as_ref().filter(|kernel| is_reduce(kernel)),
+        [first, ..] => first.kernel.as_ref().filter(|kernel| makes_rows(&kernel.name)),
+        [] => None,
+    };
+    if spec.output.is_none()
+        && let Some(kernel) = kernel.map(|kernel| &kernel.name)
+    {
         console
             .note(format!("the rows of `{kernel}` go nowhere, because the job has no [output] (or --output); its tallies are its result"));
     }
@@ -77,7 +91,8 @@ fn idempotency_key(text: &str) -> Result<String, String> {
 }
 
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
-    let spec = args.job.spec(args.wait_for_devices)?;
+    let more = Patches { wait_for_devices: args.wait_for_devices, after: args.after, after_any: args.after_any, ..Patches::default() };
+    let spec = args.job.spec(more)?;
     note_rows_that_nobody_keeps(console, &spec);
     let name = spec.name.clone();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;

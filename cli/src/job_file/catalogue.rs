@@ -20,6 +20,14 @@ impl Catalogue {
         self.kernels.iter().filter(|kernel| kernel.kind == kind).map(|kernel| kernel.name).collect()
     }
 
+    /// The kernel that `section` names, of whatever kind.
+    pub fn find_any(&self, section: &Section<'_>, name: &At<String>) -> Result<&'static Descriptor, Problem> {
+        match self.kernels.iter().find(|kernel| kernel.name == name.value) {
+            Some(found) => Ok(found),
+            None => self.find(section, name, Kind::Map),
+        }
+    }
+
     /// The kernel that `section` names, of the kind the section takes.
     pub fn find(&self, section: &Section<'_>, name: &At<String>, kind: Kind) -> Result<&'static Descriptor, Problem> {
         let Some(found) = self.kernels.iter().find(|kernel| kernel.name == name.value) else {

@@ -15,11 +15,12 @@ use super::tree::Table;
 
 pub const NAME: &str = "input";
 
-const KEYS: [&str; 5] = ["files", "range", "format", "split", "record"];
+pub const KEYS: [&str; 5] = ["files", "range", "format", "split", "record"];
 const FORMATS: [&str; 4] = ["text", "npy", "png", "records"];
 
 /// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
 pub struct Input {
+    label: String,
     pub stage_input: StageInput,
     range_origins: Option<[Origin; 2]>,
 }
@@ -41,7 +42,7 @@ impl Input {
                 Origin::Flag(_) => origin.clone(),
                 _ => map.blamed_flag(&problem.message).unwrap_or_else(|| origin.clone()),
             };
-            Problem::new(origin, format!("[input] range {name} {}", problem.message)).fix(problem.fix)
+            Problem::new(origin, format!("{} range {name} {}", self.label, problem.message)).fix(problem.fix)
         })
     }
 }
@@ -49,32 +50,38 @@ impl Input {
 pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
     let section = Section::open(root, "input", &KEYS)?
         .ok_or_else(|| Problem::new(Origin::File, "the section [input] is missing").fix(wanted_input(kernel)))?;
+    read_section(&section, kernel, partitions, dir)
+}
+
+/// The input of one map stage.
+pub fn read_section(section: &Section<'_>, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
     let mut range_origins = None;
     let source = match (section.has("files"), section.has("range")) {
         (true, true) => {
             return Err(section.problem("has both `files` and `range`; a job reads one of them").fix(wanted_input(kernel)));
         }
         (false, false) => return Err(section.problem("needs `files` or `range`").fix(wanted_input(kernel))),
-        (true, false) => Source::Files(files(&section, kernel, dir)?),
+        (true, false) => Source::Files(files(section, kernel, dir)?),
         (false, true) => {
-            let (range, origins) = range(&section, kernel, partitions)?;
+            let (range, origins) = range(section, kernel, partitions)?;
             range_origins = Some(origins);
             Source::Range(range)
         }
     };
-    Ok(Input { stage_input: StageInput { name: NAME.to_owned(), source: Some(source) }, range_origins })
+    let label = section.label().to_owned();
+    Ok(Input { label, stage_input: StageInput { name: NAME.to_owned(), source: Some(source) }, range_origins })
 }
 
 /// Length of a record of the input, for whoever must know it before the input is read; 0 for everything that has no such records.
-pub fn record_bytes(root: &Table, kernel: &Descriptor) -> Result<u32, Problem> {
-    match Section::open(root, "input", &KEYS)? {
-        Some(section) if reads_files(kernel) && section.has("files") && !section.has("range") => Ok(format(&section, kernel)?.1),
-        _ => Ok(0),
+pub fn record_bytes(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, Problem> {
+    match reads_files(kernel) && section.has("files") && !section.has("range") {
+        true => Ok(format(section, kernel)?.1),
+        false => Ok(0),
     }
 }
 
 fn reads_files(kernel: &Descriptor) -> bool {
-    !matches!(kernel.accepts, Accepts::Index | Accepts::Shuffle)
+    !matches!(kernel.accepts, Accepts::Index | Accepts::Shuffle | Accepts::TwoShuffles)
 }
 
 /// What the job reads of that which the kernel accepts, and the length of a record, if it has one.
@@ -113,7 +120,7 @@ fn name(accepts: &Accepts) -> Option<&'static str> {
         Accepts::Npy(_) | Accepts::Rows(_) => Some("npy"),
         Accepts::Png => Some("png"),
         Accepts::Records => Some("records"),
-        Accepts::Index | Accepts::Shuffle | Accepts::AnyOf(_) => None,
+        Accepts::Index | Accepts::Shuffle | Accepts::TwoShuffles | Accepts::AnyOf(_) => None,
     }
 }
 

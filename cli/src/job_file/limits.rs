@@ -44,3 +44,6 @@ pub const MAX_PRIORITY: u64 = 100;
 pub const DEFAULT_PRIORITY: u32 = 50;
 
 pub const MAX_NAME_CHARS: usize = 128;
+
+/// Jobs that one may start after.
+pub const MAX_AFTER: usize = 100;

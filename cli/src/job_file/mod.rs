@@ -3,7 +3,9 @@
 //! Reading is three steps: the text becomes a tree that knows its lines (`tree`), the command line patches the tree (`patches`), and
 //! the sections are checked and turned into the spec. Whatever is wrong is said with file and line, or with the flag that said it.
 
+mod after;
 mod catalogue;
+mod graph;
 mod input;
 mod limits;
 mod params;
@@ -24,7 +26,7 @@ use std::path::Path;
 
 use raftwerk_core::plan::policy::policies;
 use raftwerk_proto::v1::stage_input::Source;
-use raftwerk_proto::v1::{JobSpec, OnSetAside};
+use raftwerk_proto::v1::{JobSpec, OnSetAside, OutputSpec, Rounds, StageSpec, StartAfter};
 
 pub use catalogue::Catalogue;
 pub use limits::DEFAULT_PRIORITY;
@@ -36,7 +38,7 @@ use problem::Problem;
 use section::Section;
 use tree::Table;
 
-const SECTIONS: [&str; 6] = ["job", "input", "map", "reduce", "rounds", "output"];
+const SECTIONS: [&str; 7] = ["job", "input", "map", "reduce", "stage", "rounds", "output"];
 
 /// Reads and checks the job file at `path`. Every path in the result is absolute.
 pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
@@ -55,18 +57,25 @@ pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<Job
 
 fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, Problem> {
     let mut root = tree::parse(text)?;
+    let names = graph::by_name(&mut root)?;
     patches.apply(&mut root, current_dir)?;
     check_sections(&root)?;
     let head = Head::read(&root, stem)?;
+    if root.get("stage").is_some() {
+        let (stages, output) = graph::read(&root, &names, catalogue, dir, head.reproducible)?;
+        return Ok(head.into_spec(stages, output, None));
+    }
     let mut map = stages::read_map(&root, catalogue, dir)?;
-    map.reads_records(input::record_bytes(&root, map.kernel)?);
+    if let Some(section) = Section::open(&root, "input", &input::KEYS)? {
+        map.reads_records(input::record_bytes(&section, map.kernel)?);
+    }
     let mut reduce = stages::read_reduce(&root, catalogue, &map)?;
     if head.reproducible {
         map.pin();
         reduce.iter_mut().for_each(stages::Stage::pin);
     }
     let rounds = rounds::read(&root, &map, reduce.as_ref(), head.on_set_aside)?;
-    let output = stages::read_output(&root, &map, reduce.as_ref(), dir)?;
+    let output = stages::read_output(&root, reduce.as_ref().unwrap_or(&map), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
     let input = input::read(&root, map.kernel, partitions, dir)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
@@ -85,18 +94,7 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
         stages[0].partition_per_task = reduce.partition_per_task;
         stages.push(reduce.into_spec("reduce", stages::from_stage("map"), 0));
     }
-    Ok(JobSpec {
-        name: head.name,
-        namespace: head.namespace,
-        stages,
-        output,
-        max_attempts: head.max_attempts,
-        on_set_aside: head.on_set_aside.into(),
-        priority: head.priority,
-        policy: head.policy,
-        rounds,
-        wait_for_devices: head.wait_for_devices,
-    })
+    Ok(head.into_spec(stages, output, rounds))
 }
 
 fn check_sections(root: &Table) -> Result<(), Problem> {
@@ -120,9 +118,26 @@ struct Head {
     policy: String,
     reproducible: bool,
     wait_for_devices: bool,
+    after: Option<StartAfter>,
 }
 
 impl Head {
+    fn into_spec(self, stages: Vec<StageSpec>, output: Option<OutputSpec>, rounds: Option<Rounds>) -> JobSpec {
+        JobSpec {
+            name: self.name,
+            namespace: self.namespace,
+            stages,
+            output,
+            max_attempts: self.max_attempts,
+            on_set_aside: self.on_set_aside.into(),
+            priority: self.priority,
+            policy: self.policy,
+            rounds,
+            wait_for_devices: self.wait_for_devices,
+            after: self.after,
+        }
+    }
+
     fn read(root: &Table, stem: &str) -> Result<Self, Problem> {
         let mut head = Self {
             name: stem.to_owned(),
@@ -133,8 +148,20 @@ impl Head {
             policy: String::new(),
             reproducible: false,
             wait_for_devices: false,
+            after: None,
         };
-        let keys = ["name", "namespace", "priority", "max_attempts", "on_set_aside", "policy", "reproducible", "wait_for_devices"];
+        let keys = [
+            "name",
+            "namespace",
+            "priority",
+            "max_attempts",
+            "on_set_aside",
+            "policy",
+            "reproducible",
+            "wait_for_devices",
+            "after",
+            "after_any",
+        ];
         let Some(section) = Section::open(root, "job", &keys)? else { return Ok(head) };
         if let Some(name) = section.text("name")? {
             let chars = name.value.chars().count();
@@ -166,6 +193,7 @@ impl Head {
         }
         head.reproducible = section.boolean("reproducible")?.is_some_and(|reproducible| reproducible.value);
         head.wait_for_devices = section.boolean("wait_for_devices")?.is_some_and(|wait| wait.value);
+        head.after = after::read(&section)?;
         Ok(head)
     }
 }

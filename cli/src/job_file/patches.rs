@@ -19,6 +19,9 @@ pub struct Patches {
     pub output: Option<String>,
     /// Sets `[job] wait_for_devices`.
     pub wait_for_devices: bool,
+    /// Sets `[job] after`, and `after_any`.
+    pub after: Vec<String>,
+    pub after_any: bool,
 }
 
 impl Patches {
@@ -31,6 +34,19 @@ impl Patches {
         }
         if let Some(output) = &self.output {
             replace_output(root, output, current_dir)?;
+        }
+        if !self.after.is_empty() {
+            let origin = Origin::Flag(format!("--after {}", self.after[0]));
+            let jobs = self.after.iter().map(|job| {
+                let origin = Origin::Flag(format!("--after {job}"));
+                Node { origin, value: Value::Text(job.clone()) }
+            });
+            let jobs = Value::Array(jobs.collect());
+            section(root, "job", &origin)?.set("after", Node { origin, value: jobs });
+        }
+        if self.after_any {
+            let origin = Origin::Flag("--after-any".to_owned());
+            section(root, "job", &origin)?.set("after_any", Node { origin, value: Value::Boolean(true) });
         }
         if self.wait_for_devices {
             let origin = Origin::Flag("--wait-for-devices".to_owned());
@@ -73,9 +89,18 @@ fn replace_input(root: &mut Table, patterns: &[String], current_dir: &Path) -> R
         nodes.push(Node { origin, value: Value::Text(absolute) });
     }
     let input = section(root, "input", &origin)?;
+    if let Some((name, _)) = input.iter().find(|(_, entry)| is_named_input(&entry.node.value)) {
+        let problem = Problem::new(origin, "the job has several inputs, and it is not said which one is meant");
+        return Err(problem.fix(format!("use --set 'input.{name}.files=[\"/a/path/*.txt\"]'")));
+    }
     input.remove("range");
     input.set("files", Node { origin, value: Value::Array(nodes) });
     Ok(())
+}
+
+/// `[input.NAME]`, and not the range of an `[input]`.
+fn is_named_input(value: &Value) -> bool {
+    matches!(value, Value::Table(table) if super::input::KEYS.iter().any(|key| table.get(key).is_some()))
 }
 
 fn replace_output(root: &mut Table, output: &str, current_dir: &Path) -> Result<(), Problem> {

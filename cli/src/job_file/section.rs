@@ -29,7 +29,8 @@ impl<'a> Section<'a> {
         Self::of(format!("[{name}]"), entry.key.clone(), table, keys).map(Some)
     }
 
-    fn of(label: String, origin: Origin, table: &'a Table, keys: &[&str]) -> Result<Self, Problem> {
+    /// A table that stands somewhere else, under the label by which messages call it.
+    pub fn of(label: String, origin: Origin, table: &'a Table, keys: &[&str]) -> Result<Self, Problem> {
         if let Some((key, entry)) = table.iter().find(|(key, _)| !keys.contains(key)) {
             return Err(Problem::new(entry.key.clone(), format!("{label} has no key `{key}`")).fix(suggest::hint(key, keys)));
         }
@@ -131,6 +132,21 @@ impl<'a> Section<'a> {
             _ => vec![text_of(&entry.node)?],
         };
         Ok(Some(At { value, origin }))
+    }
+
+    /// The same where numbers may stand for text.
+    pub fn words(&self, key: &str) -> Result<Option<At<Vec<At<String>>>>, Problem> {
+        let Some(entry) = self.table.get(key) else { return Ok(None) };
+        let word_of = |node: &Node| match &node.value {
+            Value::Text(text) => Ok(At { value: text.clone(), origin: node.origin.clone() }),
+            Value::Integer(number) => Ok(At { value: number.to_string(), origin: node.origin.clone() }),
+            _ => Err(self.wrong_type(key, node, "an array of strings or whole numbers")),
+        };
+        let value = match &entry.node.value {
+            Value::Array(items) => items.iter().map(word_of).collect::<Result<_, _>>()?,
+            _ => vec![word_of(&entry.node)?],
+        };
+        Ok(Some(At { value, origin: entry.node.origin.clone() }))
     }
 
     /// A table inside this one, with its own closed list of keys.

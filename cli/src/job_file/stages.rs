@@ -28,9 +28,9 @@ const REDUCE_KEYS: [&str; 9] = ["kernel", "params", "partitions", "device", "req
 
 /// A stage as far as its own section tells.
 pub struct Stage {
-    origin: Origin,
+    pub(super) origin: Origin,
     /// What of this stage comes from a flag, also by way of the stage before.
-    flags: params::Flags,
+    pub(super) flags: params::Flags,
     pub kernel: &'static Descriptor,
     pub params: Params,
     pub partitions: u32,
@@ -41,7 +41,8 @@ pub struct Stage {
     max_lease_tasks: u64,
     shuffle_replicas: u32,
     reproducible: bool,
-    sides: Vec<StageInput>,
+    /// Inputs beside the first: files, or the other stage of a join.
+    pub(super) sides: Vec<StageInput>,
     /// Of the records that it reads, if their length is fixed.
     record_bytes: u32,
 }
@@ -52,10 +53,15 @@ pub fn read_map(root: &Table, catalogue: &Catalogue, dir: &Path) -> Result<Stage
         Section::open(root, "map", &MAP_KEYS)?.ok_or_else(|| Problem::new(Origin::File, "the section [map] is missing").fix(fix()))?;
     let name = section.text("kernel")?.ok_or_else(|| section.problem("needs `kernel`").fix(fix()))?;
     let kernel = catalogue.find(&section, &name, Kind::Map)?;
+    map_of(&section, kernel, dir)
+}
+
+/// A map stage with its own section.
+pub(super) fn map_of(section: &Section<'_>, kernel: &'static Descriptor, dir: &Path) -> Result<Stage, Problem> {
     // Only a test brings a kernel that is not in the registry.
     let wanted = raftwerk_kernels::find(kernel.name).map_or(&[][..], |kernel| kernel.sides());
-    let sides = sides::read(&section, kernel.name, wanted, dir)?;
-    let stage = finish(&section, kernel, 0, &Params::new(), params::Flags::new())?;
+    let sides = sides::read(section, kernel.name, wanted, dir)?;
+    let stage = finish(section, kernel, 0, &Params::new(), params::Flags::new())?;
     Ok(Stage { sides, ..stage })
 }
 
@@ -84,9 +90,14 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
         },
     };
     let kernel = catalogue.find(&section, &name, Kind::Reduce)?;
-    if !map.kernel.reduces_with.contains(&kernel.name) {
+    reduce_of(&section, kernel, &name.origin, &[map]).map(Some)
+}
+
+/// A reduce stage with its own section, which reads what these map stages write.
+pub(super) fn reduce_of(section: &Section<'_>, kernel: &'static Descriptor, named_at: &Origin, maps: &[&Stage]) -> Result<Stage, Problem> {
+    if let Some(map) = maps.iter().find(|map| !map.kernel.reduces_with.contains(&kernel.name)) {
         return Err(section
-            .problem_at("kernel", &name.origin, format!("`{}` cannot read what map kernel `{}` writes", kernel.name, map.kernel.name))
+            .problem_at("kernel", named_at, format!("`{}` cannot read what map kernel `{}` writes", kernel.name, map.kernel.name))
             .fix(format!("use {}", map.kernel.reduces_with.join(" or "))));
     }
     let partitions = section.integer("partitions", 1, MAX_PARTITIONS)?;
@@ -95,18 +106,22 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
         let message = format!("has no meaning for kernel `{}`, which writes one file for each map task", kernel.name);
         return Err(section.problem_at("partitions", &partitions.origin, message).fix("take the line out"));
     }
-    let mut flags = map.flags.clone();
-    flags.retain(|name, _| map.kernel.reduce_defaults.iter().all(|(default, _)| default != name));
+    // What two stages would hand on may differ: a join says all of its own parameters itself.
+    let (mut flags, mut inherited) = (params::Flags::new(), Params::new());
+    if let [map] = maps {
+        flags = map.flags.clone();
+        flags.retain(|name, _| map.kernel.reduce_defaults.iter().all(|(default, _)| default != name));
+        inherited = map.params.clone();
+        // A reduce kernel that handles what was read as it is must know its shape.
+        inherited.insert("record".to_owned(), map.record_bytes.to_string());
+        inherited.extend(map.kernel.reduce_defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    }
     if let Some(At { origin: origin @ Origin::Flag(_), .. }) = &partitions {
         flags.insert("partitions".to_owned(), origin.clone());
     }
     let partitions = partitions.map_or(1, |partitions| partitions.value as u32);
-    let mut inherited = map.params.clone();
-    // A reduce kernel that handles what was read as it is must know its shape.
-    inherited.insert("record".to_owned(), map.record_bytes.to_string());
-    inherited.extend(map.kernel.reduce_defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let stage = finish(&section, kernel, partitions, &inherited, flags)?;
-    Ok(Some(Stage { partition_per_task, ..stage }))
+    let stage = finish(section, kernel, partitions, &inherited, flags)?;
+    Ok(Stage { partition_per_task, ..stage })
 }
 
 fn empty_root(section: &str) -> Table {
@@ -159,7 +174,7 @@ fn finish(
 /// How many workers keep what a map stage hands to its reduce stage; 0 when the section leaves it open.
 fn shuffle_replicas(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, Problem> {
     let Some(replicas) = section.integer("shuffle_replicas", 1, MAX_SHUFFLE_REPLICAS)? else { return Ok(0) };
-    if replicas.value > 1 && !kernel.shuffles {
+    if replicas.value > 1 && kernel.kind == Kind::Map && !kernel.shuffles {
         let message = format!("has nothing to copy: map kernel `{}` writes tallies only", kernel.name);
         return Err(section.problem_at("shuffle_replicas", &replicas.origin, message).fix("take the line out"));
     }
@@ -255,17 +270,20 @@ impl Stage {
     }
 }
 
+/// What another stage made, as the only input of a stage.
 pub fn from_stage(name: &str) -> StageInput {
     StageInput { name: super::input::NAME.to_owned(), source: Some(stage_input::Source::Stage(StageOutput { stage: name.to_owned() })) }
 }
 
-pub fn read_output(root: &Table, map: &Stage, reduce: Option<&Stage>, dir: &Path) -> Result<Option<OutputSpec>, Problem> {
+/// `[output]`, written by the last stage.
+pub fn read_output(root: &Table, last: &Stage, dir: &Path) -> Result<Option<OutputSpec>, Problem> {
     let Some(section) = Section::open(root, "output", &["path", "format", "if_exists", "copies"])? else { return Ok(None) };
-    let Some(reduce) = reduce else {
+    if last.kernel.kind == Kind::Map {
         return Err(section
-            .problem(format!("has nothing to write: map kernel `{}` makes tallies only", map.kernel.name))
+            .problem(format!("has nothing to write: map kernel `{}` makes tallies only", last.kernel.name))
             .fix("take the section (or --output) out; the tallies are shown by `raftwerk job result`"));
-    };
+    }
+    let reduce = last;
     let path = section.text("path")?.ok_or_else(|| section.problem("needs `path`, the directory of the result"))?;
     let on_workers = path.value == OUTPUT_ON_WORKERS;
     let url = match on_workers {

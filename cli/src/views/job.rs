@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal,
+    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, KernelKind, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +39,7 @@ fn state_cell(state: JobState) -> Cell {
 /// With the round that a running job is in.
 fn state_in_list(view: &JobView) -> Cell {
     match &view.rounds {
+        _ if view.state() == JobState::Running && !view.waiting_for.is_empty() => "waiting".into(),
         Some(rounds) if view.state() == JobState::Running => format!("running {}/{}", rounds.current, rounds.max).into(),
         _ => state_cell(view.state()),
     }
@@ -211,7 +212,11 @@ fn stage_state(stage: &StageView) -> &'static str {
 /// What the job asked of the scheduler.
 fn terms(spec: &JobSpec) -> String {
     let policy = if spec.policy.is_empty() { String::new() } else { format!(", policy {}", spec.policy) };
-    format!("priority: {}{policy}", priority(spec))
+    let after = spec.after.as_ref().map_or_else(String::new, |after| {
+        let how = if after.any { ", however they end" } else { "" };
+        format!("\nafter: jobs {}{how}", after.jobs.join(", "))
+    });
+    format!("priority: {}{policy}{after}", priority(spec))
 }
 
 fn priority(spec: &JobSpec) -> u32 {
@@ -220,7 +225,18 @@ fn priority(spec: &JobSpec) -> u32 {
 
 /// One line that says what a stage does, on what, and where.
 fn stage_text(stage: &StageSpec) -> String {
+    let read_stages: Vec<&str> = stage
+        .inputs
+        .iter()
+        .filter_map(|input| match &input.source {
+            Some(Source::Stage(from)) => Some(from.stage.as_str()),
+            _ => None,
+        })
+        .collect();
+    let is_map = stage.kernel.as_ref().is_some_and(|kernel| kernel.kind() == KernelKind::Map);
     let input = match stage.inputs.first().and_then(|input| input.source.as_ref()) {
+        Some(Source::Stage(_)) if read_stages.len() > 1 => format!("stages {}", read_stages.join(" and ")),
+        Some(Source::Stage(stage)) if is_map => format!("the parts of stage {}", stage.stage),
         Some(Source::Range(range)) => {
             format!("range {}..{} in {} tasks", range.start, range.start.saturating_add(range.count), group_digits(range.tasks))
         }
@@ -324,6 +340,8 @@ pub fn to_json(view: &JobView) -> Value {
         "priority": spec.map(priority),
         "policy": spec.map(|spec| &spec.policy).filter(|policy| !policy.is_empty()),
         "state": state_name(view.state()),
+        "after": spec.and_then(|spec| spec.after.as_ref()).map(|after| json!({"jobs": after.jobs, "any": after.any})),
+        "waiting_for": view.waiting_for,
         "waits": if view.waits.is_empty() { Value::Null } else { view.waits.clone().into() },
         "cause": if view.cause.is_empty() { Value::Null } else { view.cause.clone().into() },
         "idempotency_key": view.idempotency_key,

@@ -2,19 +2,28 @@
 
 use raftwerk_proto::v1::{JobState, JobView, WorkerView};
 
+/// Jobs that it starts after, named one by one.
+const NAMED_JOBS: usize = 8;
 /// Workers named one by one; the others are counted.
 const NAMED: usize = 3;
 
-/// Whether the job has tasks that could be leased, and none of them is.
+/// Whether the job has tasks that could be leased, and none of them is; or starts after others that have not ended.
 pub fn stands_still(view: &JobView) -> bool {
     let leased = view.stages.iter().any(|stage| stage.leased > 0);
-    view.state() == JobState::Running && !leased && view.stages.iter().any(|stage| stage.open && stage.ready > stage.waiting)
+    let could_run = view.stages.iter().any(|stage| stage.open && stage.ready > stage.waiting);
+    view.state() == JobState::Running && !leased && (could_run || !view.waiting_for.is_empty())
 }
 
 /// The devices that a job waits for, or what holds back every worker from one that stands still; `None` when one of them is free, and the reason is another.
 pub fn why(view: &JobView, workers: &[WorkerView]) -> Option<String> {
     if !stands_still(view) {
         return None;
+    }
+    if !view.waiting_for.is_empty() {
+        let others: Vec<String> = view.waiting_for.iter().take(NAMED_JOBS).map(|job| format!("job {job}")).collect();
+        let more = view.waiting_for.len() - others.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Some(format!("it starts after {}{more}", others.join(", ")));
     }
     if !view.waits.is_empty() {
         return Some(view.waits.clone());
@@ -82,5 +91,7 @@ mod tests {
         assert_eq!(why(&job(4, 0, 0), &[drained.clone(), worker(6)]), None);
         assert_eq!(why(&job(4, 0, 1), std::slice::from_ref(&drained)), None);
         assert_eq!(why(&job(4, 4, 0), std::slice::from_ref(&drained)), None);
+        let follower = JobView { state: JobState::Running.into(), waiting_for: vec![3, 5], ..JobView::default() };
+        assert_eq!(why(&follower, &[worker(6)]).as_deref(), Some("it starts after job 3, job 5"));
     }
 }

@@ -29,8 +29,15 @@ impl Job {
 
     /// Gives up the accepted shuffle data that `worker` held. Tasks with a copy elsewhere stay accepted and are read there; the others run
     /// again under a new generation, their tallies stay counted.
+    ///
+    /// Of a job of more than two stages the loss of data that nobody needs now is noted too, see [`Job::make_again`].
     pub fn invalidate(&mut self, worker: WorkerId) -> Given {
         let mut given = Given::default();
+        if self.is_beyond_two() {
+            given.kept = self.take_from(worker);
+            given.lost = self.make_again();
+            return given;
+        }
         for index in 0..self.stages.len() {
             if !self.shuffle_needed(index) {
                 continue;
@@ -65,6 +72,58 @@ impl Job {
         given
     }
 
+    /// Takes the worker off all that it held, needed or not; how many tasks that are needed have another place. What has none is noted as held by
+    /// worker 0.
+    fn take_from(&mut self, worker: WorkerId) -> u64 {
+        let mut kept = 0;
+        if planted::on(Bug::LoseGeneration) {
+            return kept;
+        }
+        for index in 0..self.stages.len() {
+            if !self.keeps_shuffle(index) {
+                continue;
+            }
+            let is_needed = self.shuffle_needed(index);
+            let stage = &mut self.stages[index];
+            let held = |state: TaskState| matches!(state, TaskState::Accepted { worker: w, copy, .. } if w == worker || copy == worker);
+            let held: Vec<(TaskRange, TaskState)> = stage.tasks().iter().filter(|(_, state)| held(*state)).collect();
+            for (range, state) in held {
+                let TaskState::Accepted { worker: original, copy, generation } = state else { continue };
+                let left = if original == worker { copy } else { original };
+                kept += if is_needed && left != WorkerId(0) { range.count() } else { 0 };
+                stage.set(range, TaskState::Accepted { worker: left, copy: WorkerId(0), generation });
+            }
+        }
+        kept
+    }
+
+    /// Of a job of more than two stages: what is needed and nobody has runs again under a new generation. The last stages come first, because one
+    /// that makes some of its output again needs its own input again, which may have been lost long ago, when nobody needed it. How many tasks
+    /// that are.
+    pub(crate) fn make_again(&mut self) -> u64 {
+        let mut tasks = 0;
+        if !self.is_beyond_two() {
+            return tasks;
+        }
+        for index in (0..self.stages.len()).rev() {
+            if !self.shuffle_needed(index) {
+                continue;
+            }
+            let stage = &mut self.stages[index];
+            let is_gone = |state: TaskState| matches!(state, TaskState::Accepted { worker: WorkerId(0), copy: WorkerId(0), .. });
+            let gone: Vec<TaskRange> = stage.tasks().iter().filter(|(_, state)| is_gone(*state)).map(|(range, _)| range).collect();
+            for range in &gone {
+                tasks += range.count();
+                stage.counted.set(*range, true);
+                stage.set(*range, TaskState::Ready);
+            }
+            if !gone.is_empty() {
+                stage.generation = stage.generation.saturating_add(1);
+            }
+        }
+        tasks
+    }
+
     /// Accepted tasks of the stage whose shuffle data lies at one worker only, by that worker and its generation.
     pub fn lone_copies(&self, stage: usize) -> BTreeMap<(WorkerId, u32), Vec<TaskRange>> {
         let mut lone: BTreeMap<(WorkerId, u32), Vec<TaskRange>> = BTreeMap::new();
@@ -86,6 +145,8 @@ impl Job {
                 let mut copies = ShuffleCopies { stage: self.spec.stages[index].name.clone(), ..ShuffleCopies::default() };
                 for (range, state) in self.stages[index].tasks().iter() {
                     match state {
+                        // Lost, and not needed since.
+                        TaskState::Accepted { worker: WorkerId(0), .. } => {}
                         TaskState::Accepted { copy: WorkerId(0), .. } => copies.one_place += range.count(),
                         TaskState::Accepted { .. } => copies.two_places += range.count(),
                         _ => {}

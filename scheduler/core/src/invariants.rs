@@ -24,6 +24,9 @@ pub fn check_cheap(state: &State) -> Result<(), String> {
     no_device_holds_more_than_it_has(state)?;
     kept_parts_have_their_keepers(state)?;
     rounds_are_decided_once(state)?;
+    stages_are_open_when_their_input_is_there(state)?;
+    what_is_needed_is_somewhere(state)?;
+    waiting_jobs_wait_for_others(state)?;
     leases_are_where_they_may_be(state)?;
     gang::holds_are_sound(state)?;
     gang::gangs_begin_whole(state)?;
@@ -186,6 +189,50 @@ pub fn rounds_are_decided_once(state: &State) -> Result<(), String> {
             if lease.generation < rounds.first_generations.get(lease.stage as usize).copied().unwrap_or_default() {
                 return Err(format!("job {}: lease {id} of an earlier round lives", job.id));
             }
+        }
+    }
+    Ok(())
+}
+
+/// A stage is open only while every stage that it reads is complete.
+pub fn stages_are_open_when_their_input_is_there(state: &State) -> Result<(), String> {
+    for job in state.jobs.values().filter(|job| job.phase == Phase::Running) {
+        for (index, stage) in job.stages.iter().enumerate().filter(|(_, stage)| stage.open) {
+            if let Some(from) = job.graph.inputs(index).iter().find(|from| !job.stages[**from].is_complete()) {
+                return Err(format!("job {}: stage {index} is open and reads stage {from}, which is not complete", job.id));
+            }
+            if stage.is_complete() {
+                return Err(format!("job {}: stage {index} is complete and open", job.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing reads a generation that is gone: of a stage that another one has still to read, the output of every accepted task lies with a worker
+/// that is there. Jobs of two stages, as older entries made them, keep no account of it while they publish.
+pub fn what_is_needed_is_somewhere(state: &State) -> Result<(), String> {
+    for job in state.jobs.values().filter(|job| job.is_active() && job.is_beyond_two()) {
+        for (index, stage) in job.stages.iter().enumerate().filter(|(index, _)| job.shuffle_needed(*index)) {
+            for (range, task) in stage.tasks().iter() {
+                let TaskState::Accepted { worker, copy, generation } = task else { continue };
+                let is_gone = !state.is_there(worker) || (copy.0 != 0 && !state.is_there(copy));
+                if is_gone || generation > stage.generation {
+                    return Err(format!("job {}: tasks {range:?} of stage {index} are needed and are with {task:?}", job.id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A job that is to start after others has not begun, and these are there and have not ended.
+pub fn waiting_jobs_wait_for_others(state: &State) -> Result<(), String> {
+    for job in state.jobs.values().filter(|job| !job.waiting_for.is_empty()) {
+        let begun = job.phase != Phase::Running || job.stages.iter().any(|stage| stage.open || stage.leases > 0);
+        let over = job.waiting_for.iter().find(|other| state.jobs.get(other).is_none_or(|other| !other.is_active()));
+        if begun || over.is_some() || job.waiting_for.contains(&job.id) {
+            return Err(format!("job {} is {:?} and waits for {:?}", job.id, job.phase, job.waiting_for));
         }
     }
     Ok(())

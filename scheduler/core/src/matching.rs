@@ -2,6 +2,7 @@
 
 use crate::device_match::{Wish, is_of_class};
 use crate::gang;
+use crate::graph::{is_beyond_two, reads_a_stage, tasks_of_stage};
 use crate::ids::WorkerId;
 use crate::memory::Need;
 use crate::spec::{device_class, lease_amount};
@@ -19,6 +20,7 @@ pub fn device_fits(stage: &StageSpec, worker: &Worker, device: &Device) -> bool 
     is_of_class(device, device_class(stage))
         && has_twin(stage, device)
         && could_hold_a_lease(stage, device)
+        && (worker.hello.stage_graphs || !is_beyond_two(stage))
         && stage.require.iter().flat_map(Wish::all).all(|wish| wish.is_met(&worker.hello, device))
 }
 
@@ -49,6 +51,9 @@ fn lacks(stage: &StageSpec, worker: &Worker, device: &Device) -> Vec<String> {
     let class = Wish::Class(device_class(stage));
     let wishes = std::iter::once(class).chain(stage.require.iter().flat_map(Wish::all));
     lacks.extend(wishes.filter(|wish| !wish.is_met(&worker.hello, device)).map(Wish::lack));
+    if !worker.hello.stage_graphs && is_beyond_two(stage) {
+        lacks.push("is of a worker whose release does not know jobs of more than two stages".to_owned());
+    }
     if !could_hold_a_lease(stage, device) {
         lacks.push("could not hold one lease, even when it is idle (memory, slots)".to_owned());
     }
@@ -144,7 +149,8 @@ pub fn shortfall_of_stage(state: &State, stage: &StageSpec, tasks: Option<u64>) 
 
 /// What keeps some stage of the job from ever running on the cluster as it is; `None` when each stage has devices.
 pub fn shortfall(state: &State, spec: &JobSpec) -> Option<Shortfall> {
-    let partitions = |index: usize| index.checked_sub(1).map(|before| u64::from(spec.stages[before].partitions));
     let mut stages = spec.stages.iter().enumerate();
-    stages.find_map(|(index, stage)| shortfall_of_stage(state, stage, partitions(index).or_else(|| gang::known_tasks(stage))))
+    // Of files nothing is known before they are listed.
+    let tasks = |index: usize, stage| gang::known_tasks(stage).or_else(|| tasks_of_stage(spec, index).filter(|_| reads_a_stage(stage)));
+    stages.find_map(|(index, stage)| shortfall_of_stage(state, stage, tasks(index, stage)))
 }

@@ -25,6 +25,7 @@ pub use ready::Ready;
 pub use slot::Slot;
 
 use crate::gang::waits;
+use crate::graph::is_beyond_two;
 use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::matching::candidates;
@@ -171,7 +172,8 @@ const MAX_UNMATCHED: usize = 64;
 
 /// Whether the same devices may run both.
 fn want_the_same(a: &StageSpec, b: &StageSpec) -> bool {
-    a.kernel == b.kernel && a.device == b.device && a.require == b.require && a.memory == b.memory
+    let same = a.kernel == b.kernel && a.device == b.device && a.require == b.require && a.memory == b.memory;
+    same && is_beyond_two(a) == is_beyond_two(b)
 }
 
 impl<'a> Round<'a> {

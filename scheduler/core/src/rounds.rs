@@ -129,6 +129,12 @@ pub(crate) fn check(spec: &JobSpec) -> Result<(), SpecError> {
     if !(1..=MAX_ROUNDS).contains(&rounds.max) {
         return refuse(format!("rounds: max must be 1 to {MAX_ROUNDS}, not {}", rounds.max));
     }
+    if spec.stages.len() > 2 {
+        return refuse(format!(
+            "a job with rounds has one map and one reduce stage, not {} stages; take out its rounds, or make jobs of their own of the other stages",
+            spec.stages.len()
+        ));
+    }
     if spec.stages.len() != 2 {
         return refuse("a job with rounds needs a reduce stage, whose task leaves what the next round begins with");
     }

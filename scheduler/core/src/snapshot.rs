@@ -2,6 +2,7 @@
 
 use crate::apply::{ApplyError, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Speed, Spent, of_stage};
+use crate::graph::{Graph, MAX_STAGES};
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
@@ -248,6 +249,7 @@ fn job_record(job: &Job) -> wire::JobRecord {
         served_ns: job.served_ns,
         served_at_ms: job.served_at.0,
         rounds: job.rounds.as_ref().map(Rounds::to_wire),
+        waiting_for: job.waiting_for.iter().map(|job| job.0).collect(),
     }
 }
 
@@ -262,7 +264,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         wire::JobState::Cancelled => Phase::Cancelled { at },
         wire::JobState::Unspecified => return None,
     };
-    if record.stages.len() != spec.stages.len() {
+    if record.stages.len() != spec.stages.len() || spec.stages.len() > MAX_STAGES {
         return None;
     }
     let stage_index = |name: &str| spec.stages.iter().position(|s| s.name == name);
@@ -283,6 +285,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
     };
     Some(Job {
         id: JobId(record.job),
+        graph: Graph::of(&spec),
         units: if over { Vec::new() } else { spec.stages.iter().map(of_stage).collect() },
         idempotency_key: record.idempotency_key,
         phase,
@@ -296,6 +299,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         served_ns: record.served_ns,
         served_at: Timestamp(record.served_at_ms),
         rounds,
+        waiting_for: record.waiting_for.into_iter().map(JobId).collect(),
         spec_bytes: spec.encoded_len() as u64,
         spec,
     })

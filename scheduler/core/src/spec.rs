@@ -1,8 +1,10 @@
 //! What a job spec must satisfy before the state takes it. The command line says the same with line numbers; this is the check that counts.
 
+use crate::apply::after;
 use crate::cost;
 use crate::device_match;
 use crate::gang;
+use crate::graph;
 use crate::rounds;
 use crate::split::tasks_of;
 use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
@@ -18,7 +20,7 @@ pub const MAX_FILES: u32 = 10_000;
 pub const MAX_SHUFFLE_REPLICAS: u32 = 2;
 /// Workers that keep each part of a result that stays on workers.
 pub const MAX_RESULT_COPIES: u32 = 5;
-pub const MAX_STAGES: usize = 2;
+pub use crate::graph::MAX_STAGES;
 /// Inputs of a stage beside the first; each is a descriptor in the message that defines the stage.
 pub const MAX_SIDE_INPUTS: usize = 8;
 /// A spec is part of one log entry, which is at most 1 MiB.
@@ -67,7 +69,7 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
         return refuse("the job has no stage; give it a [map] section");
     }
     if spec.stages.len() > MAX_STAGES {
-        return refuse(format!("the job has {} stages; this version runs at most {MAX_STAGES} (one map, one reduce)", spec.stages.len()));
+        return refuse(format!("the job has {} stages; this version runs at most {MAX_STAGES}", spec.stages.len()));
     }
     if spec.namespace.is_empty() {
         return refuse("the job names no namespace; use \"default\"");
@@ -86,7 +88,9 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
         check_output(output)?;
     }
     rounds::check(spec)?;
-    if spec.output.is_some() && spec.stages.len() < 2 {
+    graph::check_readers(spec)?;
+    after::check(spec)?;
+    if spec.output.is_some() && last.kernel.as_ref().is_none_or(|kernel| kernel.kind() != KernelKind::Reduce) {
         return refuse("only a job with a reduce stage writes an output; remove [output] or add [reduce]");
     }
     let bytes = prost::Message::encoded_len(spec);
@@ -180,25 +184,12 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
         return refuse(format!("stage '{name}' is to be reproducible, so it needs the class of its devices: \"cpu\", or one of the GPUs"));
     }
     let Some((input, sides)) = stage.inputs.split_first() else { return refuse(format!("stage '{name}' must have an input")) };
-    check_sides(stage, index, sides)?;
-    match (&input.source, index) {
-        (Some(Source::Stage(from)), 1) => {
-            let before = &spec.stages[0];
-            if from.stage != before.name {
-                return refuse(format!("stage '{name}' reads stage '{}', which is not an earlier stage", from.stage));
-            }
-            if kernel.kind() != KernelKind::Reduce {
-                return refuse(format!("stage '{name}' reads a shuffle, so kernel '{}' must be a reduce kernel", kernel.name));
-            }
-            if before.partitions == 0 {
-                return refuse("partitions must be at least 1");
-            }
-            if before.partitions > MAX_PARTITIONS {
-                return refuse(format!("partitions must be at most {MAX_PARTITIONS}"));
-            }
-        }
-        (Some(Source::Stage(_)), _) => return refuse(format!("stage '{name}' is the first and cannot read another stage")),
-        (Some(_), 0) => {
+    if !graph::joins(stage) {
+        check_sides(stage, sides)?;
+    }
+    match &input.source {
+        Some(Source::Stage(_)) => graph::check_inputs(spec, index)?,
+        Some(source) => {
             if kernel.kind() != KernelKind::Map {
                 return refuse(format!("stage '{name}' reads input, so kernel '{}' must be a map kernel", kernel.name));
             }
@@ -206,7 +197,7 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
             if tasks > MAX_TASKS {
                 return refuse(format!("stage '{name}' would have {tasks} tasks; the limit is {MAX_TASKS}"));
             }
-            if let Some(Source::Range(range)) = &input.source {
+            if let Source::Range(range) = source {
                 if range.tasks == 0 && range.count > 0 {
                     return refuse("input range: tasks must be at least 1");
                 }
@@ -215,19 +206,18 @@ fn check_stage(spec: &JobSpec, index: usize, stage: &StageSpec) -> Result<(), Sp
                 }
             }
         }
-        (Some(_), _) => return refuse(format!("stage '{name}' must read the stage before it")),
-        (None, _) => return refuse(format!("the input of stage '{name}' has no source")),
+        None => return refuse(format!("the input of stage '{name}' has no source")),
     }
     Ok(())
 }
 
 /// Inputs that every task reads whole. Their files are listed like those of the first; before that the listing is empty.
-fn check_sides(stage: &StageSpec, index: usize, sides: &[StageInput]) -> Result<(), SpecError> {
+fn check_sides(stage: &StageSpec, sides: &[StageInput]) -> Result<(), SpecError> {
     let name = &stage.name;
     if sides.is_empty() {
         return Ok(());
     }
-    if index != 0 {
+    if stage.kernel.as_ref().is_some_and(|kernel| kernel.kind() == KernelKind::Reduce) {
         return refuse(format!("stage '{name}' reads a shuffle and can have no side input"));
     }
     if sides.len() > MAX_SIDE_INPUTS {

@@ -24,7 +24,11 @@ pub fn check(spec: &JobSpec, format: u32) -> Result<(), SpecError> {
 }
 
 fn of_job(spec: &JobSpec) -> Option<&'static str> {
-    if spec.rounds.is_some() {
+    if spec.stages.len() > 2 {
+        Some("the job has more than two stages")
+    } else if spec.after.is_some() {
+        Some("the job starts after others")
+    } else if spec.rounds.is_some() {
         Some("the job has rounds")
     } else if !spec.policy.is_empty() {
         Some("the job names a policy")
@@ -63,7 +67,7 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput};
+    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput, StartAfter};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
@@ -79,6 +83,8 @@ mod tests {
             JobSpec { rounds: Some(Rounds::default()), ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { reproducible: true, ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { wait_for_devices: true, ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec::default(); 3], ..JobSpec::default() },
+            JobSpec { after: Some(StartAfter::default()), ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { require: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { prefer: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { gang: Some(Gang::default()), ..StageSpec::default() }], ..JobSpec::default() },

@@ -52,6 +52,8 @@ pub struct State {
     pub(crate) stage_uses: StageUses,
     /// Derived: jobs that have not ended.
     pub(crate) active: BTreeSet<JobId>,
+    /// Derived: jobs that wait for others to end.
+    pub(crate) waiting: BTreeSet<JobId>,
     /// Derived: live leases by worker. Thousands of workers that come back at once are each asked about theirs.
     pub(crate) holders: BTreeSet<(WorkerId, LeaseId)>,
 }
@@ -78,6 +80,7 @@ impl State {
             uses: DeviceUses::new(),
             stage_uses: StageUses::new(),
             active: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             holders: BTreeSet::new(),
         }
     }
@@ -121,6 +124,7 @@ impl State {
             self.insert_lease(id, lease);
         }
         self.active = self.jobs.values().filter(|j| j.is_active()).map(|j| j.id).collect();
+        self.waiting = self.jobs.values().filter(|j| !j.waiting_for.is_empty()).map(|j| j.id).collect();
     }
 
     pub(crate) fn insert_lease(&mut self, id: LeaseId, lease: Lease) {

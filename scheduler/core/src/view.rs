@@ -105,6 +105,7 @@ fn job_view(job: &Job) -> JobView {
         set_aside: (0..job.stages.len()).flat_map(|i| set_aside_records(job, i)).collect(),
         shuffle_copies: job.shuffle_copies(),
         rounds: job.rounds.as_ref().map(|rounds| rounds.view(&job.spec)),
+        waiting_for: job.waiting_for.iter().map(|job| job.0).collect(),
         // Not of every job of a list: it takes a look at every device.
         waits: String::new(),
     }

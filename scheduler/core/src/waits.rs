@@ -13,6 +13,9 @@ impl State {
     /// What a job with something to run and nothing running waits for, if it is devices; empty otherwise. Looks at every device.
     pub fn waits_for(&self, id: JobId) -> String {
         let Some(job) = self.jobs.get(&id).filter(|job| job.phase == Phase::Running) else { return String::new() };
+        if !job.waiting_for.is_empty() {
+            return crate::apply::after::waits(job);
+        }
         let is_idle = job.stages.iter().all(|stage| stage.leased() == 0);
         let waiting = (0..job.stages.len()).filter(|index| is_idle && job.stages[*index].open && job.stages[*index].free() > 0);
         waiting.filter_map(|index| self.stage_waits_for(job, index as u32)).collect::<Vec<_>>().join("; ")

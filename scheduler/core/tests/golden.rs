@@ -267,6 +267,51 @@ fn history_of_matching() -> Replica {
     r
 }
 
+/// Jobs of more than two stages: parts between stages, losses with and without readers, and what is made again for them.
+fn history_of_stages() -> Replica {
+    let mut r = Replica::new();
+    r.format = 4;
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let mut spec = joined(4, 2, 3);
+    spec.stages[1].shuffle_replicas = 2;
+    let job = r.submit(spec);
+    let run = |r: &mut Replica, stage: u32, worker: u64, count: u64| {
+        let lease = r.grant(job, stage, 0, count, worker).unwrap();
+        r.finish(lease);
+    };
+    run(&mut r, 0, 7, 4);
+    run(&mut r, 3, 9, 4);
+    let lease = r.grant(job, 1, 0, 2, 8).unwrap();
+    let incarnation = r.state.workers[&raftwerk_core::WorkerId(7)].hello.incarnation;
+    let report = Report { copy_worker: 7, copy_incarnation: incarnation, ..r.full_report(lease) };
+    r.report(8, report);
+    r.lose(7);
+    run(&mut r, 2, 9, 1);
+    r.lose(8);
+    r.register(7, vec![device(0, "cpu", 1)]);
+    r.plan_and_grant();
+    let published = r.submit(joined(0, 1, 1));
+    for (stage, count) in [(1, 1), (2, 1), (4, 1)] {
+        let lease = r.grant(published, stage, 0, count, 9).unwrap();
+        r.finish(lease);
+    }
+    r.apply(Command::FinishPublish(FinishPublish { job: published.0, error: String::new() }));
+    let after = |jobs: &[raftwerk_core::JobId], any| Some(StartAfter { jobs: jobs.iter().map(|job| job.to_string()).collect(), any });
+    let ended = r.submit(map_only(3));
+    r.submit(JobSpec { after: after(&[ended, published], false), ..map_only(3) });
+    r.submit(JobSpec { after: after(&[ended], true), ..map_only(3) });
+    r.apply(Command::CancelJob(CancelJob { job: ended.0 }));
+    r.submit(JobSpec { after: after(&[job], false), ..map_only(3) });
+    r
+}
+
+#[test]
+fn the_log_with_several_stages_gives_its_snapshot() {
+    replays("log-v4-stages.bin", "snapshot-v4-stages.bin", 4, history_of_stages);
+}
+
 #[test]
 fn the_log_with_matching_gives_its_snapshot() {
     replays("log-v4-matching.bin", "snapshot-v4-matching.bin", 4, history_of_matching);

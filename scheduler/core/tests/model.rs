@@ -14,7 +14,7 @@ use raftwerk_core::stage::TaskState;
 use raftwerk_core::{JobId, LeaseId, Phase, State, WorkerId};
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::*;
-use support::{Replica, device, hello, map_only, map_reduce};
+use support::{Replica, device, hello, joined, map_only, map_reduce};
 
 /// What the dice say; which lease, job and task it hits depends on the state.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ enum Roll {
     Submit {
         tasks: u64,
         partitions: u64,
+        joins: u64,
         max_attempts: u32,
         goes_on: bool,
         rounds: u32,
@@ -114,16 +115,18 @@ fn roll() -> impl Strategy<Value = Roll> {
     prop_oneof![
         2 => (1u64..5, 1u32..3).prop_map(|(worker, devices)| Roll::Register { worker, devices }),
         5 => (0u64..24, 0u64..4, 1u32..6, any::<bool>(), prop_oneof![2 => Just(0u32), 1 => 1u32..6])
-            .prop_map(|(tasks, partitions, max_attempts, goes_on, gang)| Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds: 0, gang }),
+            .prop_map(|(tasks, partitions, max_attempts, goes_on, gang)| Roll::Submit { tasks, partitions, joins: 0, max_attempts, goes_on, rounds: 0, gang }),
+        5 => (0u64..8, 1u64..4, 1u64..4, any::<bool>(), prop_oneof![4 => Just(0u32), 1 => 1u32..4])
+            .prop_map(|(tasks, partitions, joins, goes_on, gang)| Roll::Submit { tasks, partitions, joins, max_attempts: 5, goes_on, rounds: 0, gang }),
         2 => (0u64..6, 1u32..6, 1u32..5)
-            .prop_map(|(tasks, max_attempts, rounds)| Roll::Submit { tasks, partitions: 1, max_attempts, goes_on: false, rounds, gang: 0 }),
+            .prop_map(|(tasks, max_attempts, rounds)| Roll::Submit { tasks, partitions: 1, joins: 0, max_attempts, goes_on: false, rounds, gang: 0 }),
         1 => (0u64..6).prop_map(Roll::Cancel),
         50 => Just(Roll::Plan),
         40 => (0usize..4).prop_map(Roll::Gang),
-        3 => (0u64..8, 0usize..3, 1u64..5, 0u64..9_000).prop_map(|(job, stage, worker, until)| Roll::Hold { job, stage, worker, until }),
+        3 => (0u64..8, 0usize..5, 1u64..5, 0u64..9_000).prop_map(|(job, stage, worker, until)| Roll::Hold { job, stage, worker, until }),
         2 => (0usize..4).prop_map(Roll::GiveBack),
         5 => (0usize..4, 0u64..5).prop_map(|(nth, wrong)| Roll::StartWrong { nth, wrong }),
-        5 => (0u64..6, 0usize..3, 0u64..24, 0u64..8, 1u64..5, 0u32..3, any::<bool>())
+        5 => (0u64..6, 0usize..6, 0u64..24, 0u64..8, 1u64..5, 0u32..3, any::<bool>())
             .prop_map(|(job, stage, first, count, worker, device, speculative)| Roll::Place { job, stage, first, count, worker, device, speculative }),
         25 => (0usize..30, 0u64..3, 0u64..2, 1u64..5).prop_map(|(nth, skip, less, worker)| Roll::Copy { nth, skip, less, worker }),
         20 => (0usize..30, prop::bool::weighted(0.1), (0u64..8, 0u64..8), failures, any::<bool>())
@@ -170,8 +173,8 @@ impl Bench {
     fn meant(&mut self, roll: Roll) -> Option<Do> {
         Some(match roll {
             Roll::Register { worker, devices } => Do::Register { worker, devices },
-            Roll::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang } => {
-                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang }
+            Roll::Submit { tasks, partitions, joins, max_attempts, goes_on, rounds, gang } => {
+                Do::Submit { tasks, partitions, joins, max_attempts, goes_on, rounds, gang }
             }
             Roll::Gang(nth) => {
                 let mut steps = self.core.propose().gangs;
@@ -318,8 +321,12 @@ impl Bench {
             Do::Start { job, stage, placements } => {
                 Command::StartGang(StartGang { job: *job, stage: *stage as u32, placements: placements.iter().map(placement_to).collect() })
             }
-            Do::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang } => {
-                let mut spec = if *partitions == 0 { map_only(*tasks) } else { map_reduce(*tasks, *partitions as u32) };
+            Do::Submit { tasks, partitions, joins, max_attempts, goes_on, rounds, gang } => {
+                let mut spec = match (*partitions, *joins) {
+                    (0, _) => map_only(*tasks),
+                    (partitions, 0) => map_reduce(*tasks, partitions as u32),
+                    (partitions, joins) => joined(*tasks, partitions as u32, joins as u32),
+                };
                 spec.max_attempts = *max_attempts;
                 for stage in spec.stages.iter_mut().filter(|_| *gang > 0) {
                     stage.gang = Some(Gang { devices: *gang, hold_ms: naive::HOLD_MS });
@@ -349,8 +356,8 @@ impl Bench {
 
     fn wire_report(&self, worker: u64, report: &naive::Report) -> Report {
         let stage = self.model.jobs.get(&report.job).map_or(1, |j| j.stages.len());
-        let tallies = usize::from(report.stage == 0);
-        let publishes = stage == 2 && report.stage == 1;
+        let tallies = usize::from(naive::is_map(stage, report.stage));
+        let publishes = stage >= 2 && report.stage + 1 == stage;
         let results = report.results.iter().map(|(first, count)| {
             let values: Vec<u64> = (*first..first + count).map(|t| value(t, worker)).collect();
             TaskResults { first_task: *first, task_count: *count, tallies: vec![TallyValues { values }; tallies] }
@@ -571,7 +578,9 @@ fn begun() -> Bench {
     for worker in 1..5 {
         bench.step(vec![Roll::Register { worker, devices: 1 + worker as u32 % 2 }]);
     }
-    bench.step(vec![Roll::Submit { tasks: 20, partitions: 2, max_attempts: 4, goes_on: true, rounds: 0, gang: 0 }, Roll::Plan]);
+    let first = Roll::Submit { tasks: 20, partitions: 2, joins: 0, max_attempts: 4, goes_on: true, rounds: 0, gang: 0 };
+    bench.step(vec![first, Roll::Plan]);
+    bench.step(vec![Roll::Submit { tasks: 3, partitions: 2, joins: 2, max_attempts: 9, goes_on: false, rounds: 0, gang: 0 }, Roll::Plan]);
     bench
 }
 
@@ -588,6 +597,9 @@ struct Reached {
     rounds: u64,
     gangs: u64,
     in_vain: u64,
+    /// Jobs of several stages that came to their output, and those of which parts were made again together with what they were made from.
+    joined: u64,
+    made_again: u64,
 }
 
 impl Reached {
@@ -599,6 +611,9 @@ impl Reached {
             self.generations += stages().map(|s| u64::from(s.generation) - 1).sum::<u64>();
             self.rounds += job.ended.len() as u64;
             self.published += u64::from(job.phase == naive::Phase::Done && job.stages.len() == 2);
+            let several = job.stages.len() > 2;
+            self.joined += u64::from(several && matches!(job.phase, naive::Phase::Publishing | naive::Phase::Done));
+            self.made_again += u64::from(several && job.stages[0].generation > 1 && job.stages[1].generation > 1);
         }
         self.in_vain += bench.model.holds.values().map(|hold| u64::from(hold.given_back)).sum::<u64>();
         for job in bench.core.state.jobs.values() {
@@ -628,12 +643,15 @@ fn the_core_agrees_with_the_naive_model() {
         Ok(())
     });
     outcome.unwrap_or_else(|e| panic!("{e}"));
-    let Reached { wins, fenced, set_aside, generations, published, quarantines, killers, rounds, gangs, in_vain } = reached.into_inner();
+    let Reached { wins, fenced, set_aside, generations, published, quarantines, killers, rounds, gangs, in_vain, joined, made_again } =
+        reached.into_inner();
     println!(
-        "{gangs} gangs begun, {in_vain} holds ran out, {wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines, {rounds} rounds"
+        "{gangs} gangs begun, {in_vain} holds ran out, {wins} wins of second leases, {fenced} results fenced, {set_aside} set aside ({killers} by three workers), {generations} generations, {published} published, {quarantines} quarantines, {rounds} rounds, {joined} joined, {made_again} with parts made again"
     );
     assert!(
-        [wins, fenced, set_aside, generations, published, quarantines, killers, rounds, gangs, in_vain].iter().all(|n| *n > 0),
+        [wins, fenced, set_aside, generations, published, quarantines, killers, rounds, gangs, in_vain, joined, made_again]
+            .iter()
+            .all(|n| *n > 0),
         "a rule was never tried"
     );
 }

@@ -29,7 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1u64..4).prop_map(Step::Register),
         1 => (0u64..20, 0u32..3, 0u8..3).prop_map(|(tasks, partitions, key)| Step::Submit { tasks, partitions, key }),
         1 => (0u64..4).prop_map(Step::Cancel),
-        3 => (0u64..4, 0u32..3, 0u64..20, 0u64..8, 1u64..4).prop_map(|(job, stage, first, count, worker)| Step::Grant { job, stage, first, count, worker }),
+        3 => (0u64..4, 0u32..6, 0u64..20, 0u64..8, 1u64..4).prop_map(|(job, stage, first, count, worker)| Step::Grant { job, stage, first, count, worker }),
         4 => Just(Step::Plan),
         2 => (0u64..40_000).prop_map(Step::Pause),
         2 => (0u64..4).prop_map(Step::Suspect),
@@ -51,7 +51,19 @@ fn command(replica: &mut Replica, step: Step) -> Command {
             Command::RegisterWorker(RegisterWorker { worker, hello: Some(hello("w", replica.index, devices)) })
         }
         Step::Submit { tasks, partitions, key } => {
-            let mut spec = if partitions == 0 { map_only(tasks) } else { map_reduce(tasks, partitions) };
+            let mut spec = match (partitions, key) {
+                (0, _) => map_only(tasks),
+                // Two jobs in three of two partitions have five stages; in one of them each part lies at two workers.
+                (2, 1 | 2) => joined(tasks % 7, 2, 1 + tasks as u32 % 3),
+                _ => map_reduce(tasks, partitions),
+            };
+            if partitions == 2 && key == 2 {
+                spec.stages[1].shuffle_replicas = 2;
+            }
+            if tasks % 5 == 3 {
+                let before = replica.state.jobs.keys().next_back().map_or(1, |job| job.0);
+                spec.after = Some(StartAfter { jobs: vec![before.to_string()], any: tasks % 2 == 0 });
+            }
             if key == 2 {
                 spec.set_on_set_aside(OnSetAside::Continue);
             }

@@ -7,7 +7,7 @@ use raftwerk_core::ids::TaskRange;
 use raftwerk_core::plan::{Proposal, View, propose};
 use raftwerk_core::split::splits_of_tasks;
 use raftwerk_core::stage::TaskState;
-use raftwerk_core::{Job, Lease, LeaseId, Outcome, State, Timestamp};
+use raftwerk_core::{Job, Lease, LeaseId, Outcome, State, Timestamp, WorkerId};
 use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down, stage_input::Source};
 use std::collections::BTreeMap;
 
@@ -130,10 +130,7 @@ fn grant(state: &State, job: &Job, id: LeaseId, lease: &Lease) -> wire::Grant {
         Some(Source::Files(files)) => splits_of_tasks(files, lease.tasks),
         _ => Vec::new(),
     };
-    let sources = match source {
-        Some(Source::Stage(_)) => shuffle_sources(state, job, lease.stage as usize - 1),
-        _ => Vec::new(),
-    };
+    let sources = shuffle_sources(state, job, lease);
     wire::Grant {
         lease: Some(id.into()),
         job: lease.job.0,
@@ -148,22 +145,33 @@ fn grant(state: &State, job: &Job, id: LeaseId, lease: &Lease) -> wire::Grant {
     }
 }
 
-/// Who holds the accepted output of a stage, as few ranges as possible.
-fn shuffle_sources(state: &State, job: &Job, stage: usize) -> Vec<wire::ShuffleSource> {
+/// Who holds what the lease's tasks read of other stages, as few ranges as possible. Tasks set aside have left nothing, and are left out. What was
+/// lost since the lease was granted is said to be with nobody: whoever looks for it there fails, and nothing goes missing in silence.
+fn shuffle_sources(state: &State, job: &Job, lease: &Lease) -> Vec<wire::ShuffleSource> {
+    let address_of = |worker| state.workers.get(&worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
     let mut sources = Vec::new();
-    for (range, task) in job.stages[stage].tasks().iter() {
-        let TaskState::Accepted { worker, copy, generation } = task else { continue };
-        let TaskRange { first, .. } = range;
-        let address_of = |worker| state.workers.get(&worker).map(|w| w.hello.data_address.clone()).unwrap_or_default();
-        sources.push(wire::ShuffleSource {
-            worker: worker.0,
-            address: address_of(worker),
-            generation,
-            first_task: first,
-            task_count: range.count(),
-            copy_worker: copy.0,
-            copy_address: address_of(copy),
-        });
+    for (input, from) in job.inputs_of(lease.stage as usize).iter().enumerate() {
+        let producer = &job.stages[*from];
+        let all = TaskRange { first: 0, end: producer.tasks().len() };
+        // Of parts each task reads its own.
+        let read = if job.reads_parts(lease.stage as usize) { lease.tasks } else { all };
+        for (range, task) in producer.tasks().overlapping(read) {
+            let (worker, copy, generation) = match task {
+                TaskState::SetAside => continue,
+                TaskState::Accepted { worker, copy, generation } => (worker, copy, generation),
+                _ => (WorkerId(0), WorkerId(0), producer.generation),
+            };
+            sources.push(wire::ShuffleSource {
+                worker: worker.0,
+                address: address_of(worker),
+                generation,
+                first_task: range.first,
+                task_count: range.count(),
+                copy_worker: copy.0,
+                copy_address: address_of(copy),
+                input: input as u32,
+            });
+        }
     }
     sources
 }

@@ -94,6 +94,7 @@ pub fn hello(worker: u64) -> Hello {
         name: format!("w{worker}"),
         data_address: format!("w{worker}:1"),
         devices: vec![device],
+        stage_graphs: true,
         ..Hello::default()
     }
 }

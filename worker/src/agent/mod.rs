@@ -264,6 +264,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         kept_jobs: results.jobs(),
         brought_jobs: results.brought().jobs(),
         versions: own_versions(0),
+        // A process that stands in for the former release knows of two stages only.
+        stage_graphs: own_versions(0).is_some(),
         labels: config.labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
     };
     let (exited_sender, exited) = oneshot::channel();

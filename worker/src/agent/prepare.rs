@@ -12,7 +12,10 @@ use super::{
 };
 use crate::lease::LeaseKey;
 use futures::{StreamExt, stream};
-use raftwerk_proto::v1::{ExecutorInput, FailureClass, Grant, InputFile, RunLease, Split, StageInfo, TaskFailure, stage_input::Source};
+use raftwerk_proto::v1::{
+    ExecutorInput, FailureClass, Grant, InputFile, KernelKind, RunLease, ShuffleSource, Split, StageInfo, StageInput, TaskFailure,
+    stage_input::Source,
+};
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
@@ -122,7 +125,9 @@ pub(crate) fn leaves_data(stage: &StageInfo) -> bool {
 
 /// The files that all tasks read whole, in the order of the spec. One that was not listed has no path, and cannot be opened.
 pub(crate) fn sides(stage: &StageInfo) -> Vec<InputFile> {
-    let inputs = stage.spec.iter().flat_map(|spec| spec.inputs.iter().skip(1));
+    // What is read beside the first is a file, or another stage to join with.
+    let is_file = |input: &&StageInput| !matches!(input.source, Some(Source::Stage(_)));
+    let inputs = stage.spec.iter().flat_map(|spec| spec.inputs.iter().skip(1)).filter(is_file);
     let listed = |source: &Option<Source>| match source {
         Some(Source::Files(files)) => files.listing.first().cloned().unwrap_or_default(),
         _ => InputFile::default(),
@@ -186,10 +191,13 @@ impl Preparer {
         }
         match source(&stage) {
             Some(Source::Files(_)) => self.open_files(&grant, &tell).await,
-            Some(Source::Stage(producer)) => {
+            Some(Source::Stage(_)) => {
                 #[cfg(debug_assertions)]
-                tokio::task::spawn_blocking(|| crate::fail_point::reach("reduce.fetch")).await.unwrap_or_default();
-                self.fetch_partitions(&grant, &producer.stage, &tell).await
+                {
+                    let point = if reads_parts(&stage) { "part.fetch" } else { "reduce.fetch" };
+                    tokio::task::spawn_blocking(|| crate::fail_point::reach(point)).await.unwrap_or_default();
+                }
+                self.fetch_partitions(&grant, &stage, &tell).await
             }
             _ => {
                 tell(Prepared::Segment { first_task: grant.first_task, inputs: Inputs::Index { tasks: grant.task_count }, permit: None });
@@ -248,11 +256,15 @@ impl Preparer {
         }
     }
 
-    async fn fetch_partitions(&self, grant: &Grant, producer: &str, tell: &impl Fn(Prepared) -> bool) {
+    async fn fetch_partitions(&self, grant: &Grant, stage: &StageInfo, tell: &impl Fn(Prepared) -> bool) {
         let sources = Arc::new(grant.sources.clone());
+        let producers = Arc::new(producers(stage));
+        let parts = reads_parts(stage);
         let tasks = grant.first_task..grant.first_task + grant.task_count;
         let fetches = tasks.map(|task| {
-            let wanted = Wanted { job: grant.job, stage: producer.to_owned(), partition: task as u32, sources: sources.clone() };
+            // A part is what one task made, the one of the same number.
+            let sources = if parts { Arc::new(only(&sources, task)) } else { sources.clone() };
+            let wanted = Wanted { job: grant.job, stages: producers.clone(), partition: task as u32, sources };
             async move {
                 // Both bounds outlive the call; a closed semaphore means that the agent ends.
                 let descriptor = self.descriptors.clone().acquire_owned().await.ok();
@@ -283,6 +295,27 @@ impl Preparer {
             }
         }
     }
+}
+
+/// The stages that a stage reads, in the order of its inputs.
+fn producers(stage: &StageInfo) -> Vec<String> {
+    let inputs = stage.spec.iter().flat_map(|spec| &spec.inputs);
+    let read = inputs.filter_map(|input| match &input.source {
+        Some(Source::Stage(from)) => Some(from.stage.clone()),
+        _ => None,
+    });
+    read.collect()
+}
+
+/// Whether the stage's tasks read one part each of another stage, and not a partition of what all its tasks made.
+fn reads_parts(stage: &StageInfo) -> bool {
+    stage.spec.as_ref().and_then(|spec| spec.kernel.as_ref()).is_some_and(|kernel| kernel.kind() == KernelKind::Map)
+}
+
+/// Who holds what this task of the producing stage made.
+fn only(sources: &[ShuffleSource], task: u64) -> Vec<ShuffleSource> {
+    let has = |source: &&ShuffleSource| source.first_task <= task && task - source.first_task < source.task_count;
+    sources.iter().filter(has).map(|source| ShuffleSource { first_task: task, task_count: 1, ..source.clone() }).collect()
 }
 
 fn partition_segment(task: u64, partition: Partition, permit: Option<OwnedSemaphorePermit>) -> Prepared {
@@ -429,6 +462,15 @@ mod tests {
         assert_eq!(failures[0].message, format!("input changed while the job runs: {}", changed.1.display()));
         assert_eq!(failures[1].class, i32::from(FailureClass::Worker));
         assert!(failures[1].message.contains(missing.1.to_str().unwrap()));
+    }
+
+    #[test]
+    fn a_task_that_reads_a_part_asks_for_that_part_alone() {
+        let source = |worker, first_task, task_count| ShuffleSource { worker, first_task, task_count, ..ShuffleSource::default() };
+        let sources = [source(7, 0, 3), source(8, 3, 2)];
+        assert_eq!(only(&sources, 2), [source(7, 2, 1)]);
+        assert_eq!(only(&sources, 3), [source(8, 3, 1)]);
+        assert_eq!(only(&sources, 5), [], "its maker was set aside: there is no part");
     }
 
     #[test]

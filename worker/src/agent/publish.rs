@@ -311,7 +311,7 @@ mod tests {
             let crc32c = crc32c::crc32c(text.as_bytes());
             let mut parts = vec![OutputPart { name: "part-00000.csv".into(), bytes, crc32c, ..OutputPart::default() }];
             let lease = LeaseKey { epoch: 0, index, position: 0 };
-            let range = BlockRange { task: 0, offset: 0, bytes };
+            let range = BlockRange { bytes, ..BlockRange::default() };
             self.staging.prepare(&self.output(), job, lease, &source, &mut parts, &[range]).unwrap();
             let output = OutputSpec {
                 url: format!("file://{}", self.output().display()),

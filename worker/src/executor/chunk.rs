@@ -120,8 +120,11 @@ impl<'a> Collector<'a> {
         let has_output = self.lease.output.is_some();
         let mut tallies = Vec::with_capacity(outputs.len());
         for (task, output) in outputs {
-            if let Some(part) = output.part {
-                group.part(task, part, has_output);
+            match output.part {
+                // For a stage that reads it: the one block of the partition that the task itself is.
+                Some(part) if self.stage.makes_blocks => group.block(task, task as u32, &part.bytes),
+                Some(part) => group.part(task, part, has_output),
+                None => {}
             }
             tallies.push((task, output.tallies));
         }
@@ -174,7 +177,7 @@ impl Group {
     fn part(&mut self, task: u64, part: raftwerk_kernels::Part, has_output: bool) {
         let bytes = part.bytes.len() as u64;
         if has_output {
-            self.ranges.push(BlockRange { task, offset: self.bytes.len() as u64, bytes });
+            self.ranges.push(BlockRange { task, offset: self.bytes.len() as u64, bytes, input: 0 });
             self.bytes.extend_from_slice(&part.bytes);
         }
         self.parts.push(OutputPart {

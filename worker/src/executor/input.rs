@@ -72,16 +72,23 @@ impl Inputs {
         let bytes = match self.files.get(input.descriptor as usize) {
             Some(file) => file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?,
             // A partition for which nobody wrote anything has no descriptor.
-            None if input.blocks.is_empty() && matches!(kind, InputKind::Blocks) => &[],
+            None if input.blocks.is_empty() && matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) => &[],
             None => return Err(missing()),
         };
         match kind {
-            InputKind::Blocks => {
-                let blocks: Option<Vec<Block<'_>>> = (input.blocks.iter())
-                    .map(|block| Some(Block { task: block.task, bytes: slice(bytes, block.offset, block.bytes)? }))
-                    .collect();
+            InputKind::Blocks | InputKind::Joined | InputKind::Part => {
+                let of = |side: u32| -> Result<Vec<Block<'_>>, Fault> {
+                    let blocks = input.blocks.iter().filter(|block| block.input == side);
+                    let blocks = blocks.map(|block| Some(Block { task: block.task, bytes: slice(bytes, block.offset, block.bytes)? }));
+                    blocks.collect::<Option<_>>().ok_or_else(missing)
+                };
                 let total = input.blocks.iter().map(|block| block.bytes).sum();
-                Ok((Input::Blocks(blocks.ok_or_else(missing)?), total))
+                let read = match kind {
+                    InputKind::Joined => Input::Joined { left: of(0)?, right: of(1)? },
+                    InputKind::Part => Input::Text(of(0)?.first().map_or(&[][..], |block| block.bytes)),
+                    _ => Input::Blocks(of(0)?),
+                };
+                Ok((read, total))
             }
             InputKind::Elements | InputKind::Rows => {
                 let file = input.file.as_ref().ok_or_else(missing)?;

@@ -4,8 +4,11 @@ use raftwerk_kernels::{
     Accepts, Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
-use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, RoundInfo, StageInfo, stage_input::Source};
+use raftwerk_proto::v1::{Capacity, Device, FailureClass, KernelKind, Limit, RoundInfo, StageInfo, StageInput, stage_input::Source};
 use std::{os::fd::OwnedFd, sync::atomic::AtomicU64};
+
+/// What a part is made as when another stage reads it: kernels that read text read it.
+const FORMAT_BETWEEN_STAGES: &str = "csv";
 
 /// Where kernels come from: the built-in ones, or a test's.
 pub trait Kernels: Sync {
@@ -115,6 +118,10 @@ pub(super) enum InputKind {
     /// A whole file.
     File,
     Blocks,
+    /// Blocks of two stages.
+    Joined,
+    /// What one task of another stage made, as text.
+    Part,
 }
 
 impl InputKind {
@@ -132,6 +139,8 @@ pub(super) struct Stage {
     pub(super) tallies: usize,
     /// Partitions of the shuffle output; 0 when the stage has none.
     pub(super) partitions: usize,
+    /// The tasks' parts are for another stage, which reads them as blocks.
+    pub(super) makes_blocks: bool,
     /// Tasks that take about one chunk's time, as learned so far.
     pub(super) chunk_tasks: AtomicU64,
     /// Of a job with rounds, when this stage's task ends a round.
@@ -150,6 +159,10 @@ impl Stage {
             Some(Source::Files(files)) if files.format == "png" => InputKind::File,
             Some(Source::Files(files)) if files.format == "records" => InputKind::Records,
             Some(Source::Files(_)) => InputKind::Text,
+            Some(Source::Stage(_)) if spec.kernel.as_ref().is_some_and(|kernel| kernel.kind() == KernelKind::Map) => InputKind::Part,
+            Some(Source::Stage(_)) if matches!(spec.inputs[..], [_, StageInput { source: Some(Source::Stage(_)), .. }, ..]) => {
+                InputKind::Joined
+            }
             Some(Source::Stage(_)) | None => InputKind::Blocks,
         };
         let record_bytes = match &source {
@@ -165,7 +178,8 @@ impl Stage {
         let Some(kernel) = kernel else {
             let message = format!("this worker's build has no kernel `{}` version {}", reference.name, reference.version);
             let prepared = Err(Fault::new(FailureClass::Worker, message));
-            return Self { prepared, input, tallies: 0, partitions: 0, chunk_tasks: AtomicU64::new(1), ends: None };
+            let chunk_tasks = AtomicU64::new(1);
+            return Self { prepared, input, tallies: 0, partitions: 0, makes_blocks: false, chunk_tasks, ends: None };
         };
         let descriptor = kernel.descriptor();
         let input = match input {
@@ -173,8 +187,14 @@ impl Stage {
             other => other,
         };
         let shuffles = descriptor.kind == Kind::Map && descriptor.shuffles && spec.partitions > 0;
-        let format = info.output.as_ref().map(|output| output.format.clone()).filter(|format| !format.is_empty());
-        let mapped = sides::map(spec.inputs.get(1..).unwrap_or_default(), sides);
+        let makes_blocks = descriptor.kind == Kind::Reduce && spec.partitions > 0;
+        let mut format = info.output.as_ref().map(|output| output.format.clone()).filter(|format| !format.is_empty());
+        if makes_blocks && descriptor.formats.contains(&FORMAT_BETWEEN_STAGES) {
+            format = Some(FORMAT_BETWEEN_STAGES.to_owned());
+        }
+        let files: Vec<StageInput> =
+            spec.inputs.iter().skip(1).filter(|input| !matches!(input.source, Some(Source::Stage(_)))).cloned().collect();
+        let mapped = sides::map(&files, sides);
         let context = |sides| StageContext {
             params: spec.params.into_iter().map(|param| (param.name, param.value)).collect(),
             tasks: info.tasks,
@@ -197,6 +217,7 @@ impl Stage {
             input,
             tallies: descriptor.tallies.len(),
             partitions: if shuffles { spec.partitions as usize } else { 0 },
+            makes_blocks,
             chunk_tasks: AtomicU64::new(1),
             ends: info.round.clone().filter(|_| descriptor.kind == Kind::Reduce),
         }

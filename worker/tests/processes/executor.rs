@@ -237,7 +237,7 @@ fn bad_input_is_named_by_file_and_place() {
 }
 
 fn blocks_become_a_part_in_the_output_file() {
-    let blocks = vec![BlockRange { task: 2, offset: 2, bytes: 4 }, BlockRange { task: 7, offset: 0, bytes: 2 }];
+    let blocks = vec![BlockRange { task: 2, offset: 2, bytes: 4, input: 0 }, BlockRange { task: 7, offset: 0, bytes: 2, input: 0 }];
     let inputs = vec![
         ExecutorInput { descriptor: 0, bytes: 6, blocks, ..ExecutorInput::default() },
         ExecutorInput { descriptor: 1, ..ExecutorInput::default() }, // nobody wrote anything: no descriptor behind it

@@ -45,13 +45,23 @@ impl State {
         {
             return Outcome::Full(reason);
         }
+        let waiting_for = match self.resolve_after(&mut spec) {
+            Ok(waiting_for) => waiting_for,
+            Err(reason) => return Outcome::Refused(reason),
+        };
         self.forget_old_jobs(entry);
         let id = JobId(self.next_job);
         self.next_job += 1;
         if !key.1.is_empty() && !planted::on(Bug::ForgetKey) {
             self.idempotency.insert(key, Submission { job: id, payload_sha256: submit.payload_sha256.to_vec(), ended_at: Timestamp(0) });
         }
-        let job = Job::new(id, spec, submit.idempotency_key, self.now);
+        let mut job = Job::new(id, spec, submit.idempotency_key, self.now);
+        if !waiting_for.is_empty() {
+            job.waiting_for = waiting_for;
+            self.waiting.insert(id);
+        }
+        // One that waits for nothing moves on at once.
+        job.advance(self.now);
         let phase = job.phase.clone();
         self.jobs.insert(id, job);
         self.active.insert(id);

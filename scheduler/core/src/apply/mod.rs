@@ -1,5 +1,6 @@
 //! `apply`: one arm per command, one function per arm. The same state and entry give the same result on every replica.
 
+pub(crate) mod after;
 mod costs;
 mod epoch;
 mod failure;
@@ -287,7 +288,17 @@ impl State {
     }
 
     fn job_ended(&mut self, id: JobId, entry: &mut Entry) {
+        self.settle_ended(id, entry);
+        self.tell_followers(id, entry);
+    }
+
+    /// What the end of a job means for itself.
+    pub(crate) fn settle_ended(&mut self, id: JobId, entry: &mut Entry) {
         self.active.remove(&id);
+        self.waiting.remove(&id);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.waiting_for.clear();
+        }
         self.end_leases_of(id, entry);
         self.give_back_needless(id);
         self.shed(id);

@@ -40,7 +40,10 @@ impl State {
         }
         job.phase = Phase::Running;
         entry.applied.events.push(Event::PartsLost { job: id, parts });
-        // While the job was publishing nobody needed its shuffle data, so the loss of a holder was not written down.
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.make_again();
+        }
+        // While a job of two stages was publishing nobody needed its shuffle data, so the loss of a holder was not written down.
         let job = &self.jobs[&id];
         let mut holders = BTreeSet::new();
         for index in 0..job.stages.len() {

@@ -157,12 +157,13 @@ impl State {
         if job.excluded.is_empty() && job.excluded_devices.is_empty() && job.stages.iter().all(|s| s.avoided.is_empty()) {
             return;
         }
-        let Some(stage) = job.stages.iter().position(|s| s.open && s.free() > 0) else { return };
-        let candidates = crate::matching::candidates(self, &job.spec.stages[stage]);
-        let left = candidates.iter().any(|(w, d)| {
-            !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d)) && !job.stages[stage].avoids(self, *w, *d)
-        });
-        if !left {
+        let is_left = |stage: usize| {
+            crate::matching::candidates(self, &job.spec.stages[stage]).iter().any(|(w, d)| {
+                !job.excluded.contains(w) && !job.excluded_devices.contains(&(*w, *d)) && !job.stages[stage].avoids(self, *w, *d)
+            })
+        };
+        let mut waiting = (0..job.stages.len()).filter(|stage| job.stages[*stage].open && job.stages[*stage].free() > 0);
+        if waiting.any(|stage| !is_left(stage)) {
             let last = entry.applied.events.iter().rev().find_map(|e| match e {
                 Event::TaskFailed { job, message, .. } if *job == id => Some(message.clone()),
                 _ => None,

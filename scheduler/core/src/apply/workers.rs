@@ -20,6 +20,7 @@ impl State {
         if entry.format < MATCHING {
             // Builds of before drop them in silence, and all have to hold the same.
             hello.labels.clear();
+            hello.stage_graphs = false;
         }
         tidy(&mut hello.labels);
         // A new process has forgotten the leases and the shuffle data of the one before it.

@@ -90,7 +90,7 @@ impl<'a> Out<'a> {
 }
 
 pub(super) fn order<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>) -> Order<'a> {
-    let running: Vec<&Job> = view.state.active_jobs().filter(|j| j.phase == Phase::Running).collect();
+    let running: Vec<&Job> = view.state.active_jobs().filter(|j| j.phase == Phase::Running && j.waiting_for.is_empty()).collect();
     let limits = || running.iter().any(|j| view.state.namespaces.get(&j.spec.namespace).is_some_and(|n| n.max_devices().is_some()));
     if running.len() < 2 && !limits() {
         // Nobody to share with: not worth a look at every device.

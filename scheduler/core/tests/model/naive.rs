@@ -24,10 +24,12 @@ pub enum Do {
         worker: Worker,
         devices: u32,
     },
-    /// `rounds` is 0 for a job without rounds.
+    /// `rounds` is 0 for a job without rounds. With `joins` it has five stages: map, reduce, a map over its parts, another map, and a join of those two
+    /// in so many tasks.
     Submit {
         tasks: u64,
         partitions: u64,
+        joins: u64,
         max_attempts: u32,
         goes_on: bool,
         rounds: u32,
@@ -150,6 +152,13 @@ pub struct Stage {
     /// Devices on which it begins at once; 0 for any.
     gang: usize,
     begun: bool,
+    /// Stages that it reads.
+    reads: Vec<usize>,
+}
+
+/// Whether that stage of a job of so many has a map kernel, which counts.
+pub fn is_map(stages: usize, stage: usize) -> bool {
+    stage == 0 || (stages == 5 && (stage == 2 || stage == 3))
 }
 
 impl Stage {
@@ -214,6 +223,13 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether somebody has still to read what the stage makes, who is wanted himself; the last one is.
+    fn wanted(&self, stage: usize) -> bool {
+        let reads = |reader: &usize| self.stages[*reader].reads.contains(&stage);
+        let unfinished = |reader: usize| !self.stages[reader].complete() && self.wanted(reader);
+        stage + 1 == self.stages.len() || (0..self.stages.len()).filter(reads).any(unfinished)
+    }
+
     fn rounds_are_over(&self) -> bool {
         self.ended.len() as u32 >= self.max_rounds || self.ended.contains(&true)
     }
@@ -290,8 +306,8 @@ impl Model {
                         WorkerIs { session: index, devices, lost: false, drained: false, standing, device_standing: BTreeMap::new() };
                     self.workers.insert(worker, fresh);
                 }
-                Do::Submit { tasks, partitions, max_attempts, goes_on, rounds, gang } => {
-                    self.submit(tasks, partitions, max_attempts, goes_on, rounds, gang as usize)
+                Do::Submit { tasks, partitions, joins, max_attempts, goes_on, rounds, gang } => {
+                    self.submit([tasks, partitions, joins], max_attempts, goes_on, rounds, gang as usize)
                 }
                 Do::Cancel { job } => {
                     if self.jobs.get(&job).is_some_and(|j| j.phase == Phase::Running) {
@@ -402,8 +418,10 @@ impl Model {
             && placements.iter().all(|p| p.job == job && p.stage == stage && !p.speculative && self.grantable(p, true))
     }
 
-    fn submit(&mut self, tasks: u64, partitions: u64, max_attempts: u32, goes_on: bool, rounds: u32, gang: usize) {
-        let stage = |count: u64| Stage {
+    fn submit(&mut self, sizes: [u64; 3], max_attempts: u32, goes_on: bool, rounds: u32, gang: usize) {
+        let [tasks, partitions, joins] = sizes;
+        let stage = |count: u64, reads: &[usize]| Stage {
+            reads: reads.to_vec(),
             tasks: (0..count)
                 .map(|_| Task { is: TaskIs::Free { not_before: 0 }, charged: 0, died_on: BTreeSet::new(), group: 0, counted: false })
                 .collect(),
@@ -411,9 +429,12 @@ impl Model {
             gang: gang.min(count as usize),
             ..Stage::default()
         };
-        let mut stages = vec![stage(tasks)];
+        let mut stages = vec![stage(tasks, &[])];
         if partitions > 0 {
-            stages.push(stage(partitions));
+            stages.push(stage(partitions, &[0]));
+        }
+        if joins > 0 {
+            stages.extend([stage(partitions, &[1]), stage(tasks, &[]), stage(joins, &[2, 3])]);
         }
         let id = self.jobs.len() as u64 + 1;
         let job = Job {
@@ -437,10 +458,12 @@ impl Model {
     fn advance(&mut self, id: u64) {
         let Some(job) = self.jobs.get_mut(&id).filter(|j| j.phase == Phase::Running) else { return };
         for n in 0..job.stages.len() {
-            job.stages[n].open = (n == 0 || job.stages[n - 1].complete()) && !job.stages[n].complete();
+            let complete = job.stages[n].reads.iter().all(|from| job.stages[*from].complete());
+            let of_use = job.stages.len() <= 2 || job.wanted(n);
+            job.stages[n].open = complete && of_use && !job.stages[n].complete();
         }
         if job.stages[job.stages.len() - 1].complete() {
-            if job.stages.len() == 2 {
+            if job.stages.len() >= 2 {
                 job.phase = Phase::Publishing;
                 self.end_leases_of(id);
             } else {
@@ -489,6 +512,9 @@ impl Model {
     /// Accepted map output goes with its worker while somebody still needs it.
     fn lose_shuffle_data(&mut self, id: u64, worker: Worker) {
         let Some(job) = self.jobs.get_mut(&id).filter(|j| !j.ended()) else { return };
+        if job.stages.len() > 2 {
+            return self.lose_of_many(id, worker);
+        }
         if job.stages.len() < 2 || job.stages[1].complete() {
             return;
         }
@@ -503,6 +529,34 @@ impl Model {
         }
         if lost {
             map.generation += 1;
+            job.source_failures.remove(&worker);
+            self.advance(id);
+        }
+    }
+
+    /// Of more than two stages: what the worker had is nowhere (at 0) from now on. What is needed and nowhere is made again, until nothing more is.
+    fn lose_of_many(&mut self, id: u64, worker: Worker) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let last = job.stages.len() - 1;
+        for task in job.stages[..last].iter_mut().flat_map(|stage| &mut stage.tasks) {
+            match &mut task.is {
+                TaskIs::Accepted { at, .. } if *at == worker => *at = 0,
+                _ => {}
+            }
+        }
+        let mut again = BTreeSet::new();
+        let is_nowhere = |task: &Task| matches!(task.is, TaskIs::Accepted { at: 0, .. });
+        while let Some(n) = (0..last).find(|n| job.wanted(*n) && job.stages[*n].tasks.iter().any(is_nowhere)) {
+            for task in job.stages[n].tasks.iter_mut().filter(|task| is_nowhere(task)) {
+                task.is = TaskIs::Free { not_before: 0 };
+                task.counted = true;
+            }
+            again.insert(n);
+        }
+        for n in &again {
+            job.stages[*n].generation += 1;
+        }
+        if !again.is_empty() {
             job.source_failures.remove(&worker);
             self.advance(id);
         }
@@ -574,8 +628,9 @@ impl Model {
             return;
         };
         let job = self.jobs.get_mut(&lease.job).unwrap();
-        let (last_stage, shuffles) = (job.stages.len() - 1, job.stages.len() == 2 && lease.stage == 0);
-        let publishes = job.stages.len() == 2 && lease.stage == last_stage;
+        let (last_stage, counts) = (job.stages.len() - 1, is_map(job.stages.len(), lease.stage));
+        let shuffles = lease.stage < last_stage;
+        let publishes = job.stages.len() >= 2 && lease.stage == last_stage;
         let stage = &mut job.stages[lease.stage];
         let mut accepted = Vec::new();
         let mut rivals = BTreeSet::new();
@@ -591,7 +646,7 @@ impl Model {
                     stage.wins += 1;
                 }
                 rivals.extend(others);
-                if !t.counted && lease.stage == 0 {
+                if !t.counted && counts {
                     stage.tally += u128::from(value(task, worker));
                 }
                 t.counted = false;

@@ -25,7 +25,15 @@ pub fn device(index: u32, class: &str, parallelism: u32) -> Device {
 }
 
 pub fn hello(name: &str, incarnation: u64, devices: Vec<Device>) -> Hello {
-    Hello { protocol_version: 1, incarnation, name: name.into(), data_address: format!("{name}:1"), devices, ..Hello::default() }
+    Hello {
+        protocol_version: 1,
+        incarnation,
+        name: name.into(),
+        data_address: format!("{name}:1"),
+        devices,
+        stage_graphs: true,
+        ..Hello::default()
+    }
 }
 
 fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
@@ -62,6 +70,24 @@ pub fn map_reduce(tasks: u64, partitions: u32) -> JobSpec {
         ..StageSpec::default()
     });
     spec.output = Some(OutputSpec { url: "file:///out".into(), format: "csv".into(), ..OutputSpec::default() });
+    spec
+}
+
+fn reading(name: &str, kind: KernelKind, from: &[&str], partitions: u32) -> StageSpec {
+    let input = |from: &&str| StageInput { name: from.to_string(), source: Some(Source::Stage(StageOutput { stage: from.to_string() })) };
+    let kernel = if kind == KernelKind::Map { kernel(KERNEL, kind, &["value"]) } else { kernel("sum", kind, &[]) };
+    StageSpec { name: name.into(), kernel, inputs: from.iter().map(input).collect(), partitions, ..StageSpec::default() }
+}
+
+/// Three stages in a row and a second input, joined at the end:
+/// map (0) -> reduce (1) -> again (2) -+-> join (4)
+///                          other (3) -+
+pub fn joined(tasks: u64, partitions: u32, joins: u32) -> JobSpec {
+    let mut spec = map_reduce(tasks, partitions);
+    spec.stages[1].partitions = partitions;
+    spec.stages.push(reading("again", KernelKind::Map, &["reduce"], joins));
+    spec.stages.push(StageSpec { name: "other".into(), partitions: joins, ..spec.stages[0].clone() });
+    spec.stages.push(reading("both", KernelKind::Reduce, &["again", "other"], 0));
     spec
 }
 

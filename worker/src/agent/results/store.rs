@@ -192,7 +192,7 @@ mod tests {
         let mut parts =
             [OutputPart { name: "part-00000.csv".into(), bytes, crc32c: crc32c::crc32c(text.as_bytes()), ..OutputPart::default() }];
         let lease = LeaseKey { epoch: 0, index, position: 0 };
-        store.prepare(job, lease, &source, &mut parts, &[BlockRange { task: 0, offset: 0, bytes }]).unwrap();
+        store.prepare(job, lease, &source, &mut parts, &[BlockRange { bytes, ..BlockRange::default() }]).unwrap();
         parts[0].clone()
     }
 

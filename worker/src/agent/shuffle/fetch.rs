@@ -29,12 +29,12 @@ const SOURCES_AT_ONCE: usize = 4;
 const SILENCE: Duration = Duration::from_secs(10);
 const SILENCE_WITH_CHOICE: Duration = Duration::from_secs(2);
 
-/// What is wanted: one partition of one stage's output.
+/// What is wanted: one partition of the output of a stage, or of two that are joined.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) job: u64,
-    /// Name of the producing stage.
-    pub(crate) stage: String,
+    /// Names of the producing stages, in the order of the reading stage's inputs.
+    pub(crate) stages: Arc<Vec<String>>,
     pub(crate) partition: u32,
     pub(crate) sources: Arc<Vec<ShuffleSource>>,
 }
@@ -80,32 +80,36 @@ impl Fetcher {
     pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
         // One request per place (or pair of places) and generation, however the leases were cut.
         type Request = (Vec<Place>, Vec<TaskRange>);
-        let mut by_source: BTreeMap<(u64, u64, u32), Request> = BTreeMap::new();
+        let mut by_source: BTreeMap<(u32, u64, u64, u32), Request> = BTreeMap::new();
         for source in wanted.sources.iter() {
             let entry = by_source
-                .entry((source.worker, source.copy_worker, source.generation))
+                .entry((source.input, source.worker, source.copy_worker, source.generation))
                 .or_insert_with(|| (self.places(source), Vec::new()));
             entry.1.push(TaskRange { first_task: source.first_task, task_count: source.task_count });
         }
         let sink = tokio::sync::Mutex::new(Sink::new(self.dir.clone()));
-        let fetches = by_source.into_iter().map(|((worker, _, generation), (places, mut ranges))| {
+        let fetches = by_source.into_iter().map(|((input, worker, _, generation), (places, mut ranges))| {
             ranges.sort_by_key(|range| range.first_task);
             let request = FetchPartitionRequest {
                 job: wanted.job,
-                stage: wanted.stage.clone(),
+                stage: wanted.stages.get(input as usize).cloned().unwrap_or_default(),
                 generation,
                 partition: wanted.partition,
                 tasks: ranges,
             };
             let sink = &sink;
-            async move { self.read_source(worker, places, request, sink).await }
+            async move {
+                let mut blocks = self.read_source(worker, places, request, sink).await?;
+                blocks.iter_mut().for_each(|block| block.input = input);
+                Ok(blocks)
+            }
         });
         let fetched: Vec<Result<Vec<BlockRange>, FetchError>> = stream::iter(fetches).buffer_unordered(SOURCES_AT_ONCE).collect().await;
         let mut blocks = Vec::new();
         for result in fetched {
             blocks.extend(result?);
         }
-        blocks.sort_by_key(|block| block.task);
+        blocks.sort_by_key(|block| (block.input, block.task));
         let bytes = blocks.iter().map(|block| block.bytes).sum();
         let file = sink.into_inner().finish().await.map_err(|error| self.here(&error))?;
         Ok(Partition { file, blocks, bytes })
@@ -273,7 +277,7 @@ impl Sink {
 
     async fn append(&mut self, task: u64, pieces: Vec<Bytes>) -> io::Result<BlockRange> {
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        let range = BlockRange { task, offset: self.end, bytes: bytes as u64 };
+        let range = BlockRange { task, offset: self.end, bytes: bytes as u64, input: 0 };
         self.end += range.bytes;
         self.buffered += bytes;
         self.buffer.extend(pieces);
