@@ -8,10 +8,12 @@
 //! npy.rs      the header of .npy files                philox.rs   counter-based random numbers
 //! round.rs    what a round leaves for the next         footprint.rs   which parameters matter for what a task costs
 //! png_file.rs the header of .png files              gather.rs   what reduce kernels share that put pieces together
+//! cells.rs    cells of tables that kernels write
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
 pub mod api;
+mod cells;
 mod footprint;
 mod gather;
 pub mod gpu;
@@ -28,12 +30,14 @@ mod side;
 pub mod black_scholes;
 pub mod convolve;
 pub mod file_per_task;
+pub mod group_by;
 pub mod histogram;
 pub mod image;
 pub mod kmeans_assign;
 pub mod kmeans_update;
 pub mod mandelbrot;
 pub mod matmul;
+pub mod merge_groups;
 pub mod merge_sorted;
 pub mod merge_statistics;
 pub mod monte_carlo_pi;
@@ -54,12 +58,14 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &black_scholes::BlackScholes,
         &convolve::Convolve,
         &file_per_task::FilePerTask,
+        &group_by::GroupBy,
         &histogram::Histogram,
         &image::Image,
         &kmeans_assign::KmeansAssign,
         &kmeans_update::KmeansUpdate,
         &mandelbrot::Mandelbrot,
         &matmul::Matmul,
+        &merge_groups::MergeGroups,
         &merge_sorted::MergeSorted,
         &merge_statistics::MergeStatistics,
         &monte_carlo_pi::MonteCarloPi,

@@ -19,6 +19,7 @@ pub mod lease;
 pub mod ranges;
 pub mod recorder;
 pub mod session;
+mod table;
 
 pub use agent::{
     DeviceSelection, DiskLimits, JoinError, ListenError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError,

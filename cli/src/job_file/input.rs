@@ -11,9 +11,12 @@ use super::paths;
 use super::problem::{Origin, Problem};
 use super::section::Section;
 use super::stages::Stage;
+use super::tables;
 use super::tree::Table;
 
 pub const NAME: &str = "input";
+
+const KEYS: [&str; 8] = ["files", "range", "format", "split", "separator", "header", "quoted_newlines", "columns"];
 
 /// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
 pub struct Input {
@@ -22,6 +25,13 @@ pub struct Input {
 }
 
 impl Input {
+    /// The columns that the kernel reads, for whoever lists the files.
+    pub fn want(&mut self, columns: Vec<String>) {
+        if let Some(Source::Files(Files { table: Some(table), .. })) = &mut self.stage_input.source {
+            table.columns = columns;
+        }
+    }
+
     /// Lets the kernel look at the range that it shall draw, count or sample.
     pub fn check_range(&self, map: &Stage) -> Result<(), Problem> {
         let (Some(Source::Range(range)), Some([start, count])) = (&self.stage_input.source, &self.range_origins) else { return Ok(()) };
@@ -44,7 +54,7 @@ impl Input {
 }
 
 pub fn read(root: &Table, kernel: &Descriptor, partitions: u32, dir: &Path) -> Result<Input, Problem> {
-    let section = Section::open(root, "input", &["files", "range", "format", "split"])?
+    let section = Section::open(root, "input", &KEYS)?
         .ok_or_else(|| Problem::new(Origin::File, "the section [input] is missing").fix(wanted_input(kernel)))?;
     let mut range_origins = None;
     let source = match (section.has("files"), section.has("range")) {
@@ -67,6 +77,7 @@ fn wanted_input(kernel: &Descriptor) -> &'static str {
         Accepts::Index => "give range = { start = 0, count = 1000000, tasks = 100 }",
         Accepts::Text => "give files = [\"data/*.txt\"]",
         Accepts::Png => "give files = [\"images/*.png\"]",
+        Accepts::Table => "give files = [\"data/*.csv\"]",
         _ => "give files = [\"data/*.npy\"]",
     }
 }
@@ -77,6 +88,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         Accepts::Text => "text",
         Accepts::Npy(_) | Accepts::Rows(_) => "npy",
         Accepts::Png => "png",
+        Accepts::Table => tables::FORMATS[0],
         Accepts::Index | Accepts::Shuffle => {
             let message = format!("is given, but kernel `{}` reads a range of integers", kernel.name);
             return Err(section.problem_at("files", &patterns.origin, message).fix(wanted_input(kernel)));
@@ -95,7 +107,11 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         paths::absolute_pattern(dir, &pattern.value)
             .map_err(|message| section.problem_at("files", &pattern.origin, format!("is not usable: {message}")))
     };
-    let format = section.choice("format", &["text", "npy", "png"])?;
+    let format = section.choice("format", &[&["text", "npy", "png"], &tables::FORMATS[..]].concat())?;
+    let own_format = match &format {
+        Some(format) if kernel.accepts == Accepts::Table && tables::FORMATS.contains(&format.value.as_str()) => format.value.as_str(),
+        _ => own_format,
+    };
     if let Some(format) = format.as_ref().filter(|format| format.value != own_format) {
         let message = format!("is \"{}\", but kernel `{}` reads {own_format}", format.value, kernel.name);
         return Err(section.problem_at("format", &format.origin, message));
@@ -105,12 +121,20 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         let message = format!("has no meaning for kernel `{}`: every file is one task", kernel.name);
         return Err(section.problem_at("split", &split.origin, message).fix("take the line out"));
     }
+    let table = tables::read(section, kernel, own_format)?;
+    if let Some(split) = split.as_ref().filter(|_| table.as_ref().is_some_and(|table| table.whole_files)) {
+        let message = "has no meaning where cells may hold line ends: every file is one task";
+        return Err(section
+            .problem_at("split", &split.origin, message)
+            .fix("write quoted_newlines = false if no cell of the files holds a line end, or take the line out"));
+    }
     Ok(Files {
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
         // Elements and rows are cut into splits in different ways.
         format: if matches!(kernel.accepts, Accepts::Rows(_)) { "npy-rows" } else { own_format }.to_owned(),
         split_bytes: split.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
         listing: Vec::new(),
+        table,
     })
 }
 
@@ -120,7 +144,7 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
         let message = format!("is given, but kernel `{}` reads files", kernel.name);
         return Err(section.problem_at("range", &range.origin, message).fix(wanted_input(kernel)));
     }
-    for key in ["format", "split"] {
+    for key in KEYS.into_iter().filter(|key| !["files", "range"].contains(key)) {
         if section.has(key) {
             return Err(section.problem_at(key, &section.origin, "has no meaning for a range; it belongs to `files`"));
         }

@@ -41,6 +41,7 @@ fn one(map: &Section<'_>, kernel: &str, spec: &SideSpec, dir: &Path) -> Result<S
         format: if spec.dimensions == 2 { "npy-rows" } else { "npy" }.to_owned(),
         split_bytes: DEFAULT_SPLIT_BYTES,
         listing: Vec::new(),
+        table: None,
     };
     Ok(StageInput { name: name.to_owned(), source: Some(Source::Files(files)) })
 }

@@ -2,7 +2,7 @@
 //! would differ; so it does not reach the log before its format does.
 
 use crate::spec::SpecError;
-use raftwerk_proto::v1::{JobSpec, StageSpec};
+use raftwerk_proto::v1::{JobSpec, StageSpec, stage_input::Source};
 
 /// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, what stages want of devices, and records of
 /// which device ran which tasks of a bounded kernel. Footprints and memory needs are of this format as well; they are left out of older entries,
@@ -50,6 +50,8 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("prefers some devices")
     } else if stage.gang.is_some() {
         Some("begins on several devices at once")
+    } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if files.table.is_some())) {
+        Some("reads tables")
     } else {
         None
     }
@@ -58,11 +60,13 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::{DeviceMatch, Gang, Rounds};
+    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput, TableFormat};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
         assert_eq!(check(&JobSpec::default(), 1), Ok(()));
+        let files = Files { table: Some(TableFormat::default()), ..Files::default() };
+        let table = StageInput { source: Some(Source::Files(files)), ..StageInput::default() };
         let newer = [
             JobSpec { priority: 1, ..JobSpec::default() },
             JobSpec { policy: "random".into(), ..JobSpec::default() },
@@ -72,6 +76,7 @@ mod tests {
             JobSpec { stages: vec![StageSpec { require: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { prefer: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { gang: Some(Gang::default()), ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { inputs: vec![table], ..StageSpec::default() }], ..JobSpec::default() },
         ];
         for spec in newer {
             assert!(check(&spec, NEWEST - 1).is_err_and(|reason| reason.0.contains("format 4")), "{spec:?}");

@@ -123,7 +123,13 @@ pub fn numbers(tasks: u64) -> JobSpec {
 }
 
 pub fn files() -> JobSpec {
-    spec(Source::Files(Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![] }))
+    spec(Source::Files(Files {
+        patterns: vec!["/data/*.txt".into()],
+        format: "text".into(),
+        split_bytes: 10,
+        listing: vec![],
+        table: None,
+    }))
 }
 
 pub fn sent(effects: &[Effect]) -> impl Iterator<Item = (u64, &Down)> {

@@ -48,7 +48,7 @@ fn the_first_worker_that_sees_the_input_decides_the_splits() {
     host.connect(1, 7);
     host.submit(3, files());
     let file = InputFile { path: "/data/a.txt".into(), bytes: 25, ..InputFile::default() };
-    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file] };
+    let listed = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing: vec![file], table: None };
     host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed], ..InputListing::default() }));
     let effects = host.commit();
     assert_eq!(host.state.jobs[&JobId(1)].stages[0].tasks().len(), 3);
@@ -67,7 +67,7 @@ fn a_partition_for_each_task_is_counted_when_the_input_is_listed() {
     let file = |name: &str| InputFile { path: format!("/data/{name}"), bytes: 7, record_bytes: 7, ..InputFile::default() };
     let listed = |count: usize| {
         let listing = ["a", "b", "c"].iter().cycle().take(count).map(|name| file(name)).collect();
-        Files { patterns: vec!["/data/*".into()], format: "png".into(), split_bytes: 10, listing }
+        Files { patterns: vec!["/data/*".into()], format: "png".into(), split_bytes: 10, listing, table: None }
     };
     host.submit(3, spec.clone());
     host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![listed(3)], ..InputListing::default() }));

@@ -1,11 +1,16 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
 use super::{rounds, sides};
+use crate::table;
+use raftwerk_formats::Format;
 use raftwerk_kernels::{
     Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
 use raftwerk_proto::v1::{Capacity, Device, FailureClass, Limit, RoundInfo, StageInfo, stage_input::Source};
-use std::{os::fd::OwnedFd, sync::atomic::AtomicU64};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 /// Where kernels come from: the built-in ones, or a test's.
 pub trait Kernels: Sync {
@@ -111,6 +116,8 @@ pub(super) enum InputKind {
     Rows,
     /// A whole file.
     File,
+    /// Rows of tables of this format.
+    Table(Arc<Format>),
     Blocks,
 }
 
@@ -145,6 +152,20 @@ impl Stage {
             Some(Source::Files(files)) if files.format == "npy" => InputKind::Elements,
             Some(Source::Files(files)) if files.format == "npy-rows" => InputKind::Rows,
             Some(Source::Files(files)) if files.format == "png" => InputKind::File,
+            Some(Source::Files(files)) if files.table.is_some() => match table::format(files) {
+                Ok(format) => InputKind::Table(Arc::new(format)),
+                Err(reason) => {
+                    let prepared = Err(Fault::new(FailureClass::Worker, reason));
+                    return Self {
+                        prepared,
+                        input: InputKind::File,
+                        tallies: 0,
+                        partitions: 0,
+                        chunk_tasks: AtomicU64::new(1),
+                        ends: None,
+                    };
+                }
+            },
             Some(Source::Files(_)) => InputKind::Text,
             Some(Source::Stage(_)) | None => InputKind::Blocks,
         };
