@@ -210,6 +210,7 @@ impl NumberBuilder {
     }
 
     fn truncate(&mut self, rows: usize) {
+        self.filled &= rows > 0;
         match &mut self.values {
             Values::Decimal { values, .. } => values.truncate(rows),
             Values::Wide(values) => values.truncate(rows),
@@ -264,7 +265,12 @@ pub(crate) enum Builder {
 impl Builder {
     pub(crate) fn truncate(&mut self, rows: usize) {
         match self {
-            Builder::Text(text) => text.views.truncate(rows),
+            Builder::Text(text) => {
+                text.views.truncate(rows);
+                if rows == 0 {
+                    text.own.clear();
+                }
+            }
             Builder::Number(number) => number.truncate(rows),
         }
     }

@@ -19,6 +19,8 @@ pub enum FormatError {
     AmbiguousColumn { name: String, times: usize },
     #[error("its first row has {found} cells, and `columns` names {given}; name every column")]
     Names { found: usize, given: usize },
+    #[error("{place}: {message}; every line is one JSON object")]
+    Json { place: Place, message: &'static str },
     #[error("its first row does not end within {0} bytes; is the separator right?")]
     Head(usize),
 }

@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::columns::{self, Wanted};
 use crate::csv;
 use crate::error::FormatError;
+use crate::jsonl;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Csv(CsvOptions),
+    /// A JSON object on every line. A column is named by the keys that lead to it, with points between.
+    Jsonl,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,15 +42,25 @@ impl Format {
     pub fn splits_at_lines(&self) -> bool {
         match self {
             Format::Csv(options) => !options.quoted_newlines,
+            // A line end in a string is written \n.
+            Format::Jsonl => true,
         }
+    }
+
+    /// Whether rows may lack columns that others have, so that one file need not have all of them.
+    pub fn rows_differ(&self) -> bool {
+        matches!(self, Format::Jsonl)
     }
 
     /// Looks for the wanted columns in the first [`HEAD_BYTES`] of a file (all of it, if it is shorter). A file without a row has no columns and
     /// lacks none.
     pub fn check_columns<'a>(&self, head: &[u8], wanted: impl IntoIterator<Item = &'a str>) -> Result<(), FormatError> {
-        let Format::Csv(options) = self;
-        let Some(layout) = csv::Layout::read(head, options)? else { return Ok(()) };
-        wanted.into_iter().try_for_each(|name| columns::find(&layout.names, name).map(drop))
+        let names = match self {
+            Format::Csv(options) => csv::Layout::read(head, options)?.map(|layout| layout.names),
+            Format::Jsonl => jsonl::names(head),
+        };
+        let Some(names) = names else { return Ok(()) };
+        wanted.into_iter().try_for_each(|name| columns::find(&names, name).map(drop))
     }
 }
 
@@ -77,8 +90,11 @@ impl Table {
 
     /// The rows that begin in the split, of each just the wanted columns, in their order.
     pub fn read(&self, wanted: &[Wanted]) -> Result<Batches, FormatError> {
-        let Format::Csv(options) = self.format.as_ref();
-        Ok(Box::new(csv::Reader::new(self.file.clone(), self.range.clone(), options, wanted)?))
+        let (file, range) = (self.file.clone(), self.range.clone());
+        Ok(match self.format.as_ref() {
+            Format::Csv(options) => Box::new(csv::Reader::new(file, range, options, wanted)?),
+            Format::Jsonl => Box::new(jsonl::Reader::new(file, range, wanted)),
+        })
     }
 }
 

@@ -40,12 +40,14 @@ pub mod matmul;
 pub mod merge_groups;
 pub mod merge_sorted;
 pub mod merge_statistics;
+pub mod merge_top;
 pub mod monte_carlo_pi;
 pub mod noop;
 pub mod radix_sort;
 pub mod stack_rows;
 pub mod statistics;
 pub mod sum_by_key;
+pub mod top_k;
 pub mod word_count;
 
 pub use api::*;
@@ -68,12 +70,14 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &merge_groups::MergeGroups,
         &merge_sorted::MergeSorted,
         &merge_statistics::MergeStatistics,
+        &merge_top::MergeTop,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
         &radix_sort::RadixSort,
         &stack_rows::StackRows,
         &statistics::Statistics,
         &sum_by_key::SumByKey,
+        &top_k::TopK,
         &word_count::WordCount,
     ]
 }

@@ -16,6 +16,7 @@ pub(crate) fn format(files: &Files) -> Result<Format, String> {
                 names: table.names,
             }))
         }
+        "jsonl" => Ok(Format::Jsonl),
         other => Err(format!("this build reads no tables of format `{other}`")),
     }
 }

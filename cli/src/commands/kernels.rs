@@ -101,7 +101,7 @@ fn reads(kernel: &Descriptor) -> String {
         Accepts::Npy(dtypes) => format!("npy of {}", dtypes.join(", ")),
         Accepts::Rows(dtypes) => format!("npy rows of {}", dtypes.join(", ")),
         Accepts::Png => "png".to_owned(),
-        Accepts::Table => "tables (csv)".to_owned(),
+        Accepts::Table => "tables (csv, jsonl)".to_owned(),
         Accepts::Shuffle => "shuffle".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::section::{At, Section};
 
 /// Formats of tables, the usual one first.
-pub const FORMATS: [&str; 1] = ["csv"];
+pub const FORMATS: [&str; 2] = ["csv", "jsonl"];
 
 const KEYS: [&str; 4] = ["separator", "header", "quoted_newlines", "columns"];
 
@@ -23,6 +23,13 @@ pub fn read(section: &Section<'_>, kernel: &Descriptor, format: &str) -> Result<
                 Err(section.problem_at(key, &section.origin, message).fix("take the line out"))
             }
         };
+    }
+    if format != FORMATS[0] {
+        if let Some(key) = KEYS.into_iter().find(|key| section.has(key)) {
+            let message = format!("has no meaning for files of format \"{format}\"");
+            return Err(section.problem_at(key, &section.origin, message).fix("take the line out"));
+        }
+        return Ok(Some(TableFormat::default()));
     }
     let separator = match section.text("separator")? {
         None => b',',
@@ -101,6 +108,8 @@ mod tests {
         assert!(refusal("separator = \"\\n\"\n").contains("must be one character"));
         assert!(refusal("header = 1\n").contains("[input] header must be true or false"));
         assert!(refusal("format = \"npy\"\n").contains("reads csv"));
+        assert!(refusal("format = \"jsonl\"\nheader = false\n").contains("header has no meaning for files of format \"jsonl\""));
+        assert!(!files("format = \"jsonl\"\nsplit = \"1MiB\"\n").unwrap().table.unwrap().whole_files);
         let text = "[input]\nfiles = \"a.txt\"\nheader = true\n[map]\nkernel = \"word_count\"\n";
         let problem = parse(text, "stem", Path::new("/jobs"), Path::new("/here"), &Patches::default(), &Catalogue::of_this_build());
         assert!(

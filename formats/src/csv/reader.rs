@@ -3,47 +3,26 @@
 use super::layout::{Layout, ragged};
 use super::scan::Scan;
 use crate::batch::{BATCH_ROWS, Batch};
-use crate::builders::{Builder, NumberBuilder, OtherKind, REACH_BYTES, TextBuilder};
-use crate::columns::{self, Kind, Wanted};
+use crate::columns::{self, Wanted};
 use crate::error::{FormatError, Place};
-use crate::number::{self, short};
+use crate::rows::{Rows, Stop, Text};
 use crate::table::CsvOptions;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
 
 pub(crate) struct Reader {
-    file: Bytes,
+    rows: Rows,
     options: CsvOptions,
-    names: Vec<String>,
+    columns: usize,
     /// Where the next row begins, and where the split ends.
     at: usize,
     end: usize,
     scan: Scan,
-    builders: Vec<Builder>,
-    /// Of column `c` of the file: `order[first[c]..first[c + 1]]` are its builders.
+    /// Of column `c` of the file: `order[first[c]..first[c + 1]]` are the wanted columns that it is.
     order: Vec<usize>,
     first: Vec<usize>,
     failed: bool,
-}
-
-/// Why a row is not in the batch.
-enum Stop {
-    /// It belongs to the next one.
-    Cut,
-    Wrong(FormatError),
-}
-
-impl From<OtherKind> for Stop {
-    fn from(_: OtherKind) -> Stop {
-        Stop::Cut
-    }
-}
-
-impl From<FormatError> for Stop {
-    fn from(error: FormatError) -> Stop {
-        Stop::Wrong(error)
-    }
 }
 
 impl Reader {
@@ -59,57 +38,44 @@ impl Reader {
         }
         placed.sort_unstable();
         let first = (0..=names.len()).map(|column| placed.partition_point(|(of, _)| *of < column)).collect();
-        let builders = wanted.iter().map(|wanted| match wanted.kind {
-            Kind::Text => Builder::Text(TextBuilder::default()),
-            Kind::Number => Builder::Number(NumberBuilder::default()),
-        });
         let end = range.end;
         Ok(Reader {
             at: start.min(end),
             end,
             scan: Scan::new(&file, options.separator, start.min(end), end),
-            builders: builders.collect(),
             order: placed.into_iter().map(|(_, builder)| builder).collect(),
             first,
             options: options.clone(),
-            names,
-            file,
+            columns: names.len(),
+            rows: Rows::new(file, wanted),
             failed: false,
         })
     }
 
     fn batch(&mut self) -> Result<Option<Batch>, FormatError> {
-        let file = self.file.clone();
-        let mut base = self.at;
-        let mut rows = 0;
-        while rows < BATCH_ROWS && self.at < self.end && self.at - base < REACH_BYTES / 2 {
-            match self.row(&file, base) {
-                Ok(counts) => rows += usize::from(counts),
-                Err(Stop::Cut) if rows > 0 => {
-                    self.scan.jump(&file, self.at);
-                    break;
-                }
-                // Empty lines took the room; a row by itself is never cut.
+        let file = self.rows.file.clone();
+        self.rows.begin(self.at);
+        while self.rows.count < BATCH_ROWS && self.at < self.end && self.rows.reaches(self.at) {
+            match self.row(&file) {
+                Ok(counts) => self.rows.count += usize::from(counts),
                 Err(Stop::Cut) => {
-                    base = self.at;
-                    self.builders.iter_mut().for_each(|builder| builder.truncate(0));
-                    self.scan.jump(&file, base);
+                    self.scan.jump(&file, self.at);
+                    if self.rows.count > 0 {
+                        break;
+                    }
+                    // Empty lines took the room; a row by itself is never cut.
+                    self.rows.begin(self.at);
                 }
                 Err(Stop::Wrong(error)) => return Err(error),
             }
         }
-        if rows == 0 {
-            return Ok(None);
-        }
-        self.builders.iter_mut().for_each(|builder| builder.truncate(rows));
-        let reach = base..self.end.min(base + REACH_BYTES);
-        Ok(Some(Batch { rows, columns: self.builders.iter_mut().map(|builder| builder.finish(&file, reach.clone())).collect() }))
+        Ok(self.rows.finish(self.end))
     }
 
     /// Reads the row at `self.at`, and moves it behind the row; tells whether it was one, and no empty line.
     #[inline(always)]
-    fn row(&mut self, file: &[u8], base: usize) -> Result<bool, Stop> {
-        let (begin, columns) = (self.at, self.names.len());
+    fn row(&mut self, file: &[u8]) -> Result<bool, Stop> {
+        let (begin, columns) = (self.at, self.columns);
         let mut start = begin;
         let mut column = 0;
         loop {
@@ -138,8 +104,7 @@ impl Reader {
                 return Err(self.too_long(file, begin).into());
             }
             for index in self.first[column]..self.first[column + 1] {
-                let builder = self.order[index];
-                self.push(file, base, builder, column, &cell)?;
+                self.rows.push(file, begin, self.order[index], &cell)?;
             }
             column += 1;
             if last {
@@ -153,62 +118,6 @@ impl Reader {
         }
     }
 
-    #[inline(always)]
-    fn push(&mut self, file: &[u8], base: usize, builder: usize, column: usize, cell: &Text) -> Result<(), Stop> {
-        match (&mut self.builders[builder], cell) {
-            (Builder::Text(text), Text::Plain(start, end)) => {
-                if end - base > REACH_BYTES {
-                    return Err(if self.at > base { Stop::Cut } else { too_large(file, *start, end - start).into() });
-                }
-                text.push(file, base, *start, *end);
-            }
-            (Builder::Text(text), Text::Own(start, bytes)) => {
-                if text.own_bytes() + bytes.len() > REACH_BYTES {
-                    return Err(if text.own_bytes() > 0 { Stop::Cut } else { too_large(file, *start, bytes.len()).into() });
-                }
-                text.push_own(bytes);
-            }
-            (Builder::Number(number), Text::Plain(start, end)) => {
-                let length = end - start;
-                if length == 0 {
-                    number.push_empty();
-                    return Ok(());
-                }
-                let negative = file[*start] == b'-';
-                let from = start + usize::from(negative);
-                let digits = end - from;
-                if let Some(chunk) = file.get(from..).and_then(|rest| rest.first_chunk::<8>())
-                    && (1..=8).contains(&digits)
-                    && let Some((mantissa, scale)) = short(u64::from_le_bytes(*chunk), digits)
-                {
-                    let mantissa = mantissa as i64;
-                    number.push_decimal(if negative { -mantissa } else { mantissa }, scale)?;
-                    return Ok(());
-                }
-                self.push_slowly(file, builder, column, *start, &file[*start..*end])?;
-            }
-            (Builder::Number(_), Text::Own(start, bytes)) => self.push_slowly(file, builder, column, *start, bytes)?,
-        }
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn push_slowly(&mut self, file: &[u8], builder: usize, column: usize, start: usize, cell: &[u8]) -> Result<(), Stop> {
-        let Builder::Number(number) = &mut self.builders[builder] else { return Ok(()) };
-        if cell.trim_ascii().is_empty() {
-            number.push_empty();
-            return Ok(());
-        }
-        match number::parse(cell) {
-            Some(value) => Ok(number.push(value)?),
-            None => {
-                let shown = String::from_utf8_lossy(&cell[..cell.len().min(40)]).into_owned();
-                let text = if cell.len() > 40 { format!("{shown}..") } else { shown };
-                Err(FormatError::NotANumber { place: Place::of(file, start), column: self.names[column].clone(), text }.into())
-            }
-        }
-    }
-
     /// The row has more cells than there are columns: how many.
     fn too_long(&self, file: &[u8], begin: usize) -> FormatError {
         let (mut at, mut found) = (begin, 0);
@@ -219,7 +128,7 @@ impl Reader {
             }
             at = end + 1;
         }
-        ragged(file, begin, found, self.names.len())
+        ragged(file, begin, found, self.columns)
     }
 }
 
@@ -234,12 +143,6 @@ impl Iterator for Reader {
         self.failed = matches!(batch, Some(Err(_)));
         batch
     }
-}
-
-/// What a cell holds: a range of the file, or, from this place on, what had to be written anew.
-enum Text {
-    Plain(usize, usize),
-    Own(usize, Vec<u8>),
 }
 
 struct Quoted {
@@ -280,10 +183,6 @@ fn quoted(file: &[u8], start: usize, end: usize, options: &CsvOptions) -> Result
             _ => Err(FormatError::AfterQuotes { place: Place::of(file, start) }),
         };
     }
-}
-
-fn too_large(file: &[u8], start: usize, bytes: usize) -> FormatError {
-    FormatError::Large { place: Place::of(file, start), bytes }
 }
 
 /// A cell by itself, for first rows and for messages.

@@ -113,6 +113,11 @@ fn items(text: &str) -> Vec<String> {
     pieces.map(|piece| piece.trim().to_owned()).filter(|piece| !piece.is_empty()).collect()
 }
 
+/// The names in a list with commas between.
+pub(crate) fn column_names(text: &str) -> Result<Vec<String>, String> {
+    items(text).iter().map(|item| name(item)).collect()
+}
+
 /// A name as it stands, or in double quotes, in which a double quote is written twice.
 fn name(text: &str) -> Result<String, String> {
     let inner = match text.strip_prefix('"') {

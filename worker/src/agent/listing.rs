@@ -44,7 +44,7 @@ pub(crate) enum ListingError {
     TableFormat(String),
     #[error("{} has {bytes} bytes; a file that is one task has less than 4 GiB", path.display())]
     Large { path: PathBuf, bytes: u64 },
-    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png` or `csv`")]
+    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png`, `csv` or `jsonl`")]
     Format(String),
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
 }
 
 fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
-    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "csv") {
+    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "csv" | "jsonl") {
         return Err(ListingError::Format(files.format));
     }
     let table = match &files.table {
@@ -108,7 +108,7 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
     }
     files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files.format, worker)).collect::<Result<_, _>>()?;
     if let Some((format, columns)) = table {
-        files.listing.iter().try_for_each(|file| check_columns(Path::new(&file.path), &format, &columns, worker))?;
+        check_table(&files.listing, &format, &columns, worker)?;
     }
     Ok(files)
 }
@@ -180,6 +180,29 @@ fn describe(path: PathBuf, metadata: &Metadata, format: &str, worker: &str) -> R
             u32::try_from(metadata.len()).map_err(|_| ListingError::Large { path: path.clone(), bytes: metadata.len() })?;
     }
     Ok(input)
+}
+
+/// Where rows differ, it is enough that one file has a column; else all of them must.
+fn check_table(listing: &[InputFile], format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
+    let check = |file: &InputFile, columns: &[String]| check_columns(Path::new(&file.path), format, columns, worker);
+    if !format.rows_differ() {
+        return listing.iter().try_for_each(|file| check(file, columns));
+    }
+    for column in columns.chunks(1) {
+        let mut lacking = None;
+        for file in listing {
+            match check(file, column) {
+                Ok(()) => {
+                    lacking = None;
+                    break;
+                }
+                Err(error @ ListingError::Table { .. }) => lacking = lacking.or(Some(error)),
+                Err(other) => return Err(other),
+            }
+        }
+        lacking.map_or(Ok(()), Err)?;
+    }
+    Ok(())
 }
 
 /// A column that a file lacks is an error before the job starts, not when its first task runs.
