@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering;
 
+use raftwerk_formats::{FormatError, Table, Wanted};
+
 use crate::gpu::Gpu;
 pub use crate::listed::{InputProblem, ListedArray, ListedInput};
 pub use crate::round::{Kept, RoundEnd};
@@ -38,6 +40,8 @@ pub enum Accepts {
     Rows(&'static [&'static str]),
     /// Whole `.png` files of the kind that [`crate::png_file`] describes; each is one task.
     Png,
+    /// Rows of tables, of which it asks for some columns ([`Prepared::columns`]).
+    Table,
     /// Shuffle blocks of an earlier stage.
     Shuffle,
     /// Shuffle blocks of two earlier stages with the same number of partitions, which it joins by key.
@@ -84,7 +88,7 @@ pub struct Descriptor {
     pub tallies: &'static [&'static str],
     /// Map: whether tasks write shuffle blocks (a map kernel without them gives tallies only and must be the last stage).
     pub shuffles: bool,
-    /// Reduce: output formats it can write ("csv", "npy", "png"); the first is the default.
+    /// Reduce: output formats it can write ("csv", "jsonl", "npy", "png"); the first is the default.
     pub formats: &'static [&'static str],
     /// Map: reduce kernels its blocks are made for, the usual one first.
     pub reduces_with: &'static [&'static str],
@@ -302,6 +306,11 @@ pub trait Prepared: Send + Sync {
     fn kept(&self) -> Option<Kept> {
         None
     }
+
+    /// The columns that it reads of a table, which are looked for before the job starts.
+    fn columns(&self) -> &[Wanted] {
+        &[]
+    }
 }
 
 /// One task and its input.
@@ -344,6 +353,8 @@ pub enum Input<'a> {
     },
     /// A whole file. Never empty.
     File(&'a [u8]),
+    /// Rows, to be read column by column.
+    Table(Table),
     /// The blocks of this partition in task order; tasks without data for the partition may be absent.
     Blocks(Vec<Block<'a>>),
     /// The same of two stages that are joined by key.
@@ -406,4 +417,11 @@ pub enum KernelError {
     /// The device lacks the memory; fewer tasks at once may fit.
     #[error("device: {0}")]
     Memory(String),
+}
+
+impl KernelError {
+    /// What is wrong with a table.
+    pub fn of_table(error: FormatError) -> KernelError {
+        KernelError::Input(error.to_string())
+    }
 }

@@ -10,10 +10,12 @@
 //! png_file.rs the header of .png files              gather.rs   what reduce kernels share that put pieces together
 //! listed.rs   what is known of arrays before they are read
 //! sorted_run/ shuffle blocks of sorted records and lines: layout, order, merge
+//! cells.rs    cells of tables that kernels write
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
 pub mod api;
+mod cells;
 mod footprint;
 mod gather;
 pub mod gpu;
@@ -33,6 +35,7 @@ pub mod black_scholes;
 pub mod convolve;
 pub mod file_per_task;
 pub mod grep;
+pub mod group_by;
 pub mod histogram;
 pub mod image;
 pub mod join;
@@ -42,9 +45,11 @@ pub mod kmeans_update;
 pub mod mandelbrot;
 pub mod matching_lines;
 pub mod matmul;
+pub mod merge_groups;
 pub mod merge_runs;
 pub mod merge_sorted;
 pub mod merge_statistics;
+pub mod merge_top;
 pub mod monte_carlo_pi;
 pub mod noop;
 pub mod radix_sort;
@@ -52,6 +57,7 @@ pub mod sort;
 pub mod stack_rows;
 pub mod statistics;
 pub mod sum_by_key;
+pub mod top_k;
 pub mod word_count;
 
 pub use api::*;
@@ -66,6 +72,7 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &convolve::Convolve,
         &file_per_task::FilePerTask,
         &grep::Grep,
+        &group_by::GroupBy,
         &histogram::Histogram,
         &image::Image,
         &join::Join,
@@ -75,9 +82,11 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &mandelbrot::Mandelbrot,
         &matching_lines::MatchingLines,
         &matmul::Matmul,
+        &merge_groups::MergeGroups,
         &merge_runs::MergeRuns,
         &merge_sorted::MergeSorted,
         &merge_statistics::MergeStatistics,
+        &merge_top::MergeTop,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
         &radix_sort::RadixSort,
@@ -85,6 +94,7 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &stack_rows::StackRows,
         &statistics::Statistics,
         &sum_by_key::SumByKey,
+        &top_k::TopK,
         &word_count::WordCount,
     ]
 }

@@ -20,6 +20,7 @@ pub mod lease;
 pub mod ranges;
 pub mod recorder;
 pub mod session;
+mod table;
 
 pub use agent::{
     DeviceSelection, DiskLimits, JoinError, ListenError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError,

@@ -107,6 +107,7 @@ fn accepted(accepts: Accepts) -> String {
         Accepts::Npy(dtypes) => format!("npy of {}", dtypes.join(", ")),
         Accepts::Rows(dtypes) => format!("npy rows of {}", dtypes.join(", ")),
         Accepts::Png => "png".to_owned(),
+        Accepts::Table => "tables (csv, jsonl)".to_owned(),
         Accepts::Shuffle => "shuffle".to_owned(),
         Accepts::TwoShuffles => "two shuffles".to_owned(),
     }

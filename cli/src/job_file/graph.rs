@@ -478,7 +478,7 @@ fn check(
 ) -> Result<Option<Input>, Problem> {
     let draft = &drafts[place];
     let label = format!("stage {}", draft.name);
-    let input = match draft.own_input(inputs) {
+    let mut input = match draft.own_input(inputs) {
         Some((_, section)) => Some(input::read_section(section, stage.kernel, sizes.partitions[place], dir)?),
         None => None,
     };
@@ -486,15 +486,16 @@ fn check(
         Some(Source::Range(range)) => range.tasks,
         _ => sizes.tasks(drafts, place).unwrap_or(1),
     };
-    match stage.kernel.kind {
+    let columns = match stage.kernel.kind {
         Kind::Map => stage.prepare(&label, tasks, sizes.partitions[place], "")?,
         Kind::Reduce => {
             let own = stage.kernel.formats.first().copied().unwrap_or_default();
             let between = if stage.kernel.formats.contains(&FORMAT_BETWEEN_STAGES) { FORMAT_BETWEEN_STAGES } else { own };
-            stage.prepare(&label, tasks, 0, if place == last { format.unwrap_or(own) } else { between })?;
+            stage.prepare(&label, tasks, 0, if place == last { format.unwrap_or(own) } else { between })?
         }
-    }
-    if let Some(input) = &input {
+    };
+    if let Some(input) = &mut input {
+        input.want(columns);
         input.check_range(stage)?;
     }
     Ok(input)

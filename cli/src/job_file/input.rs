@@ -11,12 +11,13 @@ use super::paths;
 use super::problem::{Origin, Problem};
 use super::section::Section;
 use super::stages::Stage;
+use super::tables;
 use super::tree::Table;
 
 pub const NAME: &str = "input";
 
-pub const KEYS: [&str; 5] = ["files", "range", "format", "split", "record"];
-const FORMATS: [&str; 4] = ["text", "npy", "png", "records"];
+pub const KEYS: [&str; 9] = ["files", "range", "format", "split", "record", "separator", "header", "quoted_newlines", "columns"];
+const FORMATS: [&str; 6] = ["text", "npy", "png", "records", "csv", "jsonl"];
 
 /// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
 pub struct Input {
@@ -26,6 +27,13 @@ pub struct Input {
 }
 
 impl Input {
+    /// The columns that the kernel reads, for whoever lists the files.
+    pub fn want(&mut self, columns: Vec<String>) {
+        if let Some(Source::Files(Files { table: Some(table), .. })) = &mut self.stage_input.source {
+            table.columns = columns;
+        }
+    }
+
     /// Lets the kernel look at the range that it shall draw, count or sample.
     pub fn check_range(&self, map: &Stage) -> Result<(), Problem> {
         let (Some(Source::Range(range)), Some([start, count])) = (&self.stage_input.source, &self.range_origins) else { return Ok(()) };
@@ -75,7 +83,7 @@ pub fn read_section(section: &Section<'_>, kernel: &Descriptor, partitions: u32,
 /// Length of a record of the input, for whoever must know it before the input is read; 0 for everything that has no such records.
 pub fn record_bytes(section: &Section<'_>, kernel: &Descriptor) -> Result<u32, Problem> {
     match reads_files(kernel) && section.has("files") && !section.has("range") {
-        true => Ok(format(section, kernel)?.1),
+        true => Ok(format(section, kernel)?.2),
         false => Ok(0),
     }
 }
@@ -84,43 +92,46 @@ fn reads_files(kernel: &Descriptor) -> bool {
     !matches!(kernel.accepts, Accepts::Index | Accepts::Shuffle | Accepts::TwoShuffles)
 }
 
-/// What the job reads of that which the kernel accepts, and the length of a record, if it has one.
-fn format(section: &Section<'_>, kernel: &Descriptor) -> Result<(Accepts, u32), Problem> {
+/// What the job reads of that which the kernel accepts, what a job file calls it, and the length of a record, if it has one.
+fn format(section: &Section<'_>, kernel: &Descriptor) -> Result<(Accepts, &'static str, u32), Problem> {
     let accepted = match &kernel.accepts {
         Accepts::AnyOf(several) => *several,
         one => std::slice::from_ref(one),
     };
+    let known: Vec<(Accepts, &'static str)> = accepted.iter().flat_map(|one| names(one).iter().map(|name| (*one, *name))).collect();
     let record = section.bytes("record", 1, MAX_RECORD_BYTES)?;
+    let usual = known.first().copied().unwrap_or((Accepts::Index, "range"));
     let chosen = match section.choice("format", &FORMATS)? {
-        Some(format) => accepted.iter().find(|one| name(one) == Some(format.value.as_str())).ok_or_else(|| {
-            let names: Vec<&str> = accepted.iter().filter_map(name).collect();
+        Some(format) => known.iter().find(|(_, name)| *name == format.value).copied().ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(|(_, name)| *name).collect();
             let message = format!("is \"{}\", but kernel `{}` reads {}", format.value, kernel.name, names.join(" or "));
             section.problem_at("format", &format.origin, message)
         })?,
-        None if record.is_some() => accepted.iter().find(|one| **one == Accepts::Records).unwrap_or(&accepted[0]),
-        None => &accepted[0],
+        None if record.is_some() => known.iter().find(|(one, _)| *one == Accepts::Records).copied().unwrap_or(usual),
+        None => usual,
     };
     match (chosen, record) {
-        (Accepts::Records, Some(record)) => Ok((*chosen, record.value as u32)),
-        (Accepts::Records, None) => {
+        ((Accepts::Records, name), Some(record)) => Ok((Accepts::Records, name, record.value as u32)),
+        ((Accepts::Records, _), None) => {
             Err(section.problem("needs `record`, the length of a record in bytes").fix("write record = 100, if each has 100 bytes"))
         }
-        (_, Some(record)) => {
-            let message = format!("has no meaning for input of format {}", name(chosen).unwrap_or("range"));
+        ((_, name), Some(record)) => {
+            let message = format!("has no meaning for input of format {name}");
             Err(section.problem_at("record", &record.origin, message).fix("take the line out"))
         }
-        (_, None) => Ok((*chosen, 0)),
+        ((one, name), None) => Ok((one, name, 0)),
     }
 }
 
-/// A format of files as a job file calls it.
-fn name(accepts: &Accepts) -> Option<&'static str> {
+/// Formats of files as a job file calls them, the usual one first.
+fn names(accepts: &Accepts) -> &'static [&'static str] {
     match accepts {
-        Accepts::Text | Accepts::PlacedText => Some("text"),
-        Accepts::Npy(_) | Accepts::Rows(_) => Some("npy"),
-        Accepts::Png => Some("png"),
-        Accepts::Records => Some("records"),
-        Accepts::Index | Accepts::Shuffle | Accepts::TwoShuffles | Accepts::AnyOf(_) => None,
+        Accepts::Text | Accepts::PlacedText => &["text"],
+        Accepts::Npy(_) | Accepts::Rows(_) => &["npy"],
+        Accepts::Png => &["png"],
+        Accepts::Records => &["records"],
+        Accepts::Table => &tables::FORMATS,
+        Accepts::Index | Accepts::Shuffle | Accepts::TwoShuffles | Accepts::AnyOf(_) => &[],
     }
 }
 
@@ -134,6 +145,7 @@ fn wanted_input(kernel: &Descriptor) -> &'static str {
         Accepts::Index => "give range = { start = 0, count = 1000000, tasks = 100 }",
         Accepts::Text | Accepts::PlacedText => "give files = [\"data/*.txt\"]",
         Accepts::Png => "give files = [\"images/*.png\"]",
+        Accepts::Table => "give files = [\"data/*.csv\"]",
         _ => "give files = [\"data/*.npy\"]",
     }
 }
@@ -157,18 +169,26 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         paths::absolute_pattern(dir, &pattern.value)
             .map_err(|message| section.problem_at("files", &pattern.origin, format!("is not usable: {message}")))
     };
-    let (accepted, record_bytes) = format(section, kernel)?;
+    let (accepted, own_format, record_bytes) = format(section, kernel)?;
     let split = section.bytes("split", MIN_SPLIT_BYTES, MAX_SPLIT_BYTES)?;
     if let Some(split) = split.as_ref().filter(|_| kernel.accepts == Accepts::Png) {
         let message = format!("has no meaning for kernel `{}`: every file is one task", kernel.name);
         return Err(section.problem_at("split", &split.origin, message).fix("take the line out"));
     }
+    let table = tables::read(section, kernel, own_format)?;
+    if let Some(split) = split.as_ref().filter(|_| table.as_ref().is_some_and(|table| table.whole_files)) {
+        let message = "has no meaning where cells may hold line ends: every file is one task";
+        return Err(section
+            .problem_at("split", &split.origin, message)
+            .fix("write quoted_newlines = false if no cell of the files holds a line end, or take the line out"));
+    }
     Ok(Files {
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
         // Elements and rows are cut into splits in different ways.
-        format: if matches!(accepted, Accepts::Rows(_)) { "npy-rows" } else { name(&accepted).unwrap_or_default() }.to_owned(),
+        format: if matches!(accepted, Accepts::Rows(_)) { "npy-rows" } else { own_format }.to_owned(),
         split_bytes: split.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
         record_bytes,
+        table,
         ..Files::default()
     })
 }
@@ -179,7 +199,7 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
         let message = format!("is given, but kernel `{}` reads files", kernel.name);
         return Err(section.problem_at("range", &range.origin, message).fix(wanted_input(kernel)));
     }
-    for key in ["format", "split", "record"] {
+    for key in KEYS.into_iter().filter(|key| !["files", "range"].contains(key)) {
         if section.has(key) {
             return Err(section.problem_at(key, &section.origin, "has no meaning for a range; it belongs to `files`"));
         }

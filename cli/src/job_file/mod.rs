@@ -17,6 +17,7 @@ mod section;
 mod sides;
 mod stages;
 mod suggest;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -77,13 +78,13 @@ fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patch
     let rounds = rounds::read(&root, &map, reduce.as_ref(), head.on_set_aside)?;
     let output = stages::read_output(&root, reduce.as_ref().unwrap_or(&map), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
-    let input = input::read(&root, map.kernel, partitions, dir)?;
+    let mut input = input::read(&root, map.kernel, partitions, dir)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
     let tasks = match &input.stage_input.source {
         Some(Source::Range(range)) => range.tasks,
         _ => 1,
     };
-    map.prepare("map", tasks, partitions, "")?;
+    input.want(map.prepare("map", tasks, partitions, "")?);
     input.check_range(&map)?;
     if let Some(reduce) = &reduce {
         let format = output.as_ref().map_or_else(|| reduce.kernel.formats.first().copied().unwrap_or(""), |output| &output.format);

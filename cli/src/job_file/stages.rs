@@ -199,9 +199,10 @@ impl Stage {
     }
 
     /// Lets the kernel itself look at its parameters, for rules that no single one shows (low < high, one partition for one image).
-    pub fn prepare(&self, label: &str, tasks: u64, partitions: u32, format: &str) -> Result<(), Problem> {
+    /// Tells the columns that it reads, of a kernel that reads tables.
+    pub fn prepare(&self, label: &str, tasks: u64, partitions: u32, format: &str) -> Result<Vec<String>, Problem> {
         // Only a test brings a kernel that is not in the registry.
-        let Ok(kernel) = raftwerk_kernels::find(self.kernel.name) else { return Ok(()) };
+        let Ok(kernel) = raftwerk_kernels::find(self.kernel.name) else { return Ok(Vec::new()) };
         let context = StageContext {
             params: self.params.clone(),
             tasks,
@@ -212,7 +213,7 @@ impl Stage {
             ..StageContext::default()
         };
         match kernel.prepare(&context) {
-            Ok(_) => Ok(()),
+            Ok(prepared) => Ok(prepared.columns().iter().map(|wanted| wanted.name.clone()).collect()),
             Err(error) => {
                 let text = error.to_string();
                 let origin = self.blamed_flag(&text).unwrap_or_else(|| self.origin.clone());

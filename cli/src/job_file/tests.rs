@@ -164,6 +164,7 @@ mod accepted {
             input: vec!["*.md".into(), "/abs/b.txt".into()],
             output: Some("out".into()),
             wait_for_devices: true,
+            ..Patches::default()
         };
         let spec = read_with(WORDS, &patches).unwrap();
         assert!(spec.wait_for_devices);

@@ -244,7 +244,11 @@ fn stage_text(stage: &StageSpec) -> String {
             let more = files.patterns.len().saturating_sub(1);
             let first = files.patterns.first().map_or("", String::as_str);
             let rest = if more > 0 { format!(" and {more} more patterns") } else { String::new() };
-            format!("{} files {first}{rest}, splits of {}", files.format, format_bytes(files.split_bytes))
+            let splits = match &files.table {
+                Some(table) if table.whole_files => "one split for each".to_owned(),
+                _ => format!("splits of {}", format_bytes(files.split_bytes)),
+            };
+            format!("{} files {first}{rest}, {splits}", files.format)
         }
         Some(Source::Stage(stage)) => format!("stage {}", stage.stage),
         None => "nothing".to_owned(),

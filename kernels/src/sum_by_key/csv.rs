@@ -1,5 +1,7 @@
 //! RFC 4180 with `\n` line ends. Keys are written as the bytes they are, also when those are not UTF-8: a table must not lose data.
 
+use crate::cells::push_csv;
+
 pub(super) struct Table {
     bytes: Vec<u8>,
 }
@@ -35,18 +37,7 @@ impl Table {
     }
 
     fn field(&mut self, text: &[u8]) {
-        if !text.iter().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) {
-            self.bytes.extend_from_slice(text);
-            return;
-        }
-        self.bytes.push(b'"');
-        for &byte in text {
-            if byte == b'"' {
-                self.bytes.push(b'"');
-            }
-            self.bytes.push(byte);
-        }
-        self.bytes.push(b'"');
+        push_csv(&mut self.bytes, text);
     }
 }
 

@@ -59,6 +59,8 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("reads records")
     } else if stage.wants_survey || !stage.survey.is_empty() {
         Some("looks at its input before it is cut into partitions")
+    } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if files.table.is_some())) {
+        Some("reads tables")
     } else {
         None
     }
@@ -67,13 +69,15 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput, StartAfter};
+    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput, StartAfter, TableFormat};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
         assert_eq!(check(&JobSpec::default(), 1), Ok(()));
         let records = Files { record_bytes: 100, ..Files::default() };
         let records = StageInput { name: "input".into(), source: Some(Source::Files(records)) };
+        let files = Files { table: Some(TableFormat::default()), ..Files::default() };
+        let table = StageInput { source: Some(Source::Files(files)), ..StageInput::default() };
         let newer = [
             JobSpec { stages: vec![StageSpec { inputs: vec![records], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { wants_survey: true, ..StageSpec::default() }], ..JobSpec::default() },
@@ -88,6 +92,7 @@ mod tests {
             JobSpec { stages: vec![StageSpec { require: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { prefer: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { gang: Some(Gang::default()), ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { inputs: vec![table], ..StageSpec::default() }], ..JobSpec::default() },
         ];
         for spec in newer {
             assert!(check(&spec, NEWEST - 1).is_err_and(|reason| reason.0.contains("format 4")), "{spec:?}");

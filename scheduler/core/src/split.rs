@@ -4,8 +4,11 @@ use crate::ids::{JobId, TaskRange};
 use crate::ring::place_of;
 use raftwerk_proto::v1::{Files, IndexRange, InputFile, Split, StageSpec, stage_input::Source};
 
-/// Bytes of one split of `file`: whole records for fixed-size ones.
+/// Bytes of one split of `file`: whole records for fixed-size ones, all of it where nothing less is sure to be whole rows.
 fn split_bytes(files: &Files, file: &InputFile) -> u64 {
+    if files.table.as_ref().is_some_and(|table| table.whole_files) {
+        return file.bytes.saturating_sub(file.data_offset).max(1);
+    }
     let nominal = files.split_bytes.max(1);
     match u64::from(file.record_bytes) {
         0 => nominal,
@@ -126,5 +129,19 @@ mod tests {
             ]
         );
         assert_eq!(splits_of_tasks(&files, TaskRange { first: 2, end: 5 }), all[2..5]);
+    }
+
+    #[test]
+    fn a_table_whose_cells_may_hold_line_ends_is_one_split_for_each_file() {
+        let file = |path: &str, bytes| InputFile { path: path.into(), bytes, ..Default::default() };
+        let table = |whole_files| Some(raftwerk_proto::v1::TableFormat { whole_files, ..Default::default() });
+        let listing = vec![file("a", 25), file("empty", 0), file("b", u64::MAX)];
+        let mut files = Files { split_bytes: 10, listing, table: table(true), ..Default::default() };
+        let splits = splits_of_tasks(&files, TaskRange { first: 0, end: 9 });
+        let shown: Vec<_> = splits.iter().map(|s| (s.file.as_ref().unwrap().path.as_str(), s.offset, s.bytes)).collect();
+        assert_eq!(shown, [("a", 0, 25), ("b", 0, u64::MAX)]);
+        files.listing.pop();
+        files.table = table(false);
+        assert_eq!(splits_of_tasks(&files, TaskRange { first: 0, end: 9 }).len(), 3);
     }
 }

@@ -1,7 +1,9 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::pattern::{self, PatternWalkError};
 use super::{destination, npy, survey, takes};
+use crate::table;
 use prost::Message;
+use raftwerk_formats::{Format, FormatError, HEAD_BYTES};
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs, StageReads};
 use std::{
@@ -36,9 +38,13 @@ pub(crate) enum ListingError {
     Npy { path: PathBuf, source: npy::NpyError },
     #[error("{}: {source}", path.display())]
     Png { path: PathBuf, source: PngProblem },
+    #[error("{}: {source}", path.display())]
+    Table { path: PathBuf, source: FormatError },
+    #[error("{0}")]
+    TableFormat(String),
     #[error("{} has {bytes} bytes; a file that is one task has less than 4 GiB", path.display())]
     Large { path: PathBuf, bytes: u64 },
-    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png` or `records`")]
+    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png`, `records`, `csv` or `jsonl`")]
     Format(String),
     #[error("{} has {bytes} bytes, which is no whole number of records of {record} bytes; set [input] record to the right length, or mend the file", path.display())]
     Records { path: PathBuf, bytes: u64, record: u32 },
@@ -102,12 +108,16 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
 }
 
 fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
-    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "records") {
+    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "records" | "csv" | "jsonl") {
         return Err(ListingError::Format(files.format));
     }
     if files.format == "records" && files.record_bytes == 0 {
         return Err(ListingError::RecordLength);
     }
+    let table = match &files.table {
+        Some(table) => Some((table::format(&files).map_err(ListingError::TableFormat)?, table.columns.clone())),
+        None => None,
+    };
     // By path, so that a file that two patterns match is read once.
     let mut found: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
     for pattern in &files.patterns {
@@ -122,6 +132,9 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         found.append(&mut matched);
     }
     files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files, worker)).collect::<Result<_, _>>()?;
+    if let Some((format, columns)) = table {
+        check_table(&files.listing, &format, &columns, worker)?;
+    }
     Ok(files)
 }
 
@@ -200,6 +213,46 @@ fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> 
     }
     Ok(input)
 }
+
+/// Where rows differ, it is enough that one file has a column; else all of them must.
+fn check_table(listing: &[InputFile], format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
+    let check = |file: &InputFile, columns: &[String]| check_columns(Path::new(&file.path), format, columns, worker);
+    if !format.rows_differ() {
+        return listing.iter().try_for_each(|file| check(file, columns));
+    }
+    for column in columns.chunks(1) {
+        let mut lacking = None;
+        for file in listing {
+            match check(file, column) {
+                Ok(()) => {
+                    lacking = None;
+                    break;
+                }
+                Err(error @ ListingError::Table { .. }) => lacking = lacking.or(Some(error)),
+                Err(other) => return Err(other),
+            }
+        }
+        lacking.map_or(Ok(()), Err)?;
+    }
+    Ok(())
+}
+
+/// A column that a file lacks is an error before the job starts, not when its first task runs.
+fn check_columns(path: &Path, format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
+    let head = |bytes: usize| -> Result<Vec<u8>, ListingError> {
+        let mut head = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(bytes as u64).read_to_end(&mut head));
+        read.map(|_| head).map_err(|source| ListingError::Unreadable { path: path.to_owned(), worker: worker.into(), source })
+    };
+    let check = |head: &[u8]| format.check_columns(head, columns.iter().map(String::as_str));
+    // A first row is nearly always short; when it looks wrong, it may only be cut off.
+    if check(&head(FIRST_LOOK)?).is_ok() {
+        return Ok(());
+    }
+    check(&head(HEAD_BYTES)?).map_err(|source| ListingError::Table { path: path.to_owned(), source })
+}
+
+const FIRST_LOOK: usize = 16 << 10;
 
 fn kind_of(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();

@@ -4,7 +4,9 @@ use super::{
     stage::{Fault, InputKind},
 };
 use crate::arrays::element_bytes;
+use bytes::Bytes;
 use memmap2::{Advice, Mmap};
+use raftwerk_formats::Table;
 use raftwerk_kernels::{Block, Input};
 use raftwerk_proto::v1::{ExecutorInput, FailureClass};
 use std::{fs::File, os::fd::OwnedFd};
@@ -12,7 +14,7 @@ use std::{fs::File, os::fd::OwnedFd};
 /// A file of one lease; the descriptor is closed as soon as it is mapped.
 pub(super) enum Mapped {
     Empty,
-    Bytes(Mmap),
+    Bytes(Bytes),
     Failed(String),
 }
 
@@ -37,7 +39,7 @@ impl Mapped {
             Ok(map) => {
                 // Advice only: a file system that does not know it still reads correctly.
                 let _ = map.advise(advice);
-                Self::Bytes(map)
+                Self::Bytes(Bytes::from_owner(map))
             }
             Err(error) => Self::Failed(error.to_string()),
         }
@@ -46,8 +48,18 @@ impl Mapped {
     pub(super) fn bytes(&self) -> Result<&[u8], String> {
         match self {
             Self::Empty => Ok(&[]),
-            Self::Bytes(map) => Ok(map),
+            Self::Bytes(bytes) => Ok(bytes),
             Self::Failed(reason) => Err(format!("cannot map the input: {reason}")),
+        }
+    }
+}
+
+impl Mapped {
+    /// The same for who keeps it: columns of a table point into the file.
+    fn shared(&self) -> Bytes {
+        match self {
+            Self::Bytes(bytes) => bytes.clone(),
+            Self::Empty | Self::Failed(_) => Bytes::new(),
         }
     }
 }
@@ -69,7 +81,8 @@ impl Inputs {
         }
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
         let input = self.tasks.get((task - self.first_task) as usize).ok_or_else(missing)?;
-        let bytes = match self.files.get(input.descriptor as usize) {
+        let file = self.files.get(input.descriptor as usize);
+        let bytes = match file {
             Some(file) => file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?,
             // A partition for which nobody wrote anything has no descriptor.
             None if input.blocks.is_empty() && matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) => &[],
@@ -116,6 +129,12 @@ impl Inputs {
                 let lines = align::lines(bytes, input.offset, input.bytes);
                 let length = lines.len() as u64;
                 Ok((Input::PlacedText { path, offset: lines.start as u64, bytes: &bytes[lines] }, length))
+            }
+            InputKind::Table(format) => {
+                let range = if format.splits_at_lines() { align::lines(bytes, input.offset, input.bytes) } else { 0..bytes.len() };
+                let table = Table::new(format.clone(), file.ok_or_else(missing)?.shared(), range);
+                let length = table.bytes();
+                Ok((Input::Table(table), length))
             }
             _ => {
                 let text = &bytes[align::lines(bytes, input.offset, input.bytes)];

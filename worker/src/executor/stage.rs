@@ -1,11 +1,16 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
 use super::{rounds, sides};
+use crate::table;
+use raftwerk_formats::Format;
 use raftwerk_kernels::{
     Accepts, Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
 use raftwerk_proto::v1::{Capacity, Device, FailureClass, KernelKind, Limit, RoundInfo, StageInfo, StageInput, stage_input::Source};
-use std::{os::fd::OwnedFd, sync::atomic::AtomicU64};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 /// What a part is made as when another stage reads it: kernels that read text read it.
 const FORMAT_BETWEEN_STAGES: &str = "csv";
@@ -117,6 +122,8 @@ pub(super) enum InputKind {
     Records,
     /// A whole file.
     File,
+    /// Rows of tables of this format.
+    Table(Arc<Format>),
     Blocks,
     /// Blocks of two stages.
     Joined,
@@ -158,6 +165,21 @@ impl Stage {
             Some(Source::Files(files)) if files.format == "npy-rows" => InputKind::Rows,
             Some(Source::Files(files)) if files.format == "png" => InputKind::File,
             Some(Source::Files(files)) if files.format == "records" => InputKind::Records,
+            Some(Source::Files(files)) if files.table.is_some() => match table::format(files) {
+                Ok(format) => InputKind::Table(Arc::new(format)),
+                Err(reason) => {
+                    let prepared = Err(Fault::new(FailureClass::Worker, reason));
+                    return Self {
+                        prepared,
+                        input: InputKind::File,
+                        tallies: 0,
+                        partitions: 0,
+                        chunk_tasks: AtomicU64::new(1),
+                        ends: None,
+                        makes_blocks: false,
+                    };
+                }
+            },
             Some(Source::Files(_)) => InputKind::Text,
             Some(Source::Stage(_)) if spec.kernel.as_ref().is_some_and(|kernel| kernel.kind() == KernelKind::Map) => InputKind::Part,
             Some(Source::Stage(_)) if matches!(spec.inputs[..], [_, StageInput { source: Some(Source::Stage(_)), .. }, ..]) => {

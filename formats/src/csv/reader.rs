@@ -1,0 +1,207 @@
+//! Rows to batches.
+
+use super::layout::{Layout, ragged};
+use super::scan::Scan;
+use crate::batch::{BATCH_ROWS, Batch};
+use crate::columns::{self, Wanted};
+use crate::error::{FormatError, Place};
+use crate::rows::{Rows, Stop, Text};
+use crate::table::CsvOptions;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::ops::Range;
+
+pub(crate) struct Reader {
+    rows: Rows,
+    options: CsvOptions,
+    columns: usize,
+    /// Where the next row begins, and where the split ends.
+    at: usize,
+    end: usize,
+    scan: Scan,
+    /// Of column `c` of the file: `order[first[c]..first[c + 1]]` are the wanted columns that it is.
+    order: Vec<usize>,
+    first: Vec<usize>,
+    failed: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(file: Bytes, range: Range<usize>, options: &CsvOptions, wanted: &[Wanted]) -> Result<Reader, FormatError> {
+        let (names, start) = match Layout::read(&file, options)? {
+            Some(Layout { names, start }) => (names, start.max(range.start)),
+            None => (Vec::new(), range.end),
+        };
+        let mut placed = Vec::with_capacity(wanted.len());
+        for (builder, wanted) in wanted.iter().enumerate() {
+            // A file without a row lacks no column.
+            placed.push((if names.is_empty() { 0 } else { columns::find(&names, &wanted.name)? }, builder));
+        }
+        placed.sort_unstable();
+        let first = (0..=names.len()).map(|column| placed.partition_point(|(of, _)| *of < column)).collect();
+        let end = range.end;
+        Ok(Reader {
+            at: start.min(end),
+            end,
+            scan: Scan::new(&file, options.separator, start.min(end), end),
+            order: placed.into_iter().map(|(_, builder)| builder).collect(),
+            first,
+            options: options.clone(),
+            columns: names.len(),
+            rows: Rows::new(file, wanted),
+            failed: false,
+        })
+    }
+
+    fn batch(&mut self) -> Result<Option<Batch>, FormatError> {
+        let file = self.rows.file.clone();
+        self.rows.begin(self.at);
+        while self.rows.count < BATCH_ROWS && self.at < self.end && self.rows.reaches(self.at) {
+            match self.row(&file) {
+                Ok(counts) => self.rows.count += usize::from(counts),
+                Err(Stop::Cut) => {
+                    self.scan.jump(&file, self.at);
+                    if self.rows.count > 0 {
+                        break;
+                    }
+                    // Empty lines took the room; a row by itself is never cut.
+                    self.rows.begin(self.at);
+                }
+                Err(Stop::Wrong(error)) => return Err(error),
+            }
+        }
+        Ok(self.rows.finish(self.end))
+    }
+
+    /// Reads the row at `self.at`, and moves it behind the row; tells whether it was one, and no empty line.
+    #[inline(always)]
+    fn row(&mut self, file: &[u8]) -> Result<bool, Stop> {
+        let (begin, columns) = (self.at, self.columns);
+        let mut start = begin;
+        let mut column = 0;
+        loop {
+            let (cell, end);
+            if file.get(start) == Some(&b'"') && start < self.end {
+                let quoted = quoted(file, start, self.end, &self.options)?;
+                end = quoted.end;
+                self.scan.jump(file, (end + 1).min(self.end));
+                cell = quoted.text;
+            } else {
+                end = self.scan.next(file).unwrap_or(self.end);
+                cell = Text::Plain(start, end);
+            }
+            let last = end >= self.end || file[end] == b'\n';
+            let mut cell = cell;
+            if last && let Text::Plain(from, to) = &mut cell {
+                if *to > *from && *to == end && file[*to - 1] == b'\r' {
+                    *to -= 1;
+                }
+                if column == 0 && *from == *to && *from == begin {
+                    self.at = (end + 1).min(self.end);
+                    return Ok(false);
+                }
+            }
+            if column >= columns {
+                return Err(self.too_long(file, begin).into());
+            }
+            for index in self.first[column]..self.first[column + 1] {
+                self.rows.push(file, begin, self.order[index], &cell)?;
+            }
+            column += 1;
+            if last {
+                if column != columns {
+                    return Err(ragged(file, begin, column, columns).into());
+                }
+                self.at = (end + 1).min(self.end);
+                return Ok(true);
+            }
+            start = end + 1;
+        }
+    }
+
+    /// The row has more cells than there are columns: how many.
+    fn too_long(&self, file: &[u8], begin: usize) -> FormatError {
+        let (mut at, mut found) = (begin, 0);
+        while let Ok(Cell { end, .. }) = cell(file, at, self.end, &self.options) {
+            found += 1;
+            if end >= self.end || file[end] == b'\n' {
+                break;
+            }
+            at = end + 1;
+        }
+        ragged(file, begin, found, self.columns)
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Batch, FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let batch = self.batch().transpose();
+        self.failed = matches!(batch, Some(Err(_)));
+        batch
+    }
+}
+
+struct Quoted {
+    text: Text,
+    /// Where the separator or line end behind the cell is, or the end of the split.
+    end: usize,
+}
+
+/// A cell that begins with a quote at `start`.
+#[inline(never)]
+fn quoted(file: &[u8], start: usize, end: usize, options: &CsvOptions) -> Result<Quoted, FormatError> {
+    let unclosed = |in_line| FormatError::Unclosed { place: Place::of(file, start), in_line };
+    let mut own: Option<Vec<u8>> = None;
+    let mut from = start + 1;
+    loop {
+        let found = memchr::memchr(b'"', &file[from..end]).map(|found| from + found);
+        if !options.quoted_newlines && memchr::memchr(b'\n', &file[from..found.unwrap_or(end)]).is_some() {
+            return Err(unclosed(true));
+        }
+        let quote = found.ok_or_else(|| unclosed(!options.quoted_newlines))?;
+        if file[..end].get(quote + 1) == Some(&b'"') {
+            own.get_or_insert_default().extend_from_slice(&file[from..=quote]);
+            from = quote + 2;
+            continue;
+        }
+        let text = match own {
+            Some(mut own) => {
+                own.extend_from_slice(&file[from..quote]);
+                Text::Own(start, own)
+            }
+            None => Text::Plain(from, quote),
+        };
+        return match file[quote + 1..end] {
+            [] => Ok(Quoted { text, end }),
+            [next, ..] if next == options.separator || next == b'\n' => Ok(Quoted { text, end: quote + 1 }),
+            [b'\r', b'\n', ..] => Ok(Quoted { text, end: quote + 2 }),
+            [b'\r'] => Ok(Quoted { text, end }),
+            _ => Err(FormatError::AfterQuotes { place: Place::of(file, start) }),
+        };
+    }
+}
+
+/// A cell by itself, for first rows and for messages.
+pub(super) struct Cell<'a> {
+    pub(super) text: Cow<'a, [u8]>,
+    pub(super) end: usize,
+}
+
+pub(super) fn cell<'a>(file: &'a [u8], start: usize, end: usize, options: &CsvOptions) -> Result<Cell<'a>, FormatError> {
+    if start < end && file[start] == b'"' {
+        let Quoted { text, end } = quoted(file, start, end, options)?;
+        let text = match text {
+            Text::Plain(from, to) => Cow::Borrowed(&file[from..to]),
+            Text::Own(_, own) => Cow::Owned(own),
+        };
+        return Ok(Cell { text, end });
+    }
+    let found = memchr::memchr2(options.separator, b'\n', &file[start..end]).map_or(end, |found| start + found);
+    let at_line_end = found >= end || file[found] == b'\n';
+    let to = if at_line_end && found > start && file[found - 1] == b'\r' { found - 1 } else { found };
+    Ok(Cell { text: Cow::Borrowed(&file[start..to]), end: found })
+}

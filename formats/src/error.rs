@@ -1,0 +1,57 @@
+//! What is wrong with a file, and where in it. Whoever opened the file adds its name.
+
+/// An error that the same bytes give again, so that nobody tries a second time in vain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    #[error("the row at {place} has {found} cells and the table has {expected} columns; mend the row, or its quotes")]
+    Ragged { place: Place, found: usize, expected: usize },
+    #[error("the cell at {place}, column '{column}', is \"{text}\", which is no number; an empty cell counts as no value")]
+    NotANumber { place: Place, column: String, text: String },
+    #[error("the quotes that open at {place} are not closed before {}", end_text(*.in_line))]
+    Unclosed { place: Place, in_line: bool },
+    #[error("the cell at {place} goes on behind its closing quotes; a quote inside quotes is written twice")]
+    AfterQuotes { place: Place },
+    #[error("the cell at {place} has {bytes} bytes; at most 1 GiB are possible")]
+    Large { place: Place, bytes: usize },
+    #[error("there is no column '{name}'; {hint}its columns: {known}")]
+    UnknownColumn { name: String, hint: String, known: String },
+    #[error("{times} columns are called '{name}'; give each a name of its own, or leave the heading out with header = false")]
+    AmbiguousColumn { name: String, times: usize },
+    #[error("its first row has {found} cells, and `columns` names {given}; name every column")]
+    Names { found: usize, given: usize },
+    #[error("{place}: {message}; every line is one JSON object")]
+    Json { place: Place, message: &'static str },
+    #[error("its first row does not end within {0} bytes; is the separator right?")]
+    Head(usize),
+}
+
+fn end_text(in_line: bool) -> &'static str {
+    if in_line { "the end of the line; a job whose cells hold line ends needs quoted_newlines = true" } else { "the end of the file" }
+}
+
+/// Where in a file. The line is counted where that does not take long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub byte: u64,
+    pub line: Option<u64>,
+}
+
+/// Counting lines reads the file from its start; of what is longer, the byte must do.
+const COUNTED_BYTES: usize = 256 << 20;
+
+impl Place {
+    pub(crate) fn of(file: &[u8], at: usize) -> Place {
+        let before = &file[..at.min(file.len())];
+        let line = (before.len() <= COUNTED_BYTES).then(|| memchr::memchr_iter(b'\n', before).count() as u64 + 1);
+        Place { byte: at as u64, line }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line} (byte {} of the file)", self.byte),
+            None => write!(f, "byte {} of the file", self.byte),
+        }
+    }
+}

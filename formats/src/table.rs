@@ -1,0 +1,105 @@
+//! What is to be read: a file in memory, its format, and the range of one split.
+
+use crate::batch::Batch;
+use crate::columns::{self, Wanted};
+use crate::csv;
+use crate::error::FormatError;
+use crate::jsonl;
+use bytes::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How the bytes of a file are a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    Csv(CsvOptions),
+    /// A JSON object on every line. A column is named by the keys that lead to it, with points between.
+    Jsonl,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvOptions {
+    pub separator: u8,
+    /// The first row of every file names its columns.
+    pub header: bool,
+    /// Cells in quotes may hold line ends. A file is then one split, for a line end may be inside or outside of quotes.
+    pub quoted_newlines: bool,
+    /// Names of the columns of files without a header, instead of "1", "2", ..
+    pub names: Vec<String>,
+}
+
+impl Default for CsvOptions {
+    fn default() -> CsvOptions {
+        CsvOptions { separator: b',', header: true, quoted_newlines: true, names: Vec::new() }
+    }
+}
+
+/// Bytes at the start of a file in which its first row ends; whoever lists files reads so many.
+pub const HEAD_BYTES: usize = 1 << 20;
+
+impl Format {
+    /// Whether a split is a range of whole lines. If not, it is a whole file.
+    pub fn splits_at_lines(&self) -> bool {
+        match self {
+            Format::Csv(options) => !options.quoted_newlines,
+            // A line end in a string is written \n.
+            Format::Jsonl => true,
+        }
+    }
+
+    /// Whether rows may lack columns that others have, so that one file need not have all of them.
+    pub fn rows_differ(&self) -> bool {
+        matches!(self, Format::Jsonl)
+    }
+
+    /// Looks for the wanted columns in the first [`HEAD_BYTES`] of a file (all of it, if it is shorter). A file without a row has no columns and
+    /// lacks none.
+    pub fn check_columns<'a>(&self, head: &[u8], wanted: impl IntoIterator<Item = &'a str>) -> Result<(), FormatError> {
+        let names = match self {
+            Format::Csv(options) => csv::Layout::read(head, options)?.map(|layout| layout.names),
+            Format::Jsonl => jsonl::names(head),
+        };
+        let Some(names) = names else { return Ok(()) };
+        wanted.into_iter().try_for_each(|name| columns::find(&names, name).map(drop))
+    }
+}
+
+/// One split of a table. Cheap to clone.
+#[derive(Clone)]
+pub struct Table {
+    format: Arc<Format>,
+    file: Bytes,
+    range: Range<usize>,
+}
+
+/// Batches in the order of the rows. Nothing comes after an error.
+pub type Batches = Box<dyn Iterator<Item = Result<Batch, FormatError>> + Send>;
+
+impl Table {
+    /// `file` is the whole file, and `range` what of it the split has: whole lines, or the whole file ([`Format::splits_at_lines`]).
+    pub fn new(format: Arc<Format>, file: Bytes, range: Range<usize>) -> Table {
+        let end = range.end.min(file.len());
+        let range = range.start.min(end)..end;
+        Table { format, file, range }
+    }
+
+    /// Bytes of the split.
+    pub fn bytes(&self) -> u64 {
+        self.range.len() as u64
+    }
+
+    /// The rows that begin in the split, of each just the wanted columns, in their order.
+    pub fn read(&self, wanted: &[Wanted]) -> Result<Batches, FormatError> {
+        let (file, range) = (self.file.clone(), self.range.clone());
+        Ok(match self.format.as_ref() {
+            Format::Csv(options) => Box::new(csv::Reader::new(file, range, options, wanted)?),
+            Format::Jsonl => Box::new(jsonl::Reader::new(file, range, wanted)),
+        })
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("format", &self.format).field("range", &self.range).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! Puts together the best rows of all splits and writes the best of them as one table.
+//!
+//! Shapes    records of `top_k` -> a table with at most k rows, best first, as CSV with a heading or as JSON lines of strings
+//! Limits    one partition
+//! Agreement exact; no GPU twin. The order is total: by number, split and place, so that order of merging cannot show
+//! Errors    more than one partition; a damaged record
+//! Source    merging: Knuth, The Art of Computer Programming 3, section 5.4.1; CSV: RFC 4180, with \n line ends; JSON lines: jsonlines.org
+
+use crate::api::*;
+use crate::cells::{push_csv, push_json};
+use crate::gather;
+use crate::run::{Merge, take_varint};
+use crate::top_k::{Asked, PARAMS};
+
+pub struct MergeTop;
+
+static DESCRIPTOR: Descriptor = Descriptor {
+    params: &PARAMS,
+    ..gather::descriptor("merge_top", "Takes the best rows of all splits; one table", &["rows"], &["csv", "jsonl"])
+};
+
+impl Kernel for MergeTop {
+    fn descriptor(&self) -> &'static Descriptor {
+        &DESCRIPTOR
+    }
+
+    fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
+        let asked = Asked::new(&DESCRIPTOR, &stage.params)?;
+        if stage.tasks > 1 {
+            return Err(KernelError::Param(format!("kernel 'merge_top' writes one table, not {}: set partitions = 1", stage.tasks)));
+        }
+        match stage.format.as_str() {
+            "csv" | "" => Ok(Box::new(PreparedMerge { asked, json: false })),
+            "jsonl" => Ok(Box::new(PreparedMerge { asked, json: true })),
+            other => Err(KernelError::Param(format!("kernel 'merge_top' writes csv or jsonl, not '{other}'"))),
+        }
+    }
+}
+
+struct PreparedMerge {
+    asked: Asked,
+    json: bool,
+}
+
+impl Prepared for PreparedMerge {
+    fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        let blocks = gather::blocks(&DESCRIPTOR, task)?;
+        let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
+        let mut part = Part { extension: if self.json { "jsonl" } else { "csv" }, columns: self.asked.columns.clone(), ..Part::default() };
+        if !self.json {
+            let names: Vec<&[u8]> = self.asked.columns.iter().map(|name| name.as_bytes()).collect();
+            self.row(&mut part.bytes, &names);
+        }
+        while part.rows < self.asked.k as u64
+            && let Some(record) = merge.next_record()?
+        {
+            let damaged = || KernelError::Input("shuffle block is damaged: a row has other cells than the job".into());
+            let cells = cells(record.value).filter(|cells| cells.len() == self.asked.columns.len()).ok_or_else(damaged)?;
+            self.row(&mut part.bytes, &cells);
+            if part.preview.len() < PREVIEW_ROWS {
+                // Falling weights keep the rows in this order.
+                let texts = cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
+                part.preview.push(PreviewRow { cells: texts, weight: (PREVIEW_ROWS - part.preview.len()) as u64 });
+            }
+            part.rows += 1;
+        }
+        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
+    }
+}
+
+impl PreparedMerge {
+    fn row(&self, out: &mut Vec<u8>, cells: &[&[u8]]) {
+        if let ([cell], false) = (cells, self.json)
+            && cell.is_empty()
+        {
+            // A line without anything would be no row.
+            return out.extend(b"\"\"\n");
+        }
+        for (index, (cell, name)) in cells.iter().zip(&self.asked.columns).enumerate() {
+            if self.json {
+                out.push(if index == 0 { b'{' } else { b',' });
+                push_json(out, name.as_bytes());
+                out.push(b':');
+                push_json(out, cell);
+            } else {
+                if index > 0 {
+                    out.push(b',');
+                }
+                push_csv(out, cell);
+            }
+        }
+        out.extend(if self.json { &b"}\n"[..] } else { b"\n" });
+    }
+}
+
+fn cells(mut bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut cells = Vec::new();
+    while !bytes.is_empty() {
+        let length = usize::try_from(take_varint(&mut bytes)?).ok()?;
+        let (cell, rest) = bytes.split_at_checked(length)?;
+        cells.push(cell);
+        bytes = rest;
+    }
+    Some(cells)
+}
