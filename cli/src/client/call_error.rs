@@ -11,7 +11,12 @@ use crate::units::format_duration;
 pub enum CallError {
     /// No replica gave an answer in time.
     #[error("{} within {}{}", if leaderless(.tried) { "no replica that answers leads a majority" } else { "no answer from the cluster" }, format_duration(*.patience), list(.tried))]
-    Unreachable { patience: Duration, tried: Vec<(String, String)> },
+    Unreachable {
+        patience: Duration,
+        tried: Vec<(String, String)>,
+        /// One of them may have taken the request all the same.
+        doubt: bool,
+    },
     /// Nobody will ever answer at these addresses with this credential.
     #[error("cannot connect to the cluster{}", list(.tried))]
     Hopeless { tried: Vec<(String, String)>, exit: Exit },
@@ -25,6 +30,11 @@ pub const NOT_LEADER: &str = "does not lead";
 
 /// What replicas say that know no leader, or that have lost the majority they lead.
 const LEADERLESS: [&str; 3] = [NOT_LEADER, "no leader is known", "a majority of the replicas cannot be reached"];
+
+/// Whether a replica that said this had not looked at the request yet.
+pub fn was_not_taken(reason: &str) -> bool {
+    LEADERLESS[..2].iter().any(|said| reason.contains(said))
+}
 
 /// Whether a replica answered, and only a leader was missing.
 fn leaderless(tried: &[(String, String)]) -> bool {
@@ -91,7 +101,7 @@ mod tests {
     fn replicas_that_answer_and_do_not_lead_are_told_from_ones_that_do_not_answer() {
         let unreachable = |reasons: &[&str]| {
             let tried = reasons.iter().map(|reason| ("a:1".to_owned(), reason.to_string())).collect();
-            Failure::from(CallError::Unreachable { patience: Duration::from_secs(10), tried }).lines().join("\n")
+            Failure::from(CallError::Unreachable { patience: Duration::from_secs(10), tried, doubt: false }).lines().join("\n")
         };
         let by_replicas = ["no leader is known; an election may be under way, try again", "a majority of the replicas cannot be reached"];
         for leaderless in [NOT_LEADER].into_iter().chain(by_replicas) {

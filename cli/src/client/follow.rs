@@ -109,7 +109,7 @@ impl Cluster {
             }
             if last_heard.elapsed() >= patience {
                 let tried = vec![(self.current().to_owned(), reason)];
-                return Err(Standstill::ContactLost(patience, CallError::Unreachable { patience, tried }));
+                return Err(Standstill::ContactLost(patience, CallError::Unreachable { patience, tried, doubt: false }));
             }
             self.preferred = (self.preferred + 1) % self.addresses.len().max(1);
             vain += 1;

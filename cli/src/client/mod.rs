@@ -12,6 +12,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use raftwerk_proto::v1::client_client::ClientClient;
@@ -75,8 +76,17 @@ enum Work {
 struct Limits {
     connecting: Duration,
     answering: Duration,
-    /// Whether to give up early when the replica gives no sign of life.
-    watched: bool,
+    /// Give up early when the replica gives no sign of life, or does not show within this time that it leads a majority.
+    watched: Option<Duration>,
+}
+
+/// What is known of an attempt that failed.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The replica may have taken the request all the same.
+    doubt: bool,
+    /// It led a majority while it worked on it.
+    led: bool,
 }
 
 /// What became of one attempt.
@@ -85,7 +95,7 @@ enum Attempt<T> {
     Refusal(Status),
     /// Ask the next address (the preferred one may have changed).
     Redirected,
-    Failed(String),
+    Failed(String, Known),
     /// No attempt at this address with this identity will succeed.
     Hopeless(String, Exit),
 }
@@ -231,8 +241,10 @@ impl Cluster {
     {
         let patience = self.patience;
         let last_end = Instant::now() + patience + if work == Work::Long { SUBMIT } else { Duration::ZERO };
-        // When patience ends; a replica that was at work on the call until it failed is a reason for new patience.
+        let started = Instant::now();
+        // When patience ends; a replica that led a majority and was at work on the call until it failed is a reason for new patience.
         let mut give_up = Instant::now() + patience;
+        let mut doubt = false;
         let mut pause = PAUSE.0;
         let mut connecting = if self.addresses.len() > 1 { CONNECTING.0 } else { patience };
         let mut tried: BTreeMap<String, String> = BTreeMap::new();
@@ -255,8 +267,8 @@ impl Cluster {
                     Work::Short if self.addresses.len() > 1 => ATTEMPT.min(left),
                     Work::Short => left,
                 };
-                let limits = Limits { connecting: connecting.min(left), answering, watched: work == Work::Long };
-                let began = Instant::now();
+                let watched = (work == Work::Long).then(|| left.max(VIGIL.0 + VIGIL.1));
+                let limits = Limits { connecting: connecting.min(left), answering, watched };
                 match self.attempt(&address, limits, request.clone(), &method).await {
                     Attempt::Answer(answer) => {
                         if failed || self.addresses.len() > known {
@@ -272,8 +284,9 @@ impl Cluster {
                         hope = true;
                         continue;
                     }
-                    Attempt::Failed(reason) => {
-                        if work == Work::Long && began.elapsed() > VIGIL.0 + VIGIL.1 {
+                    Attempt::Failed(reason, known) => {
+                        doubt |= known.doubt;
+                        if known.led {
                             give_up = (Instant::now() + patience).min(last_end);
                         }
                         // What a replica said of itself tells more than the silence of the last, short attempts.
@@ -295,7 +308,7 @@ impl Cluster {
                 return Err(CallError::Hopeless { tried: tried_list(), exit });
             }
             if Instant::now() + pause >= give_up {
-                return Err(CallError::Unreachable { patience, tried: tried_list() });
+                return Err(CallError::Unreachable { patience: patience.max(started.elapsed()), tried: tried_list(), doubt });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
@@ -319,10 +332,18 @@ impl Cluster {
         let mut request = Request::new(request);
         // The other side should stop working on it, too, when nobody waits any more.
         request.set_timeout(limits.answering);
+        let led = AtomicBool::new(false);
         let watched = async {
-            match limits.watched {
-                true => vigil(client.clone()).await,
-                false => std::future::pending().await,
+            let Some(patience) = limits.watched else { return std::future::pending().await };
+            let nobody_led = async {
+                tokio::time::sleep(patience).await;
+                if led.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                status = vigil(client.clone(), &led) => status,
+                () = nobody_led => Status::deadline_exceeded("no answer in time"),
             }
         };
         let call = tokio::time::timeout(limits.answering, method(client.clone(), request));
@@ -339,7 +360,11 @@ impl Cluster {
         match self.judge(&address, &status) {
             Verdict::Final => Attempt::Refusal(status),
             Verdict::AskLeader(_) => Attempt::Redirected,
-            Verdict::TryAnother => Attempt::Failed(plain_status(&status)),
+            Verdict::TryAnother => {
+                let reason = plain_status(&status);
+                let known = Known { doubt: !call_error::was_not_taken(&reason), led: led.load(Ordering::Relaxed) };
+                Attempt::Failed(reason, known)
+            }
         }
     }
 
@@ -383,15 +408,15 @@ impl Cluster {
                 Ok(Err(mut failures)) => {
                     // The one that was asked for, if it is not silent still.
                     failures.sort_by_key(|(place, _)| *place);
-                    let Some((_, error)) = failures.into_iter().next() else { return Err(Attempt::Failed("no connection".to_owned())) };
+                    let Some((_, error)) = failures.into_iter().next() else { return Err(Attempt::Failed("no connection".to_owned(), Known::default())) };
                     let reason = plain_error(&error);
                     return Err(match error {
-                        ConnectError::Unreachable { .. } => Attempt::Failed(reason),
+                        ConnectError::Unreachable { .. } => Attempt::Failed(reason, Known::default()),
                         ConnectError::BadAddress { .. } => Attempt::Hopeless(reason, Exit::BadUsage),
                         _ => Attempt::Hopeless(reason, Exit::Refused),
                     });
                 }
-                Err(_) => return Err(Attempt::Failed("no connection in time".to_owned())),
+                Err(_) => return Err(Attempt::Failed("no connection in time".to_owned(), Known::default())),
             },
         };
         let client = ClientClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -416,8 +441,8 @@ impl Cluster {
     }
 }
 
-/// Returns when a replica that owes an answer gives no sign of life, or follows somebody else.
-async fn vigil(mut client: Client) -> Status {
+/// Returns when a replica that owes an answer gives no sign of life, follows somebody else, or cannot reach a majority. Says when it could.
+async fn vigil(mut client: Client, led: &AtomicBool) -> Status {
     loop {
         tokio::time::sleep(VIGIL.0).await;
         match tokio::time::timeout(VIGIL.1, client.show_cluster(ShowClusterRequest {})).await {
@@ -431,6 +456,12 @@ async fn vigil(mut client: Client) -> Status {
             Ok(Err(status)) if verdict::of(&status) == Verdict::Final => {}
             Ok(Err(status)) => return status,
             Err(_) => return Status::unavailable("it gives no sign of life"),
+        }
+        // A small question that takes a majority to answer.
+        match tokio::time::timeout(VIGIL.1, client.list_namespaces(ListNamespacesRequest {})).await {
+            Ok(Err(status)) if verdict::of(&status) != Verdict::Final => return status,
+            Ok(_) => led.store(true, Ordering::Relaxed),
+            Err(_) => return Status::unavailable("a majority of the replicas cannot be reached"),
         }
     }
 }

@@ -7,6 +7,7 @@ use raftwerk_proto::v1::{JobSpec, KernelKind, KernelRef, SubmitReply};
 use serde_json::json;
 
 use super::wait::{self, Patience};
+use crate::client::CallError;
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::{self, Catalogue, Patches};
@@ -90,6 +91,16 @@ fn idempotency_key(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A request that was sent may have been taken, whatever became of the answer; what was not sent was not.
+fn not_known_to_be_taken(error: CallError, name: &str, key: &str) -> Failure {
+    match error {
+        CallError::Unreachable { doubt: true, .. } => Failure::from(error)
+            .context(format!("it is not known whether job `{name}` was submitted"))
+            .fix(format!("submit it again with --idempotency-key {key:?}: if it was taken, that finds it instead of running it twice")),
+        error => Failure::from(error).context(format!("job `{name}` was not submitted")),
+    }
+}
+
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
     let more = Patches { wait_for_devices: args.wait_for_devices, after: args.after, after_any: args.after_any, ..Patches::default() };
     let spec = args.job.spec(more)?;
@@ -97,8 +108,7 @@ pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Out
     let name = spec.name.clone();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;
     let mut cluster = target.cluster()?;
-    let SubmitReply { job, existing } =
-        cluster.submit(spec, key.clone()).await.map_err(|error| Failure::from(error).context(format!("job `{name}` was not submitted")))?;
+    let SubmitReply { job, existing } = cluster.submit(spec, key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?;
     let verb = if existing { "was submitted before with this key" } else { "submitted" };
     if args.wait {
         console.note(format!("job {job} ({name}) {verb}"));
