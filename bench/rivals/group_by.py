@@ -3,10 +3,10 @@
 number of rows of each of 413 stations, in one run on the same two cores.
 
     cargo build --release -p raftwerk
-    python3 -m venv VENV && VENV/bin/pip install duckdb==1.5.3 polars==1.43.0
+    python3 -m venv VENV && VENV/bin/pip install duckdb==2.0.0 polars==2.1.0
     VENV/bin/python bench/rivals/group_by.py --raftwerk target/release/raftwerk --rows 100_000_000
 
-The file is made first (13.8 bytes a row) and read once, so that it is in the page cache. The contenders take turns. Each writes its result as CSV, and
+The file is made first (15 bytes a row) and read once, so that it is in the page cache. The contenders take turns. Each writes its result as CSV, and
 its time ends when the result is on disk. Raftwerk is one scheduler replica and one worker with two cores, started before; its time is that of
 `raftwerk submit --wait`, its CPU time that of client, scheduler and worker together. DuckDB and Polars are processes of their own; starting Python and
 importing is not counted. All results are compared, row by row, before a time is printed: minimum, maximum and count as they are, means to 1e-9.
@@ -181,11 +181,11 @@ def main():
     parser.add_argument("--rows", type=lambda text: int(text.replace("_", "")), default=100_000_000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--only", default="raftwerk,duckdb,polars", help="contenders, with commas between")
-    parser.add_argument("--dir", help="where the temporary directory is made; needs 14 bytes a row")
+    parser.add_argument("--dir", help="where the temporary directory is made; needs 16 bytes a row")
     args = parser.parse_args()
     only = args.only.split(",")
     with tempfile.TemporaryDirectory(prefix="group-by-", dir=args.dir) as home:
-        home = pathlib.Path(home)
+        home = pathlib.Path(home).resolve()
         data = home / "measurements.txt"
         make(data, args.rows)
         contenders = {name: Engine(name, code) for name, code in (("duckdb", DUCKDB), ("polars", POLARS)) if name in only}

@@ -290,6 +290,12 @@ pub trait Prepared: Send + Sync {
     /// a task as well). The CPU twin is the specification.
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError>;
 
+    /// Reduce: as [`Prepared::run_cpu`], for a kernel that can hand its part out piece by piece instead of making it in memory; [`Part::bytes`] are
+    /// what follows behind the pieces, usually nothing. Asked where there is a file for the part.
+    fn run_streamed(&self, task: &Task<'_>, _part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
+        self.run_cpu(task)
+    }
+
     /// Runs many tasks in as few dispatches as fit the device. Results are in the order of `tasks`. Kernels with `gpu: false` keep
     /// the default. A lost device is [`KernelError::Device`] and a full one [`KernelError::Memory`], never a wrong answer.
     fn run_gpu(&self, _gpu: &Gpu, _tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
@@ -310,6 +316,19 @@ pub trait Prepared: Send + Sync {
     /// The columns that it reads of a table, which are looked for before the job starts.
     fn columns(&self) -> &[Wanted] {
         &[]
+    }
+}
+
+/// Takes a part in pieces, from its first byte on. An error ends the task; the kernel passes it on.
+pub trait PartWriter {
+    fn write(&mut self, piece: &[u8]) -> Result<(), KernelError>;
+}
+
+/// In memory.
+impl PartWriter for Vec<u8> {
+    fn write(&mut self, piece: &[u8]) -> Result<(), KernelError> {
+        self.extend_from_slice(piece);
+        Ok(())
     }
 }
 

@@ -154,7 +154,7 @@ fn or(dtypes: &[&str]) -> String {
     }
 }
 
-/// What the input adds to the footprint of a stage ([`crate::footprint`]): "dtype=f4" where the kernel takes several types, and what of the shapes
+/// What the input adds to the footprint of a stage ([`crate::footprint()`]): "dtype=f4" where the kernel takes several types, and what of the shapes
 /// matters ([`Kernel::listed_footprint`]).
 pub fn listed_footprint(kernel: &dyn Kernel, input: &ListedInput) -> String {
     let mut words = Vec::new();

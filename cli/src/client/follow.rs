@@ -152,7 +152,7 @@ impl Cluster {
                     Attempt::Redirected => return Watched::Redirected,
                     Attempt::Refusal(status) if status.code() == Code::Internal => return Watched::Broken(plain_status(&status)),
                     Attempt::Refusal(status) => return Watched::Refused(CallError::Refused(Box::new(status))),
-                    Attempt::Failed(_) | Attempt::Hopeless(..) => {
+                    Attempt::Failed(..) | Attempt::Hopeless(..) => {
                         self.channels.remove(&address);
                         let silence = Duration::from_secs(heard.elapsed().as_secs());
                         return Watched::Broken(format!("nothing heard for {}", crate::units::format_duration(silence)));
@@ -165,7 +165,7 @@ impl Cluster {
 
     /// Asks this replica, and no other, for the job.
     async fn ask(&mut self, address: &str, limit: Duration, job: u64) -> Attempt<JobView> {
-        let limits = Limits { connecting: limit, answering: limit, watched: false };
+        let limits = Limits { connecting: limit, answering: limit, watched: None };
         self.attempt(
             address,
             limits,
@@ -180,7 +180,7 @@ impl Cluster {
         if !waits::stands_still(view) {
             return None;
         }
-        let limits = Limits { connecting: limit, answering: limit, watched: false };
+        let limits = Limits { connecting: limit, answering: limit, watched: None };
         let list = |mut client: super::Client, request| async move { client.list_workers(request).await };
         match self.attempt(address, limits, ListWorkersRequest {}, &list).await {
             Attempt::Answer(reply) => waits::why(view, &reply.workers),
@@ -191,7 +191,7 @@ impl Cluster {
     async fn open(&mut self, address: &str, limit: Duration, job: u64) -> Result<Streaming<JobView>, Watched> {
         let (address, mut client) = match self.client::<()>(address, limit).await {
             Ok(found) => found,
-            Err(Attempt::Failed(reason)) => return Err(Watched::Broken(reason)),
+            Err(Attempt::Failed(reason, _)) => return Err(Watched::Broken(reason)),
             Err(Attempt::Hopeless(reason, exit)) => return Err(Watched::Hopeless(reason, exit)),
             Err(_) => return Err(Watched::Broken("no connection".to_owned())),
         };

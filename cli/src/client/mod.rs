@@ -408,7 +408,9 @@ impl Cluster {
                 Ok(Err(mut failures)) => {
                     // The one that was asked for, if it is not silent still.
                     failures.sort_by_key(|(place, _)| *place);
-                    let Some((_, error)) = failures.into_iter().next() else { return Err(Attempt::Failed("no connection".to_owned(), Known::default())) };
+                    let Some((_, error)) = failures.into_iter().next() else {
+                        return Err(Attempt::Failed("no connection".to_owned(), Known::default()));
+                    };
                     let reason = plain_error(&error);
                     return Err(match error {
                         ConnectError::Unreachable { .. } => Attempt::Failed(reason, Known::default()),

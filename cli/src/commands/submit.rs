@@ -108,7 +108,8 @@ pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Out
     let name = spec.name.clone();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;
     let mut cluster = target.cluster()?;
-    let SubmitReply { job, existing } = cluster.submit(spec, key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?;
+    let SubmitReply { job, existing } =
+        cluster.submit(spec, key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?;
     let verb = if existing { "was submitted before with this key" } else { "submitted" };
     if args.wait {
         console.note(format!("job {job} ({name}) {verb}"));

@@ -24,7 +24,13 @@ impl Catalogue {
     pub fn find_any(&self, section: &Section<'_>, name: &At<String>) -> Result<&'static Descriptor, Problem> {
         match self.kernels.iter().find(|kernel| kernel.name == name.value) {
             Some(found) => Ok(found),
-            None => self.find(section, name, Kind::Map),
+            None => {
+                let names: Vec<&str> = self.kernels.iter().map(|kernel| kernel.name).collect();
+                let hint = suggest::hint(&name.value, &names);
+                let glue = if hint.ends_with('?') { "" } else { ";" };
+                let problem = section.problem_at("kernel", &name.origin, format!("`{}` is unknown", name.value));
+                Err(problem.fix(format!("{hint}{glue} `raftwerk kernels list` shows all")))
+            }
         }
     }
 

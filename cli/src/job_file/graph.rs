@@ -143,6 +143,7 @@ pub fn read(
     let inputs = named_inputs(root)?;
     let drafts = drafts(root, names, catalogue, &inputs)?;
     let order = order(&drafts)?;
+    drafts.iter().try_for_each(|draft| check_reads(&drafts, draft))?;
     let last = only_last(&drafts)?;
     if let Some((name, section)) =
         inputs.iter().find(|(name, _)| !drafts.iter().any(|d| d.reads.iter().any(|r| r.value == Read::Input(name.clone()))))
@@ -328,66 +329,69 @@ fn only_last(drafts: &[Draft<'_>]) -> Result<usize, Problem> {
     }
 }
 
-/// The stage at this place; those that it reads are made.
+/// Whether the stage's kernel can read what it names.
+fn check_reads(drafts: &[Draft<'_>], draft: &Draft<'_>) -> Result<(), Problem> {
+    let kernel = draft.kernel;
+    if kernel.kind == Kind::Map {
+        if let Some(second) = draft.reads.get(1) {
+            let problem = draft.problem(&second.origin, format!("has {} entries, but a map kernel reads one", draft.reads.len()));
+            return Err(problem.fix("two stages are joined by a reduce kernel such as `join`, which reads map stages"));
+        }
+        return draft.stages().try_for_each(|from| check_parts(draft, &drafts[from]));
+    }
+    let wanted = if kernel.accepts == Accepts::TwoShuffles { 2 } else { 1 };
+    let origin = draft.reads.last().map_or(&draft.section.origin, |read| &read.origin);
+    if draft.reads.len() != wanted {
+        let entries = if draft.reads.len() == 1 { "1 entry".to_owned() } else { format!("{} entries", draft.reads.len()) };
+        let message = format!("has {entries}, but reduce kernel `{}` reads {wanted}", kernel.name);
+        return Err(draft.problem(origin, message));
+    }
+    for read in &draft.reads {
+        let from = match &read.value {
+            Read::Stage(from) => &drafts[*from],
+            Read::Input(name) => {
+                let message = format!("names the input `{name}`, but reduce kernel `{}` reads what a map stage wrote", kernel.name);
+                return Err(draft.problem(&read.origin, message).fix("put a stage with a map kernel before it"));
+            }
+        };
+        if from.kernel.kind != Kind::Map {
+            let message = format!("names stage '{}', whose kernel is a reduce kernel as this one is", from.name);
+            return Err(draft.problem(&read.origin, message).fix("put a stage with a map kernel between them"));
+        }
+        stages::check_pair(&draft.section, kernel, &draft.kernel_at, from.kernel)?;
+    }
+    if let [left, right] = &draft.reads[..]
+        && left.value == right.value
+    {
+        return Err(draft.problem(&right.origin, "names one stage twice").fix("join two different stages"));
+    }
+    Ok(())
+}
+
+/// The stage at this place; those that it reads are made, and it can read them.
 fn one(drafts: &[Draft<'_>], place: usize, made: &[Option<Stage>], last: usize, dir: &Path) -> Result<Stage, Problem> {
     let draft = &drafts[place];
     let (section, kernel) = (&draft.section, draft.kernel);
     let is_last = place == last;
-    match kernel.kind {
-        Kind::Map => {
-            if let Some(second) = draft.reads.get(1) {
-                let problem = draft.problem(&second.origin, format!("has {} entries, but a map kernel reads one", draft.reads.len()));
-                return Err(problem.fix("two stages are joined by a reduce kernel such as `join`, which reads map stages"));
-            }
-            for from in draft.stages() {
-                check_parts(draft, &drafts[from])?;
-            }
-            if is_last && kernel.shuffles {
-                let problem =
-                    section.problem(format!("is the last one, but map kernel `{}` writes what a reduce stage has to read", kernel.name));
-                return Err(problem.fix(format!("add a stage with {} that reads it", kernel.reduces_with.join(" or "))));
-            }
-            if !is_last && !kernel.shuffles {
-                let problem = section.problem(format!("is read by another stage, but map kernel `{}` writes tallies only", kernel.name));
-                return Err(problem.fix("take out the stage that reads it"));
-            }
-            stages::map_of(section, kernel, dir)
+    if kernel.kind == Kind::Map {
+        if is_last && kernel.shuffles {
+            let problem =
+                section.problem(format!("is the last one, but map kernel `{}` writes what a reduce stage has to read", kernel.name));
+            return Err(problem.fix(format!("add a stage with {} that reads it", kernel.reduces_with.join(" or "))));
         }
-        Kind::Reduce => {
-            let wanted = if kernel.accepts == Accepts::TwoShuffles { 2 } else { 1 };
-            let origin = draft.reads.last().map_or(&section.origin, |read| &read.origin);
-            if draft.reads.len() != wanted {
-                let message = format!("has {} entries, but reduce kernel `{}` reads {wanted}", draft.reads.len(), kernel.name);
-                return Err(draft.problem(origin, message));
-            }
-            let mut maps = Vec::with_capacity(wanted);
-            for read in &draft.reads {
-                let from = match &read.value {
-                    Read::Stage(from) => *from,
-                    Read::Input(name) => {
-                        let message = format!("names the input `{name}`, but reduce kernel `{}` reads what a map stage wrote", kernel.name);
-                        return Err(draft.problem(&read.origin, message).fix("put a stage with a map kernel before it"));
-                    }
-                };
-                if drafts[from].kernel.kind != Kind::Map {
-                    let message = format!("names stage '{}', whose kernel is a reduce kernel as this one is", drafts[from].name);
-                    return Err(draft.problem(&read.origin, message).fix("put a stage with a map kernel between them"));
-                }
-                maps.extend(made[from].as_ref());
-            }
-            if let [left, right] = &draft.reads[..]
-                && left.value == right.value
-            {
-                return Err(draft.problem(&right.origin, "names one stage twice").fix("join two different stages"));
-            }
-            let stage = stages::reduce_of(section, kernel, &draft.kernel_at, &maps)?;
-            if stage.partition_per_task && !is_last {
-                let problem = section.problem(format!("has kernel `{}`, which makes files and is read by another stage", kernel.name));
-                return Err(problem.fix("let it be the last stage"));
-            }
-            Ok(stage)
+        if !is_last && !kernel.shuffles {
+            let problem = section.problem(format!("is read by another stage, but map kernel `{}` writes tallies only", kernel.name));
+            return Err(problem.fix("take out the stage that reads it"));
         }
+        return stages::map_of(section, kernel, dir);
     }
+    let maps: Vec<&Stage> = draft.stages().filter_map(|from| made[from].as_ref()).collect();
+    let stage = stages::reduce_of(section, kernel, &draft.kernel_at, &maps)?;
+    if stage.partition_per_task && !is_last {
+        let problem = section.problem(format!("has kernel `{}`, which makes files and is read by another stage", kernel.name));
+        return Err(problem.fix("let it be the last stage"));
+    }
+    Ok(stage)
 }
 
 /// Whether a map stage can read what this stage makes.
@@ -448,8 +452,8 @@ impl Sizes {
                 sizes.partitions[place] = made[place].partitions;
             }
         }
-        for place in 0..drafts.len() {
-            if let (true, Some(from)) = (sizes.per_task[place], drafts[place].stages().next()) {
+        for (place, draft) in drafts.iter().enumerate() {
+            if let (true, Some(from)) = (sizes.per_task[place], draft.stages().next()) {
                 // A partition for each task, and there are as many as parts.
                 sizes.partitions[place] = made[from].partitions;
                 sizes.per_task[place] = false;
@@ -465,7 +469,6 @@ impl Sizes {
 }
 
 /// Lets the kernel look at its parameters, and reads the stage's input of the job.
-#[expect(clippy::too_many_arguments, reason = "what was read so far, each from another part of the file")]
 fn check(
     drafts: &[Draft<'_>],
     place: usize,
@@ -567,7 +570,7 @@ path = "out"
         let names: Vec<&str> = spec.stages[4].inputs.iter().map(|input| input.name.as_str()).collect();
         assert_eq!(names, ["left", "right"]);
         let params: Vec<&str> = spec.stages[1].params.iter().map(|p| p.value.as_str()).collect();
-        assert_eq!(params, ["text", "word", "count"], "a reduce stage inherits from the map stage that it reads");
+        assert_eq!(params, ["word", "text", "count"], "a reduce stage inherits from the map stage that it reads");
         let Some(Source::Files(files)) = &spec.stages[3].inputs[0].source else { panic!("{spec:?}") };
         assert_eq!(files.patterns, ["/jobs/b/*.txt"]);
         assert_eq!(spec.output.map(|output| output.format).as_deref(), Some("csv"));
@@ -601,15 +604,15 @@ path = "out"
     fn names_that_are_wrong_are_refused_with_line_and_fix() {
         assert_eq!(
             refusal("inputs = \"count-a\"", "inputs = \"count-x\""),
-            "job.toml:17: stage 'sum-a': inputs names `count-x`, which is neither an input nor a stage / did you mean `count-a`?"
+            "job.toml:18: stage 'sum-a': inputs names `count-x`, which is neither an input nor a stage / did you mean `count-a`?"
         );
         assert_eq!(
             refusal("name = \"keyed-b\"", "name = \"keyed-a\""),
-            "job.toml:25: [[stage]] number 5 name is \"keyed-a\", as that of an earlier stage / give each stage a name of its own"
+            "job.toml:26: [[stage]] number 5 name is \"keyed-a\", as that of an earlier stage / give each stage a name of its own"
         );
         assert_eq!(
             refusal("name = \"keyed-b\"\n", ""),
-            "job.toml:24: [[stage]] number 5 needs `name` / name it, so that other stages can read it"
+            "job.toml:25: [[stage]] number 5 needs `name` / name it, so that other stages can read it"
         );
         assert!(refusal("name = \"keyed-b\"", "name = \"keyed.b\"").contains("must be 1 to 63 of a-z"));
         assert!(
@@ -630,13 +633,13 @@ path = "out"
     fn graphs_that_cannot_run_are_refused_with_the_stage_and_what_to_do() {
         assert_eq!(
             refusal("inputs = [\"a\"]", "inputs = [\"keyed-a\"]"),
-            "job.toml:13: stage 'count-a': inputs go in a circle: count-a reads keyed-a reads sum-a reads count-a / let one of them read an input instead"
+            "job.toml:23: stage 'keyed-a': inputs go in a circle: keyed-a reads sum-a reads count-a reads keyed-a / let one of them read an input instead"
         );
         assert_eq!(
             refusal("inputs = [\"sum-a\"]", "inputs = [\"keyed-a\"]"),
-            "job.toml:22: stage 'keyed-a': inputs names the stage itself, `keyed-a`"
+            "job.toml:23: stage 'keyed-a': inputs names the stage itself, `keyed-a`"
         );
-        assert!(refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-a\"").contains("is read by nobody, and neither is stage 'join'"));
+        assert!(refusal("\"keyed-a\", \"keyed-b\"", "\"keyed-a\"").contains("has 1 entry, but reduce kernel `join` reads 2"));
         assert!(refusal("inputs = [\"sum-a\"]", "inputs = [\"count-a\"]").contains(
             "names stage 'count-a', a map stage, but `key_lines` is a map kernel too / put a stage with a reduce kernel between them"
         ));
@@ -655,6 +658,10 @@ path = "out"
         assert!(
             refusal("inputs = [\"sum-a\"]", "partitions = 2\ninputs = [\"sum-a\"]")
                 .contains("has `partitions`, but `key_lines` is a map kernel")
+        );
+        let two = "[[stage]]\nname = \"lone\"\nkernel = \"key_lines\"\ninputs = [\"sum-a\"]\n[output]";
+        assert!(
+            refusal("[output]", two).contains("stage 'lone': is read by nobody, and neither is stage 'join'; a job has one last stage")
         );
         let lonely = "[input]\nfiles = \"a\"\n[[stage]]\nname = \"m\"\nkernel = \"word_count\"\ninputs = [\"input\"]\n";
         assert!(

@@ -93,13 +93,21 @@ pub fn read_reduce(root: &Table, catalogue: &Catalogue, map: &Stage) -> Result<O
     reduce_of(&section, kernel, &name.origin, &[map]).map(Some)
 }
 
+/// Whether the reduce kernel reads what the map kernel writes.
+pub(super) fn check_pair(section: &Section<'_>, kernel: &Descriptor, named_at: &Origin, map: &Descriptor) -> Result<(), Problem> {
+    if map.reduces_with.contains(&kernel.name) {
+        return Ok(());
+    }
+    let problem = section.problem_at("kernel", named_at, format!("`{}` cannot read what map kernel `{}` writes", kernel.name, map.name));
+    Err(match map.reduces_with {
+        [] => problem,
+        usual => problem.fix(format!("use {}", usual.join(" or "))),
+    })
+}
+
 /// A reduce stage with its own section, which reads what these map stages write.
 pub(super) fn reduce_of(section: &Section<'_>, kernel: &'static Descriptor, named_at: &Origin, maps: &[&Stage]) -> Result<Stage, Problem> {
-    if let Some(map) = maps.iter().find(|map| !map.kernel.reduces_with.contains(&kernel.name)) {
-        return Err(section
-            .problem_at("kernel", named_at, format!("`{}` cannot read what map kernel `{}` writes", kernel.name, map.kernel.name))
-            .fix(format!("use {}", map.kernel.reduces_with.join(" or "))));
-    }
+    maps.iter().try_for_each(|map| check_pair(section, kernel, named_at, map.kernel))?;
     let partitions = section.integer("partitions", 1, MAX_PARTITIONS)?;
     let partition_per_task = raftwerk_kernels::find(kernel.name).is_ok_and(|kernel| kernel.partition_per_task());
     if let Some(partitions) = partitions.as_ref().filter(|_| partition_per_task) {

@@ -1,4 +1,5 @@
 // Prices the options of one piece per group; writes the group's sums, and the prices where they are wanted.
+override group_size: u32;
 override keep: u32;
 
 struct Market {

@@ -83,7 +83,7 @@ fn start<'a>(gpu: &'a Gpu, market: &Market, ranges: &[(u64, u64)], batch: &[Piec
     ];
     let program = Program {
         name: "black_scholes",
-        wgsl: &[PIECE_GROUP, include_str!("black_scholes.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
+        wgsl: &[include_str!("black_scholes.wgsl"), INDEX_PIECE, PIECE_GROUP, philox::WGSL, gpu.mul_wide()],
         constants: &[("group_size", GROUP_SIZE), ("keep", u32::from(keep))],
     };
     let inputs: &[&[&[u8]]] = &[&[&list], &[&words(market.into_iter().flatten())]];

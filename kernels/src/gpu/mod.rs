@@ -51,7 +51,8 @@ pub(crate) use resident::Resident;
 /// WGSL of `Piece` and `integer_of`, for kernels over ranges of integers.
 pub(crate) const INDEX_PIECE: &str = include_str!("index_piece.wgsl");
 
-/// WGSL of the entry point of kernels whose groups work on a piece each, in the list that is bound first.
+/// WGSL of the entry point of kernels whose groups work on a piece each, in the list that is bound first. Comes behind the kernel's own, which declares
+/// its constants: see [`ELEMENT`].
 pub(crate) const PIECE_GROUP: &str = include_str!("piece_group.wgsl");
 
 /// WGSL of `load` and `rank_of`, for kernels over elements in `values`; they set the constant `element`. Comes first: naga 30 panics over an

@@ -1,5 +1,4 @@
-// One work group for each piece of a list. The program declares `Piece`, and `work`, which all members of the group call.
-override group_size: u32;
+// One work group for each piece of a list. The program declares `group_size`, `Piece`, and `work`, which all members of the group call.
 
 @group(0) @binding(0) var<storage, read> pieces: array<Piece>;
 

@@ -113,12 +113,11 @@ impl Group {
         for (index, (own, scale)) in self.stats.iter_mut().enumerate() {
             let (mut stat, other) = take_stat(bytes).ok_or_else(damaged)?;
             let finest = other.max(*scale);
-            let fits = || -> Option<()> {
+            let mut fits = || -> Option<()> {
                 own.refine(power(finest - *scale))?;
                 stat.refine(power(finest - other))?;
                 own.merge(&stat)
             };
-            let mut fits = fits;
             fits().ok_or_else(|| too_large(&plan.numbers[index]))?;
             *scale = finest;
         }

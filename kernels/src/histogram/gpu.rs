@@ -107,7 +107,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, scale: &Scale, tasks: &[&'a [u8]], batch: &Bat
     };
     let program = Program {
         name: "histogram",
-        wgsl: &[ELEMENT, PIECE_GROUP, include_str!("histogram.wgsl"), search],
+        wgsl: &[ELEMENT, include_str!("histogram.wgsl"), search, PIECE_GROUP],
         constants: &[("group_size", GROUP_SIZE), ("bins", scale.bins as u32), ("edge_count", edge_count as u32), ("element", element)],
     };
     let last_task = batch.pieces.last().map_or(batch.first_task, |piece| piece.task);

@@ -1,4 +1,5 @@
 // Counts the values of each piece between the edges; see edges.rs for what ranks and edges are.
+override group_size: u32;
 override bins: u32;
 override edge_count: u32;
 

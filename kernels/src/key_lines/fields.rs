@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+/// Of the line where they stand in it as they are.
+pub(super) type Bytes<'a> = Cow<'a, [u8]>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Separator {
     /// CSV with its quotation marks.
@@ -17,12 +20,7 @@ struct Field {
 }
 
 /// The field of the column, and what is kept of the line as CSV: all of it, or the other columns.
-pub(super) fn split_off(
-    line: &[u8],
-    separator: Separator,
-    column: usize,
-    whole_line: bool,
-) -> Result<(Cow<'_, [u8]>, Cow<'_, [u8]>), String> {
+pub(super) fn split_off(line: &[u8], separator: Separator, column: usize, whole_line: bool) -> Result<(Bytes<'_>, Bytes<'_>), String> {
     let fields = fields(line, separator)?;
     let Some(field) = fields.get(column) else {
         let (there, wanted) = (fields.len(), column + 1);

@@ -41,7 +41,7 @@ pub(super) fn hits(gpu: &Gpu, seed: u64, ranges: &[(u64, u64)]) -> Result<Vec<u6
         }));
         let program = Program {
             name: "monte_carlo_pi",
-            wgsl: &[PIECE_GROUP, include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, philox::WGSL, gpu.mul_wide()],
+            wgsl: &[include_str!("monte_carlo_pi.wgsl"), INDEX_PIECE, PIECE_GROUP, philox::WGSL, gpu.mul_wide()],
             constants: &[("group_size", GROUP_SIZE)],
         };
         let key = words([seed as u32, (seed >> 32) as u32]);

@@ -1,4 +1,6 @@
 // Counts, per piece, the samples that hit the quarter circle.
+override group_size: u32;
+
 @group(0) @binding(1) var<storage, read> key: array<u32, 2>;
 @group(0) @binding(2) var<storage, read_write> hits: array<u32>;
 

@@ -64,7 +64,7 @@ pub(super) fn plan<'a>(gpu: &Gpu, element: ElementType, tasks: &[&'a [u8]], batc
     }
     let program = Program {
         name: "statistics",
-        wgsl: &[ELEMENT, PIECE_GROUP, include_str!("statistics.wgsl"), GROUP_REDUCE, gpu.mul_wide()],
+        wgsl: &[ELEMENT, include_str!("statistics.wgsl"), PIECE_GROUP, GROUP_REDUCE, gpu.mul_wide()],
         constants: &[
             ("group_size", GROUP_SIZE),
             ("element", ELEMENT_NUMBERS.iter().position(|other| *other == element).unwrap_or(0) as u32),

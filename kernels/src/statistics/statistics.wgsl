@@ -3,6 +3,7 @@
 // A float is mantissa * 2^(place - 149), place being its exponent less one. The group takes the window of 25 places below its largest
 // element: there, sums are integers of two words and sums of squares of four. The few elements below it are added, one by one, to limbs
 // of a word with a count of carries. Integers all have place 0.
+override group_size: u32;
 override words_per_piece: u32;
 
 const per_member = 16u;

@@ -3,13 +3,11 @@
 use super::audit::{audit, value_of};
 use super::kept::Disk;
 use super::wire::Delivery;
-use super::workload::stage_called;
 use raftwerk_core::LeaseId;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
     BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, Label, LeaseProgress, ListInputs, Load, OutputPart,
-    ShuffleSource, StageInfo, StageSpec, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, stage_input::Source,
-    worker_message,
+    ShuffleSource, StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
 };
 use raftwerk_worker::session::rotation::Rotation;
 use raftwerk_worker::session::{AgentSession, Effect, Input};
@@ -40,8 +38,6 @@ pub(super) struct Running {
     fail_times: u64,
     kills: bool,
     pub(super) sources: Vec<ShuffleSource>,
-    /// Stages that it reads, in the order of its inputs.
-    producers: Vec<u32>,
     /// Workers that may keep a second copy of the shuffle data, best first.
     copy_to: Vec<u64>,
     pending: Vec<LeaseProgress>,
@@ -65,7 +61,6 @@ pub(super) struct Finished {
     pub(super) fail_times: u64,
     pub(super) kills: bool,
     pub(super) sources: Vec<ShuffleSource>,
-    pub(super) producers: Vec<u32>,
 }
 
 pub(super) struct Agent {
@@ -155,7 +150,6 @@ impl Agent {
             devices: vec![device],
             labels: vec![Label { key: "even".into(), value: if self.id.is_multiple_of(2) { "yes" } else { "no" }.into() }],
             kept_jobs: self.disk.jobs(),
-            stage_graphs: true,
             ..Hello::default()
         });
         (self.rotation, self.was_open) = (Rotation::default(), false);
@@ -334,7 +328,6 @@ impl Agent {
             fail_times: running.fail_times,
             kills: running.kills,
             sources: running.sources.clone(),
-            producers: running.producers.clone(),
         })
     }
 
@@ -393,7 +386,6 @@ impl Agent {
             fail_times: param("fail_times"),
             kills: param("kills") != 0,
             sources: grant.sources.clone(),
-            producers: producers(&spec),
             copy_to: grant.copy_to.iter().map(|target| target.worker).collect(),
             pending: Vec::new(),
         });
@@ -471,14 +463,6 @@ impl Agent {
             self.queue.len()
         )
     }
-}
-
-fn producers(spec: &StageSpec) -> Vec<u32> {
-    let read = spec.inputs.iter().filter_map(|input| match &input.source {
-        Some(Source::Stage(from)) => Some(stage_called(&from.stage)),
-        _ => None,
-    });
-    read.collect()
 }
 
 /// For whatever tasks of the lease have no result yet.

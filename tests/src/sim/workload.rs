@@ -31,16 +31,6 @@ pub struct Shape {
     pub gang: u32,
     /// Workers with an even number are preferred.
     pub picky: bool,
-    /// The parts of its reduce stage are mapped again, and joined in so many partitions with what another map stage makes; 0: they are the output.
-    pub joins: u32,
-}
-
-/// Names of the stages of a simulated job, in their order.
-const STAGES: [&str; 5] = ["map", "reduce", "again", "other", "join"];
-
-/// The place of a stage in its job.
-pub fn stage_called(name: &str) -> u32 {
-    STAGES.iter().position(|stage| *stage == name).unwrap_or(0) as u32
 }
 
 /// A job, when it is submitted, and how long after the acknowledgement it is cancelled.
@@ -54,15 +44,8 @@ pub struct Planned {
 pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
     let extra = 1 + dice.below(4);
     let mut jobs = Vec::new();
-    for n in 0..9 + extra {
-        // The last one of each kind comes early: it has the most stages.
-        let kind = if n < 8 {
-            n
-        } else if n == 8 {
-            9
-        } else {
-            dice.below(9)
-        };
+    for n in 0..8 + extra {
+        let kind = if n < 8 { n } else { dice.below(9) };
         let at_ms = if n < 8 { 500 + n * span_ms / 9 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
@@ -139,16 +122,6 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 max_lease_tasks: lease,
                 ..Shape::default()
             },
-            // Several stages, so that what is lost late has to be made again from the beginning.
-            9 => Shape {
-                tasks: 20 + dice.below(30),
-                partitions: 3 + dice.below(5) as u32,
-                joins: 2 + dice.below(4) as u32,
-                task_ms: 60 + dice.below(300),
-                copies: dice.below(3) == 0,
-                max_lease_tasks: lease,
-                ..Shape::default()
-            },
             // Cancelled in the middle.
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
@@ -174,29 +147,7 @@ fn kernel(name: &str, kind: KernelKind, tallies: &[&str]) -> Option<KernelRef> {
     })
 }
 
-fn reading(stages: &[&str]) -> Vec<StageInput> {
-    let input =
-        |stage: &&str| StageInput { name: stage.to_string(), source: Some(Source::Stage(StageOutput { stage: stage.to_string() })) };
-    stages.iter().map(input).collect()
-}
-
 impl Shape {
-    /// Three stages more behind map and reduce.
-    fn join(&self, spec: &mut JobSpec) {
-        let (map, copies) = (spec.stages[0].clone(), if self.copies { 2 } else { 0 });
-        (spec.stages[1].partitions, spec.stages[1].shuffle_replicas) = (self.partitions, copies);
-        spec.stages.push(StageSpec { name: STAGES[2].into(), inputs: reading(&["reduce"]), partitions: self.joins, ..map.clone() });
-        spec.stages.push(StageSpec { name: STAGES[3].into(), partitions: self.joins, ..map });
-        let last = spec.stages[1].clone();
-        spec.stages.push(StageSpec {
-            name: STAGES[4].into(),
-            inputs: reading(&["again", "other"]),
-            partitions: 0,
-            shuffle_replicas: 0,
-            ..last
-        });
-    }
-
     pub fn spec(&self) -> JobSpec {
         let param = |name: &str, value: u64| Param { name: name.into(), value: value.to_string() };
         let range = IndexRange { start: 0, count: self.tasks, tasks: self.tasks };
@@ -233,9 +184,6 @@ impl Shape {
                 inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
                 ..StageSpec::default()
             });
-            if self.joins > 0 {
-                self.join(&mut spec);
-            }
             let url = if self.on_workers > 0 { OUTPUT_ON_WORKERS.into() } else { "file:///out".into() };
             spec.output = Some(OutputSpec { url, format: "csv".into(), copies: self.on_workers, ..OutputSpec::default() });
         }

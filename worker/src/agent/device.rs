@@ -7,6 +7,7 @@ use super::{
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
     oom,
+    part_file::{PartFile, PartFiles},
     prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, sides, source, writes},
     results::store::ResultStore,
     room::{Place, Room},
@@ -173,8 +174,10 @@ struct Lease {
     transfer_ns: u64,
     /// Descriptors at the executor, returned when so many tasks are done.
     permits: VecDeque<(u64, OwnedSemaphorePermit)>,
+    /// Files of parts that are being made, by task.
+    part_files: HashMap<u64, Arc<PartFile>>,
     /// Progress of leases with parts goes through here, in order, because parts take their time.
-    parts: Option<mpsc::UnboundedSender<LeaseProgress>>,
+    parts: Option<mpsc::UnboundedSender<(LeaseProgress, PartFiles)>>,
     /// Workers to copy shuffle data to; progress then goes through `copies` in the same way.
     copy_to: Vec<CopyTarget>,
     copies: Option<mpsc::UnboundedSender<LeaseProgress>>,
@@ -316,6 +319,7 @@ impl Device {
             tasks_done: 0,
             transfer_ns: 0,
             permits: VecDeque::new(),
+            part_files: HashMap::new(),
             parts: None,
             copy_to: grant.copy_to.clone(),
             copies: None,
@@ -379,7 +383,12 @@ impl Device {
             Prepared::Place(place) => lease.place = Some(place),
             Prepared::Output(output) => lease.output = Some(output),
             Prepared::Fetched(took) => lease.transfer_ns = lease.transfer_ns.saturating_add(took.as_nanos() as u64),
-            Prepared::Segment { first_task, inputs, permit } => self.send_segment(key, first_task, Some(inputs), permit),
+            Prepared::Segment { first_task, inputs, permit, part } => {
+                if let Some(part) = part {
+                    lease.part_files.insert(first_task, part);
+                }
+                self.send_segment(key, first_task, Some(inputs), permit)
+            }
             Prepared::Failed(failures) => {
                 let failed: u64 = failures.iter().map(|failure| failure.task_count).sum();
                 tracing::warn!(lease = %key, tasks = failed, "{}", failures.first().map_or("", |failure| &failure.message));
@@ -417,6 +426,15 @@ impl Device {
                 }
                 // The executor will say that it has no output file, and the tasks will run elsewhere.
                 Err(error) => tracing::warn!(lease = %key, %error, "cannot pass the output file on"),
+            }
+        }
+        if let Some(part) = lease.part_files.get(&first_task).filter(|_| run.task_count > 0) {
+            match part.file.try_clone() {
+                Ok(file) => {
+                    (run.has_output, run.own_output) = (true, true);
+                    descriptors.push(file.into());
+                }
+                Err(error) => tracing::warn!(lease = %key, %error, "cannot pass the file of a part on"),
             }
         }
         run.descriptors = descriptors.len() as u32;
@@ -488,6 +506,19 @@ impl Device {
                 // The executor has a descriptor and no path; a person with a full disk needs to know which one.
                 progress.failures.iter_mut().for_each(|failure| failure.message = failure.message.replace(OUTPUT_FILE, &name));
             }
+            let of_parts = lease.stage.output.as_ref().filter(|_| lease.output.is_none());
+            for failure in &mut progress.failures {
+                if let Some(output) = of_parts {
+                    failure.message = failure.message.replace(OUTPUT_FILE, &format!("a part of {}", place_of(&output.url)));
+                }
+                if failure.class() == FailureClass::Source && failure.source_worker == 0 {
+                    // An executor reads nothing but this worker's own blocks.
+                    failure.source_worker = self.common.worker;
+                    failure.message = format!("shuffle data of worker {}: {}", self.common.worker, failure.message);
+                }
+                let failed = failure.first_task..failure.first_task.saturating_add(failure.task_count);
+                lease.part_files.retain(|task, _| !failed.contains(task));
+            }
             if let Some(OutputFile { path: Some(path), .. }) = &lease.output {
                 let stage = lease.stage.spec.as_ref().map_or("", |spec| &spec.name);
                 self.common.store.add(lease.stage.job, stage, lease.generation, path, &progress.results, &progress.blocks);
@@ -507,8 +538,11 @@ impl Device {
             if let Some(copies) = &lease.copies {
                 let _ = copies.send(progress);
             } else if lease.stage.output.is_some() {
-                let parts = lease.parts.get_or_insert_with(|| start_parts(&self.common, key, &lease.stage, lease.output.clone()));
-                let _ = parts.send(progress);
+                let taken =
+                    progress.parts.iter().filter_map(|part| Some((part.partition, lease.part_files.remove(&part.partition.into())?)));
+                let files = PartFiles { own: taken.collect(), lease: lease.output.as_ref().map(|output| output.file.clone()) };
+                let parts = lease.parts.get_or_insert_with(|| start_parts(&self.common, key, &lease.stage));
+                let _ = parts.send((progress, files));
             } else {
                 told.push(progress);
             }
@@ -681,6 +715,11 @@ impl Device {
     }
 }
 
+/// An output as a person knows it.
+fn place_of(url: &str) -> String {
+    output_path(url).map_or_else(|| "the result".into(), |path| path.display().to_string())
+}
+
 /// Which round of its job the stage is described for; 0 without rounds.
 fn round(stage: &StageInfo) -> u32 {
     stage.round.as_ref().map_or(0, |round| round.number)
@@ -705,19 +744,14 @@ fn start_copies(common: &Common, key: LeaseKey, lease: &Lease, file: Arc<PathBuf
 }
 
 /// Prepares the parts of one lease, message by message, and passes the progress on behind each.
-fn start_parts(
-    common: &Arc<Common>,
-    key: LeaseKey,
-    stage: &Arc<StageInfo>,
-    output: Option<OutputFile>,
-) -> mpsc::UnboundedSender<LeaseProgress> {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<LeaseProgress>();
+fn start_parts(common: &Arc<Common>, key: LeaseKey, stage: &Arc<StageInfo>) -> mpsc::UnboundedSender<(LeaseProgress, PartFiles)> {
+    let (sender, mut receiver) = mpsc::unbounded_channel::<(LeaseProgress, PartFiles)>();
     let (common, stage) = (common.clone(), stage.clone());
     tokio::spawn(async move {
-        while let Some(progress) = receiver.recv().await {
+        while let Some((progress, files)) = receiver.recv().await {
             let _turn = common.parts.acquire().await;
-            let (shared, stage, output) = (common.clone(), stage.clone(), output.clone());
-            let prepared = tokio::task::spawn_blocking(move || prepare_parts(&shared, key, &stage, output.as_ref(), progress)).await;
+            let (shared, stage) = (common.clone(), stage.clone());
+            let prepared = tokio::task::spawn_blocking(move || prepare_parts(&shared, key, &stage, &files, progress)).await;
             match prepared {
                 Ok(progress) => {
                     let _ = common.edge.send(EdgeInput::Session(Input::Progress(vec![progress])));
@@ -729,32 +763,25 @@ fn start_parts(
     sender
 }
 
-fn prepare_parts(
-    common: &Common,
-    key: LeaseKey,
-    stage: &StageInfo,
-    output: Option<&OutputFile>,
-    mut progress: LeaseProgress,
-) -> LeaseProgress {
+fn prepare_parts(common: &Common, key: LeaseKey, stage: &StageInfo, files: &PartFiles, mut progress: LeaseProgress) -> LeaseProgress {
     let ranges = std::mem::take(&mut progress.part_ranges);
     progress.parts.iter_mut().for_each(|part| part.worker = common.worker);
     if progress.parts.is_empty() {
         return progress;
     }
     let url = stage.output.as_ref().map_or("", |output| &output.url);
-    let failed = match (output_path(url), output) {
-        (None, Some(output)) if url == OUTPUT_ON_WORKERS => common
+    let failed = match output_path(url) {
+        None if url == OUTPUT_ON_WORKERS => common
             .results
-            .prepare(stage.job, key, &output.file, &mut progress.parts, &ranges)
+            .prepare(stage.job, key, files, &mut progress.parts, &ranges)
             .err()
             .map(|(path, error)| (FailureClass::Worker, format!("cannot keep the result in {}: {error}", path.display()))),
-        (Some(path), Some(output)) => common
+        Some(path) => common
             .staging
-            .prepare(&path, stage.job, key, &output.file, &mut progress.parts, &ranges)
+            .prepare(&path, stage.job, key, files, &mut progress.parts, &ranges)
             .err()
             .map(|(path, error)| (FailureClass::Worker, format!("cannot prepare the output at {}: {error}", path.display()))),
-        (None, _) => Some((FailureClass::Fatal, format!("`{url}` is not an output this worker can write: only file:///absolute/path"))),
-        (_, None) => Some((FailureClass::Worker, "the lease has no output file".into())),
+        None => Some((FailureClass::Fatal, format!("`{url}` is not an output this worker can write: only file:///absolute/path"))),
     };
     if let Some((class, message)) = failed {
         tracing::warn!(lease = %key, "{message}");

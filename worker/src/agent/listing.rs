@@ -282,6 +282,7 @@ fn belied(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raftwerk_proto::v1::TableFormat;
     use std::os::unix::fs::PermissionsExt;
 
     fn listing(patterns: &[String], format: &str) -> Result<Vec<(String, u64)>, String> {
@@ -414,6 +415,30 @@ mod tests {
         let error = listed(7).unwrap_err();
         assert!(error.contains("a.bin has 30 bytes, which is no whole number of records of 7 bytes; set [input] record"), "{error}");
         assert_eq!(listed(0).unwrap_err(), "an input of records needs their length, and none was given");
+    }
+
+    #[test]
+    fn a_column_that_a_table_lacks_is_named_with_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        fs::write(at("a.csv"), format!("city,amount{}\nOslo,1\n", ",more".repeat(10_000))).unwrap();
+        fs::write(at("b.csv"), "city,amonut\nOslo,1\n").unwrap();
+        fs::write(at("empty.csv"), "").unwrap();
+        let problem = |pattern: &str, format: &str, columns: &[&str]| {
+            let columns = columns.iter().map(|name| (*name).to_owned()).collect();
+            let table = TableFormat { separator: 44, header: true, columns, ..TableFormat::default() };
+            let files = Files { patterns: vec![at(pattern)], format: format.into(), table: Some(table), ..Files::default() };
+            list(files, "anna").err().map(|error| error.to_string())
+        };
+        assert_eq!(problem("*.csv", "csv", &["city"]), None);
+        let said = problem("*.csv", "csv", &["city", "amount"]).unwrap();
+        assert!(said.starts_with(&at("b.csv")) && said.contains("no column 'amount'; did you mean 'amonut'?"), "{said}");
+        fs::write(at("a.jsonl"), "{\"city\": 1}\n").unwrap();
+        fs::write(at("b.jsonl"), "{\"user\": {\"name\": 1}}\n").unwrap();
+        assert_eq!(problem("*.jsonl", "jsonl", &["city", "user.name"]), None, "rows may lack keys");
+        assert!(problem("*.jsonl", "jsonl", &["city", "user.nme"]).unwrap().contains("no column 'user.nme'"));
+        let said = problem("b.csv", "parquet", &["city"]).unwrap();
+        assert!(said.contains("unknown input format `parquet`"), "{said}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod load;
 mod logs;
 mod npy;
 mod oom;
+mod part_file;
 mod pattern;
 mod prepare;
 mod publish;

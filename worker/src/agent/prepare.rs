@@ -3,10 +3,11 @@
 //! A lease goes to its executor in one or more messages, so that it starts before all of its input is open and so that a lease of
 //! thousands of small files needs few descriptors at once.
 use super::{
-    listing,
+    listing::{self, output_path},
+    part_file::{self, PartFile},
     room::{Place, Room},
     shuffle::{
-        fetch::{FetchError, Fetcher, Partition, Wanted, nameless_file},
+        fetch::{FILES_MAPPED, FetchError, Fetcher, Partition, Wanted, nameless_file},
         store::ShuffleStore,
     },
 };
@@ -32,6 +33,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const FILES_PER_MESSAGE: usize = 200;
 /// Descriptors that may wait at executors. Each is also a mapping there, of which a process may have 65530.
 pub(crate) const DESCRIPTORS: usize = 4096;
+/// Of one partition: files of this worker's own that hold some of it, one for what came from others, one for the part.
+const PARTITION_DESCRIPTORS: u32 = FILES_MAPPED as u32 + 2;
 /// Partitions of one lease that are fetched at once, while others compute.
 const PARTITIONS_AT_ONCE: usize = 4;
 /// Partitions of all leases that are fetched at once.
@@ -69,7 +72,13 @@ pub(crate) enum Prepared {
     /// The lease will write; comes before its tasks.
     Output(OutputFile),
     /// Tasks that are ready to run.
-    Segment { first_task: u64, inputs: Inputs, permit: Option<OwnedSemaphorePermit> },
+    Segment {
+        first_task: u64,
+        inputs: Inputs,
+        permit: Option<OwnedSemaphorePermit>,
+        /// For the part of the one task that it has.
+        part: Option<Arc<PartFile>>,
+    },
     /// Fetching input from other workers took this long; comes before what it brought.
     Fetched(Duration),
     /// Tasks that cannot be run here.
@@ -123,6 +132,11 @@ pub(crate) fn leaves_data(stage: &StageInfo) -> bool {
     stage.spec.as_ref().is_some_and(|spec| spec.partitions > 0)
 }
 
+/// Whether each task comes alone, with a file for its part.
+pub(crate) fn parts_apart(stage: &StageInfo) -> bool {
+    stage.output.is_some() && !leaves_data(stage) && matches!(source(stage), Some(Source::Stage(_)))
+}
+
 /// The files that all tasks read whole, in the order of the spec. One that was not listed has no path, and cannot be opened.
 pub(crate) fn sides(stage: &StageInfo) -> Vec<InputFile> {
     // What is read beside the first is a file, or another stage to join with.
@@ -174,7 +188,7 @@ impl Preparer {
                 }
             }
         }
-        if writes(&stage) {
+        if writes(&stage) && !parts_apart(&stage) {
             match self.output_file(&grant, &stage).await {
                 Ok(output) => {
                     if !tell(Prepared::Output(output)) {
@@ -200,7 +214,12 @@ impl Preparer {
                 self.fetch_partitions(&grant, &stage, &tell).await
             }
             _ => {
-                tell(Prepared::Segment { first_task: grant.first_task, inputs: Inputs::Index { tasks: grant.task_count }, permit: None });
+                tell(Prepared::Segment {
+                    first_task: grant.first_task,
+                    inputs: Inputs::Index { tasks: grant.task_count },
+                    permit: None,
+                    part: None,
+                });
             }
         }
         tell(Prepared::End);
@@ -246,7 +265,9 @@ impl Preparer {
             for step in opened {
                 let step = match step {
                     // A group that breaks into several segments is rare; its permit goes with the first.
-                    Prepared::Segment { first_task, inputs, .. } => Prepared::Segment { first_task, inputs, permit: permit.take() },
+                    Prepared::Segment { first_task, inputs, part, .. } => {
+                        Prepared::Segment { first_task, inputs, permit: permit.take(), part }
+                    }
                     other => other,
                 };
                 if !tell(step) {
@@ -254,6 +275,17 @@ impl Preparer {
                 }
             }
         }
+    }
+
+    /// The file of a part, and its share of the permit.
+    async fn part_file(&self, stage: &StageInfo, permit: &mut Option<OwnedSemaphorePermit>) -> io::Result<Option<Arc<PartFile>>> {
+        if !parts_apart(stage) {
+            return Ok(None);
+        }
+        let output = stage.output.as_ref().and_then(|output| output_path(&output.url));
+        let otherwise = self.store.dir().to_owned();
+        let file = self.on_disk(move || part_file::create(output.as_deref(), &otherwise)).await??;
+        Ok(Some(Arc::new(PartFile { file, _permit: permit.as_mut().and_then(|permit| permit.split(1)) })))
     }
 
     async fn fetch_partitions(&self, grant: &Grant, stage: &StageInfo, tell: &impl Fn(Prepared) -> bool) {
@@ -267,28 +299,38 @@ impl Preparer {
             let wanted = Wanted { job: grant.job, stages: producers.clone(), partition: task as u32, sources };
             async move {
                 // Both bounds outlive the call; a closed semaphore means that the agent ends.
-                let descriptor = self.descriptors.clone().acquire_owned().await.ok();
+                let mut descriptors = self.descriptors.clone().acquire_many_owned(PARTITION_DESCRIPTORS).await.ok();
                 let fetch = self.fetches.acquire().await;
                 // Waiting for a turn is not the task's cost.
                 let began = Instant::now();
                 let partition = self.fetcher.partition(&wanted).await;
                 drop(fetch);
-                (task, descriptor, partition, began.elapsed())
+                let took = began.elapsed();
+                let part = self.part_file(stage, &mut descriptors).await;
+                // What it does not need goes back at once.
+                let need = partition.as_ref().map_or(0, |partition| partition.files.len());
+                let spare = descriptors.as_ref().map_or(0, |permit| permit.num_permits().saturating_sub(need));
+                drop(descriptors.as_mut().and_then(|permit| permit.split(spare)));
+                (task, descriptors, partition, part, took)
             }
         });
         let mut fetched = stream::iter(fetches).buffer_unordered(PARTITIONS_AT_ONCE);
-        while let Some((task, permit, partition, took)) = fetched.next().await {
+        while let Some((task, permit, partition, part, took)) = fetched.next().await {
             if !tell(Prepared::Fetched(took)) {
                 return;
             }
-            let step = match partition {
-                Ok(partition) => partition_segment(task, partition, permit),
-                Err(error @ FetchError::Source { worker, .. }) => {
+            let step = match (partition, part) {
+                (Ok(partition), Ok(part)) => partition_segment(task, partition, permit, part),
+                (Ok(_), Err(error)) => {
+                    let message = format!("cannot create a file for a part: {error}");
+                    Prepared::Failed(vec![failure(task, 1, FailureClass::Worker, message)])
+                }
+                (Err(error @ FetchError::Source { worker, .. }), _) => {
                     // The others need the same source; telling at once lets the scheduler have it made again at once.
                     let first = failure(task, 1, FailureClass::Source, error.to_string());
                     Prepared::Failed(vec![TaskFailure { source_worker: worker, ..first }])
                 }
-                Err(error) => Prepared::Failed(vec![failure(task, 1, FailureClass::Worker, error.to_string())]),
+                (Err(error), _) => Prepared::Failed(vec![failure(task, 1, FailureClass::Worker, error.to_string())]),
             };
             if !tell(step) {
                 return;
@@ -318,10 +360,10 @@ fn only(sources: &[ShuffleSource], task: u64) -> Vec<ShuffleSource> {
     sources.iter().filter(has).map(|source| ShuffleSource { first_task: task, task_count: 1, ..source.clone() }).collect()
 }
 
-fn partition_segment(task: u64, partition: Partition, permit: Option<OwnedSemaphorePermit>) -> Prepared {
+fn partition_segment(task: u64, partition: Partition, permit: Option<OwnedSemaphorePermit>, part: Option<Arc<PartFile>>) -> Prepared {
     let input = ExecutorInput { descriptor: 0, offset: 0, bytes: partition.bytes, file: None, blocks: partition.blocks };
-    let descriptors = partition.file.into_iter().collect();
-    Prepared::Segment { first_task: task, inputs: Inputs::Descriptors { tasks: vec![input], descriptors }, permit }
+    let inputs = Inputs::Descriptors { tasks: vec![input], descriptors: partition.files };
+    Prepared::Segment { first_task: task, inputs, permit, part }
 }
 
 fn failure(first_task: u64, task_count: u64, class: FailureClass, message: String) -> TaskFailure {
@@ -404,7 +446,7 @@ impl Segment {
     fn close(&mut self, steps: &mut Vec<Prepared>) {
         let Self { first_task, tasks, descriptors, .. } = std::mem::take(self);
         if !tasks.is_empty() {
-            steps.push(Prepared::Segment { first_task, inputs: Inputs::Descriptors { tasks, descriptors }, permit: None });
+            steps.push(Prepared::Segment { first_task, inputs: Inputs::Descriptors { tasks, descriptors }, permit: None, part: None });
         }
     }
 }

@@ -285,7 +285,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::LeaseKey;
+    use crate::{agent::part_file::PartFiles, lease::LeaseKey};
     use raftwerk_proto::v1::{BlockRange, OutputSpec};
     use std::os::unix::fs::FileExt;
 
@@ -312,7 +312,8 @@ mod tests {
             let mut parts = vec![OutputPart { name: "part-00000.csv".into(), bytes, crc32c, ..OutputPart::default() }];
             let lease = LeaseKey { epoch: 0, index, position: 0 };
             let range = BlockRange { bytes, ..BlockRange::default() };
-            self.staging.prepare(&self.output(), job, lease, &source, &mut parts, &[range]).unwrap();
+            let files = PartFiles { lease: Some(source.into()), ..PartFiles::default() };
+            self.staging.prepare(&self.output(), job, lease, &files, &mut parts, &[range]).unwrap();
             let output = OutputSpec {
                 url: format!("file://{}", self.output().display()),
                 format: "csv".into(),

@@ -8,13 +8,13 @@
 //! /data/out.raftwerk-tmp-<cluster>-<job>-claim-*  the same under the name of one publisher, right before the rename; after an exchange,
 //!                                                 the output that was replaced
 //! ```
+use super::part_file::{self, PartFiles};
 use raftwerk_proto::v1::{BlockRange, OutputPart};
 use std::{
     collections::{BTreeSet, HashMap},
     ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::FileExt,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -25,9 +25,6 @@ use crate::lease::LeaseKey;
 const CLUSTER_LETTERS: usize = 12;
 /// After the name of a staging directory that a publisher has claimed.
 const CLAIM: &str = "-claim-";
-/// Bytes copied at once.
-const COPY_BYTES: usize = 1 << 20;
-
 /// Ended jobs that are remembered.
 const RELEASED_JOBS: usize = 4096;
 
@@ -83,13 +80,13 @@ impl Staging {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, dir.to_owned());
     }
 
-    /// Copies parts out of a lease's output file. When this returns they are on disk under the names it sets.
+    /// Puts a lease's parts there. When this returns they are on disk under the names it sets.
     pub(crate) fn prepare(
         &self,
         output: &Path,
         job: u64,
         lease: LeaseKey,
-        source: &File,
+        files: &PartFiles,
         parts: &mut [OutputPart],
         ranges: &[BlockRange],
     ) -> Result<(), (PathBuf, io::Error)> {
@@ -105,13 +102,13 @@ impl Staging {
             };
             part.staged_name = format!("{}.{lease}", part.name);
             let path = dir.join(&part.staged_name);
-            let copied = copy(source, range, part.crc32c, &path).map_err(|error| (path, error));
+            let placed = files.of(part.partition).and_then(|file| part_file::place(file, range, part.crc32c, &path));
             if self.is_released(job) {
                 // Whoever released it may have removed the directory before this part came into it.
                 let _ = fs::remove_dir_all(&dir);
                 return Err((dir, io::Error::other("the job has ended")));
             }
-            copied?;
+            placed.map_err(|error| (path, error))?;
         }
         crate::fail_point::reach("prepare.written");
         sync_dir(&dir).map_err(|error| (dir, error))
@@ -162,24 +159,6 @@ fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = dir.file_name().map_or_else(OsString::new, OsString::from);
     name.push(suffix);
     dir.with_file_name(name)
-}
-
-/// One part out of a lease's output file, flushed under its path.
-pub(crate) fn copy(source: &File, range: &BlockRange, expected: u32, path: &Path) -> io::Result<()> {
-    let mut target = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-    let mut buffer = vec![0; COPY_BYTES.min(range.bytes as usize)];
-    let (mut at, mut crc) = (0, 0);
-    while at < range.bytes {
-        let piece = &mut buffer[..COPY_BYTES.min((range.bytes - at) as usize)];
-        source.read_exact_at(piece, range.offset + at)?;
-        crc = crc32c::crc32c_append(crc, piece);
-        target.write_all(piece)?;
-        at += piece.len() as u64;
-    }
-    if crc != expected {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the part's checksum changed between executor and agent"));
-    }
-    target.sync_all()
 }
 
 /// Makes names in a directory durable.

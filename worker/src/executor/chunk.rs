@@ -1,10 +1,12 @@
 //! What a range of tasks made, collected cheaply: tallies in columns, blocks and parts in one write per group.
 use super::{
-    lease::{Lease, stopped_failure},
+    input::Inputs,
+    lease::{Lease, Output, stopped_failure},
+    part_file::Written,
     stage::{Fault, Stage},
 };
 use crate::lease::OUTPUT_FILE;
-use raftwerk_kernels::TaskOutput;
+use raftwerk_kernels::{Part, TaskOutput};
 use raftwerk_proto::v1::{BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, RoundEnd, TallyValues, TaskFailure, TaskResults};
 use std::os::unix::fs::FileExt;
 
@@ -60,7 +62,8 @@ impl Done {
 
 /// Collects one chunk. Outputs wait in memory until they are worth a write; their tasks count as done only behind it.
 pub(super) struct Collector<'a> {
-    lease: &'a Lease,
+    /// That of the message, if it has one of its own, or else the lease's.
+    output: Option<&'a Output>,
     stage: &'a Stage,
     pub(super) done: Done,
     unwritten: Vec<(u64, TaskOutput)>,
@@ -69,13 +72,17 @@ pub(super) struct Collector<'a> {
 
 /// Memory that one thread keeps for outputs before it writes them.
 const WRITE_BYTES: usize = 8 << 20;
+/// Blocks of this length are worth a write each; shorter ones are put together first.
+const LARGE_BLOCK_BYTES: usize = 64 << 10;
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(lease: &'a Lease) -> Self {
-        Self { lease, stage: &lease.stage, done: Done::default(), unwritten: Vec::new(), unwritten_bytes: 0 }
+    pub(super) fn new(lease: &'a Lease, inputs: &'a Inputs) -> Self {
+        let output = inputs.output.as_ref().or(lease.output.as_ref());
+        Self { output, stage: &lease.stage, done: Done::default(), unwritten: Vec::new(), unwritten_bytes: 0 }
     }
 
-    pub(super) fn add(&mut self, task: u64, output: TaskOutput) {
+    /// `written`: its part is in the message's own output file already.
+    pub(super) fn add(&mut self, task: u64, output: TaskOutput, written: Option<Written>) {
         if output.tallies.len() != self.stage.tallies || (self.stage.partitions > 0 && output.blocks.len() != self.stage.partitions) {
             let (tallies, blocks) = (output.tallies.len(), output.blocks.len());
             let message = format!(
@@ -91,7 +98,16 @@ impl<'a> Collector<'a> {
         if self.stage.partitions == 0 && output.part.is_none() {
             return self.done.succeeded(task, &output.tallies);
         }
-        self.unwritten_bytes += output.blocks.iter().map(Vec::len).sum::<usize>() + output.part.as_ref().map_or(0, |part| part.bytes.len());
+        if let (Some(written), Some(part)) = (written, &output.part) {
+            self.done.part_ranges.push(BlockRange { task, bytes: written.bytes, ..BlockRange::default() });
+            self.done.parts.push(described(task, part, written));
+            return self.done.succeeded(task, &output.tallies);
+        }
+        let bytes = output.blocks.iter().map(Vec::len).sum::<usize>() + output.part.as_ref().map_or(0, |part| part.bytes.len());
+        if output.part.is_none() && bytes >= WRITE_BYTES && bytes / output.blocks.len().max(1) >= LARGE_BLOCK_BYTES {
+            return self.write_large(task, &output);
+        }
+        self.unwritten_bytes += bytes;
         self.unwritten.push((task, output));
         if self.unwritten_bytes >= WRITE_BYTES {
             self.write();
@@ -103,32 +119,57 @@ impl<'a> Collector<'a> {
         self.done
     }
 
+    /// Blocks go out as they are, without being copied together.
+    fn write_large(&mut self, task: u64, output: &TaskOutput) {
+        let mut group = Group::default();
+        for (partition, block) in output.blocks.iter().enumerate() {
+            group.index(task, partition as u32, block);
+        }
+        let blocks: Vec<&[u8]> = output.blocks.iter().map(Vec::as_slice).collect();
+        match self.store(&mut group, &blocks) {
+            Ok(()) => {
+                self.done.blocks.append(&mut group.blocks);
+                self.done.succeeded(task, &output.tallies);
+            }
+            Err(fault) => self.done.failed(task, 1, fault),
+        }
+    }
+
     fn write(&mut self) {
         let outputs = std::mem::take(&mut self.unwritten);
         if outputs.is_empty() {
             return;
         }
-        let mut group =
-            Group { bytes: Vec::with_capacity(self.unwritten_bytes), blocks: Vec::new(), parts: Vec::new(), ranges: Vec::new() };
+        let mut bytes = Vec::with_capacity(self.unwritten_bytes);
+        let mut group = Group::default();
         self.unwritten_bytes = 0;
         // Partition by partition, so that whoever fetches one reads long runs.
         for partition in 0..self.stage.partitions {
             for (task, output) in &outputs {
-                group.block(*task, partition as u32, &output.blocks[partition]);
+                group.index(*task, partition as u32, &output.blocks[partition]);
+                bytes.extend_from_slice(&output.blocks[partition]);
             }
         }
-        let has_output = self.lease.output.is_some();
+        let has_output = self.output.is_some();
         let mut tallies = Vec::with_capacity(outputs.len());
         for (task, output) in outputs {
             match output.part {
                 // For a stage that reads it: the one block of the partition that the task itself is.
-                Some(part) if self.stage.makes_blocks => group.block(task, task as u32, &part.bytes),
-                Some(part) => group.part(task, part, has_output),
+                Some(part) if self.stage.makes_blocks => {
+                    group.index(task, task as u32, &part.bytes);
+                    bytes.extend_from_slice(&part.bytes);
+                }
+                Some(part) => {
+                    group.part(task, &part, has_output);
+                    if has_output {
+                        bytes.extend_from_slice(&part.bytes);
+                    }
+                }
                 None => {}
             }
             tallies.push((task, output.tallies));
         }
-        match self.store(&mut group) {
+        match self.store(&mut group, &[&bytes]) {
             Ok(()) => {
                 self.done.blocks.append(&mut group.blocks);
                 self.done.parts.append(&mut group.parts);
@@ -141,70 +182,77 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn store(&self, group: &mut Group) -> Result<(), Fault> {
-        if group.bytes.is_empty() {
+    /// Writes what the group describes, which lies in these pieces.
+    fn store(&self, group: &mut Group, pieces: &[&[u8]]) -> Result<(), Fault> {
+        if group.bytes == 0 {
             return Ok(());
         }
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no output file for a lease that writes");
-        let output = self.lease.output.as_ref().ok_or_else(missing)?;
-        let base = output.reserve(group.bytes.len() as u64);
+        let output = self.output.ok_or_else(missing)?;
+        let base = output.reserve(group.bytes);
         // A full disk is this worker's trouble, not the task's.
         let failed = |error| Fault::new(FailureClass::Worker, format!("cannot write {OUTPUT_FILE}: {error}"));
-        output.file.write_all_at(&group.bytes, base).map_err(failed)?;
+        let mut at = base;
+        for piece in pieces {
+            output.file.write_all_at(piece, at).map_err(failed)?;
+            at += piece.len() as u64;
+        }
         group.blocks.iter_mut().for_each(|block| block.offset += base);
         group.ranges.iter_mut().for_each(|range| range.offset += base);
         Ok(())
     }
 }
 
-/// Outputs of several tasks, laid out for one write; offsets count from its start.
+/// Outputs of tasks, laid out one behind the other; offsets count from the start of the first.
+#[derive(Default)]
 struct Group {
-    bytes: Vec<u8>,
+    bytes: u64,
     blocks: Vec<BlockIndex>,
     parts: Vec<OutputPart>,
     ranges: Vec<BlockRange>,
 }
 
 impl Group {
-    fn block(&mut self, task: u64, partition: u32, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            let offset = self.bytes.len() as u64;
-            self.blocks.push(BlockIndex { task, partition, offset, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) });
-            self.bytes.extend_from_slice(bytes);
+    fn index(&mut self, task: u64, partition: u32, block: &[u8]) {
+        if !block.is_empty() {
+            let (offset, bytes) = (self.bytes, block.len() as u64);
+            self.blocks.push(BlockIndex { task, partition, offset, bytes, crc32c: crc32c::crc32c(block) });
+            self.bytes += bytes;
         }
     }
 
-    fn part(&mut self, task: u64, part: raftwerk_kernels::Part, has_output: bool) {
-        let bytes = part.bytes.len() as u64;
+    fn part(&mut self, task: u64, part: &Part, has_output: bool) {
+        let written = Written { bytes: part.bytes.len() as u64, crc32c: crc32c::crc32c(&part.bytes) };
         if has_output {
-            self.ranges.push(BlockRange { task, offset: self.bytes.len() as u64, bytes, input: 0 });
-            self.bytes.extend_from_slice(&part.bytes);
+            self.ranges.push(BlockRange { task, offset: self.bytes, bytes: written.bytes, ..BlockRange::default() });
+            self.bytes += written.bytes;
         }
-        self.parts.push(OutputPart {
-            partition: task as u32,
-            name: format!("part-{task:05}.{}", part.extension),
-            bytes,
-            rows: part.rows,
-            crc32c: crc32c::crc32c(&part.bytes),
-            preview: part
-                .preview
-                .into_iter()
-                .map(|row| PreviewRow { cells: row.cells.into_iter().map(shorten).collect(), weight: row.weight })
-                .collect(),
-            columns: part.columns.into_iter().map(shorten).collect(),
-            // Who prepares it, and under which name until it is published, is the agent's to say.
-            ..OutputPart::default()
-        });
+        self.parts.push(described(task, part, written));
+    }
+}
+
+fn described(task: u64, part: &Part, written: Written) -> OutputPart {
+    let shown =
+        |row: &raftwerk_kernels::PreviewRow| PreviewRow { cells: row.cells.iter().map(|cell| shorten(cell)).collect(), weight: row.weight };
+    OutputPart {
+        partition: task as u32,
+        name: format!("part-{task:05}.{}", part.extension),
+        bytes: written.bytes,
+        rows: part.rows,
+        crc32c: written.crc32c,
+        preview: part.preview.iter().map(shown).collect(),
+        columns: part.columns.iter().map(|column| shorten(column)).collect(),
+        // Who prepares it, and under which name until it is published, is the agent's to say.
+        ..OutputPart::default()
     }
 }
 
 /// A cell or a heading of a preview is for a person's eyes and travels in the report and the log; a key of megabytes stays in the part.
-fn shorten(mut cell: String) -> String {
+fn shorten(cell: &str) -> String {
     const LONGEST: usize = 256;
-    if cell.len() > LONGEST {
-        let cut = (0..=LONGEST).rev().find(|at| cell.is_char_boundary(*at)).unwrap_or(0);
-        cell.truncate(cut);
-        cell.push('…');
+    if cell.len() <= LONGEST {
+        return cell.to_owned();
     }
-    cell
+    let cut = (0..=LONGEST).rev().find(|at| cell.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &cell[..cut])
 }

@@ -6,11 +6,12 @@
 use super::{
     Shared,
     chunk::Collector,
+    part_file::{PartFile, Written},
     queue::Chunk,
     rounds,
     stage::{Fault, panic_message},
 };
-use raftwerk_kernels::{Prepared, Task, TaskOutput, output};
+use raftwerk_kernels::{KernelError, PartWriter, Prepared, Task, TaskOutput, output};
 use raftwerk_proto::v1::{FailureClass, RoundEnd};
 use std::{
     cell::Cell,
@@ -55,7 +56,7 @@ pub(super) fn wake(shared: &Arc<Shared>) {
 fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
     let stage = &chunk.lease.stage;
     let slot = shared.recorder.slot(place);
-    let mut collector = Collector::new(&chunk.lease);
+    let mut collector = Collector::new(&chunk.lease, &chunk.inputs);
     let outer = IN_TASK.replace(true);
     let key = chunk.lease.key;
     let outer_mark = output::set_mark(Some([u64::from(key.epoch), key.index, u64::from(key.position)]));
@@ -76,9 +77,9 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
                 }
                 slot.task(task);
                 match run_task(prepared.as_ref(), &chunk, task, &mut input_bytes) {
-                    Ok((output, end)) => {
+                    Ok(Made { output, end, written }) => {
                         collector.done.round_end = end.or(collector.done.round_end.take());
-                        collector.add(task, output);
+                        collector.add(task, output, written);
                     }
                     Err(fault) => collector.done.failed(task, 1, fault),
                 }
@@ -115,21 +116,42 @@ fn learn(chunk: &Chunk, tasks: u64, elapsed_ns: u64) {
     }
 }
 
-type Made = (TaskOutput, Option<RoundEnd>);
+struct Made {
+    output: TaskOutput,
+    end: Option<RoundEnd>,
+    /// Of the part, when it went into a file of its own.
+    written: Option<Written>,
+}
 
 fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<Made, Fault> {
     let (input, bytes) = chunk.inputs.of(&chunk.lease.stage.input, number)?;
     *input_bytes += bytes;
     let task = Task { number, input };
-    let run = || match &chunk.lease.stage.ends {
-        Some(round) => rounds::run(prepared, round, &task).map(|(output, end)| (output, Some(end))),
-        None => Ok((prepared.run_cpu(&task)?, None)),
+    let own = chunk.inputs.output.as_ref().filter(|_| chunk.inputs.tasks.len() == 1);
+    let run = || match (&chunk.lease.stage.ends, own) {
+        (Some(round), _) => rounds::run(prepared, round, &task).map(|(output, end)| Made { output, end: Some(end), written: None }),
+        (None, None) => Ok(Made { output: prepared.run_cpu(&task)?, end: None, written: None }),
+        (None, Some(file)) => run_streamed(prepared, &task, PartFile::new(&file.file)),
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(made)) => Ok(made),
         Ok(Err(fault)) => Err(with_place(chunk, number, fault)),
         Err(payload) => Err(with_place(chunk, number, Fault::new(FailureClass::Task, panic_message(payload.as_ref())))),
     }
+}
+
+fn run_streamed(prepared: &dyn Prepared, task: &Task<'_>, mut file: PartFile<'_>) -> Result<Made, Fault> {
+    let run = |file: &mut PartFile<'_>| {
+        let mut output = prepared.run_streamed(task, file)?;
+        if let Some(part) = &mut output.part {
+            file.write(&std::mem::take(&mut part.bytes))?;
+        }
+        Ok::<_, KernelError>(output)
+    };
+    let ran = run(&mut file);
+    // What the file has to say comes first: the kernel only passed it on.
+    let written = file.finish()?;
+    Ok(Made { output: ran?, end: None, written: Some(written) })
 }
 
 /// Bad input is named by its file, so that a person finds it.

@@ -32,7 +32,7 @@ pub(super) fn start(shared: Arc<Shared>, gpu: Gpu) -> io::Result<()> {
 fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
     let Some(stage) = batch.first().map(|chunk| chunk.lease.stage.clone()) else { return };
     let started = Instant::now();
-    let mut collectors: Vec<(Collector<'_>, u64)> = batch.iter().map(|chunk| (Collector::new(&chunk.lease), 0)).collect();
+    let mut collectors: Vec<(Collector<'_>, u64)> = batch.iter().map(|chunk| (Collector::new(&chunk.lease, &chunk.inputs), 0)).collect();
     let prepared = match &stage.prepared {
         Ok(prepared) => prepared.as_ref(),
         Err(fault) => {
@@ -71,7 +71,7 @@ fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
     let mut lost = false;
     for ((task, &owner), result) in tasks.iter().zip(&owners).zip(results) {
         match result {
-            Ok(output) => collectors[owner].0.add(task.number, output),
+            Ok(output) => collectors[owner].0.add(task.number, output, None),
             Err(fault) => {
                 lost |= fault.class == FailureClass::Device && is_lost(gpu);
                 collectors[owner].0.done.failed(task.number, 1, with_place(&batch[owner], task.number, fault));

@@ -1,6 +1,7 @@
 //! The input of a task as memory: descriptors mapped once per message, ranges aligned per task.
 use super::{
     align,
+    lease::Output,
     stage::{Fault, InputKind},
 };
 use crate::arrays::element_bytes;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use memmap2::{Advice, Mmap};
 use raftwerk_formats::Table;
 use raftwerk_kernels::{Block, Input};
-use raftwerk_proto::v1::{ExecutorInput, FailureClass};
+use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
 use std::{fs::File, os::fd::OwnedFd};
 
 /// A file of one lease; the descriptor is closed as soon as it is mapped.
@@ -70,6 +71,8 @@ pub(super) struct Inputs {
     pub(super) first_task: u64,
     pub(super) files: Vec<Mapped>,
     pub(super) tasks: Vec<ExecutorInput>,
+    /// For the part of the one task that came with this message.
+    pub(super) output: Option<Output>,
 }
 
 impl Inputs {
@@ -81,28 +84,23 @@ impl Inputs {
         }
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
         let input = self.tasks.get((task - self.first_task) as usize).ok_or_else(missing)?;
+        if matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) {
+            let of = |side: u32| -> Result<Vec<Block<'_>>, Fault> {
+                input.blocks.iter().filter(|block| block.input == side).map(|block| self.block(block)).collect()
+            };
+            let read = match kind {
+                InputKind::Joined => Input::Joined { left: of(0)?, right: of(1)? },
+                InputKind::Part => Input::Text(of(0)?.first().map_or(&[][..], |block| block.bytes)),
+                _ => Input::Blocks(of(0)?),
+            };
+            return Ok((read, input.blocks.iter().map(|block| block.bytes).sum()));
+        }
         let file = self.files.get(input.descriptor as usize);
         let bytes = match file {
             Some(file) => file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?,
-            // A partition for which nobody wrote anything has no descriptor.
-            None if input.blocks.is_empty() && matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) => &[],
             None => return Err(missing()),
         };
         match kind {
-            InputKind::Blocks | InputKind::Joined | InputKind::Part => {
-                let of = |side: u32| -> Result<Vec<Block<'_>>, Fault> {
-                    let blocks = input.blocks.iter().filter(|block| block.input == side);
-                    let blocks = blocks.map(|block| Some(Block { task: block.task, bytes: slice(bytes, block.offset, block.bytes)? }));
-                    blocks.collect::<Option<_>>().ok_or_else(missing)
-                };
-                let total = input.blocks.iter().map(|block| block.bytes).sum();
-                let read = match kind {
-                    InputKind::Joined => Input::Joined { left: of(0)?, right: of(1)? },
-                    InputKind::Part => Input::Text(of(0)?.first().map_or(&[][..], |block| block.bytes)),
-                    _ => Input::Blocks(of(0)?),
-                };
-                Ok((read, total))
-            }
             InputKind::Elements | InputKind::Rows => {
                 let file = input.file.as_ref().ok_or_else(missing)?;
                 let record = u64::from(file.record_bytes);
@@ -141,6 +139,23 @@ impl Inputs {
                 Ok((Input::Text(text), text.len() as u64))
             }
         }
+    }
+
+    /// A block of an earlier stage. One that comes from where it was written is looked at here for the first time.
+    fn block(&self, block: &BlockRange) -> Result<Block<'_>, Fault> {
+        let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
+        let file = self.files.get(block.descriptor as usize).ok_or_else(missing)?;
+        let bytes = file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?;
+        let bytes = slice(bytes, block.offset, block.bytes).ok_or_else(missing)?;
+        if block.unchecked {
+            let found = crc32c::crc32c(bytes);
+            if found != block.crc32c {
+                let (task, expected) = (block.task, block.crc32c);
+                let message = format!("the block of task {task} is damaged: its checksum is {found:08x}, not {expected:08x}");
+                return Err(Fault::new(FailureClass::Source, message));
+            }
+        }
+        Ok(Block { task: block.task, bytes })
     }
 
     /// "in /data/a.txt at byte 4096", for messages about bad input.

@@ -33,6 +33,10 @@ pub(super) struct Output {
 }
 
 impl Output {
+    fn new(descriptor: OwnedFd) -> Self {
+        Self { file: File::from(descriptor), end: AtomicU64::new(0) }
+    }
+
     pub(super) fn reserve(&self, bytes: u64) -> u64 {
         self.end.fetch_add(bytes, Ordering::Relaxed)
     }
@@ -145,7 +149,8 @@ impl Shared {
     pub(super) fn enqueue(&self, run: RunLease, mut descriptors: Vec<OwnedFd>, stage: &Arc<Stage>) -> Result<(), String> {
         let key: LeaseKey = run.lease.ok_or("RunLease without a lease")?.into();
         let output = if run.has_output { Some(descriptors.pop().ok_or("RunLease without its output file")?) } else { None };
-        let output = output.map(|descriptor| Output { file: File::from(descriptor), end: AtomicU64::new(0) });
+        let output = output.map(Output::new);
+        let (own, output) = if run.own_output { (output, None) } else { (None, output) };
         let lease = self.queue.lease_or_insert(key, || {
             Arc::new(Lease { key, stage: stage.clone(), output, stopped: AtomicBool::new(false), state: Mutex::default() })
         });
@@ -157,7 +162,7 @@ impl Shared {
         };
         if run.task_count > 0 {
             let files = descriptors.into_iter().map(Mapped::new).collect();
-            let inputs = Inputs { first_task: run.first_task, files, tasks: run.inputs };
+            let inputs = Inputs { first_task: run.first_task, files, tasks: run.inputs, output: own };
             self.queue.push(Segment { lease, inputs: Arc::new(inputs), next: run.first_task, end: run.first_task + run.task_count });
         } else {
             self.told(&lease, urgency, ended);

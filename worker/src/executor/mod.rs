@@ -15,6 +15,7 @@ mod cpu;
 mod gpu;
 mod input;
 mod lease;
+mod part_file;
 mod queue;
 mod rounds;
 mod sides;

@@ -29,6 +29,7 @@ pub const TESTS: &[Named] = named![
     lines_become_blocks_with_checksums_in_the_output_file,
     bad_input_is_named_by_file_and_place,
     blocks_become_a_part_in_the_output_file,
+    a_message_may_have_its_own_output_file_and_unchecked_blocks,
     hundreds_of_files_travel_with_one_lease,
     what_a_round_left_reaches_the_next_and_what_a_kernel_keeps_too,
     a_part_is_made_in_the_last_round_only,
@@ -237,7 +238,8 @@ fn bad_input_is_named_by_file_and_place() {
 }
 
 fn blocks_become_a_part_in_the_output_file() {
-    let blocks = vec![BlockRange { task: 2, offset: 2, bytes: 4, input: 0 }, BlockRange { task: 7, offset: 0, bytes: 2, input: 0 }];
+    let block = |task, offset, bytes| BlockRange { task, offset, bytes, ..BlockRange::default() };
+    let blocks = vec![block(2, 2, 4), block(7, 0, 2)];
     let inputs = vec![
         ExecutorInput { descriptor: 0, bytes: 6, blocks, ..ExecutorInput::default() },
         ExecutorInput { descriptor: 1, ..ExecutorInput::default() }, // nobody wrote anything: no descriptor behind it
@@ -254,6 +256,39 @@ fn blocks_become_a_part_in_the_output_file() {
     let mut bytes = vec![0; range.bytes as usize];
     output.read_exact_at(&mut bytes, range.offset).unwrap();
     assert_eq!((bytes.as_slice(), crc32c::crc32c(&bytes)), (&b"a\nb\nz\n"[..], part.crc32c));
+}
+
+/// A part that comes alone has a file of its own, and blocks that nobody has looked at are looked at here.
+fn a_message_may_have_its_own_output_file_and_unchecked_blocks() {
+    let (first, second) = (with_text("a\nb\n"), with_text("-c\n"));
+    let block = |descriptor: u32, offset, bytes, text: &str| BlockRange {
+        task: descriptor.into(),
+        offset,
+        bytes,
+        descriptor,
+        unchecked: true,
+        crc32c: crc32c::crc32c(text.as_bytes()),
+        input: 0,
+    };
+    let mut driver = Driver::new(1);
+    driver.define(stage("t-gather", &["rows"], Source::Stage(StageOutput { stage: "map".into() }), 2, 0, &[]));
+    let blocks = vec![block(0, 2, 2, "b\n"), block(1, 1, 2, "c\n")];
+    let damaged = vec![block(0, 0, 2, "a\n"), block(1, 0, 2, "c\n")];
+    let outputs = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+    for (task, blocks) in [(0, blocks), (1, damaged)] {
+        let inputs = vec![ExecutorInput { blocks, ..ExecutorInput::default() }];
+        let run = RunLease { inputs, has_output: true, own_output: true, more: task == 0, ..run_index(1, task, 1) };
+        driver.run(run, &[&first, &second, &outputs[task as usize]]);
+    }
+    let progress = driver.finish(lease(1));
+    assert_eq!(failures(&progress), [(1, 1, FailureClass::Source)]);
+    assert!(progress.failures[0].message.contains("the block of task 1 is damaged: its checksum is "), "{:?}", progress.failures);
+    let (part, range) = (&progress.parts[0], &progress.part_ranges[0]);
+    assert_eq!((part.name.as_str(), part.bytes, part.rows, range.offset, range.bytes), ("part-00000.csv", 4, 2, 0, 4));
+    let mut bytes = vec![0; 4];
+    outputs[0].read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!((bytes.as_slice(), part.crc32c), (&b"b\nc\n"[..], crc32c::crc32c(b"b\nc\n")));
+    assert_eq!(outputs[0].metadata().unwrap().len(), 4);
 }
 
 fn hundreds_of_files_travel_with_one_lease() {

@@ -9,7 +9,10 @@
 //! connects (results dropped while it was away).
 use super::brought::Brought;
 use crate::{
-    agent::staging::{self, sync_dir},
+    agent::{
+        part_file::{self, PartFiles},
+        staging::sync_dir,
+    },
     lease::LeaseKey,
 };
 use raftwerk_proto::v1::{BlockRange, KeptParts, OutputPart};
@@ -96,12 +99,12 @@ impl ResultStore {
         ours.then(|| self.job_dir(job).join(name))
     }
 
-    /// Copies parts out of a lease's output file. When this returns they are on disk under the names it sets.
+    /// Puts a lease's parts there. When this returns they are on disk under the names it sets.
     pub(crate) fn prepare(
         &self,
         job: u64,
         lease: LeaseKey,
-        source: &File,
+        files: &PartFiles,
         parts: &mut [OutputPart],
         ranges: &[BlockRange],
     ) -> Result<(), (PathBuf, io::Error)> {
@@ -113,7 +116,8 @@ impl ResultStore {
             };
             part.staged_name = format!("{}.{lease}", part.name);
             let path = self.path(job, &part.staged_name).ok_or_else(|| (dir.clone(), io::Error::other("a part has a strange name")))?;
-            if let Err(error) = staging::copy(source, range, part.crc32c, &path) {
+            let placed = files.of(part.partition).and_then(|file| part_file::place(file, range, part.crc32c, &path));
+            if let Err(error) = placed {
                 let _ = fs::remove_file(&path);
                 return Err((path, error));
             }
@@ -192,7 +196,8 @@ mod tests {
         let mut parts =
             [OutputPart { name: "part-00000.csv".into(), bytes, crc32c: crc32c::crc32c(text.as_bytes()), ..OutputPart::default() }];
         let lease = LeaseKey { epoch: 0, index, position: 0 };
-        store.prepare(job, lease, &source, &mut parts, &[BlockRange { bytes, ..BlockRange::default() }]).unwrap();
+        let files = PartFiles { lease: Some(source.into()), ..PartFiles::default() };
+        store.prepare(job, lease, &files, &mut parts, &[BlockRange { bytes, ..BlockRange::default() }]).unwrap();
         parts[0].clone()
     }
 

@@ -1,5 +1,11 @@
-//! Getting one partition together: from this worker's disk and from other workers, every block checked, into one file without a name.
-use super::{service::BlockReader, store::ShuffleStore};
+//! Getting one partition together.
+//!
+//! Blocks of other workers are checked and put into one file without a name. Blocks that this worker made itself go to the executor where they lie,
+//! with their checksums, and are checked there; unless a copy elsewhere could stand in for a damaged one, or all of it is little.
+use super::{
+    service::BlockReader,
+    store::{BlockPlace, ShuffleStore},
+};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
@@ -25,6 +31,10 @@ const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_
 const MEMORY_BYTES: usize = 1 << 20;
 /// Sources read at once for one partition.
 const SOURCES_AT_ONCE: usize = 4;
+/// Files of this worker's own leases that one partition is read from where it lies. Each is a descriptor that travels and a mapping in the executor.
+pub(crate) const FILES_MAPPED: usize = 30;
+/// Less is copied faster than it is mapped.
+const MAPPED_BYTES: u64 = 1 << 20;
 /// A peer that sends nothing for this long is treated as gone.
 const SILENCE: Duration = Duration::from_secs(10);
 const SILENCE_WITH_CHOICE: Duration = Duration::from_secs(2);
@@ -45,11 +55,11 @@ struct Place {
     address: String,
 }
 
-/// A partition in one file, its blocks by task.
-#[derive(Debug)]
+/// A partition, its blocks by task.
+#[derive(Debug, Default)]
 pub(crate) struct Partition {
-    /// Absent when nobody wrote anything for it.
-    pub(crate) file: Option<OwnedFd>,
+    /// Those that its blocks name. None when nobody wrote anything for it.
+    pub(crate) files: Vec<OwnedFd>,
     pub(crate) blocks: Vec<BlockRange>,
     pub(crate) bytes: u64,
 }
@@ -81,7 +91,9 @@ impl Fetcher {
         // One request per place (or pair of places) and generation, however the leases were cut.
         type Request = (Vec<Place>, Vec<TaskRange>);
         let mut by_source: BTreeMap<(u32, u64, u64, u32), Request> = BTreeMap::new();
-        for source in wanted.sources.iter() {
+        let Partition { mut files, mut blocks, .. } = self.own(wanted).await.unwrap_or_default();
+        let own = !files.is_empty();
+        for source in wanted.sources.iter().filter(|source| !own || !self.is_alone_here(source)) {
             let entry = by_source
                 .entry((source.input, source.worker, source.copy_worker, source.generation))
                 .or_insert_with(|| (self.places(source), Vec::new()));
@@ -105,14 +117,38 @@ impl Fetcher {
             }
         });
         let fetched: Vec<Result<Vec<BlockRange>, FetchError>> = stream::iter(fetches).buffer_unordered(SOURCES_AT_ONCE).collect().await;
-        let mut blocks = Vec::new();
+        let descriptor = files.len() as u32;
         for result in fetched {
-            blocks.extend(result?);
+            blocks.extend(result?.into_iter().map(|block| BlockRange { descriptor, ..block }));
         }
         blocks.sort_by_key(|block| (block.input, block.task));
         let bytes = blocks.iter().map(|block| block.bytes).sum();
-        let file = sink.into_inner().finish().await.map_err(|error| self.here(&error))?;
-        Ok(Partition { file, blocks, bytes })
+        files.extend(sink.into_inner().finish().await.map_err(|error| self.here(&error))?);
+        Ok(Partition { files, blocks, bytes })
+    }
+
+    /// Made here, and nowhere else to be had.
+    fn is_alone_here(&self, source: &ShuffleSource) -> bool {
+        source.worker == self.worker && source.copy_worker == 0
+    }
+
+    /// What lies here alone, as it lies; nothing when it is to be read like everything else. So what is missing or too short is found as ever.
+    async fn own(&self, wanted: &Wanted) -> Option<Partition> {
+        let mut by_generation: BTreeMap<(u32, u32), Vec<TaskRange>> = BTreeMap::new();
+        for source in wanted.sources.iter().filter(|source| self.is_alone_here(source)) {
+            let range = TaskRange { first_task: source.first_task, task_count: source.task_count };
+            by_generation.entry((source.input, source.generation)).or_default().push(range);
+        }
+        let mut places: Vec<Own> = Vec::new();
+        for ((input, generation), ranges) in by_generation {
+            let stage = wanted.stages.get(input as usize)?;
+            let blocks = self.store.blocks(wanted.job, stage, generation, wanted.partition, &ranges).ok()?;
+            places.extend(blocks.into_iter().map(|(task, place)| Own { input, task, place }));
+        }
+        if places.iter().map(|own| own.place.bytes).sum::<u64>() < MAPPED_BYTES {
+            return None;
+        }
+        tokio::task::spawn_blocking(move || open(&places)).await.ok().flatten()
     }
 
     fn here(&self, error: &io::Error) -> FetchError {
@@ -261,6 +297,38 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// A block of this worker's own, and which of the stage's inputs it belongs to.
+struct Own {
+    input: u32,
+    task: u64,
+    place: BlockPlace,
+}
+
+/// Blocks by the files that hold them, if these are few, there, and long enough.
+fn open(places: &[Own]) -> Option<Partition> {
+    let mut partition = Partition::default();
+    let mut opened: HashMap<&Path, (u32, u64)> = HashMap::new();
+    for Own { input, task, place } in places {
+        let (descriptor, length) = match opened.get(place.file.as_path()) {
+            Some(there) => *there,
+            None if opened.len() == FILES_MAPPED => return None,
+            None => {
+                let file = File::open(&*place.file).ok()?;
+                let there = (partition.files.len() as u32, file.metadata().ok()?.len());
+                partition.files.push(file.into());
+                opened.insert(&place.file, there);
+                there
+            }
+        };
+        if place.offset.checked_add(place.bytes).is_none_or(|end| end > length) {
+            return None;
+        }
+        let BlockPlace { offset, bytes, crc32c, .. } = *place;
+        partition.blocks.push(BlockRange { task: *task, offset, bytes, input: *input, descriptor, unchecked: true, crc32c });
+    }
+    Some(partition)
+}
+
 /// Collects blocks: in memory while they are few, then in a file without a name.
 struct Sink {
     dir: PathBuf,
@@ -277,7 +345,7 @@ impl Sink {
 
     async fn append(&mut self, task: u64, pieces: Vec<Bytes>) -> io::Result<BlockRange> {
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        let range = BlockRange { task, offset: self.end, bytes: bytes as u64, input: 0 };
+        let range = BlockRange { task, offset: self.end, bytes: bytes as u64, ..BlockRange::default() };
         self.end += range.bytes;
         self.buffered += bytes;
         self.buffer.extend(pieces);
