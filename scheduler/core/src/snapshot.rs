@@ -332,6 +332,7 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
         tallies: tally_totals(job, index),
         failed_attempts: stage.failed_attempts,
         leases: stage.leases,
+        earlier_leases: stage.earlier_leases,
         fenced: stage.fenced,
         counted: stage
             .counted
@@ -414,6 +415,7 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
     stage.tallies = record.tallies.iter().map(|t| u128::from(t.low) | (u128::from(t.high) << 64)).collect();
     stage.failed_attempts = record.failed_attempts;
     stage.leases = record.leases;
+    stage.earlier_leases = record.earlier_leases;
     stage.fenced = record.fenced;
     for span in record.counted {
         let range = TaskRange::new(span.first_task, span.task_count)?;
