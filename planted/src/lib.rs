@@ -51,6 +51,8 @@ bugs! {
     ForgetResults = "forget-results",
     /// A worker that has heard nothing for the lease time goes on.
     NoSelfFence = "no-self-fence",
+    /// A worker is told of a stage once, and not again with every round.
+    OldRound = "old-round",
     /// The leader stamps entries with its wall clock, and the stamp is taken as it is, also when it lies before the last one.
     TimeGoesBack = "time-goes-back",
 }

@@ -5,6 +5,7 @@
 
 mod entry;
 mod kept;
+mod rounds;
 mod tasks;
 
 use super::counters::Counters;
@@ -86,6 +87,10 @@ pub(super) struct Audit {
     /// What executors have really computed.
     computed: BTreeSet<(LeaseId, u64)>,
     reported: BTreeSet<(u64, LeaseId, u64)>,
+    /// The round under way when a lease of a job with rounds was granted.
+    granted_in: BTreeMap<LeaseId, u32>,
+    /// Rounds that have ended.
+    decided: BTreeSet<(JobId, u32)>,
     /// Workers that have had a part of a result on their disk: worker, job, staged name.
     had_parts: BTreeSet<(u64, u64, String)>,
     /// Acknowledged submits by key, and acknowledged cancels.
@@ -188,6 +193,7 @@ impl Audit {
         }
         let entry = Entry { index, before, after, commands };
         self.lease_ids_are_never_reused(&entry)?;
+        self.rounds_are_decided_once(&entry)?;
         self.each_task_is_accepted_once_by_a_live_lease(&entry)?;
         leases_end_only_for_a_reason(&entry)?;
         gangs_begin_on_all_their_devices(&entry)?;

@@ -36,6 +36,8 @@ counters! {
     stale_placements: "stale placements skipped",
     fenced_results: "results fenced",
     gangs_begun: "stages begun on several devices at once",
+    rounds_ended: "rounds of jobs ended",
+    late_of_rounds: "of their results, fenced because the round had ended",
     generations_invalidated: "generations invalidated",
     workers_lost: "workers declared lost",
     speculative_wins: "speculative wins",

@@ -178,8 +178,8 @@ impl Sim {
                     audit(|a| a.counters.addresses_learnt += 1);
                     self.agents[index].know(addresses);
                 }
+                session::Effect::FreeRounds { job, stage, before } => self.agents[index].free_rounds(job, &stage, before),
                 session::Effect::FreeLease(_)
-                | session::Effect::FreeRounds { .. }
                 | session::Effect::ReplaceExecutor { .. }
                 | session::Effect::FetchLogs(_) => {}
             }

@@ -107,7 +107,7 @@ pub(super) fn leases_end_only_for_a_reason(entry: &Entry<'_>) -> Verdict {
         });
         // Another lease has brought home what both held.
         let beaten = entry.is_beaten(*id, lease);
-        if !(final_report || job_over || command || beaten) {
+        if !(final_report || job_over || command || beaten || entry.ends_a_round(lease.job)) {
             return Err(("leases_end_only_for_a_reason", format!("lease {id} of worker {} is gone", lease.worker)));
         }
     }
