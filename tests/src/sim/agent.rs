@@ -180,6 +180,7 @@ impl Agent {
     /// The process is gone, with everything it knew.
     pub(super) fn die(&mut self) {
         self.session = None;
+        self.disk.process_ends();
         self.stopped = false;
         self.queue.clear();
         self.started.clear();
@@ -229,6 +230,11 @@ impl Agent {
     /// Why this worker takes nothing more that stays here, if so.
     pub(super) fn full(&self) -> Option<String> {
         self.disk.full(self.shuffle.len())
+    }
+
+    /// The same with room for so many parts more, that is promised already.
+    pub(super) fn full_with(&self, promised: usize) -> Option<String> {
+        self.disk.full_with(self.shuffle.len(), promised)
     }
 
     /// What its next heartbeat says.
@@ -298,7 +304,7 @@ impl Agent {
         let tick = session.wake_at().unwrap_or(u64::MAX);
         let dial = self.dial.as_ref().map_or(u64::MAX, |(at, _)| *at);
         let done = if self.queue.is_empty() { u64::MAX } else { self.next_done };
-        tick.min(dial).min(done)
+        tick.min(dial).min(done).min(self.disk.wakes_at())
     }
 
     pub(super) fn tick_due(&self, now: u64) -> bool {

@@ -96,6 +96,9 @@ pub(super) struct Audit {
     /// Acknowledged submits by key, and acknowledged cancels.
     submitted: BTreeMap<String, JobId>,
     cancelled: BTreeSet<JobId>,
+    /// Jobs whose result somebody wants to drop, and those of which that was acknowledged.
+    may_be_dropped: BTreeSet<JobId>,
+    dropped: BTreeSet<JobId>,
     pub(super) counters: Counters,
     violation: Option<String>,
 }
@@ -201,6 +204,7 @@ impl Audit {
         self.keepers_have_their_parts(&entry)?;
         tallies_count_each_task_once(after)?;
         self.acknowledged_requests_are_kept(after)?;
+        self.dropped_results_stay_dropped(after)?;
         self.count(&entry, applied);
         Ok(())
     }
@@ -280,7 +284,8 @@ impl Audit {
 
     /// A replica begins to lead: nothing acknowledged may be missing.
     pub(super) fn leader_begins(&mut self, id: u64, state: &State) {
-        if let Err((name, what)) = self.acknowledged_requests_are_kept(state) {
+        let kept = self.acknowledged_requests_are_kept(state).and_then(|()| self.dropped_results_stay_dropped(state));
+        if let Err((name, what)) = kept {
             self.violate(name, format!("replica {id} begins to lead: {what}"));
         }
     }

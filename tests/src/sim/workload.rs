@@ -3,7 +3,8 @@
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, Rounds, StageInput, StageOutput, StageSpec,
+    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, Rounds, StageInput, StageOutput,
+    StageSpec,
 };
 use raftwerk_scheduler::raft::sim::Dice;
 
@@ -37,11 +38,13 @@ pub struct Shape {
     pub converges: u32,
 }
 
-/// A job, when it is submitted, and how long after the acknowledgement it is cancelled.
+/// A job, when it is submitted, how long after the acknowledgement it is cancelled, and what becomes of its result.
 pub struct Planned {
     pub at_ms: u64,
     pub shape: Shape,
     pub cancel_after_ms: Option<u64>,
+    /// So long after its end its result, which stays on workers, is dropped.
+    pub drop_after_ms: Option<u64>,
 }
 
 /// One job of each kind, and some more, over `span_ms`.
@@ -143,7 +146,8 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
         let cancel_after_ms = (kind == 9).then(|| 200 + dice.below(4_000));
-        jobs.push(Planned { at_ms, shape, cancel_after_ms });
+        let drop_after_ms = (shape.on_workers > 0 && dice.below(2) == 0).then(|| dice.below(40_000));
+        jobs.push(Planned { at_ms, shape, cancel_after_ms, drop_after_ms });
     }
     jobs
 }
