@@ -14,6 +14,7 @@ pub mod copies;
 pub mod cost;
 pub mod device_match;
 pub mod gang;
+pub mod homes;
 pub mod ids;
 pub mod interval_map;
 pub mod invariants;

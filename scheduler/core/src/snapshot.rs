@@ -2,6 +2,7 @@
 
 use crate::apply::{ApplyError, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Speed, Spent, of_stage};
+use crate::homes::Homes;
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
@@ -60,6 +61,7 @@ impl State {
             namespaces: self.namespaces.iter().map(|(name, namespace)| namespace_record(name, namespace)).collect(),
             costs: self.costs.to_wire(),
             gangs: crate::gang::to_wire(&self.gangs),
+            homes: self.homes.to_wire(),
         };
         if snapshot.log_format != 0 {
             // Nothing of format 3, or 4, is in a state whose log has none of it.
@@ -126,6 +128,7 @@ impl State {
         crate::invariants::set_aside_tasks_have_their_evidence(&state).map_err(ApplyError::Snapshot)?;
         state.gangs = crate::gang::from_wire(snapshot.gangs);
         crate::gang::holds_are_sound(&state).map_err(ApplyError::Snapshot)?;
+        state.homes = Homes::from_wire(snapshot.homes).map_err(ApplyError::Snapshot)?;
         state.removed_replicas = snapshot.removed_replicas.into_iter().collect();
         state.derive();
         Ok(state)
