@@ -45,12 +45,18 @@ bugs! {
     OldSessions = "old-sessions",
     /// Publishing begins with the last report instead of with the decision.
     PublishEarly = "publish-early",
+    /// A copy of a part that stays on workers is recorded when it is asked for, before its bytes have come and were checked.
+    CountCopyEarly = "count-copy-early",
+    /// At the end of a job its workers are told to keep what they made, and not what they copied.
+    ReleaseCopies = "release-copies",
     /// Reports are acknowledged when they arrive.
     AckEarly = "ack-early",
     /// A worker that reconnects does not offer its unacknowledged results again.
     ForgetResults = "forget-results",
     /// A worker that has heard nothing for the lease time goes on.
     NoSelfFence = "no-self-fence",
+    /// A worker is told of a stage once, and not again with every round.
+    OldRound = "old-round",
     /// The leader stamps entries with its wall clock, and the stamp is taken as it is, also when it lies before the last one.
     TimeGoesBack = "time-goes-back",
 }

@@ -89,9 +89,9 @@ pub fn hold_ms(stage: &StageSpec) -> u64 {
     stage.gang.as_ref().map_or(0, |gang| gang.hold_ms.clamp(MIN_HOLD_MS, MAX_HOLD_MS))
 }
 
-/// Whether the stage is open and is to begin as a gang that has not started yet.
+/// Whether the stage is open and is to begin as a gang that has not started yet. It begins anew with every round.
 pub fn waits(spec: &StageSpec, stage: &Stage) -> bool {
-    stage.open && stage.leases == 0 && size(spec, Some(stage.tasks().len())) > 0
+    stage.open && !stage.has_begun() && size(spec, Some(stage.tasks().len())) > 0
 }
 
 /// Whether some stage of the job is to begin as a gang.
@@ -202,12 +202,13 @@ pub fn holds_are_sound(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// A stage that begins as a gang has as many leases behind it as its gang has devices, or none.
+/// A stage that begins as a gang has as many leases behind it, in the round under way, as its gang has devices, or none.
 pub fn gangs_begin_whole(state: &State) -> Result<(), String> {
     for job in state.jobs.values().filter(|job| is_wanted(&job.spec)) {
         for (spec, stage) in job.spec.stages.iter().zip(&job.stages) {
-            if stage.leases > 0 && stage.leases < size(spec, Some(stage.tasks().len())) as u64 {
-                return Err(format!("stage '{}' of job {} began on {} devices: {:?}", spec.name, job.id, stage.leases, spec.gang));
+            let of_round = stage.leases.saturating_sub(stage.earlier_leases);
+            if of_round > 0 && of_round < size(spec, Some(stage.tasks().len())) as u64 {
+                return Err(format!("stage '{}' of job {} began on {of_round} devices: {:?}", spec.name, job.id, spec.gang));
             }
         }
     }

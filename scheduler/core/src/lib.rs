@@ -15,6 +15,7 @@ pub mod cost;
 pub mod device_match;
 pub mod gang;
 pub mod graph;
+pub mod homes;
 pub mod ids;
 pub mod interval_map;
 pub mod invariants;

@@ -10,6 +10,7 @@
 //! Tasks under suspicion of killing their executor get a device to themselves (`isolate`); what is late at the end of a stage is leased
 //! a second time (`speculate`).
 
+mod at_home;
 mod costs;
 mod gang;
 mod isolate;
@@ -135,6 +136,11 @@ pub fn propose<'a>(view: &'a View<'a>) -> Proposal {
 /// The job's own, or the cluster's. A name that this build does not know was accepted by one that does.
 fn policy_of(view: &View<'_>, spec: &JobSpec) -> &'static dyn Policy {
     if spec.policy.is_empty() { view.policy } else { policy::policy(&spec.policy).unwrap_or(view.policy) }
+}
+
+/// Whether the job's stages have run before: its round is not the first one.
+fn runs_again(job: &Job) -> bool {
+    job.rounds.as_ref().is_some_and(|rounds| !rounds.ended.is_empty())
 }
 
 /// What this round has placed of a stage, in the order of the tasks.
@@ -356,6 +362,8 @@ impl<'a> Round<'a> {
             tasks: so_far.map_or(ready.left(), |s| s.tasks().len()),
             leases_so_far: so_far.map_or(0, |s| s.leases),
             spec,
+            homes: &state.homes,
+            runs_again: job.is_some_and(runs_again),
             amount: lease_amount(spec),
             longest: if spec.max_lease_tasks == 0 { u64::MAX } else { spec.max_lease_tasks },
             candidates,

@@ -3,6 +3,7 @@
 use crate::apply::{ApplyError, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Speed, Spent, of_stage};
 use crate::graph::{Graph, MAX_STAGES};
+use crate::homes::Homes;
 use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::job::{Job, Phase};
@@ -61,6 +62,7 @@ impl State {
             namespaces: self.namespaces.iter().map(|(name, namespace)| namespace_record(name, namespace)).collect(),
             costs: self.costs.to_wire(),
             gangs: crate::gang::to_wire(&self.gangs),
+            homes: self.homes.to_wire(),
         };
         if snapshot.log_format != 0 {
             // Nothing of format 3, or 4, is in a state whose log has none of it.
@@ -127,6 +129,7 @@ impl State {
         crate::invariants::set_aside_tasks_have_their_evidence(&state).map_err(ApplyError::Snapshot)?;
         state.gangs = crate::gang::from_wire(snapshot.gangs);
         crate::gang::holds_are_sound(&state).map_err(ApplyError::Snapshot)?;
+        state.homes = Homes::from_wire(snapshot.homes).map_err(ApplyError::Snapshot)?;
         state.removed_replicas = snapshot.removed_replicas.into_iter().collect();
         state.derive();
         Ok(state)
@@ -336,6 +339,7 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
         tallies: tally_totals(job, index),
         failed_attempts: stage.failed_attempts,
         leases: stage.leases,
+        earlier_leases: stage.earlier_leases,
         fenced: stage.fenced,
         counted: stage
             .counted
@@ -418,6 +422,7 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
     stage.tallies = record.tallies.iter().map(|t| u128::from(t.low) | (u128::from(t.high) << 64)).collect();
     stage.failed_attempts = record.failed_attempts;
     stage.leases = record.leases;
+    stage.earlier_leases = record.earlier_leases;
     stage.fenced = record.fenced;
     for span in record.counted {
         let range = TaskRange::new(span.first_task, span.task_count)?;

@@ -128,6 +128,8 @@ pub struct Stage {
     pub counted: IntervalMap<bool>,
     pub failed_attempts: u64,
     pub leases: u64,
+    /// Of these, those of rounds that have ended.
+    pub earlier_leases: u64,
     pub fenced: u64,
     /// Tasks leased a second time, and how many of them the second lease brought home.
     pub speculated: u64,
@@ -157,6 +159,7 @@ impl Stage {
             tallies: vec![0; tallies],
             failed_attempts: 0,
             leases: 0,
+            earlier_leases: 0,
             fenced: 0,
             speculated: 0,
             speculative_wins: 0,
@@ -195,6 +198,11 @@ impl Stage {
 
     pub fn set_aside(&self) -> u64 {
         self.counts.set_aside
+    }
+
+    /// Whether anything was leased of it yet, in the round under way if it has rounds.
+    pub fn has_begun(&self) -> bool {
+        self.leases > self.earlier_leases
     }
 
     /// Every task has its result or was set aside.
@@ -260,6 +268,7 @@ impl Stage {
         self.set(all, TaskState::Ready);
         self.generation = self.generation.saturating_add(1);
         self.open = false;
+        self.earlier_leases = self.leases;
         self.attempts = IntervalMap::new(self.tasks.len(), 0);
         self.counted = IntervalMap::new(self.tasks.len(), false);
         self.suspicions = Suspicions::default();

@@ -3,6 +3,7 @@
 use crate::apply::{COPIES_GIVEN_BACK, UNMARKED_FORMAT};
 use crate::cost::{CostModel, Spent};
 use crate::gang::Gangs;
+use crate::homes::Homes;
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -44,6 +45,8 @@ pub struct State {
     pub costs: CostModel,
     /// Devices held for stages that begin on several at once; empty below format 4.
     pub(crate) gangs: Gangs,
+    /// Who has read which input lately; empty below format 4.
+    pub(crate) homes: Homes,
     pub(crate) next_job: u64,
     pub(crate) next_id: u64,
     /// Derived: what live leases hold.
@@ -74,6 +77,7 @@ impl State {
             namespaces: BTreeMap::new(),
             costs: CostModel::default(),
             gangs: Gangs::new(),
+            homes: Homes::default(),
             next_job: 1,
             // 1 is the replica that bootstraps; everybody else is minted.
             next_id: 2,
@@ -90,6 +94,10 @@ impl State {
         let first = LeaseId { epoch: 0, index: 0, position: 0 };
         let own = self.holders.range((worker, first)..).take_while(move |(holder, _)| *holder == worker);
         own.filter_map(move |(_, id)| self.leases.get(id).filter(|lease| lease.worker == worker).map(|lease| (*id, lease)))
+    }
+
+    pub fn homes(&self) -> &Homes {
+        &self.homes
     }
 
     pub fn uses(&self) -> &DeviceUses {

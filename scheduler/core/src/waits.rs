@@ -24,9 +24,8 @@ impl State {
     fn stage_waits_for(&self, job: &Job, index: u32) -> Option<String> {
         let (spec, stage) = (&job.spec.stages[index as usize], &job.stages[index as usize]);
         let tasks = stage.tasks().len();
-        let has_begun = stage.leases > 0;
         // One that has begun goes on with any device.
-        if let Some(short) = shortfall_of_stage(self, spec, Some(if has_begun { 1 } else { tasks })) {
+        if let Some(short) = shortfall_of_stage(self, spec, Some(if stage.has_begun() { 1 } else { tasks })) {
             return Some(short.line());
         }
         if !gang::waits(spec, stage) {

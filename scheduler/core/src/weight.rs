@@ -42,6 +42,7 @@ impl State {
             + self.workers.len() as u64 * WORKER_BYTES
             + self.namespaces.len() as u64 * NAMESPACE_BYTES
             + self.costs.len() as u64 * COST_BYTES
+            + self.homes.pieces() as u64 * INTERVAL_BYTES
             + self.gangs.values().map(|hold| HOLD_BYTES + hold.devices.len() as u64 * HELD_BYTES).sum::<u64>()
     }
 

@@ -267,6 +267,70 @@ fn history_of_matching() -> Replica {
     r
 }
 
+/// What format 4 brought for jobs with rounds: one in its second round, with late results of the first, one that has converged, and one whose rounds
+/// begin as gangs.
+fn history_of_rounds() -> Replica {
+    let mut r = Replica::new();
+    r.format = 4;
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let in_rounds = |max: u32, all: bool| JobSpec { rounds: Some(Rounds { max, all }), ..map_reduce(4, 1) };
+    let run_map = |r: &mut Replica, job: raftwerk_core::JobId, worker: u64| {
+        let lease = r.grant(job, 0, 0, 4, worker).unwrap();
+        r.finish(lease);
+    };
+    let end_round = |r: &mut Replica, lease: raftwerk_core::LeaseId, state: &[u8], converged: bool| {
+        let report = r.full_report(lease);
+        let measures = vec![Param { name: "moved".into(), value: "12".into() }];
+        let end = RoundEnd { state: state.to_vec().into(), converged, measures, ..report.round_end.clone().unwrap() };
+        let worker = r.state.leases[&lease].worker.0;
+        r.report(worker, Report { round_end: Some(end), ..report });
+    };
+    let under_way = r.submit(in_rounds(5, true));
+    run_map(&mut r, under_way, 7);
+    let first = r.grant(under_way, 1, 0, 1, 8).unwrap();
+    let second = r.speculate(under_way, 1, 0, 1, 9).unwrap();
+    let late = r.full_report(second);
+    end_round(&mut r, first, b"one", true);
+    r.report(9, late);
+    let half = r.grant(under_way, 0, 0, 2, 7).unwrap();
+    r.finish(half);
+    r.grant(under_way, 0, 2, 2, 8).unwrap();
+    let converged = r.submit(in_rounds(9, false));
+    for (state, last) in [(b"one".as_slice(), false), (b"two".as_slice(), true)] {
+        run_map(&mut r, converged, 9);
+        let lease = r.grant(converged, 1, 0, 1, 9).unwrap();
+        end_round(&mut r, lease, state, last);
+    }
+    let mut spec = in_rounds(3, false);
+    spec.stages[0].gang = Some(Gang { devices: 2, hold_ms: 5_000 });
+    let ganged = r.submit(spec);
+    let hold = |r: &mut Replica| {
+        let devices = [7, 9].map(|worker| HeldDevice { worker, device: 0 }).to_vec();
+        let until_ms = r.clock + 4_000;
+        r.apply(Command::HoldDevices(HoldDevices { job: ganged.0, stage: 0, devices, until_ms }));
+    };
+    hold(&mut r);
+    let placement = |r: &Replica, first_task: u64, worker: u64| Placement {
+        job: Some(placement::Job::Id(ganged.0)),
+        first_task,
+        task_count: 2,
+        worker,
+        session: r.state.workers[&raftwerk_core::WorkerId(worker)].session.0,
+        ..Placement::default()
+    };
+    let placements = vec![placement(&r, 0, 7), placement(&r, 2, 9)];
+    r.apply(Command::StartGang(StartGang { job: ganged.0, stage: 0, placements }));
+    let begun: Vec<_> = r.state.leases.iter().filter(|(_, lease)| lease.job == ganged).map(|(id, _)| *id).collect();
+    assert_eq!(begun.len(), 2);
+    begun.into_iter().for_each(|id| r.finish(id));
+    let lease = r.grant(ganged, 1, 0, 1, 8).unwrap();
+    end_round(&mut r, lease, b"one", false);
+    hold(&mut r);
+    r
+}
+
 /// Jobs of more than two stages: parts between stages, losses with and without readers, and what is made again for them.
 fn history_of_stages() -> Replica {
     let mut r = Replica::new();
@@ -305,6 +369,11 @@ fn history_of_stages() -> Replica {
     r.apply(Command::CancelJob(CancelJob { job: ended.0 }));
     r.submit(JobSpec { after: after(&[job], false), ..map_only(3) });
     r
+}
+
+#[test]
+fn the_log_with_rounds_gives_its_snapshot() {
+    replays("log-v4-rounds.bin", "snapshot-v4-rounds.bin", 4, history_of_rounds);
 }
 
 #[test]

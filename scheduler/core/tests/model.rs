@@ -118,8 +118,8 @@ fn roll() -> impl Strategy<Value = Roll> {
             .prop_map(|(tasks, partitions, max_attempts, goes_on, gang)| Roll::Submit { tasks, partitions, joins: 0, max_attempts, goes_on, rounds: 0, gang }),
         5 => (0u64..8, 1u64..4, 1u64..4, any::<bool>(), prop_oneof![4 => Just(0u32), 1 => 1u32..4])
             .prop_map(|(tasks, partitions, joins, goes_on, gang)| Roll::Submit { tasks, partitions, joins, max_attempts: 5, goes_on, rounds: 0, gang }),
-        2 => (0u64..6, 1u32..6, 1u32..5)
-            .prop_map(|(tasks, max_attempts, rounds)| Roll::Submit { tasks, partitions: 1, joins: 0, max_attempts, goes_on: false, rounds, gang: 0 }),
+        2 => (0u64..6, 1u32..6, 1u32..5, prop_oneof![2 => Just(0u32), 1 => 1u32..4])
+            .prop_map(|(tasks, max_attempts, rounds, gang)| Roll::Submit { tasks, partitions: 1, joins: 0, max_attempts, goes_on: false, rounds, gang }),
         1 => (0u64..6).prop_map(Roll::Cancel),
         50 => Just(Roll::Plan),
         40 => (0usize..4).prop_map(Roll::Gang),

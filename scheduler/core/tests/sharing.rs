@@ -18,20 +18,25 @@ fn terms(r: &mut Replica, name: &str, terms: NamespaceTerms) {
     assert_eq!(r.apply(Command::SetNamespace(SetNamespace { name: name.into(), terms: Some(terms) })), Outcome::Done);
 }
 
-/// One-core devices whose tasks take [`TASK_NS`] each: a lease ends when its time has passed, the first one first. Returns when it ended.
+/// One-core devices whose tasks take [`TASK_NS`] each, or as long as is said: a lease ends when its time has passed, the first one first. Returns when it ended.
 struct Cluster {
     r: Replica,
     busy_until: BTreeMap<WorkerId, u64>,
     now_ns: u64,
+    task_ns: u64,
 }
 
 impl Cluster {
     fn new(workers: u64) -> Cluster {
+        Cluster::of_tasks(workers, TASK_NS)
+    }
+
+    fn of_tasks(workers: u64, task_ns: u64) -> Cluster {
         let mut r = Replica::new();
         for worker in 1..=workers {
             r.register(worker, vec![device(0, "cpu", 1)]);
         }
-        Cluster { r, busy_until: BTreeMap::new(), now_ns: 0 }
+        Cluster { r, busy_until: BTreeMap::new(), now_ns: 0, task_ns }
     }
 
     /// Plans, and lets the device that ends first end its oldest lease.
@@ -42,7 +47,7 @@ impl Cluster {
             oldest.entry(lease.worker).or_insert((*id, lease.tasks.count()));
         }
         let ends = |(worker, (_, tasks)): (&WorkerId, &(raftwerk_core::LeaseId, u64))| {
-            self.busy_until.get(worker).copied().unwrap_or(0).max(self.now_ns.saturating_sub(TASK_NS)) + tasks * TASK_NS
+            self.busy_until.get(worker).copied().unwrap_or(0).max(self.now_ns.saturating_sub(self.task_ns)) + tasks * self.task_ns
         };
         let Some((worker, (id, tasks))) = oldest.iter().min_by_key(|(w, l)| ends((w, l))) else { return };
         let end = ends((worker, &(*id, *tasks)));
@@ -50,7 +55,7 @@ impl Cluster {
         let later = end.max(self.now_ns);
         self.r.pause_ms = (later - self.now_ns) / 1_000_000;
         self.now_ns = later;
-        let report = Report { busy_ns: tasks * TASK_NS, ..self.r.full_report(*id) };
+        let report = Report { busy_ns: tasks * self.task_ns, ..self.r.full_report(*id) };
         self.r.report(worker.0, report);
     }
 
@@ -166,6 +171,47 @@ fn quotas_hold() {
     assert!(c.accepted(first) > 0);
     c.r.apply(Command::CancelJob(CancelJob { job: first.0 }));
     c.r.submit(of("small", 1, 0));
+}
+
+/// Tasks of a second: a device has one at a time, so that whoever is behind could have every one of them until it has caught up.
+#[test]
+fn a_namespace_that_was_held_back_gets_its_share_when_it_may_have_more_and_not_everything() {
+    let mut c = Cluster::of_tasks(4, 1_000_000_000);
+    terms(&mut c.r, "small", NamespaceTerms { max_devices: 1, ..NamespaceTerms::default() });
+    let (small, big) = (c.r.submit(of("small", 1_000_000, 0)), c.r.submit(of("big", 1_000_000, 0)));
+    c.run_until(300_000);
+    let (of_small, of_big) = (c.accepted(small), c.accepted(big));
+    // It comes first for the one device that it may have.
+    assert!((280..=300).contains(&of_small) && of_big > 800, "held back: {of_small}, {of_big} for the other");
+    terms(&mut c.r, "small", NamespaceTerms::default());
+    c.run_until(400_000);
+    let (more_small, more_big) = (c.accepted(small) - of_small, c.accepted(big) - of_big);
+    let ratio = more_small as f64 / more_big as f64;
+    assert!((0.9..1.3).contains(&ratio), "in the 100 s after that: {more_small}, {more_big} for the other");
+    // Nor does a newcomer have to make up for it.
+    let new = c.r.submit(of("new", 1_000_000, 0));
+    let before = c.accepted(big);
+    c.run_until(460_000);
+    let ratio = c.accepted(new) as f64 / (c.accepted(big) - before) as f64;
+    assert!((0.8..1.25).contains(&ratio), "{ratio:.2}");
+}
+
+#[test]
+fn namespaces_that_are_all_held_back_are_behind_nobody() {
+    let mut c = Cluster::of_tasks(4, 1_000_000_000);
+    for name in ["a", "b"] {
+        terms(&mut c.r, name, NamespaceTerms { max_devices: 1, ..NamespaceTerms::default() });
+    }
+    let (a, b) = (c.r.submit(of("a", 1_000_000, 0)), c.r.submit(of("b", 1_000_000, 0)));
+    c.run_until(60_000);
+    assert!(c.accepted(a).abs_diff(c.accepted(b)) <= 2);
+    let had = |c: &Cluster, name: &str| c.r.state.namespaces[name].used["cpu"] / 1_000_000_000;
+    assert!(had(&c, "a") <= 60 && had(&c, "b") <= 60, "nothing is counted that they did not have: {} {}", had(&c, "a"), had(&c, "b"));
+    // Beside one without a limit they fall behind by the credit that is left to them.
+    let big = c.r.submit(of("big", 1_000_000, 0));
+    c.run_until(160_000);
+    assert!(c.accepted(big) > 180, "{}", c.accepted(big));
+    assert!(had(&c, "big") - had(&c, "a") <= 12 && had(&c, "big") - had(&c, "b") <= 12, "{:?}", c.r.state.namespaces);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use raftwerk_core::plan::{Proposal, View, propose};
 use raftwerk_core::split::splits_of_tasks;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{Job, Lease, LeaseId, Outcome, State, Timestamp, WorkerId};
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down, stage_input::Source};
 use std::collections::BTreeMap;
 
@@ -91,7 +92,9 @@ impl Leader {
             let grants = messages.entry(conn_id).or_default();
             // What a stage's tasks know changes with the round.
             let round = job.rounds.as_ref().map_or(0, |rounds| rounds.ended.len());
-            if conn.known_stages.insert((lease.job, lease.stage), round) != Some(round) {
+            let known = conn.known_stages.insert((lease.job, lease.stage), round);
+            let is_news = if planted::on(Bug::OldRound) { known.is_none() } else { known != Some(round) };
+            if is_news {
                 grants.stages.push(stage_info(job, lease.stage));
             }
             let (copy_to, patience_ms) = (self.copies.targets(state, &full, job, *id, lease), patience.of(state, job, lease));

@@ -11,6 +11,7 @@ use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
 use raftwerk_core::ring::Ring;
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
+use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{self as wire, OutputPart, command::Command, scheduler_message as down};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -239,6 +240,11 @@ impl Leader {
             }
             let deadline = now.saturating_add(PATIENCE_MS + part.bytes / SLOWEST_BYTES_PER_MS);
             let staged_name = part.staged_name.clone();
+            if planted::on(Bug::CountCopyEarly) {
+                let parts = vec![wire::PartName { partition: *partition, staged_name: staged_name.clone() }];
+                let record = wire::RecordKept { job: job.id.0, worker: worker.0, parts };
+                self.batch.push(Command::RecordKept(record), Waiter::Nobody);
+            }
             self.keeping.asked.insert(key, Asked { conn, worker, staged_name, deadline, told: false });
             messages.entry(conn).or_default().push(part_to_keep(state, part, &good));
         }

@@ -326,7 +326,8 @@ impl Leader {
         let mut names: BTreeMap<WorkerId, Vec<String>> = BTreeMap::new();
         let kept = state.jobs.get(&job).filter(|job| job.has_kept_result());
         for part in kept.iter().flat_map(|job| job.parts.values()) {
-            kept::keepers(part).for_each(|worker| names.entry(worker).or_default().push(part.staged_name.clone()));
+            let told = if planted::on(Bug::ReleaseCopies) { 1 } else { usize::MAX };
+            kept::keepers(part).take(told).for_each(|worker| names.entry(worker).or_default().push(part.staged_name.clone()));
         }
         if kept.is_some() {
             self.keeping.asked_of(job).for_each(|(worker, name)| names.entry(worker).or_default().push(name.to_owned()));

@@ -2,6 +2,7 @@
 
 use super::audit::{audit, value_of};
 use super::kept::Disk;
+use super::rounds::Round;
 use super::wire::Delivery;
 use raftwerk_core::LeaseId;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
@@ -32,6 +33,8 @@ pub(super) struct Running {
     with_parts: bool,
     on_workers: bool,
     keeps_shuffle: bool,
+    /// Of a job that has them.
+    round: Option<Round>,
     task_ms: u64,
     /// Every so-manieth task fails this often before it succeeds; see [`super::workload`].
     fail_every: u64,
@@ -96,6 +99,13 @@ pub(super) struct Agent {
     pub(super) slowness: u64,
     /// Its device is broken: whatever runs there dies.
     pub(super) sick: bool,
+}
+
+impl Running {
+    /// Of a job with rounds only the last one makes output.
+    fn makes_part(&self) -> bool {
+        self.with_parts && self.round.as_ref().is_none_or(Round::makes_output)
+    }
 }
 
 impl Agent {
@@ -170,6 +180,7 @@ impl Agent {
     /// The process is gone, with everything it knew.
     pub(super) fn die(&mut self) {
         self.session = None;
+        self.disk.process_ends();
         self.stopped = false;
         self.queue.clear();
         self.started.clear();
@@ -219,6 +230,11 @@ impl Agent {
     /// Why this worker takes nothing more that stays here, if so.
     pub(super) fn full(&self) -> Option<String> {
         self.disk.full(self.shuffle.len())
+    }
+
+    /// The same with room for so many parts more, that is promised already.
+    pub(super) fn full_with(&self, promised: usize) -> Option<String> {
+        self.disk.full_with(self.shuffle.len(), promised)
     }
 
     /// What its next heartbeat says.
@@ -288,7 +304,7 @@ impl Agent {
         let tick = session.wake_at().unwrap_or(u64::MAX);
         let dial = self.dial.as_ref().map_or(u64::MAX, |(at, _)| *at);
         let done = if self.queue.is_empty() { u64::MAX } else { self.next_done };
-        tick.min(dial).min(done)
+        tick.min(dial).min(done).min(self.disk.wakes_at())
     }
 
     pub(super) fn tick_due(&self, now: u64) -> bool {
@@ -321,7 +337,7 @@ impl Agent {
             stage: running.stage,
             generation: running.generation,
             task,
-            with_parts: running.with_parts,
+            with_parts: running.makes_part(),
             on_workers: running.on_workers,
             copy_to: running.copy_to.clone(),
             fail_every: running.fail_every,
@@ -356,9 +372,11 @@ impl Agent {
         let spec = stage.spec.clone().unwrap_or_default();
         let param = |name: &str| spec.params.iter().find(|p| p.name == name).and_then(|p| p.value.parse().ok()).unwrap_or_default();
         let task_ms = std::cmp::max(1, param("ms"));
+        let round = stage.round.clone().map(|info| Round::new(info, u32::try_from(param("converges")).unwrap_or_default()));
         let lease: LeaseId = grant.lease.unwrap_or_default().into();
         audit(|a| {
             a.lease_starts(self.id, lease);
+            a.starts_in_round(lease, grant.job, stage.round.as_ref());
             if !self.started.insert(lease) {
                 a.violate("a_lease_is_started_once", format!("worker {} starts lease {lease} again", self.id));
             }
@@ -381,6 +399,7 @@ impl Agent {
             with_parts: stage.output.is_some(),
             on_workers: stage.output.as_ref().is_some_and(|output| output.url == OUTPUT_ON_WORKERS),
             keeps_shuffle: spec.partitions > 0,
+            round,
             task_ms,
             fail_every: param("fail_every"),
             fail_times: param("fail_times"),
@@ -417,6 +436,12 @@ impl Agent {
         let class = FailureClass::Executor;
         effects.extend(self.handle(now, Input::ExecutorLost { device: 0, message: "killed".into(), running, class }));
         effects
+    }
+
+    /// Shuffle data of earlier rounds that nobody needs any more.
+    pub(super) fn free_rounds(&mut self, job: u64, stage: &str, before: u32) {
+        let stage = u32::from(stage != "map");
+        self.shuffle.retain(|(of, index, generation, _)| (*of, *index) != (job, stage) || *generation >= before);
     }
 
     pub(super) fn release(&mut self, job: u64) {
@@ -487,7 +512,10 @@ fn concluded(worker: u64, running: &Running, task: u64, over: bool, failure: Opt
     let tallies = vec![TallyValues { values: vec![value_of(task)] }; running.tallies];
     progress.results.push(TaskResults { first_task: task, task_count: 1, tallies });
     progress.blocks.push(BlockIndex { task, ..BlockIndex::default() });
-    if running.with_parts {
+    if running.stage > 0 {
+        progress.round_end = running.round.as_ref().map(|round| round.end(running.job));
+    }
+    if running.makes_part() {
         let staged_name = super::output::staged_name(task, running.lease);
         let part = OutputPart {
             partition: task as u32,

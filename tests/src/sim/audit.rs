@@ -5,6 +5,7 @@
 
 mod entry;
 mod kept;
+mod rounds;
 mod tasks;
 
 use super::counters::Counters;
@@ -86,11 +87,18 @@ pub(super) struct Audit {
     /// What executors have really computed.
     computed: BTreeSet<(LeaseId, u64)>,
     reported: BTreeSet<(u64, LeaseId, u64)>,
+    /// The round under way when a lease of a job with rounds was granted.
+    granted_in: BTreeMap<LeaseId, u32>,
+    /// Rounds that have ended.
+    decided: BTreeSet<(JobId, u32)>,
     /// Workers that have had a part of a result on their disk: worker, job, staged name.
     had_parts: BTreeSet<(u64, u64, String)>,
     /// Acknowledged submits by key, and acknowledged cancels.
     submitted: BTreeMap<String, JobId>,
     cancelled: BTreeSet<JobId>,
+    /// Jobs whose result somebody wants to drop, and those of which that was acknowledged.
+    may_be_dropped: BTreeSet<JobId>,
+    dropped: BTreeSet<JobId>,
     pub(super) counters: Counters,
     violation: Option<String>,
 }
@@ -188,6 +196,7 @@ impl Audit {
         }
         let entry = Entry { index, before, after, commands };
         self.lease_ids_are_never_reused(&entry)?;
+        self.rounds_are_decided_once(&entry)?;
         self.each_task_is_accepted_once_by_a_live_lease(&entry)?;
         leases_end_only_for_a_reason(&entry)?;
         gangs_begin_on_all_their_devices(&entry)?;
@@ -195,6 +204,7 @@ impl Audit {
         self.keepers_have_their_parts(&entry)?;
         tallies_count_each_task_once(after)?;
         self.acknowledged_requests_are_kept(after)?;
+        self.dropped_results_stay_dropped(after)?;
         self.count(&entry, applied);
         Ok(())
     }
@@ -274,7 +284,8 @@ impl Audit {
 
     /// A replica begins to lead: nothing acknowledged may be missing.
     pub(super) fn leader_begins(&mut self, id: u64, state: &State) {
-        if let Err((name, what)) = self.acknowledged_requests_are_kept(state) {
+        let kept = self.acknowledged_requests_are_kept(state).and_then(|()| self.dropped_results_stay_dropped(state));
+        if let Err((name, what)) = kept {
             self.violate(name, format!("replica {id} begins to lead: {what}"));
         }
     }

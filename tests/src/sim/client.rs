@@ -4,8 +4,8 @@ use super::Sim;
 use super::audit::{Watched, audit};
 use super::wire::{Ask, Delivery};
 use openraft::type_config::AsyncRuntime;
-use raftwerk_core::{JobId, Phase};
-use raftwerk_proto::v1::JobSpec;
+use raftwerk_core::{Job, JobId, Phase, kept};
+use raftwerk_proto::v1::{JobSpec, OutputPart};
 use raftwerk_scheduler::leader::{Answer, Input, RequestId};
 use raftwerk_scheduler::raft::Replica;
 use raftwerk_scheduler::raft::sim::SimRuntime;
@@ -22,6 +22,8 @@ pub(super) struct Seen {
     index: u64,
     phase: Option<Phase>,
     generations: Vec<(u32, u64)>,
+    /// Parts of a result that stays on workers, and who keeps them.
+    kept: Vec<(String, Vec<u64>)>,
 }
 
 /// A read of the leader's state, confirmed by a majority.
@@ -39,6 +41,10 @@ pub(super) struct Client {
     pub(super) job: Option<JobId>,
     cancelled: bool,
     cancel_refused: bool,
+    /// It drops the result so long after it has seen that the job is done.
+    drop_after: Option<u64>,
+    done_at: Option<u64>,
+    dropped: bool,
     asked: Option<(u64, RequestId, Ask)>,
     ask_again_at: u64,
     /// It asks again although it was answered: the answer may have been lost.
@@ -60,6 +66,9 @@ impl Client {
             job: None,
             cancelled: false,
             cancel_refused: false,
+            drop_after: None,
+            done_at: None,
+            dropped: false,
             asked: None,
             ask_again_at: begins_at,
             repeats_left: 2,
@@ -69,6 +78,10 @@ impl Client {
             next_read: begins_at,
             last: None,
         }
+    }
+
+    pub(super) fn dropping(self, after: Option<u64>) -> Client {
+        Client { drop_after: after, ..self }
     }
 
     pub(super) fn input(&self, request: RequestId, ask: &Ask) -> Input {
@@ -81,6 +94,7 @@ impl Client {
                 Input::Submit { request, spec, idempotency_key: self.key.clone() }
             }
             Ask::Cancel(job) => Input::Cancel { request, job: *job },
+            Ask::Drop(job) => Input::DropResult { request, job: *job },
         }
     }
 
@@ -100,6 +114,11 @@ impl Client {
         let Some(job) = self.job else { return Some(Ask::Submit { conflicting: false }) };
         if self.cancel_after.is_some_and(|after| now > self.acknowledged_at + after) && !self.cancelled && !self.cancel_refused {
             return Some(Ask::Cancel(job));
+        }
+        let drops_at = self.done_at.zip(self.drop_after).map(|(done, after)| done + after);
+        if drops_at.is_some_and(|at| at <= now) && !self.dropped {
+            audit(|a| a.asks_to_drop(job));
+            return Some(Ask::Drop(job));
         }
         if self.repeats_left > 0 {
             self.repeats_left -= 1;
@@ -133,6 +152,10 @@ impl Client {
             (Ask::Cancel(job), Answer::Cancelled) => {
                 self.cancelled = true;
                 audit(|a| a.cancel_acknowledged(*job));
+            }
+            (Ask::Drop(job), Answer::Released) => {
+                self.dropped = true;
+                audit(|a| a.drop_acknowledged(*job));
             }
             (Ask::Cancel(_), Answer::Precondition(_)) => self.cancel_refused = true, // it is being published
             // No worker is there: ask again.
@@ -237,8 +260,18 @@ impl Sim {
                 audit(|a| a.violate(NAME, format!("{who}: {last:?}, then {seen:?}")));
             }
         }
+        let is_done = matches!(phase, Phase::Done { .. });
+        if is_done && client.done_at.is_none() {
+            client.done_at = Some(self.now);
+            // Not later for what it would have asked otherwise.
+            client.ask_again_at = client.ask_again_at.min(client.drop_after.map_or(u64::MAX, |after| self.now + after));
+        }
+        let (job, parts) = (client.job, if is_done { seen.kept.clone() } else { Vec::new() });
         self.read_floor = self.read_floor.max(seen.index);
         client.last = Some(seen);
+        if let Some(job) = job.filter(|_| !parts.is_empty()) {
+            self.read_result(job, &parts);
+        }
     }
 }
 
@@ -250,5 +283,11 @@ fn look(replica: &Replica<Watched, SimRuntime>, job: JobId) -> Seen {
         index: state.applied_index,
         phase: found.map(|j| j.phase.clone()),
         generations: found.map(|j| j.stages.iter().map(|s| (s.generation, s.accepted())).collect()).unwrap_or_default(),
+        kept: found.filter(|job| job.has_kept_result()).map(kept_parts).unwrap_or_default(),
     }
+}
+
+fn kept_parts(job: &Job) -> Vec<(String, Vec<u64>)> {
+    let keepers = |part: &OutputPart| kept::keepers(part).map(|worker| worker.0).collect();
+    job.parts.values().map(|part| (part.staged_name.clone(), keepers(part))).collect()
 }

@@ -36,6 +36,8 @@ counters! {
     stale_placements: "stale placements skipped",
     fenced_results: "results fenced",
     gangs_begun: "stages begun on several devices at once",
+    rounds_ended: "rounds of jobs ended",
+    late_of_rounds: "of their results, fenced because the round had ended",
     generations_invalidated: "generations invalidated",
     workers_lost: "workers declared lost",
     speculative_wins: "speculative wins",
@@ -63,6 +65,10 @@ counters! {
     handed_back: "leases handed back by a full worker",
     parts_kept: "parts of results that stay on workers",
     parts_copied: "copies of such parts",
+    copies_dropped: "such copies that came to nothing, because the result was dropped meanwhile",
+    results_read: "such results read by clients",
+    results_away: "of which a part was away",
+    results_dropped: "such results dropped",
     kept_parts_lost: "such parts lost on a disk",
     addresses_asked: "schedulers asked in turn",
     addresses_passed_by: "of these, passed by without an answer",
@@ -72,9 +78,10 @@ counters! {
 }
 
 impl Counters {
-    /// What was never reached, but for stale placements: a leader plans on the state that it has just applied, and one seed in twenty has one.
+    /// What was never reached, but for what a few seeds seldom reach: a leader plans on the state that it has just applied, so one seed in twenty has a
+    /// stale placement; and a result has to be dropped in the seconds in which a lost copy of it is made again.
     pub fn missing(&self) -> Vec<&'static str> {
-        let counted = Counters { stale_placements: 1, ..self.clone() };
+        let counted = Counters { stale_placements: 1, copies_dropped: 1, ..self.clone() };
         counted.lines().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
     }
 

@@ -1,12 +1,17 @@
-//! Results that stay on workers, and the room that workers give: their disks outlive their processes, copies are asked for, some get lost,
-//! and a worker that is full takes nothing more.
+//! Results that stay on workers, and the room that workers give: their disks outlive their processes, copies take a while, some get lost, clients
+//! read and drop what is kept, and a worker that is full takes nothing more.
 
 use super::Sim;
 use super::agent::{Agent, Finished};
 use super::audit::audit;
-use raftwerk_core::{Job, State, WorkerId, kept};
-use raftwerk_proto::v1::{KeepParts, KeptParts, PartName, PartNotKept, PartsKept};
+use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
+use raftwerk_proto::v1::{KeepParts, KeptParts, PartName, PartNotKept, PartToKeep, PartsKept};
+use raftwerk_worker::session;
 use std::collections::BTreeSet;
+
+/// A copy takes less than this, with faults and without.
+const COPY_MS: u64 = 4_000;
+const CALM_COPY_MS: u64 = 300;
 
 /// A worker's disk, as far as it belongs to results and to what bounds them.
 #[derive(Default)]
@@ -17,6 +22,20 @@ pub(super) struct Disk {
     lost: BTreeSet<(u64, String)>,
     /// Tasks' shuffle data and parts that fit; without it there is no end.
     room: Option<usize>,
+    /// Copies on their way here. They go with the process.
+    coming: Vec<Coming>,
+}
+
+/// What one request asked for.
+struct Coming {
+    until: u64,
+    job: u64,
+    /// What is fetched; room is promised to each.
+    parts: Vec<PartToKeep>,
+    /// What was known of the others at once.
+    report: PartsKept,
+    /// The job's directory was removed.
+    dropped: bool,
 }
 
 impl Disk {
@@ -29,20 +48,48 @@ impl Disk {
         jobs.into_iter().collect()
     }
 
-    /// Why nothing more may be left there, if so; `shuffled` tasks have their shuffle data there.
+    fn promised(&self) -> usize {
+        self.coming.iter().map(|coming| coming.parts.len()).sum()
+    }
+
+    /// Why nothing more may be left there, if so; `shuffled` tasks have their shuffle data there, and room for `more` parts is promised beside what
+    /// is coming.
+    pub(super) fn full_with(&self, shuffled: usize, more: usize) -> Option<String> {
+        let (used, promised) = (shuffled + self.parts.len(), self.promised() + more);
+        self.room.filter(|room| used + promised >= *room).map(|room| format!("{used} of {room} are taken, {promised} are on their way"))
+    }
+
     pub(super) fn full(&self, shuffled: usize) -> Option<String> {
-        let used = shuffled + self.parts.len();
-        self.room.filter(|room| used >= *room).map(|room| format!("{used} of {room} are taken"))
+        self.full_with(shuffled, 0)
     }
 
     fn has(&self, job: u64, name: &str) -> bool {
         self.parts.contains(&(job, name.to_owned()))
     }
 
-    pub(super) fn release(&mut self, kept: &KeptParts) {
-        if !kept.all {
-            self.parts.retain(|(job, name)| *job != kept.job || kept.names.contains(name));
+    /// When the next request for copies has come to its end.
+    pub(super) fn wakes_at(&self) -> u64 {
+        self.coming.iter().map(|coming| coming.until).min().unwrap_or(u64::MAX)
+    }
+
+    /// Copies that had not come yet.
+    pub(super) fn process_ends(&mut self) {
+        self.coming.clear();
+    }
+
+    /// The names that went. Copies on their way go with the whole directory only.
+    fn release(&mut self, kept: &KeptParts) -> Vec<String> {
+        if kept.all {
+            return Vec::new();
         }
+        if kept.names.is_empty() {
+            self.coming.iter_mut().filter(|coming| coming.job == kept.job).for_each(|coming| coming.dropped = true);
+        }
+        let goes = |(job, name): &(u64, String)| *job == kept.job && !kept.names.contains(name);
+        let (gone, stay) = std::mem::take(&mut self.parts).into_iter().partition(goes);
+        self.parts = stay;
+        let gone: BTreeSet<(u64, String)> = gone;
+        gone.into_iter().map(|(_, name)| name).collect()
     }
 }
 
@@ -57,45 +104,118 @@ impl Sim {
         self.agents[agent].disk.parts.insert((task.job, name));
     }
 
-    /// What a worker that is asked for copies has in the end.
-    pub(super) fn keep_parts(&mut self, agent: usize, request: &KeepParts) -> PartsKept {
+    /// A worker is asked for copies. It answers when all of them have come to their end; at once when there is nothing to fetch.
+    pub(super) fn keep_parts(&mut self, agent: usize, request: KeepParts) -> Option<PartsKept> {
         let mut report = PartsKept { job: request.job, ..PartsKept::default() };
-        for part in &request.parts {
+        let mut parts = Vec::new();
+        for part in request.parts {
             let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
             if self.agents[agent].disk.has(request.job, &part.staged_name) {
                 report.kept.push(name);
-                continue;
-            }
-            if let Some(reason) = self.agents[agent].full() {
+            } else if let Some(reason) = self.agents[agent].full_with(parts.len()) {
                 audit(|a| a.counters.copies_refused += 1);
                 report.failed.push(PartNotKept { part: Some(name), gone_at: Vec::new(), reason });
-                continue;
+            } else {
+                parts.push(part);
             }
+        }
+        if parts.is_empty() {
+            return Some(report);
+        }
+        let until = self.now + 5 + self.dice.below(if self.calm { CALM_COPY_MS } else { COPY_MS });
+        self.agents[agent].disk.coming.push(Coming { until, job: request.job, parts, report, dropped: false });
+        None
+    }
+
+    /// Copies whose time is over: they are there, or their source has gone meanwhile.
+    pub(super) fn end_copies(&mut self, agent: usize) {
+        let now = self.now;
+        let (ended, coming) = std::mem::take(&mut self.agents[agent].disk.coming).into_iter().partition(|c: &Coming| c.until <= now);
+        self.agents[agent].disk.coming = coming;
+        let ended: Vec<Coming> = ended;
+        for copies in ended {
+            let report = self.arrived(agent, copies);
+            let effects = self.agents[agent].handle(now, session::Input::PartsKept(report));
+            self.perform_agent(agent, effects);
+        }
+    }
+
+    fn arrived(&mut self, agent: usize, copies: Coming) -> PartsKept {
+        let Coming { job, parts, mut report, dropped, .. } = copies;
+        for part in parts {
+            let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
             let mut gone_at = Vec::new();
             let answers = |a: &&Agent| a.alive() && !a.stopped && a.index != agent;
             let sources = part.sources.iter().filter_map(|source| self.agents.iter().filter(answers).find(|a| a.id == source.worker));
             let mut found = false;
             for source in sources {
-                found = source.disk.has(request.job, &part.staged_name);
+                found = source.disk.has(job, &part.staged_name);
                 if found {
                     break;
                 }
                 gone_at.push(source.id);
             }
-            if found {
-                let id = self.agents[agent].id;
-                audit(|a| {
-                    a.counters.parts_copied += 1;
-                    a.has_part(id, request.job, &part.staged_name);
-                });
-                self.agents[agent].disk.parts.insert((request.job, part.staged_name.clone()));
-                self.agents[agent].disk.lost.remove(&(request.job, part.staged_name.clone()));
-                report.kept.push(name);
-            } else {
-                report.failed.push(PartNotKept { part: Some(name), gone_at, reason: "no source has it".into() });
+            if dropped || !found {
+                let (gone_at, reason) = if dropped { (Vec::new(), "its directory was removed") } else { (gone_at, "no source has it") };
+                audit(|a| a.counters.copies_dropped += u64::from(dropped));
+                report.failed.push(PartNotKept { part: Some(name), gone_at, reason: reason.into() });
+                continue;
             }
+            let id = self.agents[agent].id;
+            audit(|a| {
+                a.counters.parts_copied += 1;
+                a.has_part(id, job, &part.staged_name);
+            });
+            self.agents[agent].disk.parts.insert((job, part.staged_name.clone()));
+            self.agents[agent].disk.lost.remove(&(job, part.staged_name.clone()));
+            report.kept.push(name);
         }
         report
+    }
+
+    /// A leader has said which parts of an ended job are still needed.
+    pub(super) fn release_parts(&mut self, agent: usize, kept: &KeptParts) {
+        let id = self.agents[agent].id;
+        let gone = self.agents[agent].disk.release(kept);
+        audit(|a| a.deletes(id, kept.job, &gone));
+    }
+
+    /// A client fetches the parts of a result from where it was told that they lie.
+    pub(super) fn read_result(&mut self, id: JobId, parts: &[(String, Vec<u64>)]) {
+        let mut whole = !parts.is_empty();
+        for (name, keepers) in parts {
+            let mut found = false;
+            for keeper in keepers {
+                // Now and then a connection does not come about.
+                let hiccup = !self.calm && self.dice.below(16) == 0;
+                let Some(agent) = self.agents.iter().find(|a| a.id == *keeper && a.alive() && !a.stopped && !hiccup) else { continue };
+                found = agent.disk.has(id.0, name);
+                if !found && !agent.disk.lost.contains(&(id.0, name.clone())) {
+                    audit(|a| a.has_nothing_of(*keeper, id, name));
+                }
+                if found {
+                    break;
+                }
+            }
+            whole &= found;
+        }
+        audit(|a| {
+            a.counters.results_read += u64::from(whole);
+            a.counters.results_away += u64::from(!whole);
+        });
+    }
+
+    /// Nobody has anything of a result that was dropped. What is missing until then.
+    pub(super) fn left_of_dropped(&self, state: &State) -> Option<String> {
+        let is_dropped = |job: &&Job| {
+            let named = |job: &Job| job.parts.values().any(|part| kept::keepers(part).next().is_some());
+            kept::on_workers(&job.spec) && matches!(job.phase, Phase::Done { .. }) && !job.parts.is_empty() && !named(job)
+        };
+        let dropped: BTreeSet<u64> = state.jobs.values().filter(is_dropped).map(|job| job.id.0).collect();
+        self.agents.iter().find_map(|agent| {
+            let (job, name) = agent.disk.parts.iter().find(|(job, _)| dropped.contains(job))?;
+            Some(format!("worker {} still has part {name} of job {job}, whose result was dropped", agent.id))
+        })
     }
 
     /// A part that some worker keeps is gone.
@@ -114,6 +234,9 @@ impl Sim {
 
     /// What the record says that a worker keeps it has, unless its disk has lost it.
     pub(super) fn check_kept(&self, state: &State, job: &Job) {
+        if audit(|a| a.may_be_dropped(job.id)) {
+            return;
+        }
         for part in job.parts.values() {
             if kept::keepers(part).next().is_none() {
                 audit(|a| a.violate("a_result_has_keepers", format!("part {} of job {} has none", part.staged_name, job.id)));

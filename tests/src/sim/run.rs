@@ -80,7 +80,8 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Report, Failure> {
 impl Sim {
     async fn live(&mut self) -> Result<(), String> {
         for (n, job) in workload::plan(&mut self.dice, 220_000).into_iter().enumerate() {
-            self.clients.push(Client::new(format!("key-{n}"), job.shape.spec(), job.at_ms, job.cancel_after_ms));
+            let client = Client::new(format!("key-{n}"), job.shape.spec(), job.at_ms, job.cancel_after_ms);
+            self.clients.push(client.dropping(job.drop_after_ms));
         }
         self.plan = faults::plan(&mut self.dice, 3_000, FAULTS_UNTIL_MS).into();
         while self.now < FAULTS_UNTIL_MS {

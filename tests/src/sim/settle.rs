@@ -26,6 +26,9 @@ impl Sim {
         if let Some(job) = state.jobs.values().find(|j| j.phase.ended_at().is_none()) {
             return Some(format!("job {} is {:?}", job.id, job.phase));
         }
+        if let Some(what) = self.left_of_dropped(&state) {
+            return Some(what);
+        }
         if !state.leases.is_empty() {
             return Some(format!("{} leases live", state.leases.len()));
         }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) enum Ask {
     Submit { conflicting: bool },
     Cancel(JobId),
+    Drop(JobId),
 }
 
 #[derive(Debug)]

@@ -31,6 +31,7 @@ impl Sim {
             self.perform_agent(index, effects);
         }
         self.run_executor(index);
+        self.end_copies(index);
         self.dial_if_due(index);
     }
 
@@ -170,18 +171,17 @@ impl Sim {
                     effects.extend(self.agents[index].handle(now, session::Input::CopiedAgain(copied)));
                 }
                 session::Effect::KeepParts(request) => {
-                    let kept = self.keep_parts(index, &request);
-                    effects.extend(self.agents[index].handle(now, session::Input::PartsKept(kept)));
+                    if let Some(kept) = self.keep_parts(index, request) {
+                        effects.extend(self.agents[index].handle(now, session::Input::PartsKept(kept)));
+                    }
                 }
-                session::Effect::ReleaseParts(kept) => self.agents[index].disk.release(&kept),
+                session::Effect::ReleaseParts(kept) => self.release_parts(index, &kept),
                 session::Effect::KnowSchedulers(addresses) => {
                     audit(|a| a.counters.addresses_learnt += 1);
                     self.agents[index].know(addresses);
                 }
-                session::Effect::FreeLease(_)
-                | session::Effect::FreeRounds { .. }
-                | session::Effect::ReplaceExecutor { .. }
-                | session::Effect::FetchLogs(_) => {}
+                session::Effect::FreeRounds { job, stage, before } => self.agents[index].free_rounds(job, &stage, before),
+                session::Effect::FreeLease(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
             }
         }
         self.dial_if_due(index);

@@ -3,7 +3,8 @@
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, StageInput, StageOutput, StageSpec,
+    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, Rounds, StageInput, StageOutput,
+    StageSpec,
 };
 use raftwerk_scheduler::raft::sim::Dice;
 
@@ -31,22 +32,28 @@ pub struct Shape {
     pub gang: u32,
     /// Workers with an even number are preferred.
     pub picky: bool,
+    /// Its stages run so often at most; 0: once.
+    pub rounds: u32,
+    /// The round of which the reduce kernel says that a further one would change nothing; 0: none.
+    pub converges: u32,
 }
 
-/// A job, when it is submitted, and how long after the acknowledgement it is cancelled.
+/// A job, when it is submitted, how long after the acknowledgement it is cancelled, and what becomes of its result.
 pub struct Planned {
     pub at_ms: u64,
     pub shape: Shape,
     pub cancel_after_ms: Option<u64>,
+    /// So long after its end its result, which stays on workers, is dropped.
+    pub drop_after_ms: Option<u64>,
 }
 
 /// One job of each kind, and some more, over `span_ms`.
 pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
     let extra = 1 + dice.below(4);
     let mut jobs = Vec::new();
-    for n in 0..8 + extra {
-        let kind = if n < 8 { n } else { dice.below(9) };
-        let at_ms = if n < 8 { 500 + n * span_ms / 9 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
+    for n in 0..9 + extra {
+        let kind = if n < 9 { n } else { dice.below(10) };
+        let at_ms = if n < 9 { 500 + n * span_ms / 10 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
             // One long stage.
@@ -122,11 +129,25 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 max_lease_tasks: lease,
                 ..Shape::default()
             },
+            // Several rounds over the same input.
+            8 => Shape {
+                tasks: 15 + dice.below(30),
+                partitions: 1,
+                task_ms: 20 + dice.below(120),
+                copies: dice.below(2) == 0,
+                on_workers: dice.below(2) as u32,
+                max_lease_tasks: lease,
+                gang: 2 * dice.below(2) as u32,
+                rounds: 2 + dice.below(5) as u32,
+                converges: dice.below(4) as u32,
+                ..Shape::default()
+            },
             // Cancelled in the middle.
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
-        let cancel_after_ms = (kind == 8).then(|| 200 + dice.below(4_000));
-        jobs.push(Planned { at_ms, shape, cancel_after_ms });
+        let cancel_after_ms = (kind == 9).then(|| 200 + dice.below(4_000));
+        let drop_after_ms = (shape.on_workers > 0 && dice.below(2) == 0).then(|| dice.below(40_000));
+        jobs.push(Planned { at_ms, shape, cancel_after_ms, drop_after_ms });
     }
     jobs
 }
@@ -172,6 +193,7 @@ impl Shape {
             ..StageSpec::default()
         };
         let mut spec = JobSpec { name: "simulated".into(), namespace: "default".into(), stages: vec![map], ..JobSpec::default() };
+        spec.rounds = (self.rounds > 0).then_some(Rounds { max: self.rounds, all: false });
         if self.goes_on {
             spec.set_on_set_aside(OnSetAside::Continue);
         }
@@ -180,7 +202,7 @@ impl Shape {
                 gang,
                 name: "reduce".into(),
                 kernel: kernel("gather", KernelKind::Reduce, &[]),
-                params: vec![param("ms", self.task_ms * 4)],
+                params: vec![param("ms", self.task_ms * 4), param("converges", u64::from(self.converges))],
                 inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
                 ..StageSpec::default()
             });

@@ -467,6 +467,10 @@ impl AgentSession {
                 stopping_since_ms: None,
             };
             self.leases.insert(key, held);
+            if stays_here(&stage) {
+                // From its first part on, which may be on disk before anything is reported of it.
+                self.kept_jobs.insert(grant.job);
+            }
             if self.hello.devices.iter().any(|device| device.index == grant.device) {
                 effects.push(Effect::StartLease { grant, stage });
             } else {
@@ -550,10 +554,6 @@ impl AgentSession {
             // A lease that has ended here already (its executor was lost) has had its final report.
             let Some(held) = self.leases.get_mut(&key) else { continue };
             let ended = progress.final_report;
-            let stays_here = |stage: &Arc<StageInfo>| stage.output.as_ref().is_some_and(|output| output.url == OUTPUT_ON_WORKERS);
-            if !progress.parts.is_empty() && self.stages.get(&(held.job, held.stage)).is_some_and(stays_here) {
-                self.kept_jobs.insert(held.job);
-            }
             let bodies = report::bodies(progress, &mut held.remaining, held.stopping_since_ms.is_some());
             for body in bodies {
                 reports.push(self.outbox.add(key, held.job, held.stage, held.generation, body));
@@ -645,6 +645,11 @@ impl AgentSession {
             effects.push(send(message));
         }
     }
+}
+
+/// Whether the stage's parts stay on the workers that make them.
+fn stays_here(stage: &StageInfo) -> bool {
+    stage.output.as_ref().is_some_and(|output| output.url == OUTPUT_ON_WORKERS)
 }
 
 /// Nothing is said when nothing has changed.

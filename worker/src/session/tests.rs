@@ -69,6 +69,13 @@ impl Bench {
         reports(sent(effects))
     }
 
+    /// Loses the connection and makes another one; the jobs that it then says it has parts of.
+    fn connect_again(&mut self) -> Vec<u64> {
+        self.disconnect();
+        let hello = |message| if let Up::Hello(hello) = message { Some(hello.kept_jobs) } else { None };
+        self.connect().into_iter().find_map(hello).unwrap_or_default()
+    }
+
     fn held(&self) -> Vec<u64> {
         self.session.held().map(|lease| lease.index).collect()
     }
@@ -317,6 +324,20 @@ fn the_end_of_a_job_stops_its_leases_and_releases_it() {
     let effects = bench.hear(Down::Release(ReleaseJobs { jobs: vec![1], kept: vec![] }));
     assert_eq!(effects, [stopped(1, StopReason::JobEnded), Effect::ReleaseJob(1)]);
     assert!(matches!(bench.hear(grants(false, vec![grant(2, 1)]))[..], [Effect::Disconnect { .. }]), "its stages are forgotten");
+}
+
+/// A part is on disk before it is reported: the end of its job in between left it there for as long as the process lived.
+#[test]
+fn parts_that_were_never_reported_go_with_their_job_as_well() {
+    let mut bench = Bench::open();
+    let output = Some(pb::OutputSpec { url: OUTPUT_ON_WORKERS.into(), ..pb::OutputSpec::default() });
+    let stages = vec![StageInfo { job: 1, output, ..StageInfo::default() }];
+    bench.hear(Down::Grants(Grants { stages, grants: vec![grant(1, 1)] }));
+    assert_eq!(bench.connect_again(), [1], "a later leader may know that nobody needs them");
+    let effects = bench.hear(Down::Release(ReleaseJobs { jobs: vec![1], kept: vec![] }));
+    let all = pb::KeptParts { job: 1, ..pb::KeptParts::default() };
+    assert_eq!(effects, [stopped(1, StopReason::JobEnded), Effect::ReleaseJob(1), Effect::ReleaseParts(all)]);
+    assert_eq!(bench.connect_again(), [0; 0], "nothing is left to be told of");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::stage::TaskState;
 use crate::state::State;
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{GrantLeases, Placement, placement};
+use std::collections::BTreeSet;
 
 impl State {
     pub(super) fn grant_leases(&mut self, grant: GrantLeases, entry: &mut Entry) -> Outcome {
@@ -24,7 +25,16 @@ impl State {
                 None => stale += 1,
             }
         }
+        if entry.format >= SHARES {
+            self.bound_credit_of(&leases);
+        }
         Outcome::Granted { leases, stale }
+    }
+
+    fn bound_credit_of(&mut self, leases: &[LeaseId]) {
+        let jobs: BTreeSet<JobId> = leases.iter().filter_map(|id| self.leases.get(id)).map(|lease| lease.job).collect();
+        let names = jobs.iter().filter_map(|job| self.jobs.get(job)).map(|job| job.spec.namespace.clone()).collect();
+        self.bound_credit(&names);
     }
 
     /// The lease that the placement asks for, if it may be granted now; `starts_gang`: as one of those with which a stage begins.

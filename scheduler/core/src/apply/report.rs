@@ -2,6 +2,7 @@
 
 use super::failure::{Culprit, fail};
 use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES, rounds};
+use crate::homes;
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
@@ -62,6 +63,12 @@ impl State {
             let device_ns = report.busy_ns / device.map_or(1, |d| u64::from(d.parallelism.max(1)));
             job.served_ns = job.served_ns.saturating_add(device_ns);
             self.namespaces.entry(job.spec.namespace.clone()).or_default().charge(device.map_or("", |d| d.class.as_str()), device_ns);
+        }
+        if entry.format >= LEARNING
+            && let Some(input) = homes::worth(job, lease.stage)
+        {
+            let tasks = job.stages[lease.stage as usize].tasks().len();
+            self.homes.record(input, tasks, (worker, lease.device), &accepted.ranges, entry.index);
         }
         let mut spent = lease.spent;
         if entry.format >= LEARNING {

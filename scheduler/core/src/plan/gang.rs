@@ -4,13 +4,14 @@
 //! some of them, it holds what is left, but only if no other stage holds devices while some are missing: of two that hold a part each, neither
 //! might ever start. What more than the whole cluster could give is not held at all.
 
-use super::{LEASE_NS, MAX_PLACEMENTS, Ready, Round, View};
+use super::{LEASE_NS, MAX_PLACEMENTS, Ready, Round, View, runs_again};
 use crate::device_match::is_preferred;
 use crate::gang::{Hold, hold_ms, size, waiting_stage};
 use crate::ids::{JobId, WorkerId};
 use crate::job::Job;
 use crate::matching::candidates;
 use crate::spec::lease_amount;
+use crate::split::input_number;
 use crate::state::State;
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::{HeldDevice, HoldDevices, Placement, ReleaseHold, StageSpec, StartGang, placement};
@@ -134,6 +135,12 @@ impl<'a> Round<'a> {
         if ready.left() < places.len() as u64 {
             return;
         }
+        let key = |place: &usize| (self.slots[*place].worker, self.slots[*place].device);
+        if runs_again(job)
+            && let Some(home) = self.view.state.homes.of(input_number(spec, Some(job.id)), stage.tasks().len())
+        {
+            ready.go_home(home, &places.iter().map(key).collect());
+        }
         let mut leases = Vec::with_capacity(places.len());
         for (n, place) in places.iter().enumerate() {
             let slot = &self.slots[*place];
@@ -143,7 +150,9 @@ impl<'a> Round<'a> {
             let estimate = self.costs.estimate_on(slot, job, index);
             let by_time = estimate.map_or(slot.parallelism, |e| e.tasks_within(LEASE_NS.saturating_mul(slot.parallelism)));
             let part = ready.left() / (places.len() - n) as u64;
-            let Some(tasks) = ready.take(part.min(by_time.max(1)).min(most)).filter(|_| most > 0) else { return };
+            let Some(tasks) = ready.take_for((slot.worker, slot.device), part.min(by_time.max(1)).min(most)).filter(|_| most > 0) else {
+                return;
+            };
             let cost_ns = estimate.map_or(tasks.count().saturating_mul(LEASE_NS), |e| e.of_tasks(tasks.count()));
             leases.push((*place, tasks, need.amount(&base, tasks.count()), cost_ns));
         }

@@ -1,13 +1,19 @@
 //! Ready tasks of one stage during the round: taken from the front, never crossing a gap.
 
+use super::at_home::AtHome;
+use crate::homes::Device;
 use crate::ids::{TaskRange, Timestamp};
+use crate::interval_map::IntervalMap;
 use crate::stage::{Stage, TaskState};
 use raftwerk_planted::{self as planted, Bug};
+use std::collections::BTreeSet;
 
 pub struct Ready<'a> {
     intervals: Box<dyn Iterator<Item = TaskRange> + 'a>,
     front: TaskRange,
     left: u64,
+    /// Instead of the intervals: by who ran the tasks before.
+    at_home: Option<AtHome>,
 }
 
 impl<'a> Ready<'a> {
@@ -16,18 +22,37 @@ impl<'a> Ready<'a> {
         if planted::on(Bug::DoubleGrant) {
             // Whoever checks placements would refuse these; that check is off too.
             let out = || stage.tasks().iter().filter(|(_, s)| matches!(s, TaskState::Ready | TaskState::Leased(_))).map(|(range, _)| range);
-            return Ready { intervals: Box::new(out()), front: TaskRange { first: 0, end: 0 }, left: out().map(TaskRange::count).sum() };
+            let left = out().map(TaskRange::count).sum();
+            return Ready { intervals: Box::new(out()), front: TaskRange { first: 0, end: 0 }, left, at_home: None };
         }
         let clean = || stage.free_intervals(now).flat_map(|range| stage.suspicions.clean(range));
         let plain = stage.suspicions.is_empty() && stage.counts().waiting == 0;
         let left = if plain { stage.ready() } else { clean().map(TaskRange::count).sum() };
         let front = TaskRange { first: 0, end: 0 };
         if placed.is_empty() {
-            return Ready { intervals: Box::new(clean()), front, left };
+            return Ready { intervals: Box::new(clean()), front, left, at_home: None };
         }
         let left = left.saturating_sub(placed.iter().map(|range| range.count()).sum());
         let placed = placed.to_vec();
-        Ready { intervals: Box::new(clean().flat_map(move |range| without(range, &placed))), front, left }
+        Ready { intervals: Box::new(clean().flat_map(move |range| without(range, &placed))), front, left, at_home: None }
+    }
+
+    /// From now on each device is given first what it ran before.
+    pub(super) fn go_home(&mut self, home: &IntervalMap<Device>, there: &BTreeSet<Device>) {
+        if self.at_home.is_none() {
+            let left = self.left;
+            let ready = std::iter::from_fn(|| self.take_range());
+            self.at_home = Some(AtHome::sort(ready, home, there));
+            self.left = left;
+        }
+    }
+
+    /// Tasks for this device, in one piece, `at_most` so many.
+    pub(super) fn take_for(&mut self, device: Device, at_most: u64) -> Option<TaskRange> {
+        let Some(at_home) = &mut self.at_home else { return self.take(at_most) };
+        let tasks = at_home.take(device, at_most.max(1))?;
+        self.left = self.left.saturating_sub(tasks.count());
+        Some(tasks)
     }
 
     /// Tasks not taken yet.

@@ -702,6 +702,7 @@ impl Model {
             job.parts.clear();
             job.source_failures.clear();
             for stage in &mut job.stages {
+                stage.begun = false;
                 stage.generation += 1;
                 stage.tally = 0;
                 for task in &mut stage.tasks {

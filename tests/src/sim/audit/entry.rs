@@ -75,13 +75,13 @@ impl Entry<'_> {
     }
 }
 
-/// A stage that begins on several devices at once gets its first leases on all of them by one entry.
+/// A stage that begins on several devices at once gets its first leases, in each round, on all of them by one entry.
 pub(super) fn gangs_begin_on_all_their_devices(entry: &Entry<'_>) -> Verdict {
     for (id, job) in &entry.after.jobs {
         for (index, (spec, stage)) in job.spec.stages.iter().zip(&job.stages).enumerate().filter(|(_, (spec, _))| spec.gang.is_some()) {
-            let had_begun = entry.before.jobs.get(id).is_some_and(|before| before.stages[index].leases > 0);
+            let had_begun = entry.before.jobs.get(id).is_some_and(|before| before.stages[index].has_begun());
             // A job that ends in the same entry has no leases any more.
-            if had_begun || stage.leases == 0 || job.phase.ended_at().is_some() {
+            if had_begun || !stage.has_begun() || job.phase.ended_at().is_some() {
                 continue;
             }
             let of_stage = entry.after.leases.values().filter(|lease| lease.job == *id && lease.stage as usize == index);
@@ -107,7 +107,7 @@ pub(super) fn leases_end_only_for_a_reason(entry: &Entry<'_>) -> Verdict {
         });
         // Another lease has brought home what both held.
         let beaten = entry.is_beaten(*id, lease);
-        if !(final_report || job_over || command || beaten) {
+        if !(final_report || job_over || command || beaten || entry.ends_a_round(lease.job)) {
             return Err(("leases_end_only_for_a_reason", format!("lease {id} of worker {} is gone", lease.worker)));
         }
     }

@@ -43,8 +43,10 @@ impl Audit {
     ) -> Verdict {
         const NAME: &str = "tasks_move_along_the_diagram";
         let wrong = |name, why: &str| Err((name, format!("job {job} stage {stage} tasks {tasks:?}: {old:?} -> {new:?}: {why}")));
-        // A place of its shuffle data is given up with the worker that was it, and only then.
-        if let Some(place) = places(old).find(|place| !places(new).any(|p| p == *place) && !entry.gives_up(*place)) {
+        // A place of its shuffle data is given up with the worker that was it, or with the round, and only then.
+        let ends_round = entry.ends_a_round(job);
+        if let Some(place) = places(old).filter(|_| !ends_round).find(|place| !places(new).any(|p| p == *place) && !entry.gives_up(*place))
+        {
             return wrong("shuffle_data_is_given_up_with_its_worker", &format!("worker {place} keeps its place"));
         }
         if let (TaskState::Accepted { generation: was, .. }, TaskState::Accepted { generation: is, .. }) = (old, new)
@@ -67,6 +69,7 @@ impl Audit {
                     if !self.computed.contains(&(by, task)) {
                         return wrong("accepted_results_were_computed", &format!("task {task} was never computed under lease {by}"));
                     }
+                    self.nothing_of_an_earlier_round_counts(entry, job, by)?;
                     if !self.accepted.insert((job, stage, generation, task)) {
                         return wrong("each_task_is_accepted_once", &format!("task {task} was accepted in generation {generation} before"));
                     }

@@ -2,11 +2,16 @@
 //! it has read before. Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, 2016): devices and blocks of tasks are places on
 //! a ring, a block belongs to the next device, and a device that has a quarter more than its even share passes it on to the one after it.
 //!
+//! Where a block was read last (`homes`) counts for more than its place on the ring: the same device comes first, then another one of the same
+//! machine, in whose memory it may be as well; both within the bound of all that is left.
+//!
 //! A block that waits for its own device is passed over as long as others of the round are there; only a device that would stand idle takes what
 //! is not its own.
 
 use super::{Candidate, LEASE_NS, Policy, StageRound};
+use crate::homes::{Device, NOBODY};
 use crate::ids::TaskRange;
+use crate::interval_map::IntervalMap;
 use crate::ring::place_of;
 
 pub struct ConsistentHash;
@@ -39,9 +44,12 @@ impl Policy for ConsistentHash {
         }
         points.sort_unstable();
         let even = stage.left().div_ceil(2 * devices as u64).max(1);
-        let input = stage.input();
+        let (input, home) = (stage.input(), stage.home());
         let blocks = blocks(stage);
         let mut all: u64 = stage.candidates.iter().map(|c| stage.slot(c).used.tasks).fold(0, u64::saturating_add);
+        // Blocks that were read by one device follow each other: what it may have of them is seen at the end only.
+        let left = blocks.iter().map(|(_, tasks)| tasks.count()).fold(all, u64::saturating_add);
+        let fair = u64::try_from(u128::from(left) * BOUND.0 / (BOUND.1 * devices as u128)).unwrap_or(u64::MAX).max(1);
         let mut others = Vec::new();
         for (block, tasks) in blocks {
             if stage.is_full() {
@@ -53,7 +61,9 @@ impl Policy for ConsistentHash {
             let bound = u64::try_from(share).unwrap_or(u64::MAX).max(1);
             let around = points[from..].iter().chain(&points[..from]).map(|(_, device)| *device);
             // Within the bound whether it has room now or not: it will have some, and a block is better waited for than moved.
-            let own = around.into_iter().find(|device| stage.slot(&stage.candidates[*device]).used.tasks < bound);
+            let used = |device: &usize| stage.slot(&stage.candidates[*device]).used.tasks;
+            let own = home.and_then(|home| near(stage, home, tasks, |device| used(device) < fair));
+            let own = own.or_else(|| around.into_iter().find(|device| used(device) < bound));
             let mut rest = tasks;
             if let Some(candidate) = own.map(|device| stage.candidates[device]) {
                 while !rest.is_empty() && lease_some(stage, &candidate, &mut rest, even) {}
@@ -81,6 +91,25 @@ impl Policy for ConsistentHash {
             }
         }
     }
+}
+
+/// The device that ran most of the block last, if it is there and within the bound; or else the least busy one of its machine.
+fn near(stage: &StageRound<'_>, home: &IntervalMap<Device>, block: TaskRange, is_within: impl Fn(&usize) -> bool) -> Option<usize> {
+    let mut ran: Vec<(Device, u64)> = Vec::new();
+    for (piece, device) in home.overlapping(block).filter(|(_, device)| *device != NOBODY) {
+        match ran.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, tasks)) => *tasks += piece.count(),
+            None => ran.push((device, piece.count())),
+        }
+    }
+    let (last, _) = ran.into_iter().rev().max_by_key(|(_, tasks)| *tasks)?;
+    let key = |candidate: &Candidate| (stage.slot(candidate).worker, stage.slot(candidate).device);
+    if let Some(device) = stage.candidates.binary_search_by_key(&last, key).ok().filter(&is_within) {
+        return Some(device);
+    }
+    let first = stage.candidates.partition_point(|candidate| key(candidate).0 < last.0);
+    let of_machine = (first..stage.candidates.len()).take_while(|device| key(&stage.candidates[*device]).0 == last.0);
+    of_machine.filter(&is_within).min_by_key(|device| stage.slot(&stage.candidates[*device]).used.tasks)
 }
 
 /// Leases the beginning of a block: what the device does in one lease, or half its even share of what is left.

@@ -26,7 +26,9 @@ use super::ready::Ready;
 use super::slot::{Slot, Slots};
 use super::{LEASE_NS, MAX_PLACEMENTS, QUEUE_NS};
 use crate::cost::Estimate;
+use crate::homes::{Device, Homes};
 use crate::ids::{JobId, TaskRange};
+use crate::interval_map::IntervalMap;
 use crate::memory::Need;
 use raftwerk_proto::v1::{Capacity, Placement, StageSpec, placement};
 
@@ -92,6 +94,10 @@ pub struct StageRound<'r> {
     pub tasks: u64,
     pub leases_so_far: u64,
     pub(super) spec: &'r StageSpec,
+    /// Who has read which input before.
+    pub(super) homes: &'r Homes,
+    /// The stage has run before in this very job: the round is not the first one.
+    pub(super) runs_again: bool,
     /// What one lease holds of a device.
     pub amount: Capacity,
     /// Longest range of tasks in one lease.
@@ -105,7 +111,7 @@ pub struct StageRound<'r> {
     pub(super) budget_ns: u64,
 }
 
-impl StageRound<'_> {
+impl<'r> StageRound<'r> {
     /// Ready tasks not placed yet.
     pub fn left(&self) -> u64 {
         self.ready.left()
@@ -151,7 +157,9 @@ impl StageRound<'_> {
         if self.is_over() || !self.has_room(candidate) {
             return 0;
         }
-        let Some(tasks) = self.ready.take(at_most.min(self.most(candidate))) else { return 0 };
+        let slot = self.slot(candidate);
+        let (device, at_most) = ((slot.worker, slot.device), at_most.min(self.most(candidate)));
+        let Some(tasks) = self.ready.take_for(device, at_most) else { return 0 };
         self.push(candidate, tasks);
         tasks.count()
     }
@@ -179,6 +187,19 @@ impl StageRound<'_> {
         let slot = &mut self.slots[candidate.place];
         self.budget_ns = self.budget_ns.saturating_sub(cost_ns / slot.parallelism);
         self.placements.push(slot.take(self.job, self.stage, tasks, &amount, cost_ns));
+    }
+
+    /// Who ran which task of the same input before, as far as that is known.
+    pub(super) fn home(&self) -> Option<&'r IntervalMap<Device>> {
+        if self.homes.is_empty() { None } else { self.homes.of(self.input(), self.tasks) }
+    }
+
+    /// From now on [`StageRound::offer`] gives a device first what it ran in the round before, if the stage has run before.
+    pub(super) fn go_home(&mut self) {
+        if let Some(home) = self.home().filter(|_| self.runs_again) {
+            let there = self.candidates.iter().map(|c| (self.slot(c).worker, self.slot(c).device)).collect();
+            self.ready.go_home(home, &there);
+        }
     }
 
     /// A number for what the stage reads: equal for two jobs that read the same.

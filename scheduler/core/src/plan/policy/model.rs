@@ -7,6 +7,9 @@
 //! it has a share as if it were like them, which is kept for it: equal devices then share the stage from its first ranges on, whichever reports
 //! first. Of that share it gets one short lease until it has shown something itself. A stage too short to explore with leaves devices
 //! unknown; so now and then one of its tasks is ventured on one of them.
+//!
+//! How much a device gets is said before it is said what: in a further round of a job each device is given first what it ran in the round before,
+//! which may lie in its memory still.
 
 use super::share::{Runner, shares};
 use super::{Candidate, Policy, StageRound};
@@ -37,6 +40,7 @@ impl Policy for Model {
     }
 
     fn place(&self, stage: &mut StageRound<'_>) {
+        stage.go_home();
         let candidates = std::mem::take(&mut stage.candidates);
         // One that cannot take a lease, or that has not done in time what it was given, is not waited for.
         let mut able: Vec<&Candidate> = candidates.iter().filter(|c| expected(c).is_some() && stage.fits(c)).collect();
