@@ -1,6 +1,6 @@
 //! Finds the lines that match a pattern, and how many newlines each split has, so that lines can be numbered afterwards.
 //!
-//! Shapes    text: u8\[n\], whole lines of a file -> for the partition of the file one [`found`] block; tallies lines, matches, bytes.
+//! Shapes    text: u8\[n\], whole lines of a file -> for the partition of the file one block; tallies lines, matches, bytes.
 //!           A line ends at \n, which is not part of it (a \r before it is); the last one may lack its newline
 //! Limits    the expression takes at most 16 MiB compiled; memory: the lines found in a split
 //! Agreement exact; no GPU twin: literal search runs at the speed of memory on the CPU

@@ -30,7 +30,7 @@ impl Job {
     /// Gives up the accepted shuffle data that `worker` held. Tasks with a copy elsewhere stay accepted and are read there; the others run
     /// again under a new generation, their tallies stay counted.
     ///
-    /// Of a job of more than two stages the loss of data that nobody needs now is noted too, see [`Job::make_again`].
+    /// Of a job of more than two stages the loss of data that nobody needs now is noted too, see `Job::make_again`.
     pub fn invalidate(&mut self, worker: WorkerId) -> Given {
         let mut given = Given::default();
         if self.is_beyond_two() {
