@@ -137,12 +137,15 @@ fn run_leaves_nothing_beside_an_output_for_which_there_is_no_room() {
     write_words(&input, 50_000);
     small_disk(&disk, "400k");
     let job = cluster.job_file("words.toml", &word_count(&input, &disk.join("out")));
-    let failed = cluster.run(&["run", &job, "--no-gpu", "--cpus", "2"]);
-    let said = text(&failed.stderr);
-    assert_eq!(failed.status.code(), Some(3), "{said}");
-    assert!(said.contains("No space left on device"), "{said}");
-    let left: Vec<_> = std::fs::read_dir(&disk).expect("the disk").map(|entry| entry.expect("an entry").file_name()).collect();
-    assert!(left.is_empty(), "{left:?}");
+    // Whether something is left is a matter of who is quicker; seen in one run of three.
+    for _ in 0..6 {
+        let failed = cluster.run(&["run", &job, "--no-gpu", "--cpus", "2"]);
+        let said = text(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(3), "{said}");
+        assert!(said.contains("No space left on device"), "{said}");
+        let left: Vec<_> = std::fs::read_dir(&disk).expect("the disk").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[test]
