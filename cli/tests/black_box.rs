@@ -71,7 +71,9 @@ mod without_a_cluster {
         assert!(address.contains("RAFTWERK_ADDRESS: an address is a host and a port"), "{address}");
         assert!(said("RAFTWERK_LOG", "garbage===", 2).starts_with("RAFTWERK_LOG is passed over: "));
         let mut homeless = home.command(&["job", "list"]);
-        ["RAFTWERK_CONFIG", "XDG_CONFIG_HOME", "HOME"].iter().for_each(|name| drop(homeless.env_remove(name)));
+        for name in ["RAFTWERK_CONFIG", "XDG_CONFIG_HOME", "HOME"] {
+            homeless.env_remove(name);
+        }
         let homeless = homeless.output().unwrap();
         assert_exit(&homeless, 2);
         assert!(stderr(&homeless).contains("fix: set HOME"), "{}", stderr(&homeless));
