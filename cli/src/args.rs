@@ -124,13 +124,16 @@ impl Command {
 
 pub fn run(cli: Cli) -> ExitCode {
     let console = Console::new(cli.global.format, cli.global.quiet);
-    logging::start(match (cli.command.is_server(), cli.global.verbose) {
+    let wrong = logging::start(match (cli.command.is_server(), cli.global.verbose) {
         (false, 0) => "error",
         // Raft says at `info` what only its developers want to know.
         (true, 0) => "info,openraft=error",
         (_, 1) => "info,openraft=info,raftwerk=debug,raftwerk_scheduler=debug,raftwerk_worker=debug",
         _ => "debug",
     });
+    if let Some(wrong) = wrong {
+        console.note(wrong);
+    }
     let outcome = start(&console, cli.command);
     match outcome.and_then(|()| console.close()) {
         Ok(()) => ExitCode::SUCCESS,

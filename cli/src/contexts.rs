@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::failure::{Exit, Failure};
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contexts {
@@ -42,6 +44,26 @@ pub fn file() -> anyhow::Result<PathBuf> {
     Ok(config.join("raftwerk").join("contexts.toml"))
 }
 
+/// The same for a command that cannot go on without it.
+pub fn place() -> Result<PathBuf, Failure> {
+    file().map_err(|error| {
+        Failure::new(Exit::BadUsage, error)
+            .fix("set HOME, or RAFTWERK_CONFIG to a file, or name the cluster with --address and --credential")
+    })
+}
+
+/// Where links lead from `file`, also when nothing is there yet: whoever keeps the file elsewhere wants it to stay there.
+fn behind_links(file: &Path) -> PathBuf {
+    /// As the kernel counts.
+    const MOST: usize = 40;
+    let mut path = file.to_owned();
+    for _ in 0..MOST {
+        let Ok(target) = std::fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
 impl Contexts {
     /// A missing file is an empty one.
     pub fn load(file: &Path) -> anyhow::Result<Self> {
@@ -56,6 +78,7 @@ impl Contexts {
     /// Replaces the file in one step, so that a reader sees the old contexts or the new ones.
     pub fn save(&self, file: &Path) -> anyhow::Result<()> {
         let doing = || format!("cannot write {}", file.display());
+        let file = &behind_links(file);
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir).with_context(doing)?;
         let text = toml::to_string_pretty(self).with_context(doing)?;
@@ -125,6 +148,21 @@ mod tests {
         assert_eq!(contexts.pick(None).unwrap().0, "a");
         assert_eq!(contexts.pick(Some("b")).unwrap().1, &context(2));
         assert!(contexts.pick(Some("c")).is_none());
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_its_target_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("contexts.toml"), dir.path().join("dotfiles/raftwerk.toml"));
+        std::os::unix::fs::symlink("dotfiles/raftwerk.toml", &link).unwrap();
+        let mut contexts = Contexts::default();
+        // Once while it leads nowhere, and once more.
+        for port in [1, 2] {
+            contexts.contexts.insert("a".into(), context(port));
+            contexts.save(&link).unwrap();
+            assert!(link.symlink_metadata().unwrap().is_symlink());
+            assert_eq!(Contexts::load(&target).unwrap(), contexts);
+        }
     }
 
     #[test]

@@ -24,11 +24,13 @@ mod target;
 mod units;
 mod views;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::args::Cli;
+use crate::failure::Exit;
 
 fn main() -> ExitCode {
     // An executor confines itself and runs no async code: it must be on its way before a runtime has started threads.
@@ -36,5 +38,12 @@ fn main() -> ExitCode {
         return code;
     }
     raftwerk_transport::install_crypto();
-    args::run(Cli::parse())
+    match Cli::try_parse() {
+        Ok(cli) => args::run(cli),
+        Err(said) => match said.print().and_then(|()| std::io::stdout().flush()) {
+            // Help on a full disk is no success; a reader that went away is nobody's fault.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe && said.exit_code() == 0 => ExitCode::from(Exit::Internal as u8),
+            _ => ExitCode::from(said.exit_code() as u8),
+        },
+    }
 }

@@ -42,11 +42,11 @@ pub struct Destination {
 
 impl Target {
     pub fn destination(&self) -> Result<Destination, Failure> {
-        let wish = Wish::of(self, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+        let wish = Wish::of(self, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
         if let (false, Some(credential)) = (wish.addresses.is_empty(), &wish.credential) {
             return Ok(Destination { context: None, addresses: wish.addresses, credential: credential.clone(), from_context: false });
         }
-        let file = contexts::file()?;
+        let file = contexts::place()?;
         let known = Contexts::load(&file).map_err(|error| Failure::new(Exit::BadUsage, error))?;
         let Some((name, context)) = known.pick(wish.context.as_deref()) else {
             return Err(no_context(wish.context.as_deref(), &known, &file, !wish.addresses.is_empty()));
@@ -80,19 +80,24 @@ struct Wish {
 }
 
 impl Wish {
-    fn of(target: &Target, variable: impl Fn(&str) -> Option<String>) -> Self {
+    fn of(target: &Target, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Failure> {
         let clean =
             |addresses: Vec<&str>| addresses.into_iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
         let addresses: Vec<String> = clean(target.address.iter().map(String::as_str).collect());
         if target.context.is_some() {
-            return Self { context: target.context.clone(), addresses, credential: target.credential.clone() };
+            return Ok(Self { context: target.context.clone(), addresses, credential: target.credential.clone() });
         }
-        let from_environment = || variable("RAFTWERK_ADDRESS").map(|text| clean(text.split(',').collect())).unwrap_or_default();
-        Self {
+        let from_environment = || {
+            let addresses: Vec<String> = variable("RAFTWERK_ADDRESS").map(|text| clean(text.split(',').collect())).unwrap_or_default();
+            let wrong =
+                |problem| Failure::say(Exit::BadUsage, format!("RAFTWERK_ADDRESS: {problem}")).fix("set it anew, or give --address");
+            addresses.into_iter().map(|address| parse_address(&address).map_err(wrong)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
             context: variable("RAFTWERK_CONTEXT"),
-            addresses: if addresses.is_empty() { from_environment() } else { addresses },
+            addresses: if addresses.is_empty() { from_environment()? } else { addresses },
             credential: target.credential.clone().or_else(|| variable("RAFTWERK_CREDENTIAL").map(PathBuf::from)),
-        }
+        })
     }
 }
 
@@ -146,15 +151,15 @@ mod tests {
 
     #[test]
     fn the_environment_stands_in_for_flags() {
-        let wish = Wish::of(&target(None, &[]), environment);
+        let wish = Wish::of(&target(None, &[]), environment).unwrap();
         assert_eq!(wish.addresses, ["a:1", "b:2"]);
         assert_eq!(wish.credential, Some("/env.pem".into()));
-        assert_eq!(Wish::of(&target(None, &["c:3"]), environment).addresses, ["c:3"]);
+        assert_eq!(Wish::of(&target(None, &["c:3"]), environment).unwrap().addresses, ["c:3"]);
     }
 
     #[test]
     fn a_context_flag_beats_the_environment() {
-        let wish = Wish::of(&target(Some("b"), &[]), environment);
+        let wish = Wish::of(&target(Some("b"), &[]), environment).unwrap();
         assert_eq!(wish, Wish { context: Some("b".into()), addresses: vec![], credential: None });
     }
 }

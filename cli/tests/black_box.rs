@@ -38,6 +38,72 @@ mod without_a_cluster {
     }
 
     #[test]
+    fn a_name_or_a_flag_of_a_start_that_cannot_be_meant_is_refused_before_anything_is_made() {
+        let home = Home::new();
+        let refused = |line: &[&str], words: &str| {
+            let output = home.run(line);
+            assert_exit(&output, 2);
+            assert!(stderr(&output).contains(words), "{}", stderr(&output));
+            assert!(!home.path().join("data").exists());
+        };
+        for name in ["", "a\nb"] {
+            refused(&["scheduler", "start", "--bootstrap", "--data-dir", "data", "--name", name], "a name has");
+            refused(&["worker", "start", "--join", "127.0.0.1:1", "--data-dir", "data", "--name", name], "a name has");
+        }
+        refused(&["worker", "start", "--join", "127.0.0.1:1", "--data-dir", "data", "--bring-results"], "fix: add --token-file FILE");
+        refused(&["cluster", "remove", "s1"], "a replica is named by its number");
+        for part in ["scheduler", "worker"] {
+            std::fs::create_dir_all(home.path().join(part).join("identity")).unwrap();
+            refused(&["dev", "--no-gpu", "--data-dir", part], "the data directory of a scheduler or worker");
+            assert_eq!(std::fs::read_dir(home.path().join(part)).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn an_environment_that_is_wrong_is_named_with_its_variable() {
+        let home = Home::new();
+        let said = |name: &str, value: &str, code: i32| {
+            let output = home.command(&["job", "list"]).env(name, value).output().unwrap();
+            assert_exit(&output, code);
+            stderr(&output)
+        };
+        let address = said("RAFTWERK_ADDRESS", "garbage", 2);
+        assert!(address.contains("RAFTWERK_ADDRESS: an address is a host and a port"), "{address}");
+        assert!(said("RAFTWERK_LOG", "garbage===", 2).starts_with("RAFTWERK_LOG is passed over: "));
+        let mut homeless = home.command(&["job", "list"]);
+        for name in ["RAFTWERK_CONFIG", "XDG_CONFIG_HOME", "HOME"] {
+            homeless.env_remove(name);
+        }
+        let homeless = homeless.output().unwrap();
+        assert_exit(&homeless, 2);
+        assert!(stderr(&homeless).contains("fix: set HOME"), "{}", stderr(&homeless));
+    }
+
+    #[test]
+    fn help_that_cannot_be_written_is_no_success() {
+        let home = Home::new();
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(home.command(&["--help"]).stdout(full).status().unwrap().code(), Some(1));
+    }
+
+    #[test]
+    fn a_job_file_comes_through_a_pipe_too_and_one_that_is_no_text_is_named_with_its_line() {
+        let home = Home::new();
+        let piped = |text: &[u8]| {
+            let mut command = home.command(&["submit", "/dev/stdin"]);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), text).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_exit(&output, 2);
+            stderr(&output)
+        };
+        let said = piped(NOOP.as_bytes());
+        assert!(said.starts_with("error: no cluster is chosen"), "read, and then there is no cluster: {said}");
+        let said = piped(b"[input]\n# caf\xe9\n");
+        assert!(said.starts_with("error: /dev/stdin:2: ") && said.contains("\nfix: save it as UTF-8"), "{said}");
+    }
+
+    #[test]
     fn a_bad_job_file_is_2_with_its_line_and_starts_nothing() {
         let home = Home::new();
         home.write("job.toml", &NOOP.replace("noop", "nop"));

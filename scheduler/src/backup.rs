@@ -74,6 +74,9 @@ pub struct Recovered {
 fn identity_of(data_dir: &Path) -> Result<Identity, StartError> {
     let dir = data_dir.join("identity");
     if !Identity::exists(&dir) {
+        if crate::raft::DataDir::holds_any_log(data_dir) {
+            return Err(StartError::IdentityLost { path: data_dir.to_path_buf() });
+        }
         return Err(StartError::Empty(data_dir.to_path_buf()));
     }
     let identity = Identity::load(&dir).map_err(|source| StartError::Identity { path: dir, source })?;

@@ -93,6 +93,13 @@ pub enum StartError {
          `raftwerk scheduler start --join ADDRESS --token-file FILE`"
     )]
     LogLost { path: PathBuf, replica: u64 },
+    /// Under another identity its log would be read as damage, and what lies beside it may be all that is left of the cluster's keys.
+    #[error(
+        "{path} holds the log of a replica, but the identity that goes with it is gone ({path}/identity). Put that folder back from a copy, if \
+         there is one. If not, and others of its cluster run, take the replica out with `raftwerk cluster remove NUMBER` ({path}/raft-identity \
+         has its number), and start a new one in an empty directory"
+    )]
+    IdentityLost { path: PathBuf },
     #[error("{path} holds a replica already; restore a backup into an empty directory")]
     NotEmpty { path: PathBuf },
     #[error("{path} is no backup that this version can restore: {reason}")]

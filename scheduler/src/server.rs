@@ -57,6 +57,10 @@ pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartErr
     if known && matches!(config.start, StartMode::Restore { .. }) {
         return Err(StartError::NotEmpty { path: config.data_dir });
     }
+    // Before anything is written: this log belongs to an identity that must not be replaced by another.
+    if !known && DataDir::holds_any_log(&config.data_dir) {
+        return Err(StartError::IdentityLost { path: config.data_dir });
+    }
     if !known && matches!(config.start, StartMode::Continue) {
         return Err(StartError::Empty(config.data_dir.clone()));
     }

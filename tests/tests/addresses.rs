@@ -135,3 +135,22 @@ fn a_worker_returns_to_the_only_scheduler_that_stood_still_although_it_knows_ano
     let again = job(&cluster, "again", 20, 1_000);
     done_and_each_task_counted_once(&cluster, again, 20);
 }
+
+/// It asked the follower for ever, although that said at every answer who leads.
+#[test]
+fn a_worker_joins_through_a_replica_that_does_not_lead() {
+    let mut cluster = Cluster::start(3, 0);
+    let all = cluster.addresses.clone();
+    let leader = cluster.leader();
+    for (number, follower) in (0..3).filter(|index| *index != leader).enumerate() {
+        cluster.addresses = vec![all[follower].clone()];
+        // Returns when the worker is ready, and so has an identity.
+        cluster.add_worker(number + 1, &["--cpus", "1", "--no-gpu"]);
+        let log = cluster.workers[number].log();
+        assert!(!log.contains("does not lead"), "being sent on is no failure: {log}");
+    }
+    cluster.addresses = all;
+    cluster.wait_for_workers(2);
+    let through = job(&cluster, "through", 20, 1_000);
+    done_and_each_task_counted_once(&cluster, through, 20);
+}

@@ -129,6 +129,26 @@ fn an_emptied_directory_does_not_start_under_its_old_identity() {
     }
 }
 
+/// Its keys were overwritten by those of a new cluster before the log was found to be another's.
+#[test]
+fn a_log_without_its_identity_is_refused_and_everything_beside_it_stays_as_it_is() {
+    let mut cluster = Cluster::start(1, 0);
+    cluster.schedulers[0].signal("TERM");
+    cluster.schedulers[0].wait();
+    let dir = cluster.path("scheduler-1");
+    let read = |name: &str| std::fs::read(dir.join(name)).expect("a file");
+    let before = ["admin.pem", "join-token"].map(read);
+    std::fs::rename(dir.join("identity"), cluster.path("identity-elsewhere")).expect("moved");
+    for more in [&["--bootstrap"][..], &[], &["--restore", "/dev/null"]] {
+        let (code, said) = ends(&cluster, "scheduler-1", more);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("the identity that goes with it is gone") && !said.contains("--bootstrap"), "{said}");
+        assert!(["admin.pem", "join-token"].map(read) == before && !dir.join("identity").exists(), "{more:?}");
+    }
+    std::fs::rename(cluster.path("identity-elsewhere"), dir.join("identity")).expect("moved back");
+    cluster.restart_scheduler(0);
+}
+
 #[test]
 fn a_survivor_of_a_lost_majority_goes_on_in_a_new_epoch_and_nobody_else_does() {
     let mut cluster = Cluster::start(3, 1);

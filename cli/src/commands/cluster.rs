@@ -25,6 +25,7 @@ pub enum ClusterCommand {
     /// empty directory; its number is never used again.
     Remove {
         /// Number of the replica, as in `cluster show`
+        #[arg(value_parser = replica_number)]
         replica: u64,
     },
     /// Write everything the cluster knows of its jobs into a file
@@ -35,6 +36,10 @@ pub enum ClusterCommand {
         /// File to make; it must not exist
         file: PathBuf,
     },
+}
+
+fn replica_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a replica is named by its number, as `cluster show` prints it".to_owned())
 }
 
 pub async fn cluster(console: &Console, target: &Target, command: ClusterCommand) -> Outcome {
@@ -64,7 +69,8 @@ pub async fn cluster(console: &Console, target: &Target, command: ClusterCommand
 }
 
 async fn backup(console: &Console, mut cluster: Cluster, file: &Path) -> Outcome {
-    if file.exists() {
+    // A link counts, also one that leads nowhere: it would be replaced.
+    if file.symlink_metadata().is_ok() {
         return Err(Failure::say(Exit::BadUsage, format!("{} exists already", file.display())).fix("give a file that does not"));
     }
     let bytes = cluster.backup().await?;

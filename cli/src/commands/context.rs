@@ -41,7 +41,7 @@ pub fn context_name(text: &str) -> Result<String, String> {
 }
 
 pub fn context(console: &Console, target: &Target, command: ContextCommand) -> Outcome {
-    let file = contexts::file()?;
+    let file = contexts::place()?;
     let mut known = Contexts::load(&file).map_err(|error| Failure::new(Exit::BadUsage, error))?;
     match command {
         ContextCommand::List => list(console, &known),

@@ -139,7 +139,7 @@ async fn start_schedulers(console: &Console, args: &Dev, layout: &mut Layout, ch
 
 /// A temporary cluster takes its context away with it, and must not do that to a cluster that still runs.
 async fn name_is_free(name: &str, own: &[String]) -> Outcome {
-    let contexts = Contexts::load(&contexts::file()?).map_err(|error| Failure::new(Exit::BadUsage, error))?;
+    let contexts = Contexts::load(&contexts::place()?).map_err(|error| Failure::new(Exit::BadUsage, error))?;
     let Some(context) = contexts.contexts.get(name) else { return Ok(()) };
     for address in context.addresses.iter().filter(|address| !own.contains(address)) {
         if let Ok(Ok(_)) = tokio::time::timeout(ANSWER, tokio::net::TcpStream::connect(address)).await {
@@ -219,7 +219,7 @@ struct WrittenContext {
 
 impl WrittenContext {
     fn write(name: &str, context: Context, temporary: bool) -> Result<Self, Failure> {
-        let file = contexts::file()?;
+        let file = contexts::place()?;
         let former = Contexts::load(&file).map_err(|error| Failure::new(Exit::BadUsage, error))?.current;
         contexts::write(name, context.clone())?;
         Ok(Self { name: name.to_owned(), context, former, temporary })

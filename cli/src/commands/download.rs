@@ -63,12 +63,16 @@ struct Ways {
 }
 
 /// A directory that goes away unless it becomes the result.
-struct Staging(PathBuf);
+struct Staging {
+    path: PathBuf,
+    /// Says to others that somebody is at work here; it ends with the process.
+    _lock: File,
+}
 
 impl Drop for Staging {
     fn drop(&mut self) {
         // Made by this process under a name of its own.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -80,6 +84,7 @@ pub async fn download(cluster: &mut Cluster, view: JobView, to: &Path) -> Result
 }
 
 async fn whole(cluster: &mut Cluster, mut view: JobView, to: &Path) -> Result<Brought, Failure> {
+    let to = &destination(to)?;
     check_destination(to)?;
     let names: BTreeSet<&str> = view.parts.iter().map(|part| part.name.as_str()).collect();
     if names.len() != view.parts.len() || !names.iter().all(|name| is_plain(name)) {
@@ -88,7 +93,7 @@ async fn whole(cluster: &mut Cluster, mut view: JobView, to: &Path) -> Result<Br
     let staging = stage(to).map_err(|error| cannot_write(to, &error))?;
     let ways = Ways { identity: cluster.identity().clone(), channels: Arc::default() };
     let begin = |part: &OutputPart| {
-        let path = staging.0.join(&part.name);
+        let path = staging.path.join(&part.name);
         let file = File::options().write(true).create_new(true).open(&path).map_err(|error| cannot_write(&path, &error))?;
         Ok::<_, Failure>(Partial {
             part: part.clone(),
@@ -134,11 +139,26 @@ async fn whole(cluster: &mut Cluster, mut view: JobView, to: &Path) -> Result<Br
     Ok(Brought { parts, bytes })
 }
 
+fn refused(to: &Path, what: &str) -> Failure {
+    Failure::say(Exit::BadUsage, format!("{} {what}", to.display())).fix("name a directory that does not exist, or an empty one")
+}
+
+/// Where the result goes: of a link, to what it leads to.
+fn destination(to: &Path) -> Result<PathBuf, Failure> {
+    let Ok(own) = to.canonicalize() else {
+        return if to.file_name().is_some() { Ok(to.to_owned()) } else { Err(refused(to, "is no name of a directory to make")) };
+    };
+    // Its place would be taken by another one, and whoever is in it would not see that.
+    if std::env::current_dir().and_then(|dir| dir.canonicalize()).is_ok_and(|current| current == own) {
+        return Err(Failure::say(Exit::BadUsage, format!("{} is the current directory, which cannot be replaced", to.display()))
+            .fix("name one in it, as in --output ./result"));
+    }
+    Ok(own)
+}
+
 /// Only a directory that is empty, or not there, becomes a result.
 fn check_destination(to: &Path) -> Result<(), Failure> {
-    let refused = |what: &str| {
-        Failure::say(Exit::BadUsage, format!("{} {what}", to.display())).fix("name a directory that does not exist, or an empty one")
-    };
+    let refused = |what: &str| refused(to, what);
     match fs::symlink_metadata(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(cannot_write(to, &error)),
@@ -166,11 +186,35 @@ fn stage(to: &Path) -> io::Result<Staging> {
     if let Some(parent) = to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
-    let mut own = name.to_owned();
-    own.push(format!(".raftwerk-tmp-{:016x}", getrandom::u64().map_err(io::Error::other)?));
+    let mut prefix = name.to_owned();
+    prefix.push(".raftwerk-tmp-");
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    remove_abandoned(parent, prefix.as_encoded_bytes());
+    let mut own = prefix;
+    own.push(format!("{:016x}", getrandom::u64().map_err(io::Error::other)?));
     let path = to.with_file_name(own);
     fs::create_dir(&path)?;
-    Ok(Staging(path))
+    let lock = File::open(&path)?;
+    // Where locks are not known, what a killed process leaves stays there.
+    let _ = lock.try_lock();
+    Ok(Staging { path, _lock: lock })
+}
+
+/// Between a directory and its lock there is a moment.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// Removes what a download into the same place left when it was killed.
+fn remove_abandoned(parent: &Path, prefix: &[u8]) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.as_encoded_bytes().strip_prefix(prefix) else { continue };
+        // A worker's staging directory has another end.
+        let ours = rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit) && entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_old = || entry.metadata().and_then(|data| data.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > SETTLED));
+        if ours && is_old() && File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Tries every part at every keeper once; what is left.
@@ -313,12 +357,12 @@ fn away(job: u64, missing: &[Partial], workers: &[WorkerView]) -> Failure {
 /// The manifest, and the one rename that makes the directory visible.
 fn finish(staging: &Staging, view: &JobView, cluster: &str, to: &Path) -> io::Result<()> {
     let manifest = serde_json::to_string_pretty(&kept::manifest(view, cluster)).map_err(io::Error::other)?;
-    let mut file = File::create_new(staging.0.join(MANIFEST))?;
+    let mut file = File::create_new(staging.path.join(MANIFEST))?;
     file.write_all(manifest.as_bytes())?;
     file.sync_all()?;
-    File::open(&staging.0)?.sync_all()?;
+    File::open(&staging.path)?.sync_all()?;
     // An empty directory is replaced; one that has got files meanwhile is not.
-    fs::rename(&staging.0, to)?;
+    fs::rename(&staging.path, to)?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
@@ -339,6 +383,23 @@ mod tests {
     }
 
     #[test]
+    fn a_link_leads_to_the_directory_that_becomes_the_result_and_the_current_one_does_not_become_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        fs::create_dir(at("empty")).unwrap();
+        std::os::unix::fs::symlink("empty", at("link")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+        assert_eq!(destination(&at("link")).unwrap(), at("empty"));
+        assert_eq!(destination(&at("new")).unwrap(), at("new"));
+        assert!(check_destination(&destination(&at("dangling")).unwrap()).is_err(), "the link would be replaced");
+        for wrong in [Path::new("."), &at("new/.."), Path::new("")] {
+            let lines = destination(wrong).unwrap_err().lines();
+            assert!(lines.last().unwrap().starts_with("fix: name "), "{wrong:?}: {lines:?}");
+        }
+    }
+
+    #[test]
     fn a_part_has_a_plain_name() {
         assert!(is_plain("part-00000.csv"));
         for name in ["", ".", "..", "../x", "/x", "a/b", ".ssh", "manifest.json", "a\nb"] {
@@ -347,10 +408,41 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_download_left_goes_with_the_next_one_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, age: Duration| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            let opened = File::open(&path).unwrap();
+            opened.set_modified(std::time::SystemTime::now() - age).unwrap();
+            opened
+        };
+        make("out.raftwerk-tmp-00000000000000aa", SETTLED * 2);
+        make("out.raftwerk-tmp-00000000000000bb", Duration::ZERO);
+        make("out.raftwerk-tmp-rw0123456789-1", SETTLED * 2);
+        make("other.raftwerk-tmp-00000000000000cc", SETTLED * 2);
+        let at_work = make("out.raftwerk-tmp-00000000000000dd", SETTLED * 2);
+        at_work.try_lock().unwrap();
+        drop(stage(&dir.path().join("out")).unwrap());
+        let mut left: Vec<String> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "other.raftwerk-tmp-00000000000000cc",
+                "out.raftwerk-tmp-00000000000000bb",
+                "out.raftwerk-tmp-00000000000000dd",
+                "out.raftwerk-tmp-rw0123456789-1"
+            ]
+        );
+    }
+
+    #[test]
     fn a_download_that_fails_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let staging = stage(&dir.path().join("deep/out")).unwrap();
-        fs::write(staging.0.join("part"), "half").unwrap();
+        fs::write(staging.path.join("part"), "half").unwrap();
         drop(staging);
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 0);
     }

@@ -40,3 +40,27 @@ fn parse(text: &str, place: &str) -> Result<JoinToken, Failure> {
             .fix("copy the whole content of the file `join-token` in the first scheduler's data directory")
     })
 }
+
+/// What a certificate takes.
+const NAME_BYTES: usize = 253;
+
+/// Name of a scheduler or worker; checked here, so that nobody looks for the fault in the token.
+pub fn peer_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_BYTES || text.chars().any(char::is_control) || text.trim() != text {
+        return Err(format!("a name has 1 to {NAME_BYTES} bytes, no control characters, and no white space at its ends"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_a_certificate_takes() {
+        assert_eq!(peer_name("box 7.example"), Ok("box 7.example".to_owned()));
+        for name in ["", "a\nb", " a", "\u{1b}[31m", &"x".repeat(254)] {
+            assert!(peer_name(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use raftwerk_proto::v1::{JobSpec, JobView};
+use raftwerk_proto::v1::{JobSpec, JobState, JobView};
 
 use super::submit::{self, JobFlags};
 use super::worker::DeviceFlags;
@@ -87,28 +87,42 @@ async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlag
         }
     };
     progress.finish();
+    let ended = outcome.as_ref().is_ok_and(|view| view.state() != JobState::Done);
     if stopped {
         cancel(&mut client, output.is_some()).await;
+    } else if ended && output.is_some() {
+        // The worker has just heard that the job failed.
+        tokio::time::sleep(RELEASE).await;
     }
     let name = cluster.name().to_owned();
     cluster.stop().await;
-    if let (true, Some(output)) = (stopped, output) {
+    if let (true, Some(output)) = (stopped || ended || outcome.is_err(), output) {
         sweep(&output, &name);
     }
     outcome
 }
 
 /// Removes staging directories of this very cluster, which nobody else will do now: a part that was being written when the worker removed
-/// the directory may have brought it back.
+/// the directory may have brought it back, and the worker's end may have come before its removal.
 fn sweep(output: &Path, cluster: &str) {
     let letters: String = cluster.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
     let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else { return };
     let prefix = format!("{}.raftwerk-tmp-{letters}-", name.to_string_lossy());
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+        let entry_name = entry.file_name();
+        let Some(job) = entry_name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
+        // Behind a claim may be an output of somebody else's that was about to be replaced.
+        if job.bytes().all(|byte| byte.is_ascii_digit()) || made_by(&entry.path(), cluster) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether the manifest there is one of this cluster.
+fn made_by(dir: &Path, cluster: &str) -> bool {
+    let manifest = std::fs::read(dir.join("manifest.json")).ok();
+    let manifest = manifest.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    manifest.is_some_and(|manifest| manifest["cluster"] == cluster)
 }
 
 /// Ends the job before its cluster ends, so that nothing half-written stays beside the output. Whatever goes wrong here is no reason to
@@ -141,4 +155,37 @@ async fn to_the_end(client: &mut Cluster, spec: JobSpec, progress: &mut Progress
         Standstill::Refused(error) => error.into(),
         error @ Standstill::ContactLost(..) => Failure::new(Exit::ContactLost, error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_takes_what_this_cluster_staged_and_nothing_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, manifest: &str| {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("part-00000.csv.1-1"), "half").unwrap();
+            std::fs::write(dir.path().join(name).join("manifest.json"), manifest).unwrap();
+        };
+        let ours = r#"{"cluster": "rw-0123456789abcdef", "job": 1}"#;
+        make("out.raftwerk-tmp-rw0123456789-1", "{}");
+        make("out.raftwerk-tmp-rw0123456789-1-claim-aa", ours);
+        let kept = [
+            ("out", "{}"),
+            ("out.raftwerk-tmp-rwffff456789-1", "{}"),
+            // The output that this one replaced.
+            ("out.raftwerk-tmp-rw0123456789-1-claim-bb", r#"{"cluster": "rw-older", "job": 7}"#),
+            ("other.raftwerk-tmp-rw0123456789-1", ours),
+        ];
+        kept.iter().for_each(|(name, manifest)| make(name, manifest));
+        sweep(&dir.path().join("out"), "rw-0123456789abcdef");
+        let mut left: Vec<String> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        let mut expected = kept.map(|(name, _)| name.to_owned());
+        expected.sort();
+        assert_eq!(left, expected);
+    }
 }

@@ -9,7 +9,7 @@ use raftwerk_scheduler::leader::Limits;
 use raftwerk_scheduler::raft::{OpenError, StoreError};
 use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartError, StartMode, is_about_versions};
 
-use super::join::TokenFlags;
+use super::join::{TokenFlags, peer_name};
 use super::{ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
@@ -44,7 +44,7 @@ pub struct Recover {
 #[derive(Args, Debug)]
 pub struct Start {
     /// Name of this replica, for people
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = peer_name)]
     name: String,
     /// Directory of the replica's log, state and identity; of one replica only
     #[arg(long, value_name = "DIR")]
@@ -58,11 +58,12 @@ pub struct Start {
     /// Make a new cluster with this replica as its first
     #[arg(long, conflicts_with = "join")]
     bootstrap: bool,
-    /// Make a new cluster that begins with this backup (see `raftwerk cluster backup`); the data directory must be empty
+    /// Make a new cluster that begins with this backup (see `raftwerk cluster backup`); only in a data directory that holds no
+    /// replica
     ///
     /// The cluster is another one than that of the backup: machines join it with its own token, and commands need its own admin.pem. Ended jobs
-    /// can be looked at and running ones go on. Results that stay on workers remain on those of the old cluster, as files below `results/` of
-    /// their data directories, where the new cluster cannot reach them.
+    /// can be looked at and running ones go on. Results that stay on workers remain on those of the old cluster until
+    /// these join the new one with `raftwerk worker start --bring-results`.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["join", "bootstrap"])]
     restore: Option<PathBuf>,
     /// Addresses of replicas of the cluster to join, separated by commas
@@ -205,7 +206,9 @@ fn exit_of(error: &StartError) -> Exit {
         | StartError::EveryAddress { .. }
         | StartError::File { .. } => Exit::BadUsage,
         StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
-        StartError::LogLost { .. } | StartError::NotEmpty { .. } | StartError::Backup { .. } => Exit::BadUsage,
+        StartError::LogLost { .. } | StartError::IdentityLost { .. } | StartError::NotEmpty { .. } | StartError::Backup { .. } => {
+            Exit::BadUsage
+        }
         StartError::Join(_) | StartError::Removed(_) => Exit::Refused,
         StartError::Raft(OpenError::Recover(text)) if is_about_versions(text) => Exit::Refused,
         StartError::Unreachable(_) => Exit::ContactLost,

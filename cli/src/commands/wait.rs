@@ -57,9 +57,22 @@ pub fn show(console: &Console, view: &JobView) {
 pub fn verdict(view: &JobView) -> Outcome {
     ending(view).map_err(|failure| match view.state() {
         JobState::Done => failure.fix(format!("raftwerk job show {} says why", view.job)),
-        JobState::Failed => failure.fix(format!("raftwerk job logs {} shows what its kernels printed", view.job)),
+        JobState::Failed => match next_step(view.job, &view.cause) {
+            Some(step) => failure.fix(step),
+            None => failure,
+        },
         _ => failure,
     })
+}
+
+/// What to do about a failure; nothing where the cause says it itself.
+fn next_step(job: u64, cause: &str) -> Option<String> {
+    if cause.contains("input changed while the job runs") {
+        return Some("submit it again when the input stays as it is".to_owned());
+    }
+    // No kernel had a part in it.
+    let is_about_jobs = cause.starts_with("publishing: ") || cause.starts_with("it was to start after job ");
+    (!is_about_jobs).then(|| format!("raftwerk job logs {job} shows what its kernels printed"))
 }
 
 /// The same without a word about what to do next.
@@ -73,5 +86,18 @@ pub fn ending(view: &JobView) -> Outcome {
             Err(Failure::say(Exit::SetAside, format!("job {job} is done without the tasks that were set aside: {tasks}")))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_are_named_only_where_a_kernel_can_have_said_why() {
+        assert!(next_step(7, "task 3 of map was set aside: no such column").unwrap().contains("job logs 7"));
+        assert!(next_step(7, "task 3 of map was set aside: input changed while the job runs: /a").unwrap().starts_with("submit it again"));
+        assert_eq!(next_step(7, "publishing: the output /out exists already; choose another, or remove it"), None);
+        assert_eq!(next_step(7, "it was to start after job 6, which was cancelled"), None);
     }
 }

@@ -11,7 +11,7 @@ use raftwerk_worker::agent::DataDirError;
 use raftwerk_worker::{DeviceSelection, DiskLimits, JoinError, ListenError, WorkerConfig, WorkerError};
 use serde_json::json;
 
-use super::join::TokenFlags;
+use super::join::{TokenFlags, peer_name};
 use super::{executor, ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
@@ -93,7 +93,7 @@ pub struct Start {
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Name of this worker, for people; the host's name when not given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = peer_name)]
     name: Option<String>,
     /// Address to listen at for other workers that fetch shuffle data; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_listen, default_value = "127.0.0.1:0")]
@@ -160,11 +160,17 @@ fn labels(given: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Fail
 
 pub async fn start(console: &Console, args: Start) -> Outcome {
     let name = args.name.unwrap_or_else(host_name);
+    let token = args.token.token()?;
+    // Without it the worker would go on in its old cluster, beside whoever took its place there.
+    if args.bring_results && token.is_none() {
+        return Err(Failure::say(Exit::BadUsage, "--bring-results joins another cluster, and its join token is not given")
+            .fix("add --token-file FILE with the file `join-token` in the data directory of that cluster's first scheduler"));
+    }
     let config = WorkerConfig {
         name: name.clone(),
         data_dir: args.data_dir,
         schedulers: args.join,
-        token: args.token.token()?,
+        token,
         listen: args.listen,
         advertise: args.advertise,
         devices: args.devices.selection(),

@@ -23,6 +23,7 @@ mod tests;
 mod tree;
 mod wants;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use raftwerk_core::plan::policy::policies;
@@ -35,7 +36,7 @@ pub use patches::Patches;
 pub use problem::JobFileError;
 pub use suggest::hint;
 
-use problem::Problem;
+use problem::{Origin, Problem};
 use section::Section;
 use tree::Table;
 
@@ -45,12 +46,20 @@ const SECTIONS: [&str; 7] = ["job", "input", "map", "reduce", "stage", "rounds",
 pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
     let file = path.display().to_string();
     let unreadable = |message: String| JobFileError { place: file.clone(), message, fix: None };
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("cannot read the job file: {error}")))?;
-    // With the symbolic links resolved, `..` in a path of the file means what it says.
-    let own = path.canonicalize().map_err(|error| unreadable(format!("cannot find its directory: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| unreadable(format!("cannot read the job file: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Problem::new(Origin::Line(line), "the line is no text in UTF-8").fix("save it as UTF-8").in_file(&file)
+    })?;
     let current = std::env::current_dir()
         .and_then(|dir| dir.canonicalize())
         .map_err(|error| unreadable(format!("cannot tell the current directory: {error}")))?;
+    // With the symbolic links resolved, `..` in a path of the file means what it says. A pipe (`/dev/stdin`) has been read and lies nowhere: paths
+    // are those of whoever writes into it.
+    let own = match path.canonicalize() {
+        Err(error) if error.kind() == ErrorKind::NotFound => current.join("stdin"),
+        own => own.map_err(|error| unreadable(format!("cannot find its directory: {error}")))?,
+    };
     let dir = own.parent().unwrap_or(Path::new("/"));
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
     parse(&text, stem, dir, &current, patches, catalogue).map_err(|problem| problem.in_file(&file))

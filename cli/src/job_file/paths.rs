@@ -1,10 +1,13 @@
 //! Paths of a job file, made absolute: workers read them, and a worker does not know where the job file lay.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 
 /// An absolute glob for `pattern` below `base`. `base` itself is taken literally, also when its name holds `*` or `[`.
 pub fn absolute_pattern(base: &Path, pattern: &str) -> Result<String, String> {
-    let pattern = pattern.strip_prefix("file://").unwrap_or(pattern);
+    let pattern = &*behind_url(pattern)?;
     if pattern.is_empty() {
         return Err("an input path is empty".to_owned());
     }
@@ -25,9 +28,18 @@ pub fn absolute_dir(base: &Path, path: &str) -> Result<String, String> {
     if let Some((scheme, _)) = path.split_once("://").filter(|(scheme, _)| *scheme != "file") {
         return Err(format!("{scheme}:// is not supported yet; the output must be a directory that the workers share"));
     }
-    let path = path.strip_prefix("file://").unwrap_or(path);
+    let begins_like_workers = path.get(..OUTPUT_ON_WORKERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUTPUT_ON_WORKERS));
+    if begins_like_workers {
+        return Err(format!(
+            "`{path}` is no directory; write `{OUTPUT_ON_WORKERS}` alone to leave the result on the workers, or ./{path} for a directory of that name"
+        ));
+    }
+    let path = &*behind_url(path)?;
     if path.is_empty() {
         return Err("the output path is empty".to_owned());
+    }
+    if path.contains('\0') {
+        return Err("the output path has a NUL character, which no file name can have".to_owned());
     }
     let joined: PathBuf = base.join(path);
     let text = joined.to_str().ok_or_else(|| format!("{} is not UTF-8", joined.display()))?;
@@ -36,6 +48,25 @@ pub fn absolute_dir(base: &Path, path: &str) -> Result<String, String> {
         return Err("the output cannot be the root directory".to_owned());
     }
     Ok(normal)
+}
+
+/// The path that a `file://` URL names; other text is a path already.
+fn behind_url(text: &str) -> Result<Cow<'_, str>, String> {
+    let Some(path) = text.strip_prefix("file://") else { return Ok(text.into()) };
+    if !path.starts_with('/') {
+        return Err(format!("`{text}` names a machine, not a path; write three slashes and an absolute path, as in file:///data/out"));
+    }
+    let broken =
+        || format!("`{text}` is no URL: behind `%` stand two hexadecimal digits of UTF-8 (%25 is `%`); or write the path without file://");
+    let mut pieces = path.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2).ok_or_else(broken)?;
+        let digits = Some(digits).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())).ok_or_else(broken)?;
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| broken())?);
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| broken())
 }
 
 fn has_wildcard(pattern: &str) -> bool {
@@ -90,5 +121,25 @@ mod tests {
         assert_eq!(absolute_dir(Path::new("/a/b"), "file:///out").unwrap(), "/out");
         assert!(absolute_dir(Path::new("/a"), "s3://bucket/x").unwrap_err().starts_with("s3:// is not supported"));
         assert!(absolute_dir(Path::new("/a"), "..").unwrap_err().contains("root"));
+    }
+
+    #[test]
+    fn what_looks_like_a_url_is_one_or_is_refused_with_what_to_write() {
+        let output = |path: &str| absolute_dir(Path::new("/a"), path);
+        assert_eq!(output("file:///my%20results/50%25").unwrap(), "/my results/50%");
+        assert_eq!(output("50%").unwrap(), "/a/50%", "a path is no URL");
+        assert_eq!(absolute_pattern(Path::new("/a"), "file:///my%20data/*.txt").unwrap(), "/my data/*.txt");
+        for wrong in ["file://host/out", "file://out"] {
+            assert!(output(wrong).unwrap_err().contains("file:///data/out"), "{wrong}");
+            assert!(absolute_pattern(Path::new("/a"), wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["file:///a%2", "file:///a%zz", "file:///%ff", "file:///%+1", "file:///%é"] {
+            assert!(output(wrong).unwrap_err().contains("%25"), "{wrong}");
+        }
+        assert!(output("file:///a%00b").unwrap_err().contains("NUL"));
+        for wrong in ["worker:x", "WORKER:", "Worker:/x"] {
+            assert!(output(wrong).unwrap_err().contains("write `worker:` alone"), "{wrong}");
+        }
+        assert_eq!(output("./worker:x").unwrap(), "/a/worker:x");
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, KernelKind, Param, SetAside, ShuffleCopies, StageSpec, StageView, TallyTotal,
+    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, KernelKind, OutputSpec, Param, SetAside, ShuffleCopies, StageSpec, StageView,
+    TallyTotal,
 };
 use serde_json::{Value, json};
 
@@ -100,8 +101,7 @@ pub fn print(console: &Console, view: &JobView) {
         }
         console.line(terms(spec));
         if let Some(output) = &spec.output {
-            let copies = if kept::is_on_workers(view) { format!(", copies of each part: {}", kept::wanted(view)) } else { String::new() };
-            console.line(format!("output: {} ({}){copies}", output.url, output.format));
+            console.line(output_text(view, output));
         }
     }
     for copies in &view.shuffle_copies {
@@ -122,6 +122,12 @@ pub fn print(console: &Console, view: &JobView) {
         console.line("");
         console.table(&shares(&view.shares));
     }
+}
+
+fn output_text(view: &JobView, output: &OutputSpec) -> String {
+    let copies = if kept::is_on_workers(view) { format!(", copies of each part: {}", kept::wanted(view)) } else { String::new() };
+    // The path is somebody's text.
+    crate::table::printable(&format!("output: {} ({}){copies}", output.url, output.format))
 }
 
 /// Tasks that will not be tried again, and why.
@@ -376,6 +382,12 @@ pub fn to_json(view: &JobView) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_path_sends_nothing_to_the_terminal() {
+        let output = OutputSpec { url: "file:///out\u{1b}[2J".into(), format: "csv".into(), ..OutputSpec::default() };
+        assert_eq!(output_text(&JobView::default(), &output), "output: file:///out\\u{1b}[2J (csv)");
+    }
 
     #[test]
     fn tallies_are_128_bits_wide() {

@@ -1,13 +1,16 @@
 //! What may happen to a directory that is to become an output. Only an output of ours may be replaced, and only its own files are
 //! removed: a path typed wrong must not cost anybody a home directory.
 use super::publish::MANIFEST;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, FsWord, PROC_SUPER_MAGIC, access, statfs};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
+
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
 
 /// What stands in the way of publishing here, whichever worker looks.
 pub(crate) fn problem(output: &Path, replace: bool) -> Option<String> {
@@ -23,6 +26,11 @@ pub(crate) fn problem(output: &Path, replace: bool) -> Option<String> {
     ))
 }
 
+/// What a file system takes as one name.
+const NAME_BYTES: usize = 255;
+/// What staging adds to the output's own name at most: the cluster, the job and the claim of a publisher.
+const STAGING_BYTES: usize = 74;
+
 /// Why this worker could not write there.
 pub(crate) fn unwritable(output: &Path, worker: &str) -> Option<String> {
     let ancestor = output.ancestors().skip(1).find(|path| path.symlink_metadata().is_ok())?;
@@ -30,6 +38,17 @@ pub(crate) fn unwritable(output: &Path, worker: &str) -> Option<String> {
         |what: &str| Some(format!("cannot write the output {} on worker {worker}: {} {what}", output.display(), ancestor.display()));
     if !ancestor.is_dir() {
         return refused("is not a directory");
+    }
+    let is_long = |name: &OsStr, most: usize| name.len() > most;
+    if let Some(name) = output.components().map(Component::as_os_str).find(|name| is_long(name, NAME_BYTES)) {
+        return Some(format!("cannot write the output on worker {worker}: {} is longer than {NAME_BYTES} bytes", name.display()));
+    }
+    if let Some(name) = output.file_name().filter(|name| is_long(name, NAME_BYTES - STAGING_BYTES)) {
+        let most = NAME_BYTES - STAGING_BYTES;
+        return Some(format!("cannot write the output on worker {worker}: the name {} is longer than {most} bytes", name.display()));
+    }
+    if statfs(ancestor).is_ok_and(|fs| [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&fs.f_type)) {
+        return refused("is made up by the system and keeps no files");
     }
     access(ancestor, Access::WRITE_OK | Access::EXEC_OK).err().and_then(|error| refused(&format!("is not writable ({error})")))
 }
@@ -132,5 +151,15 @@ mod tests {
         assert_eq!(problem(&home.path().join("new"), false), None);
         assert!(unwritable(&home.path().join("precious/out"), "anna").unwrap().contains("is not a directory"));
         assert_eq!(unwritable(&home.path().join("a/b/c"), "anna"), None);
+    }
+
+    #[test]
+    fn a_place_where_no_directory_can_be_made_is_found_before_the_work() {
+        let home = output(&[]);
+        let said = |path: &Path| unwritable(path, "anna").unwrap_or_default();
+        assert!(said(Path::new("/proc/foo")).contains("/proc is made up by the system"), "{}", said(Path::new("/proc/foo")));
+        assert!(said(&home.path().join("x".repeat(300)).join("out")).contains("is longer than 255 bytes"));
+        assert!(said(&home.path().join("x".repeat(200))).contains("is longer than 181 bytes"), "staging needs a longer name");
+        assert_eq!(unwritable(&home.path().join("x".repeat(181)), "anna"), None);
     }
 }

@@ -12,7 +12,7 @@ use raftwerk_transport::{
     plain_error, plain_status,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +21,8 @@ use tonic::transport::Channel;
 /// Between rounds over all addresses while no scheduler answers.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Where a replica that does not lead says who does; the schedulers write it.
+const LEADER_KEY: &str = "raftwerk-leader";
 
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -114,22 +116,37 @@ async fn join(name: &str, schedulers: &[String], token: &JoinToken) -> Result<(I
     loop {
         let mut elsewhere = 0;
         let mut left: Vec<String> = schedulers.to_vec();
-        while !left.is_empty() {
-            for (address, outcome) in ask_one(name, &left, token).await {
+        let mut asked: BTreeSet<String> = BTreeSet::new();
+        let mut leader: Option<String> = None;
+        while leader.is_some() || !left.is_empty() {
+            let now = leader.take().map_or_else(|| left.clone(), |leader| vec![leader]);
+            for (address, outcome) in ask_one(name, &now, token).await {
                 left.retain(|other| *other != address);
-                match outcome {
+                let given = schedulers.contains(&address);
+                asked.insert(address.clone());
+                let reason = match outcome {
                     Ok(joined) => return Ok(joined),
-                    Err(Attempt::Final(error)) => return Err(error),
-                    Err(Attempt::OtherCluster) => elsewhere += 1,
-                    // Said at once, and again when the reason changes: a mistyped address would otherwise look like a hang.
-                    Err(Attempt::Later(reason)) => {
-                        if told.get(&address) != Some(&reason) {
-                            let named = if reason.contains(&address) { reason.clone() } else { format!("{address}: {reason}") };
-                            tracing::warn!("cannot join yet: {named}; trying on until a scheduler answers, or this process is stopped");
-                        }
-                        told.insert(address, reason);
+                    // Being sent on to the leader is the way in, not a failure; unless it has just been asked.
+                    Err(Attempt::NotLeader { leader: at, .. }) if !asked.contains(&at) => {
+                        leader = Some(at);
+                        continue;
                     }
+                    Err(Attempt::OtherCluster) if given => {
+                        elsewhere += 1;
+                        continue;
+                    }
+                    // An address that nobody typed is nobody's mistake: the next election may change it.
+                    Err(Attempt::OtherCluster) => "a scheduler of another cluster is there".to_owned(),
+                    Err(Attempt::Final(JoinError::Address { reason })) if !given => reason,
+                    Err(Attempt::Final(error)) => return Err(error),
+                    Err(Attempt::NotLeader { reason, .. } | Attempt::Later(reason)) => reason,
+                };
+                // Said at once, and again when the reason changes: a mistyped address would otherwise look like a hang.
+                if told.get(&address) != Some(&reason) {
+                    let named = if reason.contains(&address) { reason.clone() } else { format!("{address}: {reason}") };
+                    tracing::warn!("cannot join yet: {named}; trying on until a scheduler answers, or this process is stopped");
                 }
+                told.insert(address, reason);
             }
         }
         if elsewhere == schedulers.len() {
@@ -142,6 +159,11 @@ async fn join(name: &str, schedulers: &[String], token: &JoinToken) -> Result<(I
 
 enum Attempt {
     Later(String),
+    /// It said who leads.
+    NotLeader {
+        leader: String,
+        reason: String,
+    },
     OtherCluster,
     Final(JoinError),
 }
@@ -191,7 +213,10 @@ async fn try_join(name: &str, channel: Channel, token: &JoinToken) -> Result<Joi
         tonic::Code::PermissionDenied | tonic::Code::Unauthenticated | tonic::Code::InvalidArgument | tonic::Code::AlreadyExists => {
             Attempt::Final(JoinError::Refused { reason: status.message().to_owned() })
         }
-        _ => Attempt::Later(plain_status(&status)),
+        _ => match status.metadata().get(LEADER_KEY).and_then(|leader| leader.to_str().ok()).filter(|leader| !leader.is_empty()) {
+            Some(leader) => Attempt::NotLeader { leader: leader.to_owned(), reason: plain_status(&status) },
+            None => Attempt::Later(plain_status(&status)),
+        },
     })?;
     let reply = reply.into_inner();
     let identity = pending

@@ -21,6 +21,8 @@ const ANSWER_BYTES: usize = raftwerk_transport::MAX_MESSAGE_BYTES - (64 << 10);
 pub(crate) enum ListingError {
     #[error("no file matches '{pattern}' on worker {worker}")]
     NothingMatches { pattern: String, worker: String },
+    #[error("the directory '{directory}' on worker {worker} has no files (hidden ones, whose names begin with a dot, are passed over)")]
+    NoFiles { directory: String, worker: String },
     #[error("'{pattern}' is not a pattern: {source}")]
     Pattern { pattern: String, source: glob::PatternError },
     #[error("cannot read {} on worker {worker}: {source}", path.display())]
@@ -125,8 +127,10 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         for path in expand(pattern, worker)? {
             collect(path, worker, &mut matched)?;
         }
-        // A directory without files matches nothing too.
         if matched.is_empty() {
+            if fs::metadata(pattern).is_ok_and(|metadata| metadata.is_dir()) {
+                return Err(ListingError::NoFiles { directory: pattern.clone(), worker: worker.into() });
+            }
             return Err(ListingError::NothingMatches { pattern: pattern.clone(), worker: worker.into() });
         }
         found.append(&mut matched);
@@ -318,7 +322,9 @@ mod tests {
         let pattern = dir.path().join("*.csv").to_str().unwrap().to_owned();
         assert_eq!(listing(std::slice::from_ref(&pattern), "text").unwrap_err(), format!("no file matches '{pattern}' on worker anna"));
         let empty = dir.path().to_str().unwrap().to_owned();
-        assert_eq!(listing(std::slice::from_ref(&empty), "text").unwrap_err(), format!("no file matches '{empty}' on worker anna"));
+        fs::write(dir.path().join(".hidden"), "x").unwrap();
+        let error = listing(std::slice::from_ref(&empty), "text").unwrap_err();
+        assert!(error.starts_with(&format!("the directory '{empty}' on worker anna has no files (hidden ones")), "{error}");
     }
 
     #[test]

@@ -80,11 +80,15 @@ pub(crate) fn read_header(file: &mut impl Read, file_bytes: u64) -> Result<NpyHe
     }
     let shape =
         value(&text, "shape").and_then(|shape| shape.strip_prefix('(')?.split(')').next()).ok_or(NpyError::Header("`shape` is missing"))?;
+    let too_large = NpyError::Header("its array is larger than 64 bits can say");
+    let is_length = |n: &str| n.bytes().all(|byte| byte.is_ascii_digit());
+    if shape.split(',').map(str::trim).any(|n| !n.is_empty() && is_length(n) && n.parse::<u64>().is_err()) {
+        return Err(too_large);
+    }
     let lengths = shape.split(',').map(str::trim).filter(|n| !n.is_empty()).map(|n| n.parse().ok());
     let shape = lengths.collect::<Option<Vec<u64>>>().ok_or(NpyError::Header("`shape` is not a list of lengths"))?;
     let elements = shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n));
-    let expected =
-        elements.and_then(|n| n.checked_mul(u64::from(record_bytes))).ok_or(NpyError::Header("`shape` is not a list of lengths"))?;
+    let expected = elements.and_then(|n| n.checked_mul(u64::from(record_bytes))).ok_or(too_large)?;
     let data_offset = prefix + length as u64;
     let found = file_bytes.saturating_sub(data_offset);
     if found != expected {
@@ -175,6 +179,9 @@ mod tests {
             ("{'descr': '<u4', 'fortran_order': True, 'shape': (1,), }", 4, "Fortran order"),
             ("{'descr': '<u4', 'fortran_order': False, 'shape': (2,), }", 4, "promises 8 bytes of elements and it has 4"),
             ("{'descr': '<u4', 'fortran_order': False, }", 4, "`shape` is missing"),
+            ("{'descr': '<u4', 'fortran_order': False, 'shape': (9223372036854775807, 3), }", 4, "larger than 64 bits can say"),
+            ("{'descr': '<u4', 'fortran_order': False, 'shape': (99999999999999999999,), }", 4, "larger than 64 bits can say"),
+            ("{'descr': '<u4', 'fortran_order': False, 'shape': (-1,), }", 4, "`shape` is not a list of lengths"),
         ];
         for (header, data, expected) in cases {
             let error = read(1, header, data).unwrap_err();

@@ -41,6 +41,10 @@ impl Layout {
             Err(error) => return Err(fail(error.into())),
         };
         let is_new = saved.is_none();
+        if is_new && dir.join("identity").exists() {
+            return Err(Failure::say(Exit::BadUsage, format!("{} is the data directory of a scheduler or worker", dir.display()))
+                .fix("give a --data-dir of its own"));
+        }
         let mut held = BTreeMap::new();
         let ports = match saved {
             Some(saved) if saved.ports.len() != schedulers as usize => {

@@ -58,6 +58,11 @@ impl DataDir {
         path.join(IDENTITY).exists()
     }
 
+    /// The same, also when only a part of it is left. An identity is written before any of it.
+    pub fn holds_any_log(path: &Path) -> bool {
+        Self::holds_log(path) || path.join(DATABASE).exists()
+    }
+
     pub fn snapshots(&self) -> PathBuf {
         self.path.join(SNAPSHOTS)
     }
@@ -71,13 +76,17 @@ impl DataDir {
     /// From now on a missing database is damage.
     pub fn seal(&self, cluster: &str, node: u64) -> Result<(), StoreError> {
         let file = self.path.join(IDENTITY);
-        if file.exists() {
-            return Ok(());
+        let text = format!("cluster {cluster}\nreplica {node}\n");
+        match fs::read(&file) {
+            Ok(there) if there == text.as_bytes() => return Ok(()),
+            // The database has just said whose it is; a person who has lost the identity reads it here.
+            Ok(_) => tracing::warn!("{} did not say whose the log is; it is written anew", file.display()),
+            Err(_) => {}
         }
         let unfinished = self.path.join(format!("{IDENTITY}.tmp"));
         File::create(&unfinished)
             .and_then(|mut f| {
-                writeln!(f, "cluster {cluster}\nreplica {node}")?;
+                f.write_all(text.as_bytes())?;
                 f.sync_all()
             })
             .map_err(StoreError::io("write", &unfinished))?;
