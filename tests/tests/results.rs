@@ -117,7 +117,8 @@ fn without_copies_what_is_away_is_named_and_comes_back_with_its_worker() {
 /// The file of a part that is kept at the worker, and what is in it.
 fn part_at(cluster: &Cluster, worker: &str, job: u64, partition: usize) -> Option<(PathBuf, Vec<u8>)> {
     let name = format!("part-{partition:05}.csv.");
-    let found = files_at(cluster, worker, job).into_iter().find(|file| file.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&name)));
+    let found =
+        files_at(cluster, worker, job).into_iter().find(|file| file.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&name)));
     found.map(|path| (path.clone(), std::fs::read(path).unwrap_or_default()))
 }
 

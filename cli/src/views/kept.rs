@@ -184,9 +184,12 @@ mod tests {
 
     #[test]
     fn a_keeper_that_has_lost_its_part_does_not_count_and_starting_it_does_not_help() {
-        let part = |worker, copy_workers, gone_at| OutputPart { worker, copy_workers, gone_at, name: "part".into(), ..OutputPart::default() };
-        let view =
-            JobView { parts: vec![part(5, vec![6], vec![5]), part(5, vec![6], vec![5, 6]), part(5, vec![7], vec![5])], ..JobView::default() };
+        let part =
+            |worker, copy_workers, gone_at| OutputPart { worker, copy_workers, gone_at, name: "part".into(), ..OutputPart::default() };
+        let view = JobView {
+            parts: vec![part(5, vec![6], vec![5]), part(5, vec![6], vec![5, 6]), part(5, vec![7], vec![5])],
+            ..JobView::default()
+        };
         let workers = [worker(5, "alive"), worker(6, "alive"), worker(7, "lost")];
         let away: Vec<&OutputPart> = away(&view, &workers).collect();
         assert_eq!(away, [&view.parts[1], &view.parts[2]]);

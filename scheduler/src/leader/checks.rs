@@ -37,7 +37,9 @@ impl Leader {
         self.checks.next_look = now + LOOK_EVERY_MS;
         let waiting = std::mem::take(&mut self.checks.waiting);
         let mut asked: BTreeMap<(WorkerId, JobId), Vec<wire::PartToKeep>> = BTreeMap::new();
-        for job in state.jobs.values().filter(|job| kept::on_workers(&job.spec) && (job.is_active() || matches!(job.phase, Phase::Done { .. }))) {
+        for job in
+            state.jobs.values().filter(|job| kept::on_workers(&job.spec) && (job.is_active() || matches!(job.phase, Phase::Done { .. })))
+        {
             for part in job.parts.values() {
                 let counts = |worker: &WorkerId| waiting.contains_key(worker) && !part.gone_at.contains(&worker.0);
                 for worker in kept::keepers(part).filter(counts) {

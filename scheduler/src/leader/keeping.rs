@@ -328,7 +328,9 @@ fn lost_part(part: &OutputPart, trouble: Option<&Trouble>) -> wire::LostPart {
     let reason = match trouble.and_then(|t| t.gone.values().next()) {
         Some(reason) => reason.clone(),
         None if part.gone_at.is_empty() => format!("every worker that kept it is lost (worker {})", workers.join(", ")),
-        None => format!("every worker that kept it is lost, or has said that it is missing or damaged there (worker {})", workers.join(", ")),
+        None => {
+            format!("every worker that kept it is lost, or has said that it is missing or damaged there (worker {})", workers.join(", "))
+        }
     };
     wire::LostPart { partition: part.partition, staged_name: part.staged_name.clone(), reason }
 }

@@ -83,7 +83,11 @@ impl Disk {
             if !self.has(request.job, &part.staged_name) {
                 audit(|a| a.counters.kept_losses_found += 1);
                 self.noticed.insert((request.job, part.staged_name.clone()));
-                missing.parts.push(LostPart { partition: part.partition, staged_name: part.staged_name.clone(), reason: "not there".into() });
+                missing.parts.push(LostPart {
+                    partition: part.partition,
+                    staged_name: part.staged_name.clone(),
+                    reason: "not there".into(),
+                });
             }
         }
         missing
@@ -168,8 +172,12 @@ impl Sim {
             let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
             let mut gone_at = Vec::new();
             let answers = |a: &&Agent| a.alive() && !a.stopped && a.index != agent;
-            let sources: Vec<usize> =
-                part.sources.iter().filter_map(|source| self.agents.iter().filter(answers).find(|a| a.id == source.worker)).map(|a| a.index).collect();
+            let sources: Vec<usize> = part
+                .sources
+                .iter()
+                .filter_map(|source| self.agents.iter().filter(answers).find(|a| a.id == source.worker))
+                .map(|a| a.index)
+                .collect();
             let mut found = false;
             for source in sources {
                 found = self.agents[source].disk.has(job, &part.staged_name);

@@ -249,7 +249,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let common = Arc::new(common);
     let (devices, offered) = offer(&common, found)?;
     let incarnation = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-    let data_service = serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation, edge: edge.clone() });
+    let data_service =
+        serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation, edge: edge.clone() });
 
     let hello = Hello {
         protocol_version: Window::own().oldest,

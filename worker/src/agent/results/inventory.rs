@@ -204,7 +204,10 @@ mod tests {
         let (dir, store) = store(&parts.iter().cloned().zip(on_disk).collect::<Vec<_>>());
         let told = checked(&store, &parts).await;
         assert_eq!(told.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(told[0].1.contains("not there") && told[1].1.contains("4 bytes instead of 5") && told[2].1.contains("checksum"), "{told:?}");
+        assert!(
+            told[0].1.contains("not there") && told[1].1.contains("4 bytes instead of 5") && told[2].1.contains("checksum"),
+            "{told:?}"
+        );
         // Every leader is told, and what was put back is believed again.
         fs::write(dir.path().join("results/7/part-1"), "missing").unwrap();
         assert_eq!(checked(&store, &parts).await.iter().map(|(partition, _)| *partition).collect::<Vec<_>>(), [2, 3]);

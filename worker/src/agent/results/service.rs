@@ -1,5 +1,8 @@
 //! Hands out parts that are kept here, streamed from disk at the reader's pace. What turns out to be missing or damaged is told to the scheduler.
-use super::{inventory::{Wrong, unlike}, store::ResultStore};
+use super::{
+    inventory::{Wrong, unlike},
+    store::ResultStore,
+};
 use crate::fail_point;
 use raftwerk_proto::v1::{FetchPartRequest, PartPiece, PartsMissing};
 use std::{
