@@ -104,8 +104,80 @@ fn without_copies_what_is_away_is_named_and_comes_back_with_its_worker() {
 
     // Somebody deletes it there: the worker answers, and has it no more.
     files_at(&cluster, &name, job).iter().for_each(|file| std::fs::remove_file(file).expect("a part can be deleted"));
+    let kept = || cluster.run(&["job", "result", &job.to_string()]);
     let (code, said) = bring(&cluster, job, &cluster.path("again"));
-    assert!(code == Some(9) && said.contains("part-00000.csv") && said.contains("is not kept on this worker"), "{said}");
+    // The second reason when the worker has had to connect anew meanwhile, and has looked.
+    let why = ["is not kept on this worker", "where it is missing or damaged"].iter().any(|why| said.contains(why));
+    assert!(code == Some(9) && said.contains("part-00000.csv") && why && said.contains("fix: submit the job again"), "{said}");
+    cluster.until("the loss is known", || kept().status.code() == Some(9));
+    let said = text(&kept().stderr);
+    assert!(said.contains("where it is missing or damaged") && said.contains("fix: submit the job again"), "{said}");
+}
+
+/// The file of a part that is kept at the worker, and what is in it.
+fn part_at(cluster: &Cluster, worker: &str, job: u64, partition: usize) -> Option<(PathBuf, Vec<u8>)> {
+    let name = format!("part-{partition:05}.csv.");
+    let found =
+        files_at(cluster, worker, job).into_iter().find(|file| file.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&name)));
+    found.map(|path| (path.clone(), std::fs::read(path).unwrap_or_default()))
+}
+
+/// Deletes one of the parts that are kept at the worker, and alters another.
+fn damage(cluster: &Cluster, worker: &str, job: u64, parts: &[usize]) {
+    let (path, _) = part_at(cluster, worker, job, parts[0]).expect("a part");
+    std::fs::remove_file(path).expect("deleted");
+    let (path, mut bytes) = part_at(cluster, worker, job, parts[1]).expect("a part");
+    bytes[0] ^= 1;
+    std::fs::write(path, bytes).expect("altered");
+}
+
+#[test]
+fn what_a_keeper_lost_while_it_was_stopped_is_copied_again_or_named() {
+    let mut cluster = Cluster::start(1, 2);
+    let input = cluster.path("text");
+    let expected = expected_rows(&write_text(&input));
+    let alone = cluster.submit(&cluster.job_file("alone.toml", &on_workers(&input, 4, 1)), &[]);
+    let twice = cluster.submit(&cluster.job_file("twice.toml", &on_workers(&input, 4, 2)), &[]);
+    [alone, twice].into_iter().for_each(|job| drop(cluster.wait_done(job)));
+    let names = ["worker-1", "worker-2"];
+    let kept_by = |name: &str| {
+        let worker = number_of(&cluster, name);
+        let parts = keepers(&cluster, alone).into_iter().enumerate();
+        parts.filter(|(_, keepers)| keepers.contains(&worker)).map(|(partition, _)| partition).collect::<Vec<_>>()
+    };
+    // Four parts at two workers: one of these has two or more.
+    let index = if kept_by(names[0]).len() >= 2 { 0 } else { 1 };
+    let (name, other, mine) = (names[index], names[1 - index], kept_by(names[index]));
+    cluster.workers[index].signal("TERM");
+    cluster.workers[index].wait();
+    damage(&cluster, name, alone, &mine);
+    damage(&cluster, name, twice, &[0, 1]);
+    cluster.restart_worker(index);
+    cluster.wait_for_workers(2);
+
+    // Another worker has these parts: its copies are as good as those that are gone.
+    cluster.until("both parts are there again", || {
+        [0, 1].iter().all(|partition| {
+            let [here, there] = [name, other].map(|worker| part_at(&cluster, worker, twice, *partition).map(|(_, bytes)| bytes));
+            here.is_some() && here == there
+        })
+    });
+    let result = |job: u64| cluster.run(&["job", "result", &job.to_string()]);
+    cluster.until("they count again", || text(&result(twice).stdout).matches("2 of 2").count() == 4);
+    let out = cluster.path("out");
+    assert_eq!(bring(&cluster, twice, &out).0, Some(0));
+    assert_eq!(merged_rows(&out), expected);
+
+    // Of these there was one copy each.
+    cluster.until("both losses are known", || text(&result(alone).stderr).matches("where it is missing or damaged").count() == 2);
+    let said = result(alone);
+    assert_eq!(said.status.code(), Some(9));
+    let (shown, said) = (text(&said.stdout), text(&said.stderr));
+    for partition in &mine[..2] {
+        assert!(said.contains(&format!("part-{partition:05}.csv was kept by worker {} ({name})", number_of(&cluster, name))), "{said}");
+    }
+    assert!(said.contains("fix: submit the job again") && shown.matches("0 of 1").count() == 2, "{shown}{said}");
+    assert_eq!(bring(&cluster, alone, &cluster.path("again")).0, Some(9));
 }
 
 #[test]

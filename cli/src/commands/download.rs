@@ -132,6 +132,7 @@ async fn whole(cluster: &mut Cluster, mut view: JobView, to: &Path) -> Result<Br
         for partial in &mut missing {
             if let Some(part) = view.parts.iter().find(|part| part.staged_name == partial.part.staged_name) {
                 (partial.part.worker, partial.part.copy_workers) = (part.worker, part.copy_workers.clone());
+                partial.part.gone_at.clone_from(&part.gone_at);
             }
         }
     }
@@ -242,6 +243,7 @@ async fn round(ways: &Ways, job: u64, missing: Vec<Partial>, workers: &[WorkerVi
 /// Keepers with their addresses; those that are alive first, lost ones not at all.
 fn places(part: &OutputPart, workers: &[WorkerView]) -> Vec<(u64, String)> {
     let mut found: Vec<&WorkerView> = kept::keepers(part)
+        .filter(|keeper| !kept::is_gone_at(part, *keeper))
         .filter_map(|keeper| workers.iter().find(|worker| worker.worker == keeper && worker.liveness != "lost"))
         .collect();
     found.sort_by_key(|worker| worker.liveness != "alive");
@@ -350,8 +352,12 @@ fn away(job: u64, missing: &[Partial], workers: &[WorkerView]) -> Failure {
     if missing.len() > SHOWN {
         lines.push(format!("and {} more parts", missing.len() - SHOWN));
     }
+    let found_out = |part: &OutputPart, worker: u64| {
+        let partial = missing.iter().find(|partial| partial.part.partition == part.partition);
+        partial.is_some_and(|partial| partial.hopeless.contains_key(&worker))
+    };
     Failure::say(Exit::ResultAway, format!("the result of job {job} cannot be brought here:\n    {}", lines.join("\n    ")))
-        .fix(kept::AWAY_FIX)
+        .fix(kept::away_fix(missing.iter().map(|partial| &partial.part), found_out))
 }
 
 /// The manifest, and the one rename that makes the directory visible.

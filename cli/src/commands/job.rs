@@ -164,7 +164,7 @@ async fn result(console: &Console, cluster: &mut Cluster, job: u64, output: Opti
     let away: Vec<String> = kept::away(&view, &workers).map(|part| kept::away_text(job, part, &workers, |_| None)).collect();
     if !away.is_empty() {
         return Err(Failure::say(Exit::ResultAway, format!("parts of the result of job {job} are away:\n    {}", away.join("\n    ")))
-            .fix(kept::AWAY_FIX));
+            .fix(kept::away_fix(kept::away(&view, &workers), |_, _| false)));
     }
     wait::verdict(&view)
 }

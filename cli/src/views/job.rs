@@ -366,6 +366,7 @@ pub fn to_json(view: &JobView) -> Value {
         "parts": view.parts.iter().map(|part| json!({
             "partition": part.partition, "name": part.name, "bytes": part.bytes, "rows": part.rows, "crc32c": format!("{:08x}", part.crc32c),
             "workers": kept::is_on_workers(view).then(|| kept::keepers(part).collect::<Vec<_>>()),
+            "gone_at": kept::is_on_workers(view).then(|| part.gone_at.clone()),
         })).collect::<Vec<_>>(),
         "set_aside": view.set_aside.iter().map(|aside| json!({
             "stage": aside.stage, "first_task": aside.first_task, "task_count": aside.task_count, "attempts": aside.attempts,

@@ -1,6 +1,7 @@
 //! What must always hold, one function per promise. Each returns what is wrong, or nothing.
 
 use crate::gang;
+use crate::ids::WorkerId;
 use crate::job::{Job, Phase};
 use crate::kept;
 use crate::matching::device_fits;
@@ -135,17 +136,18 @@ pub fn leases_are_where_they_may_be(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// Each part of a result on workers names different workers, no more than asked for. Parts of other outputs name nobody but
-/// their maker.
+/// Each part of a result on workers names different workers, no more than asked for, and only these have lost it. Parts of other outputs name nobody
+/// but their maker.
 pub fn kept_parts_have_their_keepers(state: &State) -> Result<(), String> {
     for job in state.jobs.values() {
         let (on_workers, copies) = (kept::on_workers(&job.spec), kept::copies(&job.spec));
         for part in job.parts.values() {
             let keepers: BTreeSet<_> = kept::keepers(part).collect();
+            let gone: BTreeSet<_> = part.gone_at.iter().copied().map(WorkerId).collect();
             let named = usize::from(part.worker != 0) + part.copy_workers.len();
             let fits = match on_workers {
-                true => keepers.len() == named && named <= copies,
-                false => part.copy_workers.is_empty(),
+                true => keepers.len() == named && named <= copies && gone.len() == part.gone_at.len() && gone.is_subset(&keepers),
+                false => part.copy_workers.is_empty() && gone.is_empty(),
             };
             if !fits {
                 return Err(format!("job {} part {} is kept by {} and {:?}", job.id, part.partition, part.worker, part.copy_workers));

@@ -134,6 +134,29 @@ fn history_of_kept_results() -> Replica {
     r
 }
 
+/// Keepers that say what they have lost: one finds it again, one is replaced, and of one part nobody has a copy.
+fn history_of_kept_losses() -> Replica {
+    let mut r = Replica::new();
+    for worker in [7, 8, 9] {
+        r.register(worker, vec![device(0, "cpu", 1)]);
+    }
+    let mut spec = map_reduce(2, 4);
+    spec.output = Some(OutputSpec { url: "worker:".into(), format: "csv".into(), copies: 2, ..OutputSpec::default() });
+    let job = r.submit(spec).0;
+    let map = r.grant(raftwerk_core::JobId(job), 0, 0, 2, 7).unwrap();
+    r.finish(map);
+    let lease = r.grant(raftwerk_core::JobId(job), 1, 0, 4, 8).unwrap();
+    r.finish(lease);
+    let parts = |partitions: &[u32]| partitions.iter().map(|n| PartName { partition: *n, staged_name: String::new() }).collect::<Vec<_>>();
+    r.apply(Command::RecordKept(RecordKept { job, worker: 9, parts: parts(&[0, 1, 2, 3]) }));
+    r.apply(Command::FinishPublish(FinishPublish { job, error: String::new() }));
+    r.apply(Command::LoseKept(LoseKept { job, worker: 8, parts: parts(&[0, 1, 2]) }));
+    r.apply(Command::RecordKept(RecordKept { job, worker: 8, parts: parts(&[0]) }));
+    r.apply(Command::RecordKept(RecordKept { job, worker: 7, parts: parts(&[1]) }));
+    r.apply(Command::LoseKept(LoseKept { job, worker: 9, parts: parts(&[2, 3]) }));
+    r
+}
+
 /// A second copy of shuffle data that is made again.
 fn history_of_copies_made_again() -> Replica {
     let mut r = Replica::new();
@@ -389,6 +412,11 @@ fn the_log_with_matching_gives_its_snapshot() {
 #[test]
 fn the_log_of_format_4_gives_the_snapshot_of_format_4() {
     replays("log-v4.bin", "snapshot-v4.bin", 4, history_4);
+}
+
+#[test]
+fn the_log_with_keepers_that_lost_their_parts_gives_its_snapshot() {
+    replays("log-v4-kept-losses.bin", "snapshot-v4-kept-losses.bin", 4, history_of_kept_losses);
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn reduce(r: &mut Replica, job: JobId, first: u64, count: u64, worker: u64, name
     for part in &mut report.parts {
         part.staged_name = format!("{name}-{}", part.partition);
         part.copy_workers = vec![7, 7, 99];
+        part.gone_at = vec![8];
     }
     r.report(worker, report);
 }
@@ -89,6 +90,62 @@ fn a_job_is_not_done_without_a_keeper_of_every_part() {
     finish(&mut r, job);
     assert!(matches!(r.state.jobs[&job].phase, Phase::Done { .. }));
     assert_eq!((keepers(&r, job, 0), keepers(&r, job, 1)), (vec![8, 9], vec![7]));
+}
+
+fn loses(r: &mut Replica, job: JobId, worker: u64, names: &[(u32, &str)]) -> Outcome {
+    let part = |(partition, name): &(u32, &str)| PartName { partition: *partition, staged_name: (*name).into() };
+    r.apply(Command::LoseKept(LoseKept { job: job.0, worker, parts: names.iter().map(part).collect() }))
+}
+
+fn holders(r: &Replica, job: JobId, partition: u32) -> Vec<u64> {
+    r.state.holders(&r.state.jobs[&job].parts[&partition]).map(|worker| worker.0).collect()
+}
+
+#[test]
+fn a_keeper_that_has_lost_its_part_does_not_count_until_it_has_it_again() {
+    let (mut r, job) = decided(2);
+    keeps(&mut r, job, 9, &[(0, "first-0"), (1, "first-1")]);
+    finish(&mut r, job);
+    // Of another making, of no part, of one who is no keeper: nothing.
+    loses(&mut r, job, 8, &[(0, "another-0"), (5, "first-5")]);
+    loses(&mut r, job, 7, &[(0, "first-0")]);
+    assert_eq!(holders(&r, job, 0), [8, 9]);
+    loses(&mut r, job, 8, &[(0, "first-0"), (1, "first-1")]);
+    loses(&mut r, job, 8, &[(0, "first-0")]);
+    assert_eq!((holders(&r, job, 0), keepers(&r, job, 0)), (vec![9], vec![8, 9]), "it may find it again");
+    assert_eq!(State::from_snapshot("test", &r.state.to_snapshot()).unwrap(), r.state);
+    keeps(&mut r, job, 8, &[(0, "first-0")]);
+    assert_eq!(holders(&r, job, 0), [8, 9]);
+    keeps(&mut r, job, 7, &[(0, "first-0"), (1, "first-1")]);
+    assert_eq!((keepers(&r, job, 0), keepers(&r, job, 1)), (vec![8, 9], vec![9, 7]), "another one takes its place");
+    assert!(r.state.jobs[&job].parts[&1].gone_at.is_empty());
+    loses(&mut r, job, 9, &[(1, "first-1")]);
+    loses(&mut r, job, 7, &[(1, "first-1")]);
+    assert!(holders(&r, job, 1).is_empty() && r.state.jobs[&job].has_kept_result());
+    r.apply(Command::DropResult(DropResult { job: job.0 }));
+    assert!(r.state.jobs[&job].parts.values().all(|part| part.gone_at.is_empty()));
+}
+
+#[test]
+fn a_job_is_not_done_while_the_only_keeper_of_a_part_has_lost_it() {
+    let (mut r, job) = decided(1);
+    loses(&mut r, job, 8, &[(1, "first-1")]);
+    finish(&mut r, job);
+    assert_eq!(r.state.jobs[&job].phase, Phase::Publishing);
+    let lost = LostPart { partition: 1, staged_name: "first-1".into(), reason: "damaged".into() };
+    r.apply(Command::RemakeParts(RemakeParts { job: job.0, parts: vec![lost] }));
+    reduce(&mut r, job, 1, 1, 8, "second");
+    assert_eq!(holders(&r, job, 1), [8]);
+    finish(&mut r, job);
+    assert!(matches!(r.state.jobs[&job].phase, Phase::Done { .. }));
+}
+
+#[test]
+fn keepers_are_not_taken_off_while_a_replica_would_not_understand_it() {
+    let (mut r, job) = decided(1);
+    r.format = 3;
+    assert!(matches!(loses(&mut r, job, 8, &[(0, "first-0")]), Outcome::Refused(_)));
+    assert_eq!(holders(&r, job, 0), [8]);
 }
 
 #[test]

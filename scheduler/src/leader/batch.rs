@@ -35,6 +35,8 @@ pub(super) enum Waiter {
     },
     /// Copies of these parts, by job and partition.
     Kept(Vec<(JobId, u32)>),
+    /// Parts that a keeper has no more.
+    Missing(Vec<(JobId, u32)>),
 }
 
 #[derive(Default)]

@@ -23,8 +23,8 @@ impl Leader {
         for job in known.filter(|job| kept::on_workers(&job.spec) && matches!(job.phase, Phase::Done { .. } | Phase::Publishing)) {
             let enough = kept::copies(&job.spec).min(below);
             let lacking = |part: &&wire::OutputPart| {
-                let there = kept::keepers(part).filter(|keeper| state.is_there(*keeper)).count();
-                part.worker != 0 && there < enough && kept::keepers(part).all(|keeper| keeper != worker)
+                let there = state.holders(part).count();
+                part.worker != 0 && there < enough && state.holders(part).all(|keeper| keeper != worker)
             };
             let name = |part: &wire::OutputPart| wire::PartToKeep {
                 partition: part.partition,

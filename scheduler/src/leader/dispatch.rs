@@ -68,6 +68,7 @@ impl Leader {
             }
             (Waiter::CopiedAgain { job, stage, holder }, _) => self.recopy.recorded(job, stage, holder),
             (Waiter::Kept(parts), _) => self.keeping.recorded(&parts),
+            (Waiter::Missing(parts), _) => self.keeping.missing(&parts),
             (Waiter::Import(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
             (Waiter::Import(request), _) => answer(request, Answer::Released),
             (Waiter::Drop(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),

@@ -6,7 +6,7 @@
 
 use super::batch::Waiter;
 use super::{Answer, Effect, Leader, RequestId};
-use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, LEARNING, SHARES, UNMARKED_FORMAT};
+use raftwerk_core::apply::{DRAINING, ENTRY_FORMAT, KEPT_DATA, KEPT_LOSSES, LEARNING, SHARES, UNMARKED_FORMAT};
 use raftwerk_core::spec::SpecError;
 use raftwerk_core::{State, WorkerId, spec_format};
 use raftwerk_proto::v1::{CostRecord, DrainWorker, ImportCosts, JobSpec, command::Command};
@@ -49,6 +49,11 @@ impl Leader {
     /// Whether every replica knows results on workers, copies that are made again, and full workers.
     pub(super) fn all_know_kept_data(&self, state: &State) -> bool {
         self.format.now(state) >= KEPT_DATA
+    }
+
+    /// Whether every replica knows of keepers that have lost their parts.
+    pub(super) fn all_know_kept_losses(&self, state: &State) -> bool {
+        self.format.now(state) >= KEPT_LOSSES
     }
 
     /// Whether every replica knows shares and priorities.

@@ -4,6 +4,7 @@
 //! decided --> every part that has too few keepers: a worker is asked to fetch it from one that has it --> its word goes into the log
 //!         --> all parts have their keepers: done.   A part without any keeper left: made again, like any decided part that is lost
 //! ```
+//! A keeper that is lost, or says that its copy is missing or damaged ([`super::checks`]), does not count: another worker is asked for a copy.
 //! Which worker is asked is the ring's choice. Everything here is soft: a new leader sees in the state what is missing, and asks again. What a
 //! worker says that it keeps it has flushed and compared with the checksum, so it may be said twice.
 
@@ -127,6 +128,17 @@ impl Keeping {
         self.changed = true;
     }
 
+    /// That keepers have these no more is in the log.
+    pub(super) fn missing(&mut self, parts: &[PartKey]) {
+        for key in parts {
+            if let Some(trouble) = self.trouble.get_mut(key) {
+                (trouble.tries, trouble.not_before) = (0, 0);
+            }
+        }
+        self.changed = true;
+        self.look = true;
+    }
+
     /// Parts of the job that the worker is being asked to keep.
     pub(super) fn asked_of(&self, job: JobId) -> impl Iterator<Item = (WorkerId, &str)> {
         self.asked.range((job, 0)..=(job, u32::MAX)).map(|(_, asked)| (asked.worker, asked.staged_name.as_str()))
@@ -203,13 +215,13 @@ impl Leader {
             }
             let trouble = self.keeping.trouble.get(&key);
             let gone = |worker: &WorkerId| trouble.is_some_and(|t| t.gone.contains_key(worker));
-            let there: Vec<WorkerId> = kept::keepers(part).filter(|worker| state.is_there(*worker)).collect();
+            let there: Vec<WorkerId> = state.holders(part).collect();
             let good: Vec<WorkerId> = there.iter().copied().filter(|worker| !gone(worker)).collect();
             if good.is_empty() {
                 standing.lost.push(lost_part(part, trouble));
                 continue;
             }
-            // A keeper without its copy still counts in the log, so nobody can take its place: there is nothing to ask for.
+            // Keepers that others have found without their copy count until they say so themselves: nobody can take their place before.
             if there.len() >= wanted {
                 continue;
             }
@@ -259,6 +271,9 @@ impl Leader {
         let mut keys = Vec::new();
         for part in &report.kept {
             let key = (job, part.partition);
+            if let Some(trouble) = self.keeping.trouble.get_mut(&key).filter(|trouble| trouble.staged_name == part.staged_name) {
+                trouble.gone.remove(&worker);
+            }
             // What an earlier leader asked for is as true as what this one did.
             if let Some(asked) =
                 self.keeping.asked.get_mut(&key).filter(|asked| asked.conn == conn && asked.staged_name == part.staged_name)
@@ -312,7 +327,10 @@ fn lost_part(part: &OutputPart, trouble: Option<&Trouble>) -> wire::LostPart {
     let workers: Vec<String> = kept::keepers(part).map(|worker| worker.to_string()).collect();
     let reason = match trouble.and_then(|t| t.gone.values().next()) {
         Some(reason) => reason.clone(),
-        None => format!("every worker that kept it is lost (worker {})", workers.join(", ")),
+        None if part.gone_at.is_empty() => format!("every worker that kept it is lost (worker {})", workers.join(", ")),
+        None => {
+            format!("every worker that kept it is lost, or has said that it is missing or damaged there (worker {})", workers.join(", "))
+        }
     };
     wire::LostPart { partition: part.partition, staged_name: part.staged_name.clone(), reason }
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 mod brought;
+mod checks;
 mod copies;
 mod dispatch;
 mod format;
@@ -191,6 +192,7 @@ pub struct Leader {
     logs: LogRequests,
     copies: copies::Copies,
     keeping: keeping::Keeping,
+    checks: checks::Checks,
     recopy: recopy::Recopy,
     waiting_for_room: room::WaitingForRoom,
     format: format::Format,
@@ -244,6 +246,7 @@ impl Leader {
             logs: LogRequests::default(),
             copies: copies::Copies::default(),
             keeping: keeping::Keeping::default(),
+            checks: checks::Checks::default(),
             recopy: recopy::Recopy::default(),
             waiting_for_room: room::WaitingForRoom::default(),
             format: format::Format::default(),
@@ -408,6 +411,7 @@ impl Leader {
         self.fail_what_waits_for_room_in_vain(now, state);
         self.start_publishing(now, state, effects);
         self.keep_results(now, state, effects);
+        self.check_kept_parts(now, state, effects);
         self.replan = true;
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct WorkerConn {
     kept_jobs: Vec<JobId>,
     /// Of another cluster, of which parts lie there.
     brought_jobs: Vec<JobId>,
+    /// Whether it can be asked what it has of the parts that it is to keep.
+    checks_parts: bool,
     /// Which list of schedulers it has been told.
     told: u64,
 }
@@ -166,6 +168,7 @@ impl Leader {
                 && record.hello.data_address == hello.data_address
         });
         let brought_jobs = std::mem::take(&mut hello.brought_jobs).into_iter().map(JobId).collect();
+        let checks_parts = std::mem::take(&mut hello.checks_parts);
         let session = resumed.map(|record| record.session);
         let entry = WorkerConn {
             worker,
@@ -178,6 +181,7 @@ impl Leader {
             held,
             kept_jobs,
             brought_jobs,
+            checks_parts,
             told: 0,
             protocol: theirs.newest,
         };
@@ -222,6 +226,9 @@ impl Leader {
             effects.push(Effect::Send { conn, message: down::Message::Release(release) });
         }
         let worker = entry.worker;
+        if entry.checks_parts {
+            self.checks.of(worker, conn);
+        }
         if !brought.is_empty() {
             let unknown = brought.iter().filter(|job| !state.jobs.contains_key(job)).count();
             tracing::info!(%worker, jobs = brought.len(), unknown, "a worker brings parts of results from another cluster");
@@ -253,6 +260,7 @@ impl Leader {
     fn connection_gone(&mut self, conn: ConnId) {
         self.publishing.connection_gone(conn);
         self.keeping.connection_gone(conn);
+        self.checks.connection_gone(conn);
         self.recopy.connection_gone(conn);
         self.submissions.connection_gone(conn);
     }
@@ -311,6 +319,7 @@ impl Leader {
             up::Message::Published(report) => self.on_published(now, state, conn, report),
             up::Message::CopiedAgain(copied) => self.on_copied_again(now, conn, copied),
             up::Message::PartsKept(report) => self.on_parts_kept(now, conn, worker, report),
+            up::Message::PartsMissing(report) => self.on_parts_missing(state, worker, report),
             up::Message::Logs(found) => self.logs.on_logs(conn, worker, found, effects),
             up::Message::Goodbye(goodbye) => {
                 let Some(session) = entry.session else { return };

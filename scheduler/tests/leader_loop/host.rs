@@ -95,6 +95,7 @@ pub fn hello(worker: u64) -> Hello {
         data_address: format!("w{worker}:1"),
         devices: vec![device],
         stage_graphs: true,
+        checks_parts: true,
         ..Hello::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::host::*;
-use raftwerk_core::JobId;
+use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::scheduler_message::Message as Down;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::worker_message::Message as Up;
@@ -82,6 +82,81 @@ fn a_part_that_is_gone_where_it_was_made_is_made_again() {
     let (mut host, maker, effects) = with_a_part_on_workers(2);
     let (other, _) = asked_to_keep(&effects).remove(0);
     host.up(other, not_kept(&[6 + maker]));
+    let effects = host.wait(50);
+    assert!(!grants(&effects).is_empty(), "its task runs again: {effects:?}");
+    assert_eq!(host.state.jobs[&JobId(1)].stages[1].generation, 2);
+}
+
+/// What passes while everybody is heard.
+fn for_a_while(host: &mut Host) -> Vec<Effect> {
+    let moment = |_| {
+        (1..=4).for_each(|conn| drop(host.up(conn, Up::Heartbeat(Heartbeat::default()))));
+        host.wait(100)
+    };
+    (0..25).flat_map(moment).collect()
+}
+
+/// Who is asked whether what has.
+fn asked_to_check(effects: &[Effect]) -> Vec<(u64, Vec<String>)> {
+    let names = |check: &CheckParts| check.parts.iter().map(|part| part.staged_name.clone()).collect();
+    sent(effects).filter_map(|(conn, m)| if let Down::CheckParts(check) = m { Some((conn, names(check))) } else { None }).collect()
+}
+
+fn missing() -> Up {
+    let part = LostPart { partition: 0, staged_name: "part.1".into(), reason: "it is damaged".into() };
+    Up::PartsMissing(PartsMissing { job: 1, parts: vec![part] })
+}
+
+fn holders(host: &Host) -> Vec<u64> {
+    host.state.holders(&host.state.jobs[&JobId(1)].parts[&0]).map(|worker| worker.0 - 6).collect()
+}
+
+#[test]
+fn a_worker_that_comes_is_asked_for_what_it_keeps_and_what_it_has_lost_is_copied_again() {
+    let (mut host, maker, effects) = with_a_part_on_workers(3);
+    let (second, _) = asked_to_keep(&effects).remove(0);
+    host.up(second, kept(&["part.1"]));
+    host.commit();
+    let third = 6 - maker - second;
+    // One of the keepers is of the former release, and says nothing.
+    host.change_leader();
+    for n in [maker, third] {
+        host.connect(n, 6 + n);
+    }
+    let old = Hello { checks_parts: false, ..hello(6 + second) };
+    host.input(Input::WorkerConnected { conn: ConnId(second), worker: WorkerId(6 + second), hello: old });
+    host.commit();
+    assert_eq!(asked_to_check(&for_a_while(&mut host)), [(maker, vec!["part.1".to_owned()])], "once, whoever keeps it");
+    host.up(maker, missing());
+    host.commit();
+    assert_eq!(holders(&host), [second]);
+    host.up(third, missing());
+    host.up(maker, missing());
+    assert!(host.proposed.is_none(), "nothing new");
+    let asked = asked_to_keep(&for_a_while(&mut host));
+    let [(taker, keep)] = &asked[..] else { panic!("{asked:?}") };
+    assert!(*taker != second && keep.parts[0].sources.iter().map(|s| s.worker).eq([6 + second]), "{asked:?}");
+    host.up(*taker, kept(&["part.1"]));
+    host.commit();
+    assert_eq!(holders(&host).len(), 2);
+    // Both have lost it: nobody can make another copy, and the record says so.
+    for conn in [second, *taker] {
+        host.up(conn, missing());
+    }
+    host.commit();
+    assert!(holders(&host).is_empty() && asked_to_keep(&for_a_while(&mut host)).is_empty());
+    // A keeper that is the only one and comes back with the part: somebody put it there.
+    host.connect(10 + second, 6 + second);
+    host.up(10 + second, kept(&["part.1"]));
+    host.commit();
+    assert_eq!(holders(&host), [second]);
+}
+
+#[test]
+fn a_part_that_its_only_keeper_has_lost_before_the_end_is_made_again() {
+    let (mut host, maker, effects) = with_a_part_on_workers(2);
+    assert_eq!(asked_to_keep(&effects).len(), 1, "the other one has not answered");
+    host.up(maker, missing());
     let effects = host.wait(50);
     assert!(!grants(&effects).is_empty(), "its task runs again: {effects:?}");
     assert_eq!(host.state.jobs[&JobId(1)].stages[1].generation, 2);

@@ -160,6 +160,7 @@ impl Agent {
             devices: vec![device],
             labels: vec![Label { key: "even".into(), value: if self.id.is_multiple_of(2) { "yes" } else { "no" }.into() }],
             kept_jobs: self.disk.jobs(),
+            checks_parts: true,
             ..Hello::default()
         });
         (self.rotation, self.was_open) = (Rotation::default(), false);

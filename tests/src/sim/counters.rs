@@ -70,6 +70,7 @@ counters! {
     results_away: "of which a part was away",
     results_dropped: "such results dropped",
     kept_parts_lost: "such parts lost on a disk",
+    kept_losses_found: "of these, found by their worker",
     addresses_asked: "schedulers asked in turn",
     addresses_passed_by: "of these, passed by without an answer",
     addresses_learnt: "lists of schedulers learnt",

@@ -5,7 +5,7 @@ use super::Sim;
 use super::agent::{Agent, Finished};
 use super::audit::audit;
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
-use raftwerk_proto::v1::{KeepParts, KeptParts, PartName, PartNotKept, PartToKeep, PartsKept};
+use raftwerk_proto::v1::{CheckParts, KeepParts, KeptParts, LostPart, PartName, PartNotKept, PartToKeep, PartsKept, PartsMissing};
 use raftwerk_worker::session;
 use std::collections::BTreeSet;
 
@@ -20,6 +20,8 @@ pub(super) struct Disk {
     parts: BTreeSet<(u64, String)>,
     /// Of these, what was lost without anybody's doing.
     lost: BTreeSet<(u64, String)>,
+    /// Of these, what its worker has found out.
+    noticed: BTreeSet<(u64, String)>,
     /// Tasks' shuffle data and parts that fit; without it there is no end.
     room: Option<usize>,
     /// Copies on their way here. They go with the process.
@@ -67,6 +69,30 @@ impl Disk {
         self.parts.contains(&(job, name.to_owned()))
     }
 
+    fn keep(&mut self, job: u64, name: &str) {
+        let part = (job, name.to_owned());
+        self.lost.remove(&part);
+        self.noticed.remove(&part);
+        self.parts.insert(part);
+    }
+
+    /// Which of these parts are not there.
+    pub(super) fn check(&mut self, request: &CheckParts) -> PartsMissing {
+        let mut missing = PartsMissing { job: request.job, parts: Vec::new() };
+        for part in &request.parts {
+            if !self.has(request.job, &part.staged_name) {
+                audit(|a| a.counters.kept_losses_found += 1);
+                self.noticed.insert((request.job, part.staged_name.clone()));
+                missing.parts.push(LostPart {
+                    partition: part.partition,
+                    staged_name: part.staged_name.clone(),
+                    reason: "not there".into(),
+                });
+            }
+        }
+        missing
+    }
+
     /// When the next request for copies has come to its end.
     pub(super) fn wakes_at(&self) -> u64 {
         self.coming.iter().map(|coming| coming.until).min().unwrap_or(u64::MAX)
@@ -101,7 +127,7 @@ impl Sim {
             a.counters.parts_kept += 1;
             a.has_part(id, task.job, &name);
         });
-        self.agents[agent].disk.parts.insert((task.job, name));
+        self.agents[agent].disk.keep(task.job, &name);
     }
 
     /// A worker is asked for copies. It answers when all of them have come to their end; at once when there is nothing to fetch.
@@ -146,14 +172,24 @@ impl Sim {
             let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
             let mut gone_at = Vec::new();
             let answers = |a: &&Agent| a.alive() && !a.stopped && a.index != agent;
-            let sources = part.sources.iter().filter_map(|source| self.agents.iter().filter(answers).find(|a| a.id == source.worker));
+            let sources: Vec<usize> = part
+                .sources
+                .iter()
+                .filter_map(|source| self.agents.iter().filter(answers).find(|a| a.id == source.worker))
+                .map(|a| a.index)
+                .collect();
             let mut found = false;
             for source in sources {
-                found = source.disk.has(job, &part.staged_name);
+                found = self.agents[source].disk.has(job, &part.staged_name);
                 if found {
                     break;
                 }
-                gone_at.push(source.id);
+                gone_at.push(self.agents[source].id);
+                // Whoever is asked for what it has lost finds that out.
+                let asked = CheckParts { job, parts: vec![part.clone()] };
+                let missing = self.agents[source].disk.check(&asked);
+                let effects = self.agents[source].handle(self.now, session::Input::PartsMissing(missing));
+                self.perform_agent(source, effects);
             }
             if dropped || !found {
                 let (gone_at, reason) = if dropped { (Vec::new(), "its directory was removed") } else { (gone_at, "no source has it") };
@@ -166,8 +202,7 @@ impl Sim {
                 a.counters.parts_copied += 1;
                 a.has_part(id, job, &part.staged_name);
             });
-            self.agents[agent].disk.parts.insert((job, part.staged_name.clone()));
-            self.agents[agent].disk.lost.remove(&(job, part.staged_name.clone()));
+            self.agents[agent].disk.keep(job, &part.staged_name);
             report.kept.push(name);
         }
         report
@@ -230,6 +265,17 @@ impl Sim {
         audit(|a| a.counters.kept_parts_lost += 1);
         self.agents[agent].disk.parts.remove(&part);
         self.agents[agent].disk.lost.insert(part);
+    }
+
+    /// A worker that has found out what its disk lost, and whose word may still be on its way. One that was told while it was being asked for a copy may
+    /// have got one since.
+    pub(super) fn counted_without_its_part(&self, state: &State) -> Option<String> {
+        let done = state.jobs.values().filter(|job| job.has_kept_result());
+        let mut counted = done.flat_map(|job| job.parts.values().map(move |part| (job, part))).flat_map(|(job, part)| {
+            let key = (job.id.0, part.staged_name.clone());
+            state.holders(part).filter(move |WorkerId(holder)| self.agents.iter().any(|a| a.id == *holder && a.disk.noticed.contains(&key)))
+        });
+        counted.next().map(|worker| format!("worker {worker} knows that it has lost a part, and is counted as its keeper"))
     }
 
     /// What the record says that a worker keeps it has, unless its disk has lost it.

@@ -32,6 +32,9 @@ impl Sim {
         if !state.leases.is_empty() {
             return Some(format!("{} leases live", state.leases.len()));
         }
+        if let Some(what) = self.counted_without_its_part(&state) {
+            return Some(what);
+        }
         replicas
             .iter()
             .any(|r| r.status().applied < replicas.iter().map(|r| r.status().last_log_index).max().unwrap_or(0))

@@ -175,6 +175,10 @@ impl Sim {
                         effects.extend(self.agents[index].handle(now, session::Input::PartsKept(kept)));
                     }
                 }
+                session::Effect::CheckParts(request) => {
+                    let missing = self.agents[index].disk.check(&request);
+                    effects.extend(self.agents[index].handle(now, session::Input::PartsMissing(missing)));
+                }
                 session::Effect::ReleaseParts(kept) => self.release_parts(index, &kept),
                 session::Effect::KnowSchedulers(addresses) => {
                     audit(|a| a.counters.addresses_learnt += 1);

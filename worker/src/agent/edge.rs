@@ -247,6 +247,10 @@ impl Edge {
                     let _ = common.edge.send(EdgeInput::Session(Input::PartsKept(kept)));
                 });
             }
+            Effect::CheckParts(request) => {
+                let (store, tell) = (self.common.results.clone(), results::inventory::to_session(&self.common.edge));
+                tokio::spawn(results::inventory::check(store, request, tell));
+            }
             Effect::KnowSchedulers(schedulers) => self.know(schedulers),
             Effect::FreeLease(lease) => {
                 let common = self.common.clone();

@@ -249,7 +249,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let common = Arc::new(common);
     let (devices, offered) = offer(&common, found)?;
     let incarnation = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-    let data_service = serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation });
+    let data_service =
+        serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation, edge: edge.clone() });
 
     let hello = Hello {
         protocol_version: Window::own().oldest,
@@ -267,6 +268,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         versions: own_versions(0),
         // A process that stands in for the former release knows of two stages only.
         stage_graphs: own_versions(0).is_some(),
+        checks_parts: own_versions(0).is_some(),
         labels: config.labels.into_iter().map(|(key, value)| Label { key, value }).collect(),
     };
     let (exited_sender, exited) = oneshot::channel();

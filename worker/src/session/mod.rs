@@ -85,6 +85,8 @@ pub enum Input {
     Listing(InputListing),
     Published(PublishReport),
     PartsKept(PartsKept),
+    /// Parts that should lie here do not, or not as they were made.
+    PartsMissing(pb::PartsMissing),
     CopiedAgain(pb::CopiedAgain),
     Logs(AttemptLogs),
     /// Time has passed; wanted at [`AgentSession::wake_at`].
@@ -139,6 +141,8 @@ pub enum Effect {
     Publish(pb::Publish),
     /// Have these parts of a result, and flush them; answer with `PartsKept`.
     KeepParts(pb::KeepParts),
+    /// Look whether these parts lie here as they were made; answer with `PartsMissing` for those that do not.
+    CheckParts(pb::CheckParts),
     /// Copy shuffle data that lies here alone to another worker; answer with `CopiedAgain`.
     CopyAgain(pb::CopyAgain),
     /// Of what lies here of the job's result only these parts are still needed.
@@ -326,6 +330,7 @@ impl AgentSession {
             Input::Listing(listing) => self.send_if_connected(worker_message::Message::Listing(listing), &mut effects),
             Input::Published(report) => self.send_if_connected(worker_message::Message::Published(report), &mut effects),
             Input::PartsKept(report) => self.send_if_connected(worker_message::Message::PartsKept(report), &mut effects),
+            Input::PartsMissing(report) => self.send_if_connected(worker_message::Message::PartsMissing(report), &mut effects),
             Input::CopiedAgain(report) => self.send_if_connected(worker_message::Message::CopiedAgain(report), &mut effects),
             Input::Logs(logs) => self.send_if_connected(worker_message::Message::Logs(logs), &mut effects),
             Input::Tick => self.on_tick(now_ms, &mut effects),
@@ -409,6 +414,7 @@ impl AgentSession {
                 self.kept_jobs.insert(request.job);
                 effects.push(Effect::KeepParts(request));
             }
+            Message::CheckParts(request) => effects.push(Effect::CheckParts(request)),
             Message::FetchLogs(request) => effects.push(Effect::FetchLogs(request)),
             Message::Release(release) => {
                 let mut kept: BTreeMap<u64, pb::KeptParts> = release.kept.into_iter().map(|kept| (kept.job, kept)).collect();

@@ -82,6 +82,7 @@ impl State {
                 if accepted.ranges.iter().any(|r| r.first <= task && task < r.end) {
                     part.worker = worker.0;
                     part.copy_workers.clear();
+                    part.gone_at.clear();
                     job.parts.insert(part.partition, part);
                 }
             }

@@ -80,7 +80,12 @@ impl Audit {
                 }
                 // Lost in the entry itself is lost after the decision: before it, the decision is refused.
                 let there = |keeper: WorkerId| entry.before.is_there(keeper) || entry.after.is_there(keeper);
-                if done && !kept::keepers(part).any(there) {
+                // So is what a keeper has said in it that it has no more.
+                let known_gone = |keeper: &WorkerId| {
+                    let was = earlier.and_then(|job| job.parts.get(&part.partition));
+                    was.is_some_and(|was| was.staged_name == part.staged_name && was.gone_at.contains(&keeper.0))
+                };
+                if done && !kept::keepers(part).any(|keeper| there(keeper) && !known_gone(&keeper)) {
                     return Err(("a_result_is_there_when_its_job_is_done", format!("nobody has part {} of job {id}", part.staged_name)));
                 }
             }

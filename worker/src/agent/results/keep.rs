@@ -41,9 +41,12 @@ pub(crate) async fn answer(store: Arc<ResultStore>, room: &Arc<Room>, fetcher: &
     let mut report = PartsKept { job, ..PartsKept::default() };
     let mut kept = kept.buffer_unordered(AT_ONCE);
     while let Some((outcome, part)) = kept.next().await {
-        let name = PartName { partition: part.partition, staged_name: part.staged_name };
+        let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
         match outcome {
-            Ok(()) => report.kept.push(name),
+            Ok(()) => {
+                store.inventory().has(job, name.partition, &name.staged_name, (part.bytes, part.crc32c));
+                report.kept.push(name);
+            }
             Err((gone_at, reason)) => report.failed.push(PartNotKept { part: Some(name), gone_at, reason }),
         }
     }

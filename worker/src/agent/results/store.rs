@@ -7,7 +7,7 @@
 //! Nothing else is needed to find them again: a job's record names its parts, their checksums and their keepers, and this process may end and
 //! another one go on. What no record names is deleted when the job ends (attempts that were not accepted), or when the worker next
 //! connects (results dropped while it was away).
-use super::brought::Brought;
+use super::{brought::Brought, inventory::Inventory};
 use crate::{
     agent::{
         part_file::{self, PartFiles},
@@ -37,6 +37,7 @@ pub(crate) struct ResultStore {
     bytes: Mutex<BTreeMap<u64, u64>>,
     halves: AtomicU64,
     brought: Brought,
+    inventory: Inventory,
 }
 
 impl ResultStore {
@@ -59,11 +60,16 @@ impl ResultStore {
             }
             bytes.insert(number, sum);
         }
-        Ok(Self { dir, bytes: Mutex::new(bytes), halves: AtomicU64::new(0), brought: Brought::open(data_dir)? })
+        let (bytes, brought) = (Mutex::new(bytes), Brought::open(data_dir)?);
+        Ok(Self { dir, bytes, halves: AtomicU64::new(0), brought, inventory: Inventory::default() })
     }
 
     pub(crate) fn brought(&self) -> &Brought {
         &self.brought
+    }
+
+    pub(crate) fn inventory(&self) -> &Inventory {
+        &self.inventory
     }
 
     /// Moves a part that lies elsewhere in the data directory, flushed and checked, to where it is kept.
@@ -122,6 +128,7 @@ impl ResultStore {
                 return Err((path, error));
             }
             *self.counted().entry(job).or_default() += range.bytes;
+            self.inventory.has(job, part.partition, &part.staged_name, (part.bytes, part.crc32c));
         }
         // The directory of the job may be new as well.
         sync_dir(&dir).and_then(|()| sync_dir(&self.dir)).map_err(|error| (dir, error))
@@ -156,6 +163,7 @@ impl ResultStore {
         if kept.all {
             return Ok(());
         }
+        self.inventory.release(kept);
         let dir = self.job_dir(kept.job);
         if kept.names.is_empty() {
             self.counted().remove(&kept.job);

@@ -4,6 +4,7 @@ use super::{
     store::{BlockPlace, ShuffleStore},
 };
 use crate::agent::{
+    edge::EdgeInput,
     results::{self, store::ResultStore},
     room::Room,
 };
@@ -29,6 +30,7 @@ pub(crate) struct DataService {
     pub(crate) room: Arc<Room>,
     /// Of this process; whoever has a copy here knows with it that the copy is gone when another process answers to this worker's name.
     pub(crate) incarnation: u64,
+    pub(crate) edge: mpsc::UnboundedSender<EdgeInput>,
 }
 
 #[tonic::async_trait]
@@ -51,7 +53,8 @@ impl WorkerData for DataService {
 
     async fn fetch_part(&self, request: Request<FetchPartRequest>) -> Result<Response<Self::FetchPartStream>, Status> {
         let reader = require(&request, &[PeerKind::Worker, PeerKind::Client])?;
-        let pieces = results::service::stream(self.results.clone(), request.into_inner(), reader.kind == PeerKind::Client).await?;
+        let tell = results::inventory::to_session(&self.edge);
+        let pieces = results::service::stream(self.results.clone(), request.into_inner(), reader.kind == PeerKind::Client, tell).await?;
         Ok(Response::new(ReceiverStream::new(pieces)))
     }
 
