@@ -24,14 +24,12 @@ fn holds_word(text: &str, word: &str) -> bool {
         // A path segment (`IOFlushed::noop`) is a library's word.
         let before = text[..at].chars().next_back().is_some_and(|c| part_of_word(c) || c == ':');
         let after = text[at + word.len()..].chars().next().is_some_and(part_of_word);
-        // So is a method's name (`names.sort()`).
-        let method = text[..at].ends_with('.') && text[at + word.len()..].starts_with('(');
-        !before && !after && !method
+        !before && !after
     })
 }
 
 /// Kernels whose names are words of everyday code: these are known by name where the name stands in quotation marks.
-const EVERYDAY: [&str; 1] = ["join"];
+const EVERYDAY: [&str; 2] = ["join", "sort"];
 
 fn knows_kernel(text: &str, name: &str) -> bool {
     let quoted = || [format!("\"{name}\""), format!("\"{name}@")].iter().any(|quoted| text.contains(quoted.as_str()));

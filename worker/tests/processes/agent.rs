@@ -41,7 +41,6 @@ pub const TESTS: &[Named] = named![
     a_data_directory_of_another_cluster_is_refused,
     a_released_job_leaves_nothing_on_disk,
     a_device_whose_self_test_fails_is_reported_with_the_reason,
-    no_kernel_is_named_in_this_crate,
 ];
 
 pub const MEASURES: &[Named] = named![measure_one_task_leases_through_an_agent];
@@ -655,33 +654,6 @@ fn a_device_whose_self_test_fails_is_reported_with_the_reason() {
         let raftwerk_worker::ProbeOutcome::Failed(reason) = &rows[0].outcome else { panic!("{rows:?}") };
         assert!(reason.contains("two and two were five"), "{reason}");
     });
-}
-
-fn no_kernel_is_named_in_this_crate() {
-    fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => sources(&path, found),
-                false => found.push(path),
-            }
-        }
-    }
-    let mut found = Vec::new();
-    sources(Path::new(env!("CARGO_MANIFEST_DIR")), &mut found);
-    assert!(found.len() > 20);
-    for path in found {
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        for kernel in raftwerk_kernels::registry() {
-            let name = kernel.descriptor().name;
-            let named = text.match_indices(name).any(|(at, _)| {
-                let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
-                let method = text[..at].ends_with('.') && text[at + name.len()..].starts_with('(');
-                !method && !word(text[..at].chars().next_back()) && !word(text[at + name.len()..].chars().next())
-            });
-            assert!(!named, "{} names the kernel {name}", path.display());
-        }
-    }
 }
 
 fn measure_one_task_leases_through_an_agent() {
