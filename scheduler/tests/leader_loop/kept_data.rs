@@ -128,12 +128,13 @@ fn a_worker_that_comes_is_asked_for_what_it_keeps_and_what_it_has_lost_is_copied
     host.commit();
     assert_eq!(asked_to_check(&for_a_while(&mut host)), [(maker, vec!["part.1".to_owned()])], "once, whoever keeps it");
     host.up(maker, missing());
-    host.commit();
+    let mut effects = host.commit();
     assert_eq!(holders(&host), [second]);
-    host.up(third, missing());
-    host.up(maker, missing());
+    effects.extend(host.up(third, missing()));
+    effects.extend(host.up(maker, missing()));
     assert!(host.proposed.is_none(), "nothing new");
-    let asked = asked_to_keep(&for_a_while(&mut host));
+    effects.extend(for_a_while(&mut host));
+    let asked = asked_to_keep(&effects);
     let [(taker, keep)] = &asked[..] else { panic!("{asked:?}") };
     assert!(*taker != second && keep.parts[0].sources.iter().map(|s| s.worker).eq([6 + second]), "{asked:?}");
     host.up(*taker, kept(&["part.1"]));
