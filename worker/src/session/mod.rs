@@ -12,7 +12,8 @@
 //! ```
 //! What must hold here:
 //! - A report gets its sequence number once and is kept until it is acknowledged; every connect offers all kept ones again.
-//! - A lease is started at most once: granted again while it is held, or while its final report is unacknowledged, it is ignored.
+//! - A lease is started at most once: granted again while it is held, or after its final report (also an acknowledged one, as far back as is
+//!   remembered: a leader that was cut off may not know of it), it is ignored.
 //! - A worker that has heard nothing for the lease time stops its leases by itself; what they had produced is still offered.
 //! - A lease ends with exactly one final report in which every task has a result or a failure.
 

@@ -3,17 +3,23 @@ use super::report::Body;
 use crate::lease::LeaseKey;
 use prost::Message;
 use raftwerk_proto::v1::{Report, Reports};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of reports in one message. The wire allows 1 MiB, and so does an entry of the log that a leader makes of it.
 const BATCH_BYTES: usize = 768 << 10;
+
+/// Leases that are remembered behind the acknowledgement of their final report: more than are out at one worker when a leader is cut off.
+const ENDED: usize = 16 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     last_sequence: u64,
     reports: BTreeMap<u64, Report>,
-    /// Leases whose final report is among them: a grant of one of these is a repeat.
+    /// Leases whose final report is among them or was acknowledged lately: a grant of one of these is a repeat, or comes from a leader that was cut off
+    /// and does not know what another one has acknowledged.
     finals: BTreeSet<LeaseKey>,
+    /// Those of them that were acknowledged, in that order.
+    ended: VecDeque<LeaseKey>,
 }
 
 impl Outbox {
@@ -49,7 +55,12 @@ impl Outbox {
             && report.final_report
             && let Some(lease) = report.lease
         {
-            self.finals.remove(&lease.into());
+            self.ended.push_back(lease.into());
+        }
+        if self.ended.len() > ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.finals.remove(&oldest);
         }
     }
 

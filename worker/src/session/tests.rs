@@ -162,6 +162,8 @@ fn a_grant_of_a_held_lease_changes_nothing() {
     assert_eq!(bench.grant(1, 4), [], "its final report is on the way");
     bench.hear(ack(&[1]));
     assert_eq!(bench.held(), [] as [u64; 0]);
+    assert_eq!(bench.grant(1, 4), [], "a leader that was cut off does not know what another one has acknowledged");
+    assert!(matches!(bench.grant(2, 4)[..], [Effect::StartLease { .. }]));
 }
 
 #[test]
