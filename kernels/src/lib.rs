@@ -10,7 +10,8 @@
 //! png_file.rs the header of .png files              gather.rs   what reduce kernels share that put pieces together
 //! listed.rs   what is known of arrays before they are read
 //! sorted_run/ shuffle blocks of sorted records and lines: layout, order, merge
-//! cells.rs    cells of tables that kernels write
+//! cells.rs    cells of tables that kernels write      keyed.rs    tables in memory by keys of bytes
+//! pieces.rs   parts that are handed out while they are made
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
@@ -20,11 +21,13 @@ mod footprint;
 mod gather;
 pub mod gpu;
 pub mod key;
+mod keyed;
 mod listed;
 mod npy;
 pub mod output;
 mod params;
 mod philox;
+mod pieces;
 pub mod png_file;
 mod round;
 pub mod run;
@@ -33,11 +36,14 @@ mod sorted_run;
 
 pub mod black_scholes;
 pub mod convolve;
+pub mod dedup;
 pub mod file_per_task;
+pub mod first_lines;
 pub mod grep;
 pub mod group_by;
 pub mod histogram;
 pub mod image;
+pub mod inverted_index;
 pub mod join;
 pub mod key_lines;
 pub mod kmeans_assign;
@@ -46,13 +52,16 @@ pub mod mandelbrot;
 pub mod matching_lines;
 pub mod matmul;
 pub mod merge_groups;
+pub mod merge_postings;
 pub mod merge_runs;
+pub mod merge_sample;
 pub mod merge_sorted;
 pub mod merge_statistics;
 pub mod merge_top;
 pub mod monte_carlo_pi;
 pub mod noop;
 pub mod radix_sort;
+pub mod sample;
 pub mod sort;
 pub mod stack_rows;
 pub mod statistics;
@@ -70,11 +79,14 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
     &[
         &black_scholes::BlackScholes,
         &convolve::Convolve,
+        &dedup::Dedup,
         &file_per_task::FilePerTask,
+        &first_lines::FirstLines,
         &grep::Grep,
         &group_by::GroupBy,
         &histogram::Histogram,
         &image::Image,
+        &inverted_index::InvertedIndex,
         &join::Join,
         &key_lines::KeyLines,
         &kmeans_assign::KmeansAssign,
@@ -83,13 +95,16 @@ pub fn registry() -> &'static [&'static dyn Kernel] {
         &matching_lines::MatchingLines,
         &matmul::Matmul,
         &merge_groups::MergeGroups,
+        &merge_postings::MergePostings,
         &merge_runs::MergeRuns,
+        &merge_sample::MergeSample,
         &merge_sorted::MergeSorted,
         &merge_statistics::MergeStatistics,
         &merge_top::MergeTop,
         &monte_carlo_pi::MonteCarloPi,
         &noop::Noop,
         &radix_sort::RadixSort,
+        &sample::Sample,
         &sort::Sort,
         &stack_rows::StackRows,
         &statistics::Statistics,

@@ -144,6 +144,8 @@ pub struct Merge<'a> {
 }
 
 struct Head<'a> {
+    /// Which of the runs it reads.
+    run: usize,
     /// `None`: this run is at its end and loses against every other.
     record: Option<Record<'a>>,
     prefix: u128,
@@ -174,8 +176,8 @@ impl<'a> Head<'a> {
 impl<'a> Merge<'a> {
     pub fn new(runs: impl IntoIterator<Item = &'a [u8]>) -> Result<Merge<'a>, KernelError> {
         let mut heads = Vec::new();
-        for run in runs.into_iter().filter(|run| !run.is_empty()) {
-            let mut head = Head { record: None, prefix: 0, reader: Reader::new(run) };
+        for (number, run) in runs.into_iter().enumerate().filter(|(_, run)| !run.is_empty()) {
+            let mut head = Head { run: number, record: None, prefix: 0, reader: Reader::new(run) };
             head.advance()?;
             heads.push(head);
         }
@@ -213,11 +215,18 @@ impl<'a> Merge<'a> {
     /// The next record, or `None` at the end of all runs.
     #[inline]
     pub fn next_record(&mut self) -> Result<Option<Record<'a>>, KernelError> {
+        Ok(self.next_with_run()?.map(|(_, record)| record))
+    }
+
+    /// The same, and of which run it is: 0 is the first that was given, empty ones count.
+    #[inline]
+    pub fn next_with_run(&mut self) -> Result<Option<(usize, Record<'a>)>, KernelError> {
         if self.heads.is_empty() {
             return Ok(None);
         }
         let mut winner = self.losers[0];
-        let Some(record) = self.heads[winner as usize].record else { return Ok(None) };
+        let Head { run, record, .. } = self.heads[winner as usize];
+        let Some(record) = record else { return Ok(None) };
         self.heads[winner as usize].advance()?;
         let mut node = (winner as usize + self.heads.len()) / 2;
         while node > 0 {
@@ -227,7 +236,7 @@ impl<'a> Merge<'a> {
             node /= 2;
         }
         self.losers[0] = winner;
-        Ok(Some(record))
+        Ok(Some((run, record)))
     }
 }
 

@@ -2,14 +2,36 @@
 
 use std::borrow::Cow;
 
+use crate::api::{ParamSpec, ParamType};
+
 /// Of the line where they stand in it as they are.
-pub(super) type Bytes<'a> = Cow<'a, [u8]>;
+pub(crate) type Bytes<'a> = Cow<'a, [u8]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Separator {
+pub(crate) enum Separator {
     /// CSV with its quotation marks.
     Comma,
     Plain(u8),
+}
+
+pub(crate) const SEPARATOR: ParamSpec = ParamSpec {
+    name: "separator",
+    kind: ParamType::Choice(&["comma", "semicolon", "tab", "space", "bar"]),
+    default: Some("comma"),
+    doc: "what stands between two columns",
+};
+
+impl Separator {
+    /// A choice of [`SEPARATOR`].
+    pub(crate) fn named(name: &str) -> Separator {
+        match name {
+            "semicolon" => Separator::Plain(b';'),
+            "tab" => Separator::Plain(b'\t'),
+            "space" => Separator::Plain(b' '),
+            "bar" => Separator::Plain(b'|'),
+            _ => Separator::Comma,
+        }
+    }
 }
 
 /// Where a field stands in its line, quotation marks included.
@@ -19,15 +41,25 @@ struct Field {
     quoted: bool,
 }
 
-/// The field of the column, and what is kept of the line as CSV: all of it, or the other columns.
-pub(super) fn split_off(line: &[u8], separator: Separator, column: usize, whole_line: bool) -> Result<(Bytes<'_>, Bytes<'_>), String> {
-    let fields = fields(line, separator)?;
+/// The field of the column.
+pub(crate) fn key_of(line: &[u8], separator: Separator, column: usize) -> Result<Bytes<'_>, String> {
+    Ok(key(line, &fields(line, separator)?, column)?.0)
+}
+
+/// The key, and the field that it is.
+fn key<'a, 'f>(line: &'a [u8], fields: &'f [Field], column: usize) -> Result<(Bytes<'a>, &'f Field), String> {
     let Some(field) = fields.get(column) else {
         let (there, wanted) = (fields.len(), column + 1);
         return Err(format!("it has {there} column{}, and the key is in column {wanted}", if there == 1 { "" } else { "s" }));
     };
     let raw = &line[field.start..field.end];
-    let key = if field.quoted { unquoted(raw) } else { Cow::Borrowed(raw) };
+    Ok((if field.quoted { unquoted(raw) } else { Cow::Borrowed(raw) }, field))
+}
+
+/// The field of the column, and what is kept of the line as CSV: all of it, or the other columns.
+pub(super) fn split_off(line: &[u8], separator: Separator, column: usize, whole_line: bool) -> Result<(Bytes<'_>, Bytes<'_>), String> {
+    let fields = fields(line, separator)?;
+    let (key, field) = key(line, &fields, column)?;
     let kept = |place: &usize| whole_line || *place != column;
     let value = match separator {
         Separator::Comma if whole_line => Cow::Borrowed(line),

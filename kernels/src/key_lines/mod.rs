@@ -18,7 +18,7 @@ use crate::api::*;
 use crate::key;
 use crate::params::Resolved;
 use crate::run::push_record;
-use fields::{Separator, split_off};
+use fields::{SEPARATOR, Separator, split_off};
 
 pub struct KeyLines;
 
@@ -33,12 +33,7 @@ static DESCRIPTOR: Descriptor = Descriptor {
     accepts: Accepts::Text,
     params: &[
         ParamSpec { name: "column", kind: ParamType::U64 { min: 1, max: 1_000_000 }, default: Some("1"), doc: "the key's column, from 1" },
-        ParamSpec {
-            name: "separator",
-            kind: ParamType::Choice(&["comma", "semicolon", "tab", "space", "bar"]),
-            default: Some("comma"),
-            doc: "what stands between two columns",
-        },
+        SEPARATOR,
         ParamSpec {
             name: "value",
             kind: ParamType::Choice(&["line", "rest"]),
@@ -67,16 +62,9 @@ impl Kernel for KeyLines {
 
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
-        let separator = match params.text("separator") {
-            "semicolon" => Separator::Plain(b';'),
-            "tab" => Separator::Plain(b'\t'),
-            "space" => Separator::Plain(b' '),
-            "bar" => Separator::Plain(b'|'),
-            _ => Separator::Comma,
-        };
         Ok(Box::new(PreparedLines {
             column: params.u64("column") as usize - 1,
-            separator,
+            separator: Separator::named(params.text("separator")),
             whole_line: params.text("value") == "line",
             heading: params.text("heading").as_bytes().to_vec(),
             partitions: stage.partitions.max(1),
@@ -139,7 +127,8 @@ impl Prepared for PreparedLines {
     }
 }
 
-fn shortened(line: &[u8]) -> String {
+/// Of a line, for a message.
+pub(crate) fn shortened(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
     if line.len() > SHOWN { format!("{text}..") } else { text.into_owned() }
 }
