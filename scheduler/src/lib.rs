@@ -9,6 +9,7 @@
 mod awake;
 mod backup;
 mod config;
+mod decisions;
 pub mod edge;
 mod fail_point;
 mod join;

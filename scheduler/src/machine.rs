@@ -1,5 +1,6 @@
 //! The core as Raft sees it: committed bytes in, outcomes out.
 
+use crate::decisions;
 use crate::raft::{ApplyError, StateMachine};
 use crate::versions::unreadable;
 use prost::Message;
@@ -22,7 +23,10 @@ impl StateMachine for Replicated {
             .map_err(|e| raftwerk_core::ApplyError::Undecodable { index, reason: e.to_string() })
             .map_err(|e| ApplyError(e.to_string()))?;
         readable(&format!("log entry {index}"), body.format, ENTRY_FORMAT)?;
-        self.0.apply(index, body).map(Arc::new).map_err(|e| ApplyError(e.to_string()))
+        let stamped_ms = body.at_ms;
+        let applied = self.0.apply(index, body).map_err(|e| ApplyError(e.to_string()))?;
+        decisions::tell(&self.0, stamped_ms, &applied);
+        Ok(Arc::new(applied))
     }
 
     fn snapshot(&self) -> Vec<u8> {

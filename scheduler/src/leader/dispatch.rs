@@ -80,7 +80,8 @@ impl Leader {
         }
     }
 
-    /// Sends committed grants to the workers that hold them. A worker that is not connected gets them at hand-over.
+    /// Sends committed grants to the workers that hold them. A worker that is not connected gets them at hand-over; by then another lease may have
+    /// brought home some of its tasks, which nobody needs to run again.
     pub(super) fn dispatch(&mut self, state: &State, leases: &[LeaseId], effects: &mut Vec<Effect>) {
         let mut messages: BTreeMap<super::ConnId, wire::Grants> = BTreeMap::new();
         let full = self.sessions.full();
@@ -88,6 +89,8 @@ impl Leader {
         for id in leases {
             let Some(lease) = state.leases.get(id) else { continue };
             let Some(job) = state.jobs.get(&lease.job) else { continue };
+            let Some(tasks) = still_held(job, *id, lease) else { continue };
+            let lease = &Lease { tasks, ..lease.clone() };
             let Some(conn_id) = self.sessions.by_worker.get(&lease.worker).copied() else { continue };
             let Some(conn) = self.sessions.conns.get_mut(&conn_id).filter(|c| c.session == Some(lease.session)) else { continue };
             let grants = messages.entry(conn_id).or_default();
@@ -105,6 +108,12 @@ impl Leader {
             effects.push(Effect::Send { conn, message: down::Message::Grants(grants) });
         }
     }
+}
+
+/// From the first to the last task of the lease that has no result yet. A lease that has nothing left is ended by the entry that took the last.
+fn still_held(job: &Job, id: LeaseId, lease: &Lease) -> Option<TaskRange> {
+    let held = job.stages.get(lease.stage as usize)?.held_by(lease.tasks, id);
+    Some(TaskRange { first: held.first()?.0.first, end: held.last()?.0.end })
 }
 
 fn stage_info(job: &Job, stage: u32) -> wire::StageInfo {

@@ -358,6 +358,7 @@ impl Leader {
 
     fn on_event(&mut self, state: &State, event: &Event, effects: &mut Vec<Effect>) {
         match event {
+            Event::Accepted { .. } => {}
             Event::LeaseEnded { id, lease } => self.sessions.revoke(state, *id, lease, effects),
             Event::JobEnded { job } => {
                 self.publishing.forget(*job);

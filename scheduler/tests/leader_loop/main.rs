@@ -1,6 +1,7 @@
 //! The leader loop by itself: inputs in, effects out.
 
 mod formats;
+mod hand_over;
 mod host;
 mod kept_data;
 mod matching;

@@ -1,6 +1,9 @@
 //! Which tasks really ran, read from the logs of the workers: one line per executed task, written while it ran, so that the record
 //! survives a killed worker (but for lines that were still in the pipe).
 
+use super::decisions;
+use raftwerk_core::LeaseId;
+
 /// One line that an executing task printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Execution {
@@ -16,6 +19,7 @@ pub struct Execution {
 pub struct GrantSeen {
     pub worker: String,
     pub at_us: u64,
+    pub lease: LeaseId,
     pub job: u64,
     pub first_task: u64,
     pub tasks: u64,
@@ -33,13 +37,14 @@ pub fn executions(worker: &str, log: &str) -> Vec<Execution> {
 pub fn grants(worker: &str, log: &str) -> Vec<GrantSeen> {
     lines(log, "raftwerk_worker::leases")
         .filter_map(|(at_us, text)| {
-            let field = |name: &str| text.split_whitespace().find_map(|word| word.strip_prefix(name))?.parse().ok();
+            let number = |name| field(text, name)?.parse().ok();
             Some(GrantSeen {
                 worker: worker.to_owned(),
                 at_us,
-                job: field("job=")?,
-                first_task: field("first_task=")?,
-                tasks: field("tasks=")?,
+                lease: decisions::lease(field(text, "lease=")?)?,
+                job: number("job=")?,
+                first_task: number("first_task=")?,
+                tasks: number("tasks=")?,
             })
         })
         .collect()
@@ -57,7 +62,13 @@ pub fn welcomes(log: &str) -> Vec<(u64, String)> {
         .collect()
 }
 
-fn lines<'a>(log: &'a str, target: &'a str) -> impl Iterator<Item = (u64, &'a str)> {
+/// The word of a line that begins like this, without its beginning.
+pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.split_whitespace().find_map(|word| word.strip_prefix(name))
+}
+
+/// Times and texts of the lines of one target.
+pub(super) fn lines<'a>(log: &'a str, target: &'a str) -> impl Iterator<Item = (u64, &'a str)> {
     log.lines().filter_map(move |line| {
         let (time, rest) = line.split_once(' ')?;
         let (_level, rest) = rest.trim_start().split_once(' ')?;
@@ -103,8 +114,9 @@ mod tests {
 2026-11-21T09:55:08.000003Z DEBUG raftwerk_worker::output: something else
 ";
         let base = 1_795_254_908_000_000;
+        let lease = LeaseId { epoch: 0, index: 12, position: 0 };
         assert_eq!(executions("w", log), [Execution { worker: "w".into(), at_us: base + 2, index: 1_000_007 }]);
-        assert_eq!(grants("w", log), [GrantSeen { worker: "w".into(), at_us: base + 1, job: 3, first_task: 7, tasks: 1 }]);
+        assert_eq!(grants("w", log), [GrantSeen { worker: "w".into(), at_us: base + 1, lease, job: 3, first_task: 7, tasks: 1 }]);
         assert_eq!(welcomes(log), [(base, "127.0.0.1:1".to_owned())]);
     }
 }

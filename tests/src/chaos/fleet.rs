@@ -1,5 +1,6 @@
 //! Three schedulers and three workers that can be killed, stopped and cut off, with a record of what was done to whom.
 
+use super::decisions::SCHEDULER_LOG;
 use super::network::Network;
 use super::now_us;
 use super::proxy::{CLIENTS, NodeId};
@@ -95,7 +96,8 @@ impl Fleet {
                 None => args.push("--bootstrap".into()),
                 Some(first) => args.extend(["--join".into(), first.clone(), "--token-file".into(), fleet.path("scheduler-1/join-token")]),
             }
-            let process = Process::launch(&name, &args, &fleet.access.home, &Launch { through: seat.through, ..Launch::default() });
+            let env = vec![("RAFTWERK_LOG".to_string(), SCHEDULER_LOG.to_string())];
+            let process = Process::launch(&name, &args, &fleet.access.home, &Launch { through: seat.through, env, ..Launch::default() });
             fleet.network.runs_as(place, process.child.id());
             fleet.access.addresses.push(seat.advertise);
             fleet.schedulers.push(Node { name, process, stopped: false, killed: false });
@@ -285,6 +287,10 @@ impl Fleet {
             }
         }
         self.revive();
+    }
+
+    pub fn scheduler_logs(&self) -> Vec<String> {
+        self.schedulers.iter().map(|scheduler| scheduler.process.log()).collect()
     }
 
     /// The whole log of each worker, all of its lives in one file.

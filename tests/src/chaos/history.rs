@@ -3,8 +3,10 @@
 //! [`check`] compares the history with what the cluster says in the end, with the known answers, and with the record of executions. Every
 //! rule is a function of its own; the tests below plant a lie for each of them.
 
+use super::decisions::Decisions;
 use super::executions::{Execution, GrantSeen};
 use super::fleet::Touch;
+use raftwerk_core::LeaseId;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -78,6 +80,7 @@ pub struct Evidence {
     pub jobs: BTreeMap<u64, Value>,
     pub executions: Vec<Execution>,
     pub grants: Vec<GrantSeen>,
+    pub decisions: Decisions,
     pub touches: Vec<Touch>,
 }
 
@@ -232,7 +235,7 @@ fn nobody_elses_jobs(evidence: &Evidence, wrong: &mut Vec<String>) {
 }
 
 /// A task may run again when the worker that ran it was killed, stopped or cut off around that time: the death of a scheduler is no
-/// reason. And a task that was late and not known to be finished may have been leased a second time.
+/// reason. And a task that was late and not known to be finished may have been leased a second time, beside the first lease: see [`repetition`].
 fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut Vec<String>) {
     let mut by_index: BTreeMap<u64, Vec<&Execution>> = BTreeMap::new();
     for execution in &evidence.executions {
@@ -244,40 +247,74 @@ fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut
             let (first, again) = (pair[0], pair[1]);
             let around = |t: &Touch| t.from_us <= again.at_us && t.to_us.saturating_add(AFTERMATH_US) >= first.at_us;
             let touched = evidence.touches.iter().filter(|t| t.worker == first.worker).any(around);
-            let granted = granted_at(evidence, again);
-            if touched || granted.is_some_and(|at_us| at_us <= first.at_us + REPORT_US) {
+            if touched {
                 continue;
             }
-            wrong.push(format!(
-                "the task of index {} ran on {} and {:.1} s later on {}, which got it {} after that, though nothing was done to {}",
-                first.index,
-                first.worker,
-                (again.at_us - first.at_us) as f64 / 1e6,
-                again.worker,
-                granted.map_or("who knows when".into(), |at_us| format!("{:.1} s", at_us.saturating_sub(first.at_us) as f64 / 1e6)),
-                first.worker
-            ));
+            if let Some(why) = repetition(evidence, first, again) {
+                wrong.push(format!(
+                    "the task of index {} ran on {} and {:.1} s later on {}, though nothing was done to {}: {why}",
+                    first.index,
+                    first.worker,
+                    (again.at_us - first.at_us) as f64 / 1e6,
+                    again.worker,
+                    first.worker
+                ));
+            }
         }
     }
 }
 
-/// When the worker of this execution was last given the task.
-fn granted_at(evidence: &Evidence, execution: &Execution) -> Option<u64> {
-    let index = execution.index;
+/// Why the second run was a repetition of what had been done; nothing if it was speculation. That is decided by the log, and not by when the worker
+/// heard of it: a leader may die when its decision is committed and not sent, and the next one hands out what was decided. So the later one of the
+/// two leases has to be speculative, decided by an entry before the one that took the task's result, and, by that entry's stamp, no later than the
+/// result may have been on its way.
+fn repetition(evidence: &Evidence, first: &Execution, again: &Execution) -> Option<String> {
+    let Some((job, task)) = task_of(evidence, first.index) else { return Some("no job has it".into()) };
+    let (Some(earlier), Some(later)) = (lease_of(evidence, job, task, first), lease_of(evidence, job, task, again)) else {
+        return Some("a worker ran it without a lease".into());
+    };
+    if earlier == later {
+        return Some(format!("both times under lease {later}"));
+    }
+    let second = earlier.max(later);
+    let Some(decided) = evidence.decisions.leases.get(&second) else {
+        return Some(format!("no scheduler has written down that it decided lease {second}"));
+    };
+    if !decided.speculative {
+        return Some(format!("lease {second} is no second lease beside lease {}", earlier.min(later)));
+    }
+    match evidence.decisions.accepted_by(job, task) {
+        None => return Some(format!("leased a second time as lease {second}, and no entry has taken a result of it")),
+        Some(entry) if entry <= second.index => {
+            return Some(format!("lease {second} was decided when entry {entry} had taken its result"));
+        }
+        Some(_) => {}
+    }
+    let late = decided.at_us.saturating_sub(first.at_us);
+    (late > REPORT_US).then(|| format!("lease {second} was decided {:.1} s after the first run", late as f64 / 1e6))
+}
+
+/// Job and task of an index.
+fn task_of(evidence: &Evidence, index: u64) -> Option<(u64, u64)> {
     let (story, task) = evidence.stories.iter().find_map(|s| match s.expect {
         Expect::Sum { first, tasks } if (first..first + tasks).contains(&index) => Some((s, index - first)),
         _ => None,
     })?;
-    let job = job_of(story, &evidence.jobs)?["job"].as_u64()?;
+    Some((job_of(story, &evidence.jobs)?["job"].as_u64()?, task))
+}
+
+/// The lease under which it was run: the last one with the task that its worker had been given by then.
+fn lease_of(evidence: &Evidence, job: u64, task: u64, execution: &Execution) -> Option<LeaseId> {
     let of_task = |g: &&GrantSeen| {
         g.job == job && g.worker == execution.worker && g.at_us <= execution.at_us && (g.first_task..g.first_task + g.tasks).contains(&task)
     };
-    evidence.grants.iter().filter(of_task).map(|g| g.at_us).max()
+    evidence.grants.iter().filter(of_task).max_by_key(|g| g.at_us).map(|g| g.lease)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chaos::decisions::Decided;
     use serde_json::json;
 
     fn call(what: &'static str, exit: i32, job: Option<u64>) -> Call {
@@ -297,7 +334,7 @@ mod tests {
 
     fn evidence(stories: Vec<Story>, jobs: Vec<Value>) -> Evidence {
         let jobs = jobs.into_iter().map(|j| (j["job"].as_u64().expect("a number"), j)).collect();
-        Evidence { stories, jobs, executions: Vec::new(), grants: Vec::new(), touches: Vec::new() }
+        Evidence { stories, jobs, executions: Vec::new(), grants: Vec::new(), decisions: Decisions::default(), touches: Vec::new() }
     }
 
     fn sole(evidence: &Evidence, words: &str) {
@@ -386,14 +423,56 @@ mod tests {
         assert_eq!(check(&evidence), Vec::<String>::new());
     }
 
-    #[test]
-    fn a_second_lease_of_what_was_late_is_no_repetition_of_what_was_finished() {
+    /// A task that worker a ran at 5.0 s and worker b at 9.0 s, b having been given it at `given_us`. The second lease was decided by entry 20 at
+    /// `decided_us`; entry `accepted` took the result.
+    fn ran_twice(given_us: u64, decided_us: u64, speculative: bool, accepted: u64) -> Evidence {
         let ran = |worker: &str, at_us| Execution { worker: worker.into(), at_us, index: 101 };
+        let lease = |index| LeaseId { epoch: 0, index, position: 0 };
+        let given =
+            |worker: &str, at_us, index| GrantSeen { worker: worker.into(), at_us, lease: lease(index), job: 7, first_task: 0, tasks: 2 };
         let mut evidence = evidence(vec![story(vec![call("job wait", 0, Some(7))])], vec![job("done", "303")]);
         evidence.executions = vec![ran("a", 5_000_000), ran("b", 9_000_000)];
-        evidence.grants = vec![GrantSeen { worker: "b".into(), at_us: 4_000_000, job: 7, first_task: 0, tasks: 2 }];
-        assert_eq!(check(&evidence), Vec::<String>::new());
-        evidence.grants[0].at_us = 7_000_000;
-        sole(&evidence, "which got it 2.0 s after that");
+        evidence.grants = vec![given("a", 1_000_000, 10), given("b", given_us, 20)];
+        evidence.decisions.leases.insert(lease(10), Decided { at_us: 1_000_000, speculative: false });
+        evidence.decisions.leases.insert(lease(20), Decided { at_us: decided_us, speculative });
+        evidence.decisions.accepted.entry(7).or_default().insert((accepted, 1, 2));
+        evidence
+    }
+
+    #[test]
+    fn a_second_lease_of_what_was_late_is_no_repetition_of_what_was_finished() {
+        assert_eq!(check(&ran_twice(4_000_000, 4_000_000, true, 25)), Vec::<String>::new());
+        // Decided by a leader that died of it, and handed out by the next one when the first holder had long finished, and was not heard yet.
+        assert_eq!(check(&ran_twice(8_000_000, 4_900_000, true, 25)), Vec::<String>::new());
+        // The copy ran first, and the first holder came to the task later.
+        let mut crossed = ran_twice(4_000_000, 4_000_000, true, 25);
+        crossed.executions.iter_mut().for_each(|e| e.at_us = 14_000_000 - e.at_us);
+        assert_eq!(check(&crossed), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_repetition_of_what_was_finished_is_seen() {
+        sole(&ran_twice(8_000_000, 4_000_000, true, 20), "lease 0-20-0 was decided when entry 20 had taken its result");
+        sole(&ran_twice(8_000_000, 4_000_000, true, 15), "when entry 15 had taken its result");
+        sole(&ran_twice(8_000_000, 7_000_000, true, 25), "was decided 2.0 s after the first run");
+        sole(&ran_twice(4_000_000, 4_000_000, false, 25), "lease 0-20-0 is no second lease beside lease 0-10-0");
+    }
+
+    #[test]
+    fn a_second_run_that_nobody_has_decided_is_seen() {
+        let honest = || ran_twice(4_000_000, 4_000_000, true, 25);
+        let mut evidence = honest();
+        evidence.grants.pop();
+        sole(&evidence, "without a lease");
+        evidence = honest();
+        evidence.decisions.leases.pop_last();
+        sole(&evidence, "no scheduler has written down");
+        evidence = honest();
+        evidence.decisions.accepted.clear();
+        sole(&evidence, "no entry has taken a result");
+        // The same worker, which was given the lease once and ran it twice.
+        evidence = honest();
+        evidence.executions[1].worker = "a".into();
+        sole(&evidence, "both times under lease 0-10-0");
     }
 }

@@ -4,12 +4,14 @@
 //! ```text
 //! fleet       the processes, and what was done to whom      proxy, namespaces, network   the lines between them
 //! clients     jobs of known answers, and what was told      faults, dice                 what goes wrong, from a seed
-//! executions  which tasks really ran                        history                      the checker
+//! executions  which tasks really ran                        decisions                    what the log decided of them
+//! history     the checker
 //! ```
 //!
 //! The seed decides jobs and faults, not how the processes interleave: the same seed is the same kind of run, not the same run.
 
 pub mod clients;
+pub mod decisions;
 pub mod dice;
 pub mod executions;
 pub mod faults;
@@ -19,6 +21,7 @@ pub mod namespaces;
 pub mod network;
 pub mod proxy;
 
+use decisions::Decisions;
 use dice::Dice;
 use faults::{Done, Fault};
 use fleet::Fleet;
@@ -126,7 +129,9 @@ fn gather(fleet: &Fleet, stories: Vec<Story>) -> Evidence {
     let logs = fleet.worker_logs();
     let executions = logs.iter().flat_map(|(name, log)| executions::executions(name, log)).collect();
     let grants = logs.iter().flat_map(|(name, log)| executions::grants(name, log)).collect();
-    Evidence { stories, jobs, executions, grants, touches: fleet.touches.clone() }
+    let mut decisions = Decisions::default();
+    fleet.scheduler_logs().iter().for_each(|log| decisions.read(log));
+    Evidence { stories, jobs, executions, grants, decisions, touches: fleet.touches.clone() }
 }
 
 /// A run that shows nothing is not a run that went well.

@@ -16,7 +16,7 @@ mod workers;
 
 pub use retention::is_old;
 
-use crate::ids::{JobId, LeaseId, Session, Timestamp, WorkerId};
+use crate::ids::{JobId, LeaseId, Session, TaskRange, Timestamp, WorkerId};
 use crate::job::Phase;
 use crate::lease::Lease;
 use crate::state::State;
@@ -111,6 +111,13 @@ pub enum Outcome {
 /// Past facts that the leader turns into effects.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// Results of these tasks were taken from the lease.
+    Accepted {
+        lease: LeaseId,
+        job: JobId,
+        stage: u32,
+        tasks: Vec<TaskRange>,
+    },
     /// The lease ended otherwise than by its own final report.
     LeaseEnded {
         id: LeaseId,

@@ -87,6 +87,10 @@ impl State {
                 }
             }
         }
+        if accepted.tasks > 0 {
+            let tasks = std::mem::take(&mut accepted.ranges);
+            entry.applied.events.push(Event::Accepted { lease: id, job: lease.job, stage: lease.stage, tasks });
+        }
         let mut consequences = Vec::new();
         let round = rounds::decide(job, &lease, accepted.tasks, report.round_end.take(), self.now, entry);
         let next_round = round.unwrap_or_else(|cause| {
