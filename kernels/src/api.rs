@@ -313,11 +313,20 @@ pub trait Prepared: Send + Sync {
         None
     }
 
+    /// About what one task takes of memory on the CPU, beside its input: a worker that was given a limit runs as many tasks at once as this lets
+    /// it. What a kernel makes is counted, and what it makes on the way there.
+    fn memory(&self, input_bytes: u64) -> u64 {
+        3 * input_bytes + TASK_BYTES
+    }
+
     /// The columns that it reads of a table, which are looked for before the job starts.
     fn columns(&self) -> &[Wanted] {
         &[]
     }
 }
+
+/// What a task takes of memory whatever its input: buffers for what it writes.
+pub const TASK_BYTES: u64 = 2 << 20;
 
 /// Takes a part in pieces, from its first byte on. An error ends the task; the kernel passes it on.
 pub trait PartWriter {

@@ -27,7 +27,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     if args.next()? != SUBCOMMAND {
         return None;
     }
-    let status = match parse(args) {
+    let status = match ExecutorArgs::parse(args) {
         Ok(args) => executor_main(args),
         Err(reason) => {
             let _ = writeln!(std::io::stderr(), "error: {reason}\nfix: executors are started by `raftwerk worker`, not by hand");
@@ -35,17 +35,4 @@ pub fn run_if_asked() -> Option<ExitCode> {
         }
     };
     Some(ExitCode::from(u8::try_from(status).unwrap_or(Exit::Internal as u8)))
-}
-
-fn parse(mut args: impl Iterator<Item = String>) -> Result<ExecutorArgs, String> {
-    let (mut device, mut threads) = (None, None);
-    while let Some(flag) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        match flag.as_str() {
-            "--device" => device = Some(value.parse()?),
-            "--threads" => threads = Some(value.parse().map_err(|_| format!("--threads {value} is not a number"))?),
-            _ => return Err(format!("an executor has no {flag}")),
-        }
-    }
-    Ok(ExecutorArgs { device: device.ok_or("--device is missing")?, threads: threads.ok_or("--threads is missing")? })
 }

@@ -36,6 +36,11 @@ impl Prepared for PreparedLines {
         pieces::whole(|part| self.run_streamed(task, part))
     }
 
+    /// The part goes out while it is made.
+    fn memory(&self, _input_bytes: u64) -> u64 {
+        TASK_BYTES
+    }
+
     fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
         let mut merge = Merge::new(gather::blocks(&DESCRIPTOR, task)?.iter().map(|block| block.bytes))?;
         let (mut rows, mut repeated, mut preview) = (0, 0, Vec::new());

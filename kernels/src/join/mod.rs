@@ -5,7 +5,7 @@
 //!           task order and the order of its task's input, each right line in the same order. Keys rise (compared as bytes)
 //!           `inner`: keys of both sides; `left`: every key of the left one; `full`: every key. Where a side has no line for a key,
 //!           `missing_left` or `missing_right` stands for its columns
-//! Limits    a part of at most 4 GiB, made in memory
+//! Limits    a part of at most 1 TiB; memory: the lines of one key, and a MiB; where there is no file to write to, the part
 //! Agreement exact; no GPU twin: text of uneven length
 //! Errors    a damaged run; a part that would be larger, with the key at which
 //! Source    merge join: Graefe, Query Evaluation Techniques for Large Databases (ACM Computing Surveys, 1993), section 5.2
@@ -16,12 +16,13 @@ mod tests;
 use crate::api::*;
 use crate::key_lines::fields::push_field;
 use crate::params::Resolved;
+use crate::pieces::{self, Pieces};
 use crate::run::{Merge, Record};
 
 pub struct Join;
 
-/// A part is sent, checked and published as a whole.
-const MAX_PART_BYTES: u64 = 4 << 30;
+/// Of a part: a key that joins everything with everything should not fill a disk.
+const MAX_PART_BYTES: u64 = 1 << 40;
 
 static DESCRIPTOR: Descriptor = Descriptor {
     name: "join",
@@ -127,12 +128,21 @@ impl<'a> Side<'a> {
 
 impl Prepared for PreparedJoin {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        pieces::whole(|part| self.run_streamed(task, part))
+    }
+
+    /// The part goes out while it is made.
+    fn memory(&self, _input_bytes: u64) -> u64 {
+        TASK_BYTES
+    }
+
+    fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
         let Input::Joined { left, right } = &task.input else {
             return Err(KernelError::Input("join reads shuffle blocks of two stages".into()));
         };
         let (mut left, mut right) = (Side::of(left)?, Side::of(right)?);
         let (mut left_lines, mut right_lines) = (Vec::new(), Vec::new());
-        let mut table = Table::new(&self.columns);
+        let mut table = Table::new(&self.columns, part);
         let (mut both, mut left_only, mut right_only) = (0, 0, 0);
         loop {
             let key = match (left.next, right.next) {
@@ -162,23 +172,25 @@ impl Prepared for PreparedJoin {
                 table.rows_of(key, &left_lines, &right_lines, self.limit)?;
             }
         }
-        Ok(TaskOutput {
-            tallies: vec![table.rows, both, left_only, right_only],
-            blocks: Vec::new(),
-            part: Some(table.into_part(&self.columns)),
-        })
+        let tallies = vec![table.rows, both, left_only, right_only];
+        Ok(TaskOutput { tallies, blocks: Vec::new(), part: Some(table.into_part(&self.columns)?) })
     }
 }
 
-struct Table {
-    bytes: Vec<u8>,
+struct Table<'a> {
+    out: Pieces<'a>,
+    /// Of the part so far.
+    bytes: u64,
     rows: u64,
     preview: Vec<PreviewRow>,
 }
 
-impl Table {
-    fn new(columns: &str) -> Table {
-        Table { bytes: format!("{columns}\n").into_bytes(), rows: 0, preview: Vec::new() }
+impl<'a> Table<'a> {
+    fn new(columns: &str, part: &'a mut dyn PartWriter) -> Table<'a> {
+        let mut out = Pieces::new(part);
+        out.bytes.extend_from_slice(columns.as_bytes());
+        out.bytes.push(b'\n');
+        Table { bytes: out.bytes.len() as u64, out, rows: 0, preview: Vec::new() }
     }
 
     fn rows_of(&mut self, key: &[u8], left: &[&[u8]], right: &[&[u8]], limit: u64) -> Result<(), KernelError> {
@@ -189,22 +201,23 @@ impl Table {
         // Of each row the key, two commas and the line's end.
         let product = l.saturating_mul(r).saturating_mul(field.len() as u64 + 3);
         let more = product.saturating_add(bytes(left).saturating_mul(r)).saturating_add(bytes(right).saturating_mul(l));
-        if more.saturating_add(self.bytes.len() as u64) > limit {
+        if more.saturating_add(self.bytes) > limit {
             let key = String::from_utf8_lossy(key);
             return Err(KernelError::Input(format!(
                 "the part would be larger than {limit} bytes: key '{key}' joins {l} lines with {r}; use more partitions, or keys that fewer lines share"
             )));
         }
-        self.bytes.reserve(more as usize);
+        self.bytes += more;
         for left in left {
             for right in right {
                 for (n, piece) in [field.as_slice(), left, right].into_iter().enumerate() {
                     if n > 0 {
-                        self.bytes.push(b',');
+                        self.out.bytes.push(b',');
                     }
-                    self.bytes.extend_from_slice(piece);
+                    self.out.bytes.extend_from_slice(piece);
                 }
-                self.bytes.push(b'\n');
+                self.out.bytes.push(b'\n');
+                self.out.row_ends()?;
                 if self.preview.len() < PREVIEW_ROWS {
                     let cells = [key, left, right].map(|cell| String::from_utf8_lossy(cell).into_owned());
                     self.preview.push(PreviewRow { cells: cells.to_vec(), weight: 0 });
@@ -215,12 +228,13 @@ impl Table {
         Ok(())
     }
 
-    fn into_part(self, columns: &str) -> Part {
+    fn into_part(self, columns: &str) -> Result<Part, KernelError> {
+        self.out.finish()?;
         let mut headings: Vec<String> = columns.split(',').map(str::to_owned).collect();
         if headings.len() != 3 {
             // A side of several columns is one cell of the preview.
             headings = vec![headings[0].clone(), "left".to_owned(), "right".to_owned()];
         }
-        Part { extension: "csv", bytes: self.bytes, rows: self.rows, columns: headings, preview: self.preview }
+        Ok(Part { extension: "csv", rows: self.rows, columns: headings, preview: self.preview, ..Part::default() })
     }
 }

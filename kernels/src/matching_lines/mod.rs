@@ -2,7 +2,7 @@
 //!
 //! Shapes    one block per split, in task order -> text: `path:number:line` and \n for each line, files in the order of the input, lines as they stand
 //!           in the file. All of a file is in one partition. Lines are numbered from 1
-//! Limits    memory: the part is made whole
+//! Limits    memory: a MiB beside the partition, which is mapped; where there is no file to write to, the part
 //! Agreement exact; no GPU twin: it copies bytes
 //! Errors    damaged shuffle data. Behind a split that was set aside the number is `?`: nobody knows how many lines it has
 //! Source    prefix sum over the newlines of the splits before
@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 use crate::api::*;
 use crate::gather;
 use crate::grep::found::Found;
+use crate::pieces::{self, Pieces};
 
 pub struct MatchingLines;
 
@@ -45,6 +46,16 @@ struct PreparedLines;
 
 impl Prepared for PreparedLines {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        pieces::whole(|part| self.run_streamed(task, part))
+    }
+
+    /// The part goes out while it is made.
+    fn memory(&self, _input_bytes: u64) -> u64 {
+        TASK_BYTES
+    }
+
+    fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
+        let mut out = Pieces::new(part);
         let mut part = Part { extension: "txt", columns: ["file", "line", "text"].map(str::to_owned).to_vec(), ..Part::default() };
         // The file of the split before, its end and its newlines up to there.
         let mut before: Option<(&str, u64, Number)> = None;
@@ -57,20 +68,22 @@ impl Prepared for PreparedLines {
             let mut number = starts_at;
             while let Some((gap, line)) = found.next_line()? {
                 number = number.and_then(|number| number.checked_add(gap)?.checked_add(1));
-                part.line(found.path, number, line);
+                part.line(&mut out.bytes, found.path, number, line);
+                out.row_ends()?;
             }
             let newlines = starts_at.and_then(|newlines| newlines.checked_add(found.newlines));
             before = Some((found.path, found.offset.saturating_add(found.bytes), newlines));
         }
+        out.finish()?;
         Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
     }
 }
 
 impl Part {
-    fn line(&mut self, path: &str, number: Number, line: &[u8]) {
+    fn line(&mut self, out: &mut Vec<u8>, path: &str, number: Number, line: &[u8]) {
         let number = number.map_or_else(|| "?".to_owned(), |number| number.to_string());
         for piece in [path.as_bytes(), b":", number.as_bytes(), b":", line, b"\n"] {
-            self.bytes.extend_from_slice(piece);
+            out.extend_from_slice(piece);
         }
         self.rows += 1;
         if self.preview.len() < PREVIEW_ROWS {

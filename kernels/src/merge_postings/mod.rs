@@ -44,6 +44,11 @@ impl Prepared for PreparedMerge {
         pieces::whole(|part| self.run_streamed(task, part))
     }
 
+    /// The part goes out while it is made.
+    fn memory(&self, _input_bytes: u64) -> u64 {
+        TASK_BYTES
+    }
+
     fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
         let damaged = |what: &str| KernelError::Input(format!("shuffle block is damaged: {what}"));
         let blocks = gather::blocks(&DESCRIPTOR, task)?;

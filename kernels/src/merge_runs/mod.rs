@@ -98,6 +98,11 @@ impl Prepared for PreparedMerge {
         Ok(output)
     }
 
+    /// The part goes out while it is made.
+    fn memory(&self, _input_bytes: u64) -> u64 {
+        TASK_BYTES
+    }
+
     fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
         self.merge(task, part)
     }

@@ -58,6 +58,10 @@ impl Prepared for PreparedMerge {
         pieces::whole(|part| self.run_streamed(task, part))
     }
 
+    fn memory(&self, input_bytes: u64) -> u64 {
+        if self.count == 0 { TASK_BYTES } else { 3 * input_bytes + TASK_BYTES }
+    }
+
     fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
         let mut merge = Merge::new(gather::blocks(&DESCRIPTOR, task)?.iter().map(|block| block.bytes))?;
         let mut out = Sampled { pieces: Pieces::new(part), lines: self.lines, rows: 0, preview: Vec::new() };

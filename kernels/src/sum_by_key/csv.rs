@@ -1,43 +1,42 @@
 //! RFC 4180 with `\n` line ends. Keys are written as the bytes they are, also when those are not UTF-8: a table must not lose data.
 
+use crate::api::{KernelError, PartWriter};
 use crate::cells::push_csv;
+use crate::pieces::Pieces;
 
-pub(super) struct Table {
-    bytes: Vec<u8>,
+pub(super) struct Table<'a> {
+    out: Pieces<'a>,
 }
 
-impl Table {
-    pub(super) fn new(columns: &[String; 2]) -> Table {
-        let mut table = Table { bytes: Vec::new() };
-        table.field(columns[0].as_bytes());
-        table.bytes.push(b',');
-        table.field(columns[1].as_bytes());
-        table.bytes.push(b'\n');
-        table
+impl<'a> Table<'a> {
+    pub(super) fn new(columns: &[String; 2], part: &'a mut dyn PartWriter) -> Table<'a> {
+        let mut out = Pieces::new(part);
+        push_csv(&mut out.bytes, columns[0].as_bytes());
+        out.bytes.push(b',');
+        push_csv(&mut out.bytes, columns[1].as_bytes());
+        out.bytes.push(b'\n');
+        Table { out }
     }
 
-    pub(super) fn text_row(&mut self, key: &[u8], value: u64) {
-        self.field(key);
-        self.end_row(value);
+    pub(super) fn text_row(&mut self, key: &[u8], value: u64) -> Result<(), KernelError> {
+        push_csv(&mut self.out.bytes, key);
+        self.end_row(value)
     }
 
-    pub(super) fn number_row(&mut self, key: u64, value: u64) {
-        push_decimal(&mut self.bytes, key);
-        self.end_row(value);
+    pub(super) fn number_row(&mut self, key: u64, value: u64) -> Result<(), KernelError> {
+        push_decimal(&mut self.out.bytes, key);
+        self.end_row(value)
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    pub(super) fn finish(self) -> Result<(), KernelError> {
+        self.out.finish()
     }
 
-    fn end_row(&mut self, value: u64) {
-        self.bytes.push(b',');
-        push_decimal(&mut self.bytes, value);
-        self.bytes.push(b'\n');
-    }
-
-    fn field(&mut self, text: &[u8]) {
-        push_csv(&mut self.bytes, text);
+    fn end_row(&mut self, value: u64) -> Result<(), KernelError> {
+        self.out.bytes.push(b',');
+        push_decimal(&mut self.out.bytes, value);
+        self.out.bytes.push(b'\n');
+        self.out.row_ends()
     }
 }
 

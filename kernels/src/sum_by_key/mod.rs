@@ -2,7 +2,8 @@
 //!
 //! Shapes    runs of (key, count), in task order -> a CSV file with a heading, or an `.npy` array of u64:
 //!           a one-dimensional array `values[key]` when the stage has one partition, else an array of shape (n, 2) of (key, count)
-//! Limits    counts and their sums are u64; a dense array ends at key 2^24 - 1 (128 MiB); memory: the part is made whole
+//! Limits    counts and their sums are u64; a dense array ends at key 2^24 - 1 (128 MiB); memory: CSV goes out while it
+//!           is made, an array is made whole
 //! Agreement exact; no GPU twin. Addition of u64 has identity 0 and is associative, and a sum beyond 64 bits is an error whatever the
 //!           order, so the order cannot change the result
 //! Errors    a damaged run; a sum beyond 64 bits; `npy` with text keys; a dense array that would be too long
@@ -19,6 +20,7 @@ use std::cmp::Ordering;
 use crate::api::*;
 use crate::key;
 use crate::params::Resolved;
+use crate::pieces;
 use crate::run::{Merge, count_value};
 
 pub struct SumByKey;
@@ -106,6 +108,14 @@ struct PreparedSum {
 
 impl Prepared for PreparedSum {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
+        pieces::whole(|part| self.run_streamed(task, part))
+    }
+
+    fn memory(&self, input_bytes: u64) -> u64 {
+        if self.format == Format::Csv { TASK_BYTES } else { 3 * input_bytes + TASK_BYTES }
+    }
+
+    fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
         let Input::Blocks(blocks) = &task.input else {
             return Err(KernelError::Input("sum_by_key reads shuffle blocks".into()));
         };
@@ -115,29 +125,29 @@ impl Prepared for PreparedSum {
             rows += 1;
             top.offer(key, sum);
         };
-        let (extension, bytes) = match self.format {
-            Format::Csv => ("csv", self.csv(blocks, &mut row)?),
-            Format::NpyDense => ("npy", npy::dense(blocks, &mut row)?),
-            Format::NpyPairs => ("npy", npy::pairs(blocks, &mut row)?),
-        };
+        match self.format {
+            Format::Csv => self.csv(blocks, part, &mut row)?,
+            Format::NpyDense => part.write(&npy::dense(blocks, &mut row)?)?,
+            Format::NpyPairs => part.write(&npy::pairs(blocks, &mut row)?)?,
+        }
+        let extension = if self.format == Format::Csv { "csv" } else { "npy" };
         let preview = top.rows(|key| self.preview_key(key));
-        let part = Part { extension, bytes, rows, columns: self.columns.to_vec(), preview };
+        let part = Part { extension, rows, columns: self.columns.to_vec(), preview, ..Part::default() };
         Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
     }
 }
 
 impl PreparedSum {
-    fn csv(&self, blocks: &[Block<'_>], row: &mut impl FnMut(&[u8], u64)) -> Result<Vec<u8>, KernelError> {
-        let mut table = csv::Table::new(&self.columns);
+    fn csv(&self, blocks: &[Block<'_>], part: &mut dyn PartWriter, row: &mut impl FnMut(&[u8], u64)) -> Result<(), KernelError> {
+        let mut table = csv::Table::new(&self.columns, part);
         sums(blocks, |key, sum| {
             row(key, sum);
             match self.key_type {
                 KeyType::Text => table.text_row(key, sum),
                 KeyType::U64 => table.number_row(number(key)?, sum),
             }
-            Ok(())
         })?;
-        Ok(table.into_bytes())
+        table.finish()
     }
 
     fn preview_key(&self, bytes: &[u8]) -> String {

@@ -36,6 +36,8 @@ pub(crate) struct Launcher {
     pub(crate) program: PathBuf,
     pub(crate) args_prefix: Vec<String>,
     pub(crate) cpu_threads: usize,
+    /// What this worker may take of memory, if that was limited.
+    pub(crate) memory: Option<u64>,
 }
 
 /// Ends the process, if it still runs.
@@ -84,7 +86,18 @@ pub(crate) trait OutputSink: Send + Sync + 'static {
 
 impl Launcher {
     pub(crate) fn new(program: PathBuf, args_prefix: Vec<String>, cpu_threads: u32) -> Self {
-        Self { program, args_prefix, cpu_threads: cpu_threads.max(1) as usize }
+        Self { program, args_prefix, cpu_threads: cpu_threads.max(1) as usize, memory: None }
+    }
+
+    pub(crate) fn with_memory(self, memory: Option<u64>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What is left of it for tasks on the CPU: agent and executor take some 30 MiB when idle, and shuffle data passes through buffers.
+    fn task_memory(&self) -> Option<u64> {
+        const OWN: u64 = 64 << 20;
+        const LEAST: u64 = 16 << 20;
+        self.memory.map(|memory| memory.saturating_sub(OWN).max(LEAST))
     }
 
     /// The GPUs of this machine, in the order of their indices. Asked of a child too: looking already loads drivers, and drivers crash.
@@ -146,6 +159,9 @@ impl Launcher {
 
         let mut command = Command::new(&self.program);
         command.args(&self.args_prefix).args(["--device", &device.to_string(), "--threads", &threads.to_string()]);
+        if let (ExecutorDevice::Cpu, Some(memory)) = (device, self.task_memory()) {
+            command.args(["--memory", &memory.to_string()]);
+        }
         // Secrets and settings of the agent are none of a kernel's business.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAFTWERK_")) {
             command.env_remove(name);

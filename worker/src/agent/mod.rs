@@ -217,7 +217,8 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         config.executor_program.clone(),
         config.executor_args_prefix.clone(),
         config.devices.cpus.unwrap_or(machine.host.cores),
-    );
+    )
+    .with_memory(config.devices.memory_bytes);
     let logs: Arc<Logs> = Arc::default();
     let found = discovery::discover(&launcher, &machine, &config.devices, &logs).await;
 

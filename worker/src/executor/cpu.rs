@@ -98,8 +98,12 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
     done.busy_ns = elapsed;
     done.input_bytes = input_bytes;
     learn(&chunk, task - chunk.first, elapsed);
+    let starved = shared.queue.release(chunk.memory);
     if task < chunk.end {
-        shared.queue.give_back(Chunk { lease: chunk.lease.clone(), inputs: chunk.inputs.clone(), first: task, end: chunk.end });
+        let (lease, inputs) = (chunk.lease.clone(), chunk.inputs.clone());
+        shared.queue.give_back(Chunk { lease, inputs, first: task, end: chunk.end, memory: chunk.memory });
+    }
+    if starved || task < chunk.end {
         wake(shared);
     }
     shared.deliver(&chunk.lease, done);

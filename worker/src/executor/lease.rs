@@ -67,6 +67,10 @@ pub(super) enum Urgency {
 const PENDING_VALUES_MAX: usize = 64 << 10;
 
 impl Lease {
+    pub(super) fn new(key: LeaseKey, stage: Arc<Stage>, output: Option<Output>) -> Lease {
+        Lease { key, stage, output, stopped: AtomicBool::new(false), state: Mutex::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No kernel runs under this lock, so a poisoned one would still be whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -151,9 +155,7 @@ impl Shared {
         let output = if run.has_output { Some(descriptors.pop().ok_or("RunLease without its output file")?) } else { None };
         let output = output.map(Output::new);
         let (own, output) = if run.own_output { (output, None) } else { (None, output) };
-        let lease = self.queue.lease_or_insert(key, || {
-            Arc::new(Lease { key, stage: stage.clone(), output, stopped: AtomicBool::new(false), state: Mutex::default() })
-        });
+        let lease = self.queue.lease_or_insert(key, || Arc::new(Lease::new(key, stage.clone(), output)));
         let (urgency, ended) = {
             let mut state = lease.state();
             state.outstanding += run.task_count;
@@ -163,7 +165,14 @@ impl Shared {
         if run.task_count > 0 {
             let files = descriptors.into_iter().map(Mapped::new).collect();
             let inputs = Inputs { first_task: run.first_task, files, tasks: run.inputs, output: own };
-            self.queue.push(Segment { lease, inputs: Arc::new(inputs), next: run.first_task, end: run.first_task + run.task_count });
+            let memory = memory(&lease.stage, &inputs);
+            self.queue.push(Segment {
+                lease,
+                inputs: Arc::new(inputs),
+                next: run.first_task,
+                end: run.first_task + run.task_count,
+                memory,
+            });
         } else {
             self.told(&lease, urgency, ended);
         }
@@ -192,6 +201,12 @@ impl Shared {
         }
         self.writer.announce(lease, urgency);
     }
+}
+
+/// Of the task that takes most, with its input, which is mapped.
+fn memory(stage: &Stage, inputs: &Inputs) -> u64 {
+    let input = inputs.tasks.iter().map(|task| task.bytes.max(task.blocks.iter().map(|block| block.bytes).sum())).max().unwrap_or(0);
+    input + stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input))
 }
 
 pub(super) fn stopped_failure(first_task: u64, task_count: u64) -> TaskFailure {

@@ -84,22 +84,25 @@ pub struct ExecutorArgs {
     pub device: ExecutorDevice,
     /// Threads of the CPU pool; on a GPU the host-side threads of its kernels.
     pub threads: usize,
+    /// What tasks on the CPU may take of memory together, input included; one that takes more runs alone. `u64::MAX`: as many as there are threads.
+    pub memory: u64,
 }
 
 impl ExecutorArgs {
-    /// Reads `--device D --threads N`, as an agent passes them.
+    /// Reads `--device D --threads N [--memory BYTES]`, as an agent passes them.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let (mut device, mut threads) = (None, None);
+        let (mut device, mut threads, mut memory) = (None, None, u64::MAX);
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("`{name}` lacks its value"))?;
             match name.as_str() {
                 "--device" => device = Some(value.parse()?),
                 "--threads" => threads = Some(value.parse().map_err(|_| format!("`{value}` is no number of threads"))?),
+                "--memory" => memory = value.parse().map_err(|_| format!("`{value}` is no number of bytes"))?,
                 _ => return Err(format!("`{name}` is no argument of an executor")),
             }
         }
-        Ok(Self { device: device.ok_or("--device is missing")?, threads: threads.ok_or("--threads is missing")? })
+        Ok(Self { device: device.ok_or("--device is missing")?, threads: threads.ok_or("--threads is missing")?, memory })
     }
 }
 
@@ -157,7 +160,7 @@ fn run(args: ExecutorArgs, kernels: &'static dyn Kernels) -> Result<(), Failure>
     };
     kernels.self_test(gpu.as_ref()).map_err(|e| not_offered(format!("self test: {e}")))?;
 
-    let shared = Arc::new(Shared { threads, queue: Queue::default(), writer: writer::Writer::default(), recorder });
+    let shared = Arc::new(Shared { threads, queue: Queue::new(args.memory), writer: writer::Writer::default(), recorder });
     let output = socket.try_clone().map_err(|e| protocol(e.to_string()))?;
     writer::start(shared.clone(), output, &ready(device)).map_err(|e| protocol(e.to_string()))?;
     let runs_on_gpu = gpu.is_some();
