@@ -42,6 +42,7 @@ impl Embedded {
             labels: Default::default(),
             // The job may have all of the disk; it ends with an error when that is not enough.
             disk: DiskLimits::default(),
+            compress_shuffle: false,
             task_patience: None,
             bring_results: false,
             executor_program: executor::program()?,

@@ -134,3 +134,17 @@ fn a_lost_second_copy_is_made_again_and_the_next_loss_costs_nothing_either() {
     assert_eq!(merged_rows(&out), expected);
     assert_eq!((mapped(&after, None), &after["stages"][0]["generation"]), (tasks, &1.into()), "no map task ran again: {after:#}");
 }
+
+/// One worker asks for compressed data, the other does not, and a third knows nothing of it: what they fetch from each other is the same.
+#[test]
+fn workers_that_want_shuffle_data_compressed_go_together_with_those_that_do_not() {
+    let mut cluster = Cluster::with_worker_flags(1, 2, &["--cpus", "1", "--no-gpu", "--shuffle-compression", "lz4"]);
+    cluster.add_worker(3, &ONE_CPU);
+    cluster.wait_for_workers(3);
+    let input = cluster.path("text");
+    let expected = expected_rows(&write_text(&input));
+    let out = cluster.path("out");
+    let view = cluster.wait_done(cluster.submit(&cluster.job_file("words.toml", &word_count(&input, &out, 6)), &[]));
+    assert_eq!(merged_rows(&out), expected);
+    assert_eq!(view["stages"][1]["failed_attempts"], 0, "{view:#}");
+}

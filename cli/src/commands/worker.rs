@@ -107,6 +107,9 @@ pub struct Start {
     /// The same when less than this is free on the disk of the data directory
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "0")]
     min_free_disk: u64,
+    /// How other workers send shuffle data to this one: lz4 where the network is slower than a core compresses
+    #[arg(long, value_name = "HOW", value_parser = ["none", "lz4"], default_value = "none")]
+    shuffle_compression: String,
     /// End an executor when a task of it shows no progress for so long, as in 10m; when not given, by what such tasks have taken: twenty times as
     /// long, at least 1m, and 30m while nothing is known
     #[arg(long, value_name = "DURATION", value_parser = patience)]
@@ -176,6 +179,7 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
         devices: args.devices.selection(),
         labels: labels(args.label)?,
         disk: DiskLimits { quota_bytes: args.shuffle_quota, min_free_bytes: args.min_free_disk },
+        compress_shuffle: args.shuffle_compression == "lz4",
         task_patience: args.task_patience,
         bring_results: args.bring_results,
         executor_program: executor::program()?,

@@ -84,6 +84,8 @@ pub struct WorkerConfig {
     /// What jobs may require or prefer of this worker, by key.
     pub labels: BTreeMap<String, String>,
     pub disk: DiskLimits,
+    /// Shuffle data comes compressed from other workers: for networks that are slower than a core compresses.
+    pub compress_shuffle: bool,
     /// A task without a sign of progress for so long is taken to hang, and its executor is ended; `None` leaves it to the scheduler, which knows what
     /// such tasks have taken, and to half an hour where it does not know.
     pub task_patience: Option<Duration>,
@@ -226,7 +228,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let preparer = Arc::new(Preparer {
         store: store.clone(),
         room: room.clone(),
-        fetcher: Fetcher::new(identity.clone(), store.clone()),
+        fetcher: Fetcher::new(identity.clone(), store.clone(), config.compress_shuffle),
         descriptors: Arc::new(Semaphore::new(prepare::DESCRIPTORS)),
         fetches: Arc::new(Semaphore::new(prepare::FETCHES)),
         opens: Semaphore::new(prepare::OPENS),

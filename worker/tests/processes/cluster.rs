@@ -72,6 +72,7 @@ impl Cluster {
     pub fn config(&self, name: &str, dir: &Path) -> WorkerConfig {
         WorkerConfig {
             disk: Default::default(),
+            compress_shuffle: false,
             task_patience: None,
             bring_results: false,
             labels: Default::default(),

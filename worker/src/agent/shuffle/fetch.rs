@@ -3,6 +3,7 @@
 //! Blocks of other workers are checked and put into one file without a name. Blocks that this worker made itself go to the executor where they lie,
 //! with their checksums, and are checked there; unless a copy elsewhere could stand in for a damaged one, or all of it is little.
 use super::{
+    packed,
     service::BlockReader,
     store::{BlockPlace, ShuffleStore},
 };
@@ -79,12 +80,14 @@ pub(crate) struct Fetcher {
     identity: Identity,
     store: Arc<ShuffleStore>,
     dir: PathBuf,
+    /// Other workers are asked to compress what they send.
+    lz4: bool,
     channels: tokio::sync::Mutex<HashMap<String, Channel>>,
 }
 
 impl Fetcher {
-    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>) -> Self {
-        Self { worker: identity.peer().id, identity, dir: store.dir().to_owned(), store, channels: tokio::sync::Mutex::default() }
+    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>, lz4: bool) -> Self {
+        Self { worker: identity.peer().id, identity, dir: store.dir().to_owned(), store, lz4, channels: tokio::sync::Mutex::default() }
     }
 
     pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
@@ -108,6 +111,7 @@ impl Fetcher {
                 generation,
                 partition: wanted.partition,
                 tasks: ranges,
+                lz4: self.lz4,
             };
             let sink = &sink;
             async move {
@@ -248,6 +252,7 @@ impl Fetcher {
         let (mut pieces, mut crc) = (Vec::new(), 0);
         let mut ranges = Vec::new();
         while let Some(message) = tokio::time::timeout(silence, messages.message()).await.map_err(silent)?.map_err(failed)? {
+            let message = packed::unpack(message).map_err(|reason| Failure::Source(format!("{address}: {reason}")))?;
             for block in message.blocks {
                 crc = crc32c::crc32c_append(crc, &block.data);
                 pieces.push(block.data);

@@ -1,6 +1,8 @@
 //! Data between stages: [`store`] keeps what this worker's map tasks wrote, [`service`] hands it to other workers, [`fetch`] gets a
-//! partition together for a reduce task; [`copy`] makes a second copy on another worker, and takes those of others.
+//! partition together for a reduce task; [`copy`] makes a second copy on another worker, and takes those of others;
+//! [`packed`] makes messages shorter for slow networks.
 pub(crate) mod copy;
 pub(crate) mod fetch;
+mod packed;
 pub(crate) mod service;
 pub(crate) mod store;

@@ -1,6 +1,6 @@
 //! `WorkerData`: other workers fetch partitions here, streamed from disk; so do they and clients with parts of results.
 use super::{
-    copy,
+    copy, packed,
     store::{BlockPlace, ShuffleStore},
 };
 use crate::agent::{
@@ -40,11 +40,11 @@ impl WorkerData for DataService {
 
     async fn fetch_partition(&self, request: Request<FetchPartitionRequest>) -> Result<Response<Self::FetchPartitionStream>, Status> {
         require(&request, &[PeerKind::Worker, PeerKind::Client])?;
-        let FetchPartitionRequest { job, stage, generation, partition, tasks } = request.into_inner();
+        let FetchPartitionRequest { job, stage, generation, partition, tasks, lz4 } = request.into_inner();
         let blocks = self.store.blocks(job, &stage, generation, partition, &tasks).map_err(|e| Status::not_found(e.to_string()))?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         tokio::task::spawn_blocking(move || {
-            if let Err(status) = stream(&blocks, &sender) {
+            if let Err(status) = stream(&blocks, lz4, &sender) {
                 let _ = sender.blocking_send(Err(status));
             }
         });
@@ -65,7 +65,11 @@ impl WorkerData for DataService {
     }
 }
 
-fn stream(blocks: &[(u64, BlockPlace)], sender: &mpsc::Sender<Result<ShuffleBlocks, Status>>) -> Result<(), Status> {
+fn stream(blocks: &[(u64, BlockPlace)], lz4: bool, sender: &mpsc::Sender<Result<ShuffleBlocks, Status>>) -> Result<(), Status> {
+    let pack = |blocks: Vec<ShuffleBlock>| {
+        let message = ShuffleBlocks { blocks, ..ShuffleBlocks::default() };
+        if lz4 { packed::pack(message) } else { message }
+    };
     let mut reader = BlockReader::default();
     let (mut message, mut bytes) = (Vec::new(), 0);
     let mut rest = blocks;
@@ -83,7 +87,7 @@ fn stream(blocks: &[(u64, BlockPlace)], sender: &mpsc::Sender<Result<ShuffleBloc
                 message.push(ShuffleBlock { task: *task, crc32c: place.crc32c, data, last: piece + 1 == pieces });
                 if bytes >= MESSAGE_BYTES {
                     bytes = 0;
-                    if sender.blocking_send(Ok(ShuffleBlocks { blocks: std::mem::take(&mut message) })).is_err() {
+                    if sender.blocking_send(Ok(pack(std::mem::take(&mut message)))).is_err() {
                         return Ok(()); // the other side has gone
                     }
                 }
@@ -91,7 +95,7 @@ fn stream(blocks: &[(u64, BlockPlace)], sender: &mpsc::Sender<Result<ShuffleBloc
         }
     }
     if !message.is_empty() {
-        let _ = sender.blocking_send(Ok(ShuffleBlocks { blocks: message }));
+        let _ = sender.blocking_send(Ok(pack(message)));
     }
     Ok(())
 }
@@ -148,4 +152,42 @@ fn run_length(blocks: &[(u64, BlockPlace)]) -> usize {
         run += 1;
     }
     run
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of this length, of a few words each.
+    fn blocks(dir: &std::path::Path, lengths: &[usize]) -> (Vec<(u64, BlockPlace)>, Vec<u8>) {
+        let text: Vec<u8> = (0..lengths.iter().sum::<usize>()).map(|at| b"the same few words "[at % 19]).collect();
+        let path = Arc::new(dir.join("blocks"));
+        std::fs::write(&*path, &text).unwrap();
+        let (mut places, mut offset) = (Vec::new(), 0);
+        for (task, length) in lengths.iter().enumerate() {
+            let crc32c = crc32c::crc32c(&text[offset..offset + length]);
+            places.push((task as u64, BlockPlace { file: path.clone(), offset: offset as u64, bytes: *length as u64, crc32c }));
+            offset += length;
+        }
+        (places, text)
+    }
+
+    #[test]
+    fn whoever_asks_for_it_gets_the_same_blocks_in_fewer_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (places, text) = blocks(dir.path(), &[10, MESSAGE_BYTES * 2 + 5, 0, 7, MESSAGE_BYTES]);
+        let messages = |lz4| {
+            let (sender, mut receiver) = mpsc::channel(100);
+            stream(&places, lz4, &sender).unwrap();
+            drop(sender);
+            std::iter::from_fn(move || receiver.try_recv().ok()).map(Result::unwrap).collect::<Vec<ShuffleBlocks>>()
+        };
+        let (plain, packed) = (messages(false), messages(true));
+        let length = |messages: &[ShuffleBlocks]| messages.iter().map(prost::Message::encoded_len).sum::<usize>();
+        assert!(length(&packed) * 20 < length(&plain), "{} and {}", length(&packed), length(&plain));
+        let unpacked: Vec<ShuffleBlocks> = packed.into_iter().map(|message| packed::unpack(message).unwrap()).collect();
+        assert_eq!(unpacked, plain);
+        let data: Vec<u8> = plain.iter().flat_map(|message| &message.blocks).flat_map(|block| block.data.to_vec()).collect();
+        assert_eq!(data, text);
+    }
 }

@@ -1,0 +1,92 @@
+//! Messages of shuffle data as LZ4 blocks, where the reader asked for it. What lies on disk stays as it was written, because a worker maps its own
+//! blocks where they lie; checksums are of the blocks as they lie there, so that they cover this too.
+
+use bytes::Bytes;
+use prost::Message;
+use raftwerk_proto::v1::ShuffleBlocks;
+use raftwerk_transport::MAX_MESSAGE_BYTES;
+
+/// The message, compressed if that saves a tenth of it.
+pub(super) fn pack(message: ShuffleBlocks) -> ShuffleBlocks {
+    let plain = message.encode_to_vec();
+    let Ok(unpacked_bytes) = u32::try_from(plain.len()) else { return message };
+    let lz4 = lz4_flex::block::compress(&plain);
+    if lz4.len() > plain.len() / 10 * 9 {
+        return message;
+    }
+    ShuffleBlocks { blocks: Vec::new(), lz4: lz4.into(), unpacked_bytes }
+}
+
+/// What was packed, or the message as it is.
+pub(super) fn unpack(message: ShuffleBlocks) -> Result<ShuffleBlocks, String> {
+    if message.lz4.is_empty() {
+        return Ok(message);
+    }
+    let bytes = message.unpacked_bytes as usize;
+    if bytes > MAX_MESSAGE_BYTES {
+        return Err(format!("a compressed message says that it has {bytes} bytes, more than any has"));
+    }
+    let plain = lz4_flex::block::decompress(&message.lz4, bytes).map_err(|error| format!("a compressed message is damaged: {error}"))?;
+    if plain.len() != bytes {
+        return Err(format!("a compressed message is damaged: it has {} bytes, not {bytes}", plain.len()));
+    }
+    let unpacked = ShuffleBlocks::decode(Bytes::from(plain)).map_err(|error| format!("a compressed message is damaged: {error}"))?;
+    if unpacked.lz4.is_empty() { Ok(unpacked) } else { Err("a compressed message holds another one".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftwerk_proto::v1::ShuffleBlock;
+
+    fn message(data: &[u8]) -> ShuffleBlocks {
+        let block = |task| ShuffleBlock { task, crc32c: 7, data: data.to_vec().into(), last: true };
+        ShuffleBlocks { blocks: vec![block(1), block(2)], ..ShuffleBlocks::default() }
+    }
+
+    #[test]
+    fn what_was_packed_comes_back() {
+        let text = message("the same words again and again, ".repeat(1000).as_bytes());
+        let packed = pack(text.clone());
+        assert!(packed.blocks.is_empty() && packed.encoded_len() * 10 < text.encoded_len(), "{}", packed.encoded_len());
+        assert_eq!(unpack(packed).unwrap(), text);
+        assert_eq!(unpack(text.clone()).unwrap(), text, "what did not ask for it reads on");
+    }
+
+    #[test]
+    fn what_gets_no_shorter_goes_as_it_is() {
+        let mut random = 1u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 56) as u8
+        })
+        .take(20_000)
+        .collect();
+        let message =
+            ShuffleBlocks { blocks: vec![ShuffleBlock { data: noise.into(), ..ShuffleBlock::default() }], ..ShuffleBlocks::default() };
+        assert_eq!(pack(message.clone()), message);
+    }
+
+    #[test]
+    fn a_damaged_message_is_an_error_and_takes_no_memory() {
+        let packed = pack(message(&[b'x'; 5000]));
+        for at in 0..packed.lz4.len() {
+            for bit in 0..8 {
+                let mut lz4 = packed.lz4.to_vec();
+                lz4[at] ^= 1 << bit;
+                // An error, or other blocks, whose checksums tell.
+                let _ = unpack(ShuffleBlocks { lz4: lz4.into(), ..packed.clone() });
+            }
+            let cut = ShuffleBlocks { lz4: packed.lz4.slice(..at), ..packed.clone() };
+            assert!(at == 0 || unpack(cut).is_err());
+        }
+        let huge = ShuffleBlocks { unpacked_bytes: u32::MAX, ..packed.clone() };
+        assert!(unpack(huge).unwrap_err().contains("more than any has"));
+        let twice = ShuffleBlocks {
+            blocks: Vec::new(),
+            unpacked_bytes: packed.encoded_len() as u32,
+            lz4: lz4_flex::block::compress(&packed.encode_to_vec()).into(),
+        };
+        assert!(unpack(twice).unwrap_err().contains("another one"));
+    }
+}
