@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::replica::{OpenError, Storage};
 use super::state_machine::StateMachine;
 use super::status::{Member, members};
-use super::store::{DataDir, LogStore, SnapshotStore, StoreError};
+use super::store::{DataDir, LogStore, SnapshotStore, StoreError, Unmarked};
 use super::types::{Entry, EntryPayload, Membership, Node, Payload, SnapshotMeta, StoredMembership, Types, Vote, log_id};
 
 /// What a data directory holds.
@@ -35,9 +35,10 @@ pub(super) struct Opened<S: StateMachine, Rt: AsyncRuntime> {
 }
 
 impl<S: StateMachine> Opened<S, TokioRuntime> {
-    fn open(path: &Path, cluster: &str, id: u64) -> Result<Self, StoreError> {
+    fn open(path: &Path, cluster: &str, id: u64, unmarked: Unmarked) -> Result<Self, StoreError> {
         let dir = DataDir::take(path)?;
-        let storage = Storage { medium: Arc::new(dir.database()?), snapshots: SnapshotStore::open(cluster, &dir.snapshots())?, dir: None };
+        let medium = Arc::new(dir.database_with(unmarked)?);
+        let storage = Storage { medium, snapshots: SnapshotStore::open(cluster, &dir.snapshots())?, dir: None };
         let opened = Opened::on(storage, cluster, id)?;
         dir.seal(cluster, id)?;
         Ok(Opened { _dir: Some(dir), ..opened })
@@ -110,7 +111,7 @@ fn alone(id: u64, node: Node) -> Result<Membership, OpenError> {
 
 /// What the directory of replica `id` holds. Changes nothing.
 pub async fn survey<S: StateMachine>(path: &Path, cluster: &str, id: u64) -> Result<Survey, OpenError> {
-    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id)?;
+    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id, Unmarked::Refuse)?;
     let (survey, _) = opened.survey(id).await?;
     opened.log.close().await;
     Ok(survey)
@@ -124,7 +125,7 @@ pub async fn recover<S: StateMachine>(
     id: u64,
     entry: impl FnOnce(&[u64]) -> Bytes,
 ) -> Result<Survey, OpenError> {
-    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id)?;
+    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id, Unmarked::Accept)?;
     let survey = opened.recover(id, &path.display().to_string(), entry).await?;
     opened.close().await;
     Ok(survey)
@@ -141,7 +142,7 @@ pub async fn begin<S: StateMachine>(
 ) -> Result<(), OpenError> {
     const TERM: u64 = 1;
     let failed = |e: std::io::Error| OpenError::Recover(e.to_string());
-    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id)?;
+    let mut opened = Opened::<S, TokioRuntime>::open(path, cluster, id, Unmarked::Refuse)?;
     // The membership counts as made by the last entry that the state stands for.
     let at = log_id(TERM, index);
     let meta = SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), alone(id, node)?) };

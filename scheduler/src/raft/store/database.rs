@@ -23,6 +23,14 @@ const COMMITS: &str = "commits";
 /// Recent entries are kept decoded by the log store; this serves only reads of older ones.
 const CACHE_BYTES: usize = 32 << 20;
 
+/// What to do about a database that has commits and no mark: see [`super::mark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmarked {
+    Refuse,
+    /// An operator has said that the log is to be taken as it is.
+    Accept,
+}
+
 pub struct RedbMedium {
     file: PathBuf,
     database: RwLock<Option<Arc<Database>>>,
@@ -32,6 +40,11 @@ pub struct RedbMedium {
 impl RedbMedium {
     /// Opens the database; with `create`, makes it first if there is none. A file that must exist but is missing or empty is damage, not a fresh start.
     pub fn open(file: &Path, create: bool) -> Result<Self, StoreError> {
+        Self::open_with(file, create, Unmarked::Refuse)
+    }
+
+    /// The same, perhaps also when the database has lost its mark.
+    pub fn open_with(file: &Path, create: bool, unmarked: Unmarked) -> Result<Self, StoreError> {
         if !create && std::fs::metadata(file).map(|m| m.len()).unwrap_or(0) == 0 {
             return Err(StoreError::damaged(file, "the file is missing or empty, although this replica has run before"));
         }
@@ -40,13 +53,23 @@ impl RedbMedium {
         }
         let handle = OpenOptions::new().read(true).write(true).open(file).map_err(StoreError::io("open", file))?;
         let mark = Mark::open(&file.with_extension("mark"))?;
-        Self::on(file, mark, || FileBackend::new(handle))
+        Self::on_marked(file, mark, unmarked, || FileBackend::new(handle))
     }
 
     /// The database on any backend; `file` is what errors call it.
+    #[cfg(test)]
     pub(super) fn on<B: StorageBackend>(
         file: &Path,
         mark: Mark,
+        backend: impl FnOnce() -> Result<B, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
+        Self::on_marked(file, mark, Unmarked::Refuse, backend)
+    }
+
+    fn on_marked<B: StorageBackend>(
+        file: &Path,
+        mark: Mark,
+        unmarked: Unmarked,
         backend: impl FnOnce() -> Result<B, redb::DatabaseError>,
     ) -> Result<Self, StoreError> {
         let medium = RedbMedium { file: file.to_owned(), database: RwLock::new(None), mark: Mutex::new(mark) };
@@ -65,14 +88,21 @@ impl RedbMedium {
         };
         let database = medium.guarded("open", build)?;
         *medium.database.write().unwrap_or_else(|e| e.into_inner()) = Some(Arc::new(database));
-        medium.check_mark()?;
+        medium.check_mark(unmarked)?;
         Ok(medium)
     }
 
     /// What was acknowledged must be there; what was only begun may have been cut.
-    fn check_mark(&self) -> Result<(), StoreError> {
+    fn check_mark(&self, unmarked: Unmarked) -> Result<(), StoreError> {
         let last = self.last_commit()?;
         let mut mark = self.mark();
+        let is_lost = !mark.found && mark.acknowledged == 0 && last > 0;
+        if is_lost && unmarked == Unmarked::Refuse {
+            return Err(StoreError::MarkLost { mark: mark.path.clone(), file: self.file.clone(), commits: last });
+        }
+        if is_lost {
+            tracing::warn!(file = %mark.path.display(), commits = last, "the file is missing; the log is taken as it is, and the file made anew");
+        }
         if last < mark.acknowledged {
             let lost = format!(
                 "its newest commit is number {last}, but number {} was acknowledged: a damaged page made redb fall back to an earlier one",

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::database::Unmarked;
 use super::snapshots::sync_directory;
 use super::{RedbMedium, StoreError};
 
@@ -69,8 +70,13 @@ impl DataDir {
 
     /// Opens the database. Call [`DataDir::seal`] once it is known to be this replica's.
     pub fn database(&self) -> Result<RedbMedium, StoreError> {
+        self.database_with(Unmarked::Refuse)
+    }
+
+    /// The same, perhaps also when it has lost its mark.
+    pub fn database_with(&self, unmarked: Unmarked) -> Result<RedbMedium, StoreError> {
         let first_start = !self.path.join(IDENTITY).exists();
-        RedbMedium::open(&self.path.join(DATABASE), first_start)
+        RedbMedium::open_with(&self.path.join(DATABASE), first_start, unmarked)
     }
 
     /// From now on a missing database is damage.

@@ -28,6 +28,14 @@ pub enum StoreError {
     #[error("{} is damaged: {what}. To repair: {REJOIN}", file.display())]
     Damaged { file: PathBuf, what: String },
 
+    #[error(
+        "{} is missing or empty, although {} holds {commits} commits. It says how many of them were acknowledged; without it nobody can tell whether a vote or an \
+         entry that others count on has been lost since. If the file was moved away, put it back. To repair otherwise: {REJOIN}, or, without one, take the \
+         log as it is, in a new epoch, with `raftwerk scheduler recover --data-dir DIR --yes`",
+        mark.display(), file.display()
+    )]
+    MarkLost { mark: PathBuf, file: PathBuf, commits: u64 },
+
     #[error("{what} in {} has format {found}, this version reads format {known}. Run the version that wrote it, or a newer one", file.display())]
     UnknownFormat { file: PathBuf, what: String, found: u16, known: u16 },
 

@@ -11,7 +11,8 @@
 //! acknowledged commits tells the two apart, and it also says that there was a tail to cut.
 //!
 //! The file is written in place and never flushed after it was made: a killed process loses nothing of what it wrote, and a power cut can
-//! only leave an earlier number, because a number is written after its commit is durable. It fits one sector, so it is never torn.
+//! only leave an earlier number, because a number is written after its commit is durable. It fits one sector, so it is never torn. It is made, and
+//! flushed with its name, before the first commit: a database with commits and without the file has lost it by somebody's doing.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -24,9 +25,10 @@ const MAGIC: &[u8; 8] = b"rwmark 1";
 const BYTES: usize = 28;
 
 pub struct Mark {
-    path: PathBuf,
-    file: File,
-    /// Whether the file was there already.
+    pub path: PathBuf,
+    /// Made with the first number.
+    file: Option<File>,
+    /// Whether the file was there already, with its content.
     pub found: bool,
     pub begun: u64,
     pub acknowledged: u64,
@@ -34,18 +36,14 @@ pub struct Mark {
 
 impl Mark {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(StoreError::io("open", path))?;
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut &file, &mut bytes).map_err(StoreError::io("read", path))?;
-        let mut mark = Mark { path: path.to_owned(), file, found: false, begun: 0, acknowledged: 0 };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(StoreError::io("read", path)(e)),
+        };
+        let mut mark = Mark { path: path.to_owned(), file: None, found: false, begun: 0, acknowledged: 0 };
         // A power cut during the first start may leave the name without its content.
         if bytes.iter().all(|b| *b == 0) {
-            mark.write()?;
-            mark.file.sync_all().map_err(StoreError::io("flush", path))?;
-            if let Some(dir) = path.parent() {
-                sync_directory(dir)?;
-            }
             return Ok(mark);
         }
         let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
@@ -53,6 +51,7 @@ impl Mark {
             return Err(StoreError::damaged(path, "it is not what this version wrote: its length, first bytes or checksum are wrong"));
         }
         (mark.found, mark.begun, mark.acknowledged) = (true, number(8), number(16));
+        mark.file = Some(OpenOptions::new().write(true).open(path).map_err(StoreError::io("open", path))?);
         Ok(mark)
     }
 
@@ -73,6 +72,17 @@ impl Mark {
         bytes[16..24].copy_from_slice(&self.acknowledged.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..24]);
         bytes[24..].copy_from_slice(&checksum.to_le_bytes());
-        self.file.write_all_at(&bytes, 0).map_err(StoreError::io("write", &self.path))
+        if let Some(file) = &self.file {
+            return file.write_all_at(&bytes, 0).map_err(StoreError::io("write", &self.path));
+        }
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(&self.path).map_err(StoreError::io("create", &self.path))?;
+        file.write_all_at(&bytes, 0).map_err(StoreError::io("write", &self.path))?;
+        file.sync_all().map_err(StoreError::io("flush", &self.path))?;
+        if let Some(dir) = self.path.parent() {
+            sync_directory(dir)?;
+        }
+        self.file = Some(file);
+        Ok(())
     }
 }

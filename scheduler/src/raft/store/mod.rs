@@ -24,7 +24,7 @@ mod view;
 #[cfg(any(test, feature = "sim"))]
 mod memory;
 
-pub use database::RedbMedium;
+pub use database::{RedbMedium, Unmarked};
 pub use dir::DataDir;
 pub use error::StoreError;
 pub use log::{LogStats, LogStore, REPLICATION_BYTES};

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::CLUSTER;
 use super::disk::{Disk, Failing};
+use crate::raft::offline;
 use crate::raft::store::mark::Mark;
 use crate::raft::store::{DataDir, RedbMedium, SnapshotStore};
 use crate::raft::tests::Chain;
@@ -146,4 +147,33 @@ async fn a_replica_does_not_start_on_what_it_cannot_read_and_says_how_to_repair_
     std::fs::write(dir.path().join("raft.mark"), b"rwmark 1 something else entirely").unwrap();
     let why = refusal().await;
     assert!(why.contains("raft.mark is damaged") && why.contains("raftwerk cluster remove"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_has_lost_its_mark_is_used_only_when_an_operator_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = start(&dir, None).await.unwrap();
+    leads(&replica).await;
+    propose(&replica, 3).await;
+    replica.shutdown().await;
+    let path = dir.path().join("raft.mark");
+    let mark = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // Said again at the second start: the first one leaves nothing that could pass for the file.
+    for _ in 0..2 {
+        let why = start(&dir, None).await.err().expect("refused").to_string();
+        assert!(why.contains("raft.mark is missing") && why.contains("raftwerk scheduler recover"), "{why}");
+    }
+    std::fs::write(&path, &mark).unwrap();
+    start(&dir, None).await.expect("it was put back").shutdown().await;
+
+    std::fs::write(&path, []).unwrap();
+    let why = offline::survey::<Chain>(dir.path(), CLUSTER, 1).await.expect_err("looking changes nothing").to_string();
+    assert!(why.contains("raft.mark is missing"), "{why}");
+    let found = offline::recover::<Chain>(dir.path(), CLUSTER, 1, |_| Bytes::from_static(b"a new epoch")).await.unwrap();
+    assert!(found.last_log_index >= 3, "{found:?}");
+    let replica = start(&dir, None).await.unwrap();
+    leads(&replica).await;
+    assert_eq!(replica.state().read().unwrap().entries, 4);
+    replica.shutdown().await;
 }
