@@ -439,6 +439,9 @@ pub enum KernelError {
     /// The input is not what the kernel accepts; running the task again gives the same answer.
     #[error("{0}")]
     Input(String),
+    /// A record of the input cannot be read; the text says which one. No device could read it, so the task is not tried again.
+    #[error("{0}")]
+    Record(String),
     /// The device failed; the task may succeed elsewhere.
     #[error("device: {0}")]
     Device(String),
@@ -450,6 +453,6 @@ pub enum KernelError {
 impl KernelError {
     /// What is wrong with a table.
     pub fn of_table(error: FormatError) -> KernelError {
-        KernelError::Input(error.to_string())
+        KernelError::Record(error.to_string())
     }
 }

@@ -304,6 +304,8 @@ impl Leader {
                     // As the former release says it.
                     let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
                     failures.filter(|f| f.class() == wire::FailureClass::OutOfMemory).for_each(|f| f.set_class(wire::FailureClass::Device));
+                    let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
+                    failures.filter(|f| f.class() == wire::FailureClass::Record).for_each(|f| f.set_class(wire::FailureClass::Task));
                 }
                 for chunk in chunks_below_one_entry(reports.reports) {
                     let sequences: Vec<u64> = chunk.iter().map(|r| r.sequence).collect();

@@ -99,6 +99,7 @@ impl From<KernelError> for Fault {
     fn from(error: KernelError) -> Self {
         let class = match error {
             KernelError::Param(_) | KernelError::Input(_) => FailureClass::Task,
+            KernelError::Record(_) => FailureClass::Record,
             KernelError::Device(_) => FailureClass::Device,
             KernelError::Memory(_) => FailureClass::OutOfMemory,
         };
