@@ -33,8 +33,11 @@ pub(super) enum Waiter {
         stage: u32,
         holder: WorkerId,
     },
-    /// Copies of these parts, by job and partition.
-    Kept(Vec<(JobId, u32)>),
+    /// Copies of these parts, by job and partition, at this worker.
+    Kept {
+        worker: WorkerId,
+        parts: Vec<(JobId, u32)>,
+    },
     /// Parts that a keeper has no more.
     Missing(Vec<(JobId, u32)>),
 }

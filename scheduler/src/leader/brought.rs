@@ -35,7 +35,8 @@ impl Leader {
             };
             let parts: Vec<wire::PartToKeep> = job.parts.values().filter(lacking).map(name).collect();
             for parts in parts.chunks(PARTS_AT_ONCE) {
-                let keep = wire::KeepParts { job: job.id.0, parts: parts.to_vec() };
+                let request = self.keeping.looks(conn, job.id);
+                let keep = wire::KeepParts { job: job.id.0, parts: parts.to_vec(), request };
                 effects.push(Effect::Send { conn, message: down::Message::KeepParts(keep) });
             }
         }

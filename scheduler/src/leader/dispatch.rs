@@ -67,7 +67,7 @@ impl Leader {
                 self.keeping.job_changed(job);
             }
             (Waiter::CopiedAgain { job, stage, holder }, _) => self.recopy.recorded(job, stage, holder),
-            (Waiter::Kept(parts), _) => self.keeping.recorded(&parts),
+            (Waiter::Kept { worker, parts }, _) => self.keeping.recorded(worker, &parts),
             (Waiter::Missing(parts), _) => self.keeping.missing(&parts),
             (Waiter::Import(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
             (Waiter::Import(request), _) => answer(request, Answer::Released),

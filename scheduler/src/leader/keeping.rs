@@ -6,7 +6,9 @@
 //! ```
 //! A keeper that is lost, or says that its copy is missing or damaged ([`super::checks`]), does not count: another worker is asked for a copy.
 //! Which worker is asked is the ring's choice. Everything here is soft: a new leader sees in the state what is missing, and asks again. What a
-//! worker says that it keeps it has flushed and compared with the checksum, so it may be said twice.
+//! worker says that it keeps it has flushed and compared with the checksum, so it may be said twice. But it may also be old: at the end of a job its
+//! workers are told which parts to keep, and delete the others. So a leader records what it has asked for itself, by the number of the request, and names at
+//! the end of the job whatever it is still going to record. To another leader's question the answer is lost, and the question asked again.
 
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
@@ -31,6 +33,8 @@ type PartKey = (JobId, u32);
 
 /// A part on its way to a worker.
 struct Asked {
+    /// Number of the message that asked for it.
+    request: u64,
     conn: ConnId,
     worker: WorkerId,
     staged_name: String,
@@ -53,6 +57,12 @@ struct Trouble {
 
 pub(super) struct Keeping {
     asked: BTreeMap<PartKey, Asked>,
+    /// Workers that were asked what they have of a job, by the number of the request.
+    looks: BTreeMap<u64, (ConnId, JobId)>,
+    /// What such workers have said that they have, on its way into the log.
+    found: BTreeMap<(PartKey, WorkerId), String>,
+    /// Number of the last request.
+    requests: u64,
     trouble: BTreeMap<PartKey, Trouble>,
     /// Jobs whose verdict is on its way into the log.
     settled: BTreeSet<JobId>,
@@ -69,6 +79,9 @@ impl Default for Keeping {
         // A new leader knows nothing and has to look.
         Keeping {
             asked: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            found: BTreeMap::new(),
+            requests: 0,
             trouble: BTreeMap::new(),
             settled: BTreeSet::new(),
             changed: true,
@@ -90,6 +103,29 @@ struct Standing {
 }
 
 impl Keeping {
+    /// Numbers its requests from here on. An earlier leadership that numbered from here too has not changed the state since, so it has told nobody to delete
+    /// anything.
+    pub(super) fn since(index: u64) -> Keeping {
+        Keeping { requests: index << 24, ..Keeping::default() }
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    /// Number of a request for what a worker has of a job.
+    pub(super) fn looks(&mut self, conn: ConnId, job: JobId) -> u64 {
+        let request = self.next_request();
+        self.looks.insert(request, (conn, job));
+        request
+    }
+
+    /// All workers that are connected were told what to keep of the job: what they have said of other parts before they heard it is true no more.
+    pub(super) fn released(&mut self, job: JobId) {
+        self.looks.retain(|_, (_, of)| *of != job);
+    }
+
     /// Workers came or went: what could not be done may be possible now.
     pub(super) fn workers_changed(&mut self) {
         self.changed = true;
@@ -112,6 +148,7 @@ impl Keeping {
     }
 
     pub(super) fn connection_gone(&mut self, conn: ConnId) {
+        self.looks.retain(|_, (of, _)| *of != conn);
         let before = self.asked.len();
         self.asked.retain(|_, asked| asked.conn != conn || asked.told);
         if self.asked.len() < before {
@@ -121,9 +158,12 @@ impl Keeping {
     }
 
     /// The word is in the log.
-    pub(super) fn recorded(&mut self, parts: &[PartKey]) {
+    pub(super) fn recorded(&mut self, worker: WorkerId, parts: &[PartKey]) {
         for key in parts {
-            self.asked.remove(key);
+            if self.asked.get(key).is_some_and(|asked| asked.worker == worker && asked.told) {
+                self.asked.remove(key);
+            }
+            self.found.remove(&(*key, worker));
         }
         self.changed = true;
     }
@@ -139,9 +179,11 @@ impl Keeping {
         self.look = true;
     }
 
-    /// Parts of the job that the worker is being asked to keep.
+    /// Parts of the job that workers are being asked to keep, or are about to be recorded for.
     pub(super) fn asked_of(&self, job: JobId) -> impl Iterator<Item = (WorkerId, &str)> {
-        self.asked.range((job, 0)..=(job, u32::MAX)).map(|(_, asked)| (asked.worker, asked.staged_name.as_str()))
+        let asked = self.asked.range((job, 0)..=(job, u32::MAX)).map(|(_, asked)| (asked.worker, asked.staged_name.as_str()));
+        let all = ((job, 0), WorkerId(0))..=((job, u32::MAX), WorkerId(u64::MAX));
+        asked.chain(self.found.range(all).map(|((_, worker), name)| (*worker, name.as_str())))
     }
 
     fn room(&self, worker: WorkerId) -> bool {
@@ -207,7 +249,7 @@ impl Leader {
             self.keeping.ring = Ring::new(members);
         }
         let mut standing = Standing::default();
-        let mut messages: BTreeMap<ConnId, Vec<wire::PartToKeep>> = BTreeMap::new();
+        let mut messages: BTreeMap<ConnId, (u64, Vec<wire::PartToKeep>)> = BTreeMap::new();
         for (partition, part) in job.parts.iter().filter(|(_, part)| part.worker != 0) {
             let key = (job.id, *partition);
             if self.keeping.trouble.get(&key).is_some_and(|trouble| trouble.staged_name != part.staged_name) {
@@ -257,35 +299,44 @@ impl Leader {
                 let record = wire::RecordKept { job: job.id.0, worker: worker.0, parts };
                 self.batch.push(Command::RecordKept(record), Waiter::Nobody);
             }
-            self.keeping.asked.insert(key, Asked { conn, worker, staged_name, deadline, told: false });
-            messages.entry(conn).or_default().push(part_to_keep(state, part, &good));
+            let (request, parts) = messages.entry(conn).or_insert_with(|| (self.keeping.next_request(), Vec::new()));
+            parts.push(part_to_keep(state, part, &good));
+            self.keeping.asked.insert(key, Asked { request: *request, conn, worker, staged_name, deadline, told: false });
         }
-        for (conn, parts) in messages {
-            effects.push(Effect::Send { conn, message: down::Message::KeepParts(wire::KeepParts { job: job.id.0, parts }) });
+        for (conn, (request, parts)) in messages {
+            effects.push(Effect::Send { conn, message: down::Message::KeepParts(wire::KeepParts { job: job.id.0, parts, request }) });
         }
         standing
     }
 
     pub(super) fn on_parts_kept(&mut self, now: u64, conn: ConnId, worker: WorkerId, report: wire::PartsKept) {
-        let job = JobId(report.job);
-        let mut keys = Vec::new();
-        for part in &report.kept {
+        let (job, request) = (JobId(report.job), report.request);
+        // A worker of an older release does not say what it answers, and is believed.
+        let names_none = request == 0;
+        let looked = self.keeping.looks.remove(&request).is_some_and(|of| of == (conn, job)) || names_none;
+        let wanted = |asked: &&mut Asked, part: &wire::PartName| {
+            asked.conn == conn && asked.staged_name == part.staged_name && (asked.request == request || names_none)
+        };
+        let mut kept = Vec::new();
+        for part in report.kept {
             let key = (job, part.partition);
+            let asked = self.keeping.asked.get_mut(&key).filter(|asked| wanted(asked, &part));
+            let is_asked = asked.map(|asked| asked.told = true).is_some();
+            if !is_asked && !looked {
+                continue;
+            }
+            if !is_asked {
+                self.keeping.found.insert((key, worker), part.staged_name.clone());
+            }
             if let Some(trouble) = self.keeping.trouble.get_mut(&key).filter(|trouble| trouble.staged_name == part.staged_name) {
                 trouble.gone.remove(&worker);
             }
-            // What an earlier leader asked for is as true as what this one did.
-            if let Some(asked) =
-                self.keeping.asked.get_mut(&key).filter(|asked| asked.conn == conn && asked.staged_name == part.staged_name)
-            {
-                asked.told = true;
-                keys.push(key);
-            }
+            kept.push(part);
         }
         for failed in report.failed {
             let Some(part) = failed.part else { continue };
             let key = (job, part.partition);
-            if self.keeping.asked.get(&key).is_some_and(|asked| asked.conn == conn && asked.staged_name == part.staged_name) {
+            if self.keeping.asked.get_mut(&key).is_some_and(|asked| wanted(&asked, &part)) {
                 self.keeping.asked.remove(&key);
                 let gone: Vec<WorkerId> = failed.gone_at.into_iter().map(WorkerId).collect();
                 tracing::warn!(%job, part = part.staged_name, %worker, reason = failed.reason, "no copy of a part there");
@@ -294,9 +345,10 @@ impl Leader {
                 self.in_trouble(now, key, part.staged_name, unable, gone, &failed.reason);
             }
         }
-        if !report.kept.is_empty() {
-            let command = wire::RecordKept { job: job.0, worker: worker.0, parts: report.kept };
-            self.batch.push(Command::RecordKept(command), Waiter::Kept(keys));
+        if !kept.is_empty() {
+            let parts = kept.iter().map(|part| (job, part.partition)).collect();
+            let command = wire::RecordKept { job: job.0, worker: worker.0, parts: kept };
+            self.batch.push(Command::RecordKept(command), Waiter::Kept { worker, parts });
         }
     }
 

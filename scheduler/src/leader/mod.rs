@@ -245,7 +245,7 @@ impl Leader {
             publishing: Publishing::default(),
             logs: LogRequests::default(),
             copies: copies::Copies::default(),
-            keeping: keeping::Keeping::default(),
+            keeping: keeping::Keeping::since(state.applied_index),
             checks: checks::Checks::default(),
             recopy: recopy::Recopy::default(),
             waiting_for_room: room::WaitingForRoom::default(),

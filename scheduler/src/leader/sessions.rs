@@ -333,7 +333,7 @@ impl Leader {
     }
 
     /// Tells every worker that the job has ended, and which parts of its result it is to keep. Parts of attempts that were not accepted go.
-    pub(super) fn release(&self, state: &State, job: JobId, effects: &mut Vec<Effect>) {
+    pub(super) fn release(&mut self, state: &State, job: JobId, effects: &mut Vec<Effect>) {
         let mut names: BTreeMap<WorkerId, Vec<String>> = BTreeMap::new();
         let kept = state.jobs.get(&job).filter(|job| job.has_kept_result());
         for part in kept.iter().flat_map(|job| job.parts.values()) {
@@ -352,6 +352,7 @@ impl Leader {
             let release = wire::ReleaseJobs { jobs: vec![job.0], kept: kept.into_iter().collect() };
             effects.push(Effect::Send { conn: *conn, message: down::Message::Release(release) });
         }
+        self.keeping.released(job);
     }
 
     /// A worker may have come back while the verdict on its session was on its way into the log. It has to register again: a lost session gets no

@@ -33,13 +33,13 @@ fn asked_to_keep(effects: &[Effect]) -> Vec<(u64, KeepParts)> {
 
 fn kept(names: &[&str]) -> Up {
     let kept = names.iter().map(|name| PartName { partition: 0, staged_name: (*name).into() }).collect();
-    Up::PartsKept(PartsKept { job: 1, kept, failed: vec![] })
+    Up::PartsKept(PartsKept { job: 1, kept, ..PartsKept::default() })
 }
 
 fn not_kept(gone_at: &[u64]) -> Up {
     let part = Some(PartName { partition: 0, staged_name: "part.1".into() });
     let failed = PartNotKept { part, gone_at: gone_at.to_vec(), reason: "No space left on device".into() };
-    Up::PartsKept(PartsKept { job: 1, kept: vec![], failed: vec![failed] })
+    Up::PartsKept(PartsKept { job: 1, failed: vec![failed], ..PartsKept::default() })
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod hand_over;
 mod host;
 mod kept_data;
 mod matching;
+mod old_words;
 mod patience;
 mod publishing;
 mod rounds;

@@ -31,14 +31,14 @@ enum Failure {
 }
 
 pub(crate) async fn answer(store: Arc<ResultStore>, room: &Arc<Room>, fetcher: &Fetcher, request: KeepParts) -> PartsKept {
-    let job = request.job;
+    let KeepParts { job, request: number, .. } = request;
     #[cfg(debug_assertions)]
     tokio::task::spawn_blocking(|| fail_point::reach("keep.asked")).await.unwrap_or_default();
     let kept = stream::iter(request.parts).map(|part| {
         let store = store.clone();
         async move { (keep(&store, room, fetcher, job, &part).await, part) }
     });
-    let mut report = PartsKept { job, ..PartsKept::default() };
+    let mut report = PartsKept { job, request: number, ..PartsKept::default() };
     let mut kept = kept.buffer_unordered(AT_ONCE);
     while let Some((outcome, part)) = kept.next().await {
         let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
