@@ -32,7 +32,10 @@ impl<'a> Ready<'a> {
         if placed.is_empty() {
             return Ready { intervals: Box::new(clean()), front, left, at_home: None };
         }
-        let left = left.saturating_sub(placed.iter().map(|range| range.count()).sum());
+        // What is placed already may be out of them for another reason: a suspect is placed alone, a late task is leased.
+        let free = |range: &TaskRange| stage.tasks().overlapping(*range).filter(|(_, state)| state.is_free_at(now));
+        let taken = |range: &TaskRange| free(range).flat_map(|(part, _)| stage.suspicions.clean(part)).map(TaskRange::count).sum::<u64>();
+        let left = left.saturating_sub(placed.iter().map(taken).sum());
         let placed = placed.to_vec();
         Ready { intervals: Box::new(clean().flat_map(move |range| without(range, &placed))), front, left, at_home: None }
     }
@@ -100,4 +103,29 @@ fn without(range: TaskRange, placed: &[TaskRange]) -> Vec<TaskRange> {
         parts.push(TaskRange { first, end: range.end });
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{LeaseId, WorkerId};
+
+    fn range(first: u64, end: u64) -> TaskRange {
+        TaskRange { first, end }
+    }
+
+    /// A suspect had been placed alone in the same round, so it was counted twice: one task less was left than there were, and taking the last one
+    /// counted below nothing.
+    #[test]
+    fn as_many_are_left_as_can_be_taken_whatever_was_placed() {
+        let mut stage = Stage::new(10, 0);
+        stage.suspicions.add(range(3, 4), WorkerId(7));
+        stage.set(range(8, 9), TaskState::Leased(LeaseId { epoch: 0, index: 1, position: 0 }));
+        for placed in [vec![], vec![range(3, 4)], vec![range(8, 9)], vec![range(3, 4), range(0, 2), range(8, 9)], vec![range(2, 6)]] {
+            let mut ready = Ready::of(&stage, Timestamp(0), &placed);
+            let left = ready.left();
+            let taken: u64 = std::iter::from_fn(|| ready.take_range()).map(TaskRange::count).sum();
+            assert_eq!((left, ready.left()), (taken, 0), "{placed:?}");
+        }
+    }
 }
