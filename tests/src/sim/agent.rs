@@ -3,6 +3,7 @@
 use super::audit::{audit, value_of};
 use super::kept::Disk;
 use super::rounds::Round;
+use super::stages::Reads;
 use super::wire::Delivery;
 use raftwerk_core::LeaseId;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
@@ -40,7 +41,8 @@ pub(super) struct Running {
     fail_every: u64,
     fail_times: u64,
     kills: bool,
-    pub(super) sources: Vec<ShuffleSource>,
+    reads: Reads,
+    sources: Vec<ShuffleSource>,
     /// Workers that may keep a second copy of the shuffle data, best first.
     copy_to: Vec<u64>,
     pending: Vec<LeaseProgress>,
@@ -63,7 +65,10 @@ pub(super) struct Finished {
     pub(super) fail_every: u64,
     pub(super) fail_times: u64,
     pub(super) kills: bool,
+    pub(super) reads: Reads,
     pub(super) sources: Vec<ShuffleSource>,
+    /// What it leaves, once it has read its input; see [`super::stages`].
+    pub(super) content: u32,
 }
 
 pub(super) struct Agent {
@@ -88,8 +93,8 @@ pub(super) struct Agent {
     started: BTreeSet<LeaseId>,
     /// Sequence numbers of this process and the leases they report.
     sequences: BTreeMap<u64, LeaseId>,
-    /// Shuffle data of this process, its own and copies of others'.
-    shuffle: BTreeSet<Shuffled>,
+    /// Shuffle data of this process, its own and copies of others': what each task left.
+    shuffle: BTreeMap<Shuffled, u32>,
     last_heard: u64,
     resumed_at: u64,
     /// Reports gather this many tasks.
@@ -128,7 +133,7 @@ impl Agent {
             backlog: Vec::new(),
             started: BTreeSet::new(),
             sequences: BTreeMap::new(),
-            shuffle: BTreeSet::new(),
+            shuffle: BTreeMap::new(),
             last_heard: 0,
             resumed_at: 0,
             batch: 1 + index % 4,
@@ -161,6 +166,7 @@ impl Agent {
             labels: vec![Label { key: "even".into(), value: if self.id.is_multiple_of(2) { "yes" } else { "no" }.into() }],
             kept_jobs: self.disk.jobs(),
             checks_parts: true,
+            stage_graphs: true,
             ..Hello::default()
         });
         (self.rotation, self.was_open) = (Rotation::default(), false);
@@ -344,21 +350,23 @@ impl Agent {
             fail_every: running.fail_every,
             fail_times: running.fail_times,
             kills: running.kills,
+            reads: running.reads.clone(),
             sources: running.sources.clone(),
+            content: 0,
         })
     }
 
     /// Puts the task's end into what the session is told, in batches.
-    pub(super) fn conclude(&mut self, task: u64, failure: Option<(FailureClass, u64, &str)>) -> Vec<LeaseProgress> {
+    pub(super) fn conclude(&mut self, task: u64, outcome: Result<u32, (FailureClass, u64, &str)>) -> Vec<LeaseProgress> {
         let Some(running) = self.queue.front_mut() else { return Vec::new() };
         let over = running.next_task == running.end;
-        if failure.is_none() {
-            audit(|a| a.computed(running.lease, task));
+        if let Ok(content) = outcome {
+            audit(|a| a.computed(running.lease, task, content));
             if running.keeps_shuffle {
-                self.shuffle.insert((running.job, running.stage, running.generation, task));
+                self.shuffle.insert((running.job, running.stage, running.generation, task), content);
             }
         }
-        running.pending.push(concluded(self.id, running, task, over, failure));
+        running.pending.push(concluded(self.id, running, task, over, outcome));
         if !over && running.pending.len() < self.batch {
             return Vec::new();
         }
@@ -405,6 +413,7 @@ impl Agent {
             fail_every: param("fail_every"),
             fail_times: param("fail_times"),
             kills: param("kills") != 0,
+            reads: Reads::of(&spec),
             sources: grant.sources.clone(),
             copy_to: grant.copy_to.iter().map(|target| target.worker).collect(),
             pending: Vec::new(),
@@ -441,26 +450,26 @@ impl Agent {
 
     /// Shuffle data of earlier rounds that nobody needs any more.
     pub(super) fn free_rounds(&mut self, job: u64, stage: &str, before: u32) {
-        let stage = u32::from(stage != "map");
-        self.shuffle.retain(|(of, index, generation, _)| (*of, *index) != (job, stage) || *generation >= before);
+        let stage = super::stages::stage_called(stage);
+        self.shuffle.retain(|(of, index, generation, _), _| (*of, *index) != (job, stage) || *generation >= before);
     }
 
     pub(super) fn release(&mut self, job: u64) {
-        self.shuffle.retain(|(of, ..)| *of != job);
+        self.shuffle.retain(|(of, ..), _| *of != job);
     }
 
     /// Takes a copy of another worker's shuffle data.
-    pub(super) fn keep_copy(&mut self, data: Shuffled) {
-        self.shuffle.insert(data);
+    pub(super) fn keep_copy(&mut self, data: Shuffled, content: u32) {
+        self.shuffle.insert(data, content);
     }
 
-    pub(super) fn holds(&self, data: &Shuffled) -> bool {
-        self.shuffle.contains(data)
+    pub(super) fn holds(&self, data: &Shuffled) -> Option<u32> {
+        self.shuffle.get(data).copied()
     }
 
-    pub(super) fn has_shuffle(&self, job: u64, stage: u32, source: &ShuffleSource) -> bool {
-        let mut tasks = source.first_task..source.first_task + source.task_count;
-        tasks.all(|task| self.shuffle.contains(&(job, stage, source.generation, task)))
+    /// The sum of what the tasks left, if all of it is here.
+    pub(super) fn read_shuffle(&self, job: u64, stage: u32, generation: u32, mut tasks: std::ops::Range<u64>) -> Option<u32> {
+        tasks.try_fold(0u32, |sum, task| Some(sum.wrapping_add(self.holds(&(job, stage, generation, task))?)))
     }
 
     pub(super) fn listing(request: &ListInputs) -> Input {
@@ -498,18 +507,21 @@ fn handed_back(lease: LeaseId, reason: &str) -> LeaseProgress {
     LeaseProgress { lease: Some(lease.into()), failures: vec![failure], final_report: true, ..LeaseProgress::default() }
 }
 
-fn concluded(worker: u64, running: &Running, task: u64, over: bool, failure: Option<(FailureClass, u64, &str)>) -> LeaseProgress {
+fn concluded(worker: u64, running: &Running, task: u64, over: bool, outcome: Result<u32, (FailureClass, u64, &str)>) -> LeaseProgress {
     let mut progress = LeaseProgress {
         lease: Some(running.lease.into()),
         final_report: over,
         busy_ns: running.task_ms * 1_000_000,
         ..LeaseProgress::default()
     };
-    if let Some((class, source_worker, message)) = failure {
-        let failure = TaskFailure { first_task: task, task_count: 1, class: class.into(), message: message.into(), source_worker };
-        progress.failures.push(failure);
-        return progress;
-    }
+    let content = match outcome {
+        Ok(content) => content,
+        Err((class, source_worker, message)) => {
+            let failure = TaskFailure { first_task: task, task_count: 1, class: class.into(), message: message.into(), source_worker };
+            progress.failures.push(failure);
+            return progress;
+        }
+    };
     let tallies = vec![TallyValues { values: vec![value_of(task)] }; running.tallies];
     progress.results.push(TaskResults { first_task: task, task_count: 1, tallies });
     progress.blocks.push(BlockIndex { task, ..BlockIndex::default() });
@@ -523,6 +535,7 @@ fn concluded(worker: u64, running: &Running, task: u64, over: bool, failure: Opt
             name: format!("part-{task}-{}", running.generation),
             staged_name,
             worker: if running.on_workers { worker } else { 0 },
+            crc32c: content,
             ..OutputPart::default()
         };
         progress.parts.push(part);

@@ -84,8 +84,8 @@ pub(super) struct Audit {
     latest: Option<Arc<State>>,
     granted: BTreeMap<LeaseId, WorkerId>,
     accepted: BTreeSet<Accepted>,
-    /// What executors have really computed.
-    computed: BTreeSet<(LeaseId, u64)>,
+    /// What executors have really computed, and what came of it.
+    computed: BTreeMap<(LeaseId, u64), u32>,
     reported: BTreeSet<(u64, LeaseId, u64)>,
     /// The round under way when a lease of a job with rounds was granted.
     granted_in: BTreeMap<LeaseId, u32>,
@@ -242,6 +242,10 @@ impl Audit {
         counters.new_epochs += u64::from(entry.after.epoch - entry.before.epoch);
         let fenced = |state: &State| state.jobs.values().flat_map(|j| &j.stages).map(|s| s.fenced).sum::<u64>();
         counters.fenced_results += fenced(entry.after).saturating_sub(fenced(entry.before));
+        for (id, job) in entry.after.jobs.iter().filter(|(_, job)| job.stages.len() > 2) {
+            let made_again = entry.before.jobs.get(id).is_some_and(|before| before.stages[1].generation < job.stages[1].generation);
+            counters.parts_made_again += u64::from(made_again);
+        }
         let won = |state: &State| state.jobs.values().flat_map(|j| &j.stages).map(|s| s.speculative_wins).sum::<u64>();
         counters.speculative_wins += won(entry.after).saturating_sub(won(entry.before));
     }
@@ -290,8 +294,8 @@ impl Audit {
         }
     }
 
-    pub(super) fn computed(&mut self, lease: LeaseId, task: u64) {
-        self.computed.insert((lease, task));
+    pub(super) fn computed(&mut self, lease: LeaseId, task: u64, content: u32) {
+        self.computed.insert((lease, task), content);
     }
 
     pub(super) fn lease_starts(&mut self, worker: u64, lease: LeaseId) {

@@ -2,6 +2,7 @@
 
 use super::Sim;
 use super::audit::{Watched, audit};
+use super::kept::KeptPart;
 use super::wire::{Ask, Delivery};
 use openraft::type_config::AsyncRuntime;
 use raftwerk_core::{Job, JobId, Phase, kept};
@@ -23,7 +24,7 @@ pub(super) struct Seen {
     phase: Option<Phase>,
     generations: Vec<(u32, u64)>,
     /// Parts of a result that stays on workers, and who keeps them.
-    kept: Vec<(String, Vec<u64>)>,
+    kept: Vec<KeptPart>,
 }
 
 /// A read of the leader's state, confirmed by a majority.
@@ -287,7 +288,8 @@ fn look(replica: &Replica<Watched, SimRuntime>, job: JobId) -> Seen {
     }
 }
 
-fn kept_parts(job: &Job) -> Vec<(String, Vec<u64>)> {
+fn kept_parts(job: &Job) -> Vec<KeptPart> {
     let keepers = |part: &OutputPart| kept::keepers(part).map(|worker| worker.0).collect();
-    job.parts.values().map(|part| (part.staged_name.clone(), keepers(part))).collect()
+    let told = |part: &OutputPart| KeptPart { name: part.staged_name.clone(), crc32c: part.crc32c, keepers: keepers(part) };
+    job.parts.values().map(told).collect()
 }

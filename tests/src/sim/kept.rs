@@ -7,18 +7,27 @@ use super::audit::audit;
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
 use raftwerk_proto::v1::{CheckParts, KeepParts, KeptParts, LostPart, PartName, PartNotKept, PartToKeep, PartsKept, PartsMissing};
 use raftwerk_worker::session;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A copy takes less than this, with faults and without.
 const COPY_MS: u64 = 4_000;
 const CALM_COPY_MS: u64 = 300;
 
+/// A part of a result as a client is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct KeptPart {
+    pub(super) name: String,
+    pub(super) crc32c: u32,
+    /// Workers that keep it.
+    pub(super) keepers: Vec<u64>,
+}
+
 /// A worker's disk, as far as it belongs to results and to what bounds them.
 #[derive(Default)]
 pub(super) struct Disk {
-    /// Job and staged name.
-    parts: BTreeSet<(u64, String)>,
-    /// Of these, what was lost without anybody's doing.
+    /// Job and staged name, and the checksum of what lies there.
+    parts: BTreeMap<(u64, String), u32>,
+    /// What was lost, or damaged, without anybody's doing.
     lost: BTreeSet<(u64, String)>,
     /// Of these, what its worker has found out.
     noticed: BTreeSet<(u64, String)>,
@@ -46,7 +55,7 @@ impl Disk {
     }
 
     pub(super) fn jobs(&self) -> Vec<u64> {
-        let jobs: BTreeSet<u64> = self.parts.iter().map(|(job, _)| *job).collect();
+        let jobs: BTreeSet<u64> = self.parts.keys().map(|(job, _)| *job).collect();
         jobs.into_iter().collect()
     }
 
@@ -65,28 +74,29 @@ impl Disk {
         self.full_with(shuffled, 0)
     }
 
-    fn has(&self, job: u64, name: &str) -> bool {
-        self.parts.contains(&(job, name.to_owned()))
+    /// Whether it is there as it was made.
+    fn has(&self, job: u64, name: &str, crc32c: u32) -> bool {
+        self.parts.get(&(job, name.to_owned())) == Some(&crc32c)
     }
 
-    fn keep(&mut self, job: u64, name: &str) {
+    fn keep(&mut self, job: u64, name: &str, crc32c: u32) {
         let part = (job, name.to_owned());
         self.lost.remove(&part);
         self.noticed.remove(&part);
-        self.parts.insert(part);
+        self.parts.insert(part, crc32c);
     }
 
-    /// Which of these parts are not there.
+    /// Which of these parts are not there as they were made.
     pub(super) fn check(&mut self, request: &CheckParts) -> PartsMissing {
         let mut missing = PartsMissing { job: request.job, parts: Vec::new() };
         for part in &request.parts {
-            if !self.has(request.job, &part.staged_name) {
+            if !self.has(request.job, &part.staged_name, part.crc32c) {
                 audit(|a| a.counters.kept_losses_found += 1);
                 self.noticed.insert((request.job, part.staged_name.clone()));
                 missing.parts.push(LostPart {
                     partition: part.partition,
                     staged_name: part.staged_name.clone(),
-                    reason: "not there".into(),
+                    reason: "it is missing or damaged".into(),
                 });
             }
         }
@@ -112,9 +122,10 @@ impl Disk {
             self.coming.iter_mut().filter(|coming| coming.job == kept.job).for_each(|coming| coming.dropped = true);
         }
         let goes = |(job, name): &(u64, String)| *job == kept.job && !kept.names.contains(name);
-        let (gone, stay) = std::mem::take(&mut self.parts).into_iter().partition(goes);
-        self.parts = stay;
-        let gone: BTreeSet<(u64, String)> = gone;
+        let gone: Vec<(u64, String)> = self.parts.keys().filter(|part| goes(part)).cloned().collect();
+        for part in &gone {
+            self.parts.remove(part);
+        }
         gone.into_iter().map(|(_, name)| name).collect()
     }
 }
@@ -125,18 +136,18 @@ impl Sim {
         let (id, name) = (self.agents[agent].id, super::output::staged_name(task.task, task.lease));
         audit(|a| {
             a.counters.parts_kept += 1;
-            a.has_part(id, task.job, &name);
+            a.has_part(id, task.job, &name, task.content);
         });
-        self.agents[agent].disk.keep(task.job, &name);
+        self.agents[agent].disk.keep(task.job, &name, task.content);
     }
 
     /// A worker is asked for copies. It answers when all of them have come to their end; at once when there is nothing to fetch.
     pub(super) fn keep_parts(&mut self, agent: usize, request: KeepParts) -> Option<PartsKept> {
-        let mut report = PartsKept { job: request.job, ..PartsKept::default() };
+        let mut report = PartsKept { job: request.job, request: request.request, ..PartsKept::default() };
         let mut parts = Vec::new();
         for part in request.parts {
             let name = PartName { partition: part.partition, staged_name: part.staged_name.clone() };
-            if self.agents[agent].disk.has(request.job, &part.staged_name) {
+            if self.agents[agent].disk.has(request.job, &part.staged_name, part.crc32c) {
                 report.kept.push(name);
             } else if let Some(reason) = self.agents[agent].full_with(parts.len()) {
                 audit(|a| a.counters.copies_refused += 1);
@@ -180,10 +191,14 @@ impl Sim {
                 .collect();
             let mut found = false;
             for source in sources {
-                found = self.agents[source].disk.has(job, &part.staged_name);
+                let disk = &self.agents[source].disk;
+                found = disk.has(job, &part.staged_name, part.crc32c);
                 if found {
                     break;
                 }
+                // What comes is compared with the checksum that the leader has named.
+                let comes = disk.parts.contains_key(&(job, part.staged_name.clone()));
+                audit(|a| a.counters.copies_damaged += u64::from(comes));
                 gone_at.push(self.agents[source].id);
                 // Whoever is asked for what it has lost finds that out.
                 let asked = CheckParts { job, parts: vec![part.clone()] };
@@ -200,9 +215,9 @@ impl Sim {
             let id = self.agents[agent].id;
             audit(|a| {
                 a.counters.parts_copied += 1;
-                a.has_part(id, job, &part.staged_name);
+                a.has_part(id, job, &part.staged_name, part.crc32c);
             });
-            self.agents[agent].disk.keep(job, &part.staged_name);
+            self.agents[agent].disk.keep(job, &part.staged_name, part.crc32c);
             report.kept.push(name);
         }
         report
@@ -216,15 +231,15 @@ impl Sim {
     }
 
     /// A client fetches the parts of a result from where it was told that they lie.
-    pub(super) fn read_result(&mut self, id: JobId, parts: &[(String, Vec<u64>)]) {
+    pub(super) fn read_result(&mut self, id: JobId, parts: &[KeptPart]) {
         let mut whole = !parts.is_empty();
-        for (name, keepers) in parts {
+        for KeptPart { name, crc32c, keepers } in parts {
             let mut found = false;
             for keeper in keepers {
                 // Now and then a connection does not come about.
                 let hiccup = !self.calm && self.dice.below(16) == 0;
                 let Some(agent) = self.agents.iter().find(|a| a.id == *keeper && a.alive() && !a.stopped && !hiccup) else { continue };
-                found = agent.disk.has(id.0, name);
+                found = agent.disk.has(id.0, name, *crc32c);
                 if !found && !agent.disk.lost.contains(&(id.0, name.clone())) {
                     audit(|a| a.has_nothing_of(*keeper, id, name));
                 }
@@ -248,23 +263,32 @@ impl Sim {
         };
         let dropped: BTreeSet<u64> = state.jobs.values().filter(is_dropped).map(|job| job.id.0).collect();
         self.agents.iter().find_map(|agent| {
-            let (job, name) = agent.disk.parts.iter().find(|(job, _)| dropped.contains(job))?;
+            let (job, name) = agent.disk.parts.keys().find(|(job, _)| dropped.contains(job))?;
             Some(format!("worker {} still has part {name} of job {job}, whose result was dropped", agent.id))
         })
     }
 
-    /// A part that some worker keeps is gone.
+    /// A part that some worker keeps is gone, or not as it was made any more.
     pub(super) fn lose_kept_part(&mut self) {
         let all: Vec<(usize, (u64, String))> =
-            self.agents.iter().flat_map(|a| a.disk.parts.iter().map(|part| (a.index, part.clone()))).collect();
+            self.agents.iter().flat_map(|a| a.disk.parts.keys().map(|part| (a.index, part.clone()))).collect();
         if all.is_empty() {
             return;
         }
         let (agent, part) = all[self.dice.below(all.len() as u64) as usize].clone();
-        self.say(format!("part {} of job {} is lost at worker {}", part.1, part.0, self.agents[agent].id));
-        audit(|a| a.counters.kept_parts_lost += 1);
-        self.agents[agent].disk.parts.remove(&part);
-        self.agents[agent].disk.lost.insert(part);
+        let damaged = self.dice.below(2) == 0;
+        let how = if damaged { "damaged" } else { "lost" };
+        self.say(format!("part {} of job {} is {how} at worker {}", part.1, part.0, self.agents[agent].id));
+        let disk = &mut self.agents[agent].disk;
+        if let Some(content) = disk.parts.get_mut(&part).filter(|_| damaged) {
+            // Not as it was made, however often this strikes.
+            *content = content.wrapping_add(1);
+            audit(|a| a.counters.kept_parts_damaged += 1);
+        } else {
+            disk.parts.remove(&part);
+            audit(|a| a.counters.kept_parts_lost += 1);
+        }
+        disk.lost.insert(part);
     }
 
     /// A worker that has found out what its disk lost, and whose word may still be on its way. One that was told while it was being asked for a copy may
@@ -289,7 +313,7 @@ impl Sim {
             }
             for WorkerId(keeper) in kept::keepers(part).filter(|keeper| state.is_there(*keeper)) {
                 let key = (job.id.0, part.staged_name.clone());
-                let has = |a: &Agent| a.id == keeper && (a.disk.parts.contains(&key) || a.disk.lost.contains(&key));
+                let has = |a: &Agent| a.id == keeper && (a.disk.has(key.0, &key.1, part.crc32c) || a.disk.lost.contains(&key));
                 if !self.agents.iter().any(has) {
                     let what = format!("worker {keeper} is recorded as keeper of part {} of job {}", part.staged_name, job.id);
                     audit(|a| a.violate("what_is_recorded_as_kept_is_there", what));

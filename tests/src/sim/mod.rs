@@ -9,7 +9,7 @@
 //! client     submit, cancel, look            agent     worker sessions and executors
 //! work       what a worker reads, writes and answers
 //! output     the file system that workers share      kept      what stays on workers, and their room
-//! rounds     what a round finds and leaves
+//! rounds     what a round finds and leaves              stages    what a stage reads and leaves
 //! recovery   a majority is lost for good
 //! wire       messages under way  settle    what must be true at the end
 //! run        one seed from its beginning to its verdict
@@ -28,6 +28,7 @@ mod recovery;
 mod rounds;
 mod run;
 mod settle;
+mod stages;
 mod strike;
 mod wire;
 mod work;

@@ -2,9 +2,9 @@
 
 use super::agent::{Agent, Finished, Link};
 use super::audit::audit;
+use super::stages::content;
 use super::wire::{Delivery, Peer, Way};
 use super::{Sim, id_of};
-use raftwerk_core::JobId;
 use raftwerk_proto::v1::{CopiedAgain, CopyAgain, FailureClass, LeaseProgress};
 use raftwerk_scheduler::leader::Timing;
 use raftwerk_worker::session;
@@ -38,16 +38,17 @@ impl Sim {
     /// The executor has come to the end of a task, or dies over it.
     pub(super) fn run_executor(&mut self, index: usize) {
         let now = self.now;
-        let Some(finished) = self.agents[index].finished(now) else { return };
-        let failure = self.fate(index, &finished);
-        if let Some((FailureClass::Executor, _, _)) = failure {
+        let Some(mut finished) = self.agents[index].finished(now) else { return };
+        let outcome = self.fate(index, &finished);
+        if let Err((FailureClass::Executor, _, _)) = outcome {
             let effects = self.agents[index].executor_dies(now, Some(finished.task));
             return self.perform_agent(index, effects);
         }
-        if failure.is_none() {
+        if let Ok(content) = outcome {
+            finished.content = content;
             self.prepare(index, &finished);
         }
-        let mut progress = self.agents[index].conclude(finished.task, failure);
+        let mut progress = self.agents[index].conclude(finished.task, outcome);
         self.copy_out(index, &finished, &mut progress);
         if !progress.is_empty() {
             let effects = self.agents[index].handle(now, session::Input::Progress(progress));
@@ -57,24 +58,39 @@ impl Sim {
         self.perform_agent(index, effects);
     }
 
-    /// Whether the task fails, as its job's parameters and the sources of its input say.
-    fn fate(&mut self, agent: usize, task: &Finished) -> Option<(FailureClass, u64, &'static str)> {
+    /// What the task leaves, or how it fails, as its job's parameters and the sources of its input say.
+    fn fate(&mut self, agent: usize, task: &Finished) -> Result<u32, (FailureClass, u64, &'static str)> {
         if self.agents[agent].sick {
-            return Some((FailureClass::Executor, 0, "the device is broken"));
+            return Err((FailureClass::Executor, 0, "the device is broken"));
         }
+        let mut read = vec![0u32; task.reads.stages.len()];
         for source in &task.sources {
-            let has = |worker: u64| {
-                let holder = self.agents.iter().find(|a| a.id == worker);
-                holder.is_some_and(|a| a.alive() && (!a.stopped || a.index == agent) && a.has_shuffle(task.job, task.stage - 1, source))
+            let named = source.first_task..source.first_task + source.task_count;
+            // Of parts it reads its own.
+            let tasks = match task.reads.parts {
+                true if !named.contains(&task.task) => continue,
+                true => task.task..task.task + 1,
+                false => named,
+            };
+            let input = source.input as usize;
+            let Some(from) = task.reads.stages.get(input).copied() else {
+                audit(|a| a.violate("a_grant_names_all_that_its_tasks_read", format!("job {} has no input {input}", task.job)));
+                continue;
+            };
+            let found = |worker: u64| {
+                let holder = self.agents.iter().find(|a| a.id == worker && a.alive() && (!a.stopped || a.index == agent))?;
+                holder.read_shuffle(task.job, from, source.generation, tasks.clone())
             };
             // Now and then a connection between two workers breaks.
             let hiccup = !self.calm && self.dice.below(HICCUP) == 0;
-            if has(source.worker) && !hiccup {
+            if let Some(sum) = found(source.worker).filter(|_| !hiccup) {
+                read[input] = read[input].wrapping_add(sum);
                 continue;
             }
-            if !has(source.copy_worker) {
-                return Some((FailureClass::Source, source.worker, "its shuffle data cannot be fetched"));
-            }
+            let Some(sum) = found(source.copy_worker) else {
+                return Err((FailureClass::Source, source.worker, "its shuffle data cannot be fetched"));
+            };
+            read[input] = read[input].wrapping_add(sum);
             audit(|a| a.counters.copies_read += 1);
         }
         if task.fail_every > 0 && task.task % task.fail_every == task.fail_every - 1 {
@@ -82,10 +98,10 @@ impl Sim {
             *attempts += 1;
             if *attempts <= task.fail_times {
                 let class = if task.kills { FailureClass::Executor } else { FailureClass::Task };
-                return Some((class, 0, "this task fails at first"));
+                return Err((class, 0, "this task fails at first"));
             }
         }
-        None
+        Ok(content(task.stage, task.task, &read))
     }
 
     /// A second copy of what is being reported, at the first candidate that is there.
@@ -95,7 +111,9 @@ impl Sim {
         for message in progress.iter_mut().filter(|p| !p.results.is_empty()) {
             for results in &message.results {
                 for copied in results.first_task..results.first_task + results.task_count {
-                    self.agents[target].keep_copy((task.job, task.stage, task.generation, copied));
+                    let data = (task.job, task.stage, task.generation, copied);
+                    let Some(content) = self.agents[agent].holds(&data) else { continue };
+                    self.agents[target].keep_copy(data, content);
                     audit(|a| a.counters.copies_made += 1);
                 }
             }
@@ -124,9 +142,10 @@ impl Sim {
         let blocks: Vec<_> =
             tasks.iter().flat_map(|t| t.first_task..t.first_task + t.task_count).map(|task| (job, stage, generation, task)).collect();
         let mut copied = CopiedAgain { job, stage, generation, tasks, ..CopiedAgain::default() };
-        if let Some(target) = target.filter(|_| blocks.iter().all(|block| self.agents[agent].holds(block))) {
+        let contents: Option<Vec<u32>> = blocks.iter().map(|block| self.agents[agent].holds(block)).collect();
+        if let (Some(target), Some(contents)) = (target, contents) {
             audit(|a| a.counters.copies_made_again += blocks.len() as u64);
-            blocks.into_iter().for_each(|block| self.agents[target].keep_copy(block));
+            blocks.into_iter().zip(contents).for_each(|(block, content)| self.agents[target].keep_copy(block, content));
             (copied.copy_worker, copied.copy_incarnation) = (self.agents[target].id, self.agents[target].incarnation);
         }
         copied
@@ -189,25 +208,6 @@ impl Sim {
             }
         }
         self.dial_if_due(index);
-    }
-
-    /// What a reduce task reads is all of the stage before it, once.
-    fn check_sources(&self, grant: &raftwerk_proto::v1::Grant) {
-        let latest = audit(|a| a.latest());
-        let Some(job) = latest.as_ref().and_then(|s| s.jobs.get(&JobId(grant.job))) else { return };
-        if grant.stage == 0 {
-            return;
-        }
-        let mut ranges: Vec<(u64, u64)> = grant.sources.iter().map(|s| (s.first_task, s.first_task + s.task_count)).collect();
-        ranges.sort_unstable();
-        let mut next = 0;
-        let whole = ranges.iter().all(|(first, end)| std::mem::replace(&mut next, *end) == *first);
-        // A grant made just before shuffle data was lost names less than all; its lease cannot be accepted any more.
-        let live = latest.as_ref().is_some_and(|s| s.leases.contains_key(&grant.lease.unwrap_or_default().into()));
-        let complete = job.stages[grant.stage as usize - 1].is_complete();
-        if live && complete && (!whole || next != job.stages[grant.stage as usize - 1].tasks().len()) {
-            audit(|a| a.violate("a_reduce_task_reads_every_map_task_once", format!("job {} reads {ranges:?}", grant.job)));
-        }
     }
 
     /// Who is asked from this address on, up to the first that answers, and how long the silent ones before it take. One that is down refuses at once.

@@ -1,10 +1,10 @@
 //! The jobs of a simulation. Parameters of the kernel tell the simulated executor how long a task takes and which tasks fail at first.
 
+use super::stages;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, Rounds, StageInput, StageOutput,
-    StageSpec,
+    DeviceMatch, Gang, IndexRange, JobSpec, KernelKind, KernelRef, Label, OnSetAside, OutputSpec, Param, Rounds, StageInput, StageSpec,
 };
 use raftwerk_scheduler::raft::sim::Dice;
 
@@ -34,6 +34,8 @@ pub struct Shape {
     pub picky: bool,
     /// Its stages run so often at most; 0: once.
     pub rounds: u32,
+    /// The parts of its reduce stage are read by another map stage, and joined in so many partitions with what a third one makes; 0: they are the output.
+    pub joins: u32,
     /// The round of which the reduce kernel says that a further one would change nothing; 0: none.
     pub converges: u32,
 }
@@ -49,11 +51,15 @@ pub struct Planned {
 
 /// One job of each kind, and some more, over `span_ms`.
 pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
-    let extra = 1 + dice.below(4);
+    let extra = dice.below(4);
     let mut jobs = Vec::new();
-    for n in 0..9 + extra {
-        let kind = if n < 9 { n } else { dice.below(10) };
-        let at_ms = if n < 9 { 500 + n * span_ms / 10 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
+    for n in 0..10 + extra {
+        let kind = match n {
+            0..9 => n,
+            9 => 10,
+            _ => dice.below(10),
+        };
+        let at_ms = if n < 10 { 500 + n * span_ms / 11 + dice.below(2_000) } else { 1_000 + dice.below(span_ms) };
         let lease = [0, 0, 1, 4, 16][dice.below(5) as usize];
         let shape = match kind {
             // One long stage.
@@ -142,6 +148,17 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 converges: dice.below(4) as u32,
                 ..Shape::default()
             },
+            // Several stages, so that what is lost late has to be made again from the beginning.
+            10 => Shape {
+                tasks: 15 + dice.below(25),
+                partitions: 3 + dice.below(5) as u32,
+                joins: 2 + dice.below(4) as u32,
+                task_ms: 60 + dice.below(300),
+                copies: dice.below(3) == 0,
+                on_workers: dice.below(2) as u32,
+                max_lease_tasks: lease,
+                ..Shape::default()
+            },
             // Cancelled in the middle.
             _ => Shape { tasks: 300, partitions: 4, task_ms: 60, fail_every: 0, fail_times: 0, max_lease_tasks: lease, ..Shape::default() },
         };
@@ -203,9 +220,12 @@ impl Shape {
                 name: "reduce".into(),
                 kernel: kernel("gather", KernelKind::Reduce, &[]),
                 params: vec![param("ms", self.task_ms * 4), param("converges", u64::from(self.converges))],
-                inputs: vec![StageInput { name: "map".into(), source: Some(Source::Stage(StageOutput { stage: "map".into() })) }],
+                inputs: stages::reading(&["map"]),
                 ..StageSpec::default()
             });
+            if self.joins > 0 {
+                stages::join(&mut spec, self.joins);
+            }
             let url = if self.on_workers > 0 { OUTPUT_ON_WORKERS.into() } else { "file:///out".into() };
             spec.output = Some(OutputSpec { url, format: "csv".into(), copies: self.on_workers, ..OutputSpec::default() });
         }

@@ -5,8 +5,13 @@ use super::{Audit, Verdict};
 use raftwerk_core::{JobId, Phase, State, WorkerId, kept};
 
 impl Audit {
-    /// A worker has the part, flushed.
-    pub(in super::super) fn has_part(&mut self, worker: u64, job: u64, staged_name: &str) {
+    /// A worker has the part, flushed, with this checksum.
+    pub(in super::super) fn has_part(&mut self, worker: u64, job: u64, staged_name: &str, crc32c: u32) {
+        let known = self.latest.as_ref().and_then(|state| state.jobs.get(&JobId(job)));
+        let part = known.into_iter().flat_map(|job| job.parts.values()).find(|part| part.staged_name == staged_name);
+        if part.is_some_and(|part| part.crc32c != crc32c) {
+            self.violate("copies_are_as_the_part_was_made", format!("worker {worker} takes another part for {staged_name} of job {job}"));
+        }
         self.had_parts.insert((worker, job, staged_name.to_owned()));
     }
 

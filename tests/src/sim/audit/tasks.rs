@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::{Audit, Verdict};
+use crate::sim::stages::expected;
 use raftwerk_core::stage::TaskState;
 use raftwerk_core::{JobId, LeaseId, TaskRange, WorkerId};
 
@@ -66,8 +67,17 @@ impl Audit {
                     let Some(by) = entry.reporter(job, stage, task) else {
                         return wrong("accepted_results_come_from_live_leases", "no live lease reported it");
                     };
-                    if !self.computed.contains(&(by, task)) {
+                    let Some(content) = self.computed.get(&(by, task)).copied() else {
                         return wrong("accepted_results_were_computed", &format!("task {task} was never computed under lease {by}"));
+                    };
+                    if let Some(job) = entry.before.jobs.get(&job) {
+                        if expected(job, stage as usize, task) != content {
+                            return wrong(
+                                "accepted_results_come_from_all_that_the_task_reads",
+                                &format!("task {task} has read something else"),
+                            );
+                        }
+                        self.counters.results_of_joins += u64::from(job.inputs_of(stage as usize).len() > 1);
                     }
                     self.nothing_of_an_earlier_round_counts(entry, job, by)?;
                     if !self.accepted.insert((job, stage, generation, task)) {
