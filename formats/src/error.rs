@@ -23,6 +23,12 @@ pub enum FormatError {
     Json { place: Place, message: &'static str },
     #[error("its first row does not end within {0} bytes; is the separator right?")]
     Head(usize),
+    #[error("{}, so it is not compressed with {with}; write compression = \"none\" if it is not compressed at all", if *.empty { "it has no byte" } else { "it begins as no such file does" })]
+    NotCompressed { with: &'static str, empty: bool },
+    #[error("its {with} data ends in the middle: the file was cut off at byte {at}; make it again, or copy it again")]
+    CutOff { with: &'static str, at: u64 },
+    #[error("its {with} data is damaged, which shows at byte {at} of the file: {message}; make it again, or copy it again")]
+    Damaged { with: &'static str, at: u64, message: String },
 }
 
 fn end_text(in_line: bool) -> &'static str {

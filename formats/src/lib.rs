@@ -5,7 +5,8 @@
 //! batch.rs    what comes out: a few thousand rows as Arrow arrays                       columns.rs   names of columns, and the nearest one
 //! number.rs   digits to an exact number                                                 builders.rs  cells to arrays
 //! csv/        comma-separated values                                               jsonl/      JSON lines
-//! rows.rs     cells of a row to builders, whatever the format
+//! rows.rs     cells of a row to builders, whatever the format               batches.rs   rows to batches, likewise
+//! compression.rs  compressed files, of whatever format
 //! ```
 //! **What a cell is worth follows from the cell alone**, never from its neighbours, the batch or the split: a number of at most 18 digits is an
 //! exact decimal, any other is the nearest `f64`. That is why batches of one column may have different types ([`Column`]): the reader ends a batch
@@ -14,8 +15,10 @@
 //! This crate knows nothing of jobs, tasks or kernels. It reads memory only: no path, no socket.
 
 mod batch;
+mod batches;
 mod builders;
 mod columns;
+mod compression;
 mod csv;
 mod error;
 mod jsonl;
@@ -26,6 +29,7 @@ mod table;
 pub use arrow_array::{Array, BinaryViewArray as TextArray};
 pub use batch::{BATCH_ROWS, Batch, Column};
 pub use columns::{Kind, Wanted};
+pub use compression::{Compression, Unpacked};
 pub use error::FormatError;
 pub use number::{MAX_SCALE, Number};
 pub use table::{Batches, CsvOptions, Format, HEAD_BYTES, Table};

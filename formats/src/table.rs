@@ -1,10 +1,12 @@
 //! What is to be read: a file in memory, its format, and the range of one split.
 
 use crate::batch::Batch;
+use crate::batches::BatchesOf;
 use crate::columns::{self, Wanted};
 use crate::csv;
 use crate::error::FormatError;
 use crate::jsonl;
+use crate::rows::Rows;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,9 +93,10 @@ impl Table {
     /// The rows that begin in the split, of each just the wanted columns, in their order.
     pub fn read(&self, wanted: &[Wanted]) -> Result<Batches, FormatError> {
         let (file, range) = (self.file.clone(), self.range.clone());
+        let rows = Rows::new(file.clone(), wanted);
         Ok(match self.format.as_ref() {
-            Format::Csv(options) => Box::new(csv::Reader::new(file, range, options, wanted)?),
-            Format::Jsonl => Box::new(jsonl::Reader::new(file, range, wanted)),
+            Format::Csv(options) => Box::new(BatchesOf::new(rows, csv::Reader::new(&file, range, options, wanted)?)),
+            Format::Jsonl => Box::new(BatchesOf::new(rows, jsonl::Reader::new(&file, range, wanted))),
         })
     }
 }

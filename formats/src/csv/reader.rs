@@ -1,18 +1,16 @@
-//! Rows to batches.
+//! Lines to rows.
 
 use super::layout::{Layout, ragged};
 use super::scan::Scan;
-use crate::batch::{BATCH_ROWS, Batch};
+use crate::batches::RowSource;
 use crate::columns::{self, Wanted};
 use crate::error::{FormatError, Place};
 use crate::rows::{Rows, Stop, Text};
 use crate::table::CsvOptions;
-use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
 
 pub(crate) struct Reader {
-    rows: Rows,
     options: CsvOptions,
     columns: usize,
     /// Where the next row begins, and where the split ends.
@@ -22,12 +20,11 @@ pub(crate) struct Reader {
     /// Of column `c` of the file: `order[first[c]..first[c + 1]]` are the wanted columns that it is.
     order: Vec<usize>,
     first: Vec<usize>,
-    failed: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(file: Bytes, range: Range<usize>, options: &CsvOptions, wanted: &[Wanted]) -> Result<Reader, FormatError> {
-        let (names, start) = match Layout::read(&file, options)? {
+    pub(crate) fn new(file: &[u8], range: Range<usize>, options: &CsvOptions, wanted: &[Wanted]) -> Result<Reader, FormatError> {
+        let (names, start) = match Layout::read(file, options)? {
             Some(Layout { names, start }) => (names, start.max(range.start)),
             None => (Vec::new(), range.end),
         };
@@ -42,39 +39,43 @@ impl Reader {
         Ok(Reader {
             at: start.min(end),
             end,
-            scan: Scan::new(&file, options.separator, start.min(end), end),
+            scan: Scan::new(file, options.separator, start.min(end), end),
             order: placed.into_iter().map(|(_, builder)| builder).collect(),
             first,
             options: options.clone(),
             columns: names.len(),
-            rows: Rows::new(file, wanted),
-            failed: false,
         })
     }
 
-    fn batch(&mut self) -> Result<Option<Batch>, FormatError> {
-        let file = self.rows.file.clone();
-        self.rows.begin(self.at);
-        while self.rows.count < BATCH_ROWS && self.at < self.end && self.rows.reaches(self.at) {
-            match self.row(&file) {
-                Ok(counts) => self.rows.count += usize::from(counts),
-                Err(Stop::Cut) => {
-                    self.scan.jump(&file, self.at);
-                    if self.rows.count > 0 {
-                        break;
-                    }
-                    // Empty lines took the room; a row by itself is never cut.
-                    self.rows.begin(self.at);
-                }
-                Err(Stop::Wrong(error)) => return Err(error),
+    /// The row has more cells than there are columns: how many.
+    fn too_long(&self, file: &[u8], begin: usize) -> FormatError {
+        let (mut at, mut found) = (begin, 0);
+        while let Ok(Cell { end, .. }) = cell(file, at, self.end, &self.options) {
+            found += 1;
+            if end >= self.end || file[end] == b'\n' {
+                break;
             }
+            at = end + 1;
         }
-        Ok(self.rows.finish(self.end))
+        ragged(file, begin, found, self.columns)
+    }
+}
+
+impl RowSource for Reader {
+    fn at(&self) -> usize {
+        self.at
     }
 
-    /// Reads the row at `self.at`, and moves it behind the row; tells whether it was one, and no empty line.
+    fn end(&self) -> usize {
+        self.end
+    }
+
+    fn again(&mut self, file: &[u8]) {
+        self.scan.jump(file, self.at);
+    }
+
     #[inline(always)]
-    fn row(&mut self, file: &[u8]) -> Result<bool, Stop> {
+    fn row(&mut self, file: &[u8], rows: &mut Rows) -> Result<bool, Stop> {
         let (begin, columns) = (self.at, self.columns);
         let mut start = begin;
         let mut column = 0;
@@ -104,7 +105,7 @@ impl Reader {
                 return Err(self.too_long(file, begin).into());
             }
             for index in self.first[column]..self.first[column + 1] {
-                self.rows.push(file, begin, self.order[index], &cell)?;
+                rows.push(file, begin, self.order[index], &cell)?;
             }
             column += 1;
             if last {
@@ -116,32 +117,6 @@ impl Reader {
             }
             start = end + 1;
         }
-    }
-
-    /// The row has more cells than there are columns: how many.
-    fn too_long(&self, file: &[u8], begin: usize) -> FormatError {
-        let (mut at, mut found) = (begin, 0);
-        while let Ok(Cell { end, .. }) = cell(file, at, self.end, &self.options) {
-            found += 1;
-            if end >= self.end || file[end] == b'\n' {
-                break;
-            }
-            at = end + 1;
-        }
-        ragged(file, begin, found, self.columns)
-    }
-}
-
-impl Iterator for Reader {
-    type Item = Result<Batch, FormatError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let batch = self.batch().transpose();
-        self.failed = matches!(batch, Some(Err(_)));
-        batch
     }
 }
 

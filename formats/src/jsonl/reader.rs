@@ -1,85 +1,45 @@
-//! Lines to batches.
+//! Lines to rows.
 
 use super::cursor::{Cursor, Kind, Value, Wrong, unescape};
-use crate::batch::{BATCH_ROWS, Batch};
+use crate::batches::RowSource;
 use crate::columns::Wanted;
 use crate::error::{FormatError, Place};
 use crate::rows::{Rows, Stop, Text};
-use bytes::Bytes;
 use std::ops::Range;
 
 pub(crate) struct Reader {
-    rows: Rows,
     /// Names of the wanted columns.
     names: Vec<Vec<u8>>,
     at: usize,
     end: usize,
     /// Of the row under way: the value of each wanted column.
     values: Vec<Option<Value>>,
-    failed: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(file: Bytes, range: Range<usize>, wanted: &[Wanted]) -> Reader {
+    pub(crate) fn new(file: &[u8], range: Range<usize>, wanted: &[Wanted]) -> Reader {
         let start = if range.start == 0 && file.starts_with(b"\xef\xbb\xbf") { 3 } else { range.start };
         Reader {
             names: wanted.iter().map(|wanted| wanted.name.clone().into_bytes()).collect(),
             at: start.min(range.end),
             end: range.end,
             values: vec![None; wanted.len()],
-            rows: Rows::new(file, wanted),
-            failed: false,
         }
     }
 
-    fn batch(&mut self) -> Result<Option<Batch>, FormatError> {
-        let file = self.rows.file.clone();
-        self.rows.begin(self.at);
-        while self.rows.count < BATCH_ROWS && self.at < self.end && self.rows.reaches(self.at) {
-            match self.row(&file) {
-                Ok(counts) => self.rows.count += usize::from(counts),
-                Err(Stop::Cut) if self.rows.count > 0 => break,
-                // Empty lines took the room; a row by itself is never cut.
-                Err(Stop::Cut) => self.rows.begin(self.at),
-                Err(Stop::Wrong(error)) => return Err(error),
-            }
-        }
-        Ok(self.rows.finish(self.end))
-    }
-
-    fn row(&mut self, file: &[u8]) -> Result<bool, Stop> {
-        let begin = self.at;
-        let end = memchr::memchr(b'\n', &file[begin..self.end]).map_or(self.end, |found| begin + found);
-        let mut cursor = Cursor::new(&file[begin..end]);
-        let counts = cursor.peek().is_some();
-        if counts {
-            self.values.fill(None);
-            let names = &self.names;
-            let values = &mut self.values;
-            let read = find(&mut cursor, b"", names, values, 0);
-            let read = read.and_then(|()| if cursor.peek().is_none() { Ok(()) } else { Err("something follows the object") });
-            read.map_err(|message| FormatError::Json { place: Place::of(file, begin + cursor.at), message })?;
-            for wanted in 0..self.values.len() {
-                self.push(file, begin, wanted)?;
-            }
-        }
-        self.at = (end + 1).min(self.end);
-        Ok(counts)
-    }
-
-    fn push(&mut self, file: &[u8], row: usize, wanted: usize) -> Result<(), Stop> {
+    fn push(&self, file: &[u8], rows: &mut Rows, row: usize, wanted: usize) -> Result<(), Stop> {
         let Some(Value { kind, start, end }) = self.values[wanted] else {
-            self.rows.push_missing(wanted);
+            rows.push_missing(wanted);
             return Ok(());
         };
         let (start, end) = (row + start, row + end);
         match kind {
-            Kind::Null => self.rows.push_missing(wanted),
+            Kind::Null => rows.push_missing(wanted),
             Kind::String { escaped: true } => {
                 let text = unescape(&file[start..end]).map_err(|message| FormatError::Json { place: Place::of(file, start), message })?;
-                self.rows.push(file, row, wanted, &Text::Own(start, text.into_owned()))?;
+                rows.push(file, row, wanted, &Text::Own(start, text.into_owned()))?;
             }
-            Kind::String { escaped: false } | Kind::Other => self.rows.push(file, row, wanted, &Text::Plain(start, end))?,
+            Kind::String { escaped: false } | Kind::Other => rows.push(file, row, wanted, &Text::Plain(start, end))?,
         }
         Ok(())
     }
@@ -116,16 +76,33 @@ fn find(cursor: &mut Cursor<'_>, path: &[u8], names: &[Vec<u8>], values: &mut [O
     })
 }
 
-impl Iterator for Reader {
-    type Item = Result<Batch, FormatError>;
+impl RowSource for Reader {
+    fn at(&self) -> usize {
+        self.at
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+    fn end(&self) -> usize {
+        self.end
+    }
+
+    fn row(&mut self, file: &[u8], rows: &mut Rows) -> Result<bool, Stop> {
+        let begin = self.at;
+        let end = memchr::memchr(b'\n', &file[begin..self.end]).map_or(self.end, |found| begin + found);
+        let mut cursor = Cursor::new(&file[begin..end]);
+        let counts = cursor.peek().is_some();
+        if counts {
+            self.values.fill(None);
+            let names = &self.names;
+            let values = &mut self.values;
+            let read = find(&mut cursor, b"", names, values, 0);
+            let read = read.and_then(|()| if cursor.peek().is_none() { Ok(()) } else { Err("something follows the object") });
+            read.map_err(|message| FormatError::Json { place: Place::of(file, begin + cursor.at), message })?;
+            for wanted in 0..self.values.len() {
+                self.push(file, rows, begin, wanted)?;
+            }
         }
-        let batch = self.batch().transpose();
-        self.failed = matches!(batch, Some(Err(_)));
-        batch
+        self.at = (end + 1).min(self.end);
+        Ok(counts)
     }
 }
 
