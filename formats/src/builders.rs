@@ -209,7 +209,7 @@ impl NumberBuilder {
         }
     }
 
-    fn truncate(&mut self, rows: usize) {
+    pub(crate) fn truncate(&mut self, rows: usize) {
         self.filled &= rows > 0;
         match &mut self.values {
             Values::Decimal { values, .. } => values.truncate(rows),
@@ -221,7 +221,7 @@ impl NumberBuilder {
         }
     }
 
-    fn finish(&mut self) -> Column {
+    pub(crate) fn finish(&mut self) -> Column {
         self.filled = false;
         let nulls = self.valid.take().map(|mut valid| NullBuffer::new(valid.finish())).filter(|nulls| nulls.null_count() > 0);
         match &mut self.values {

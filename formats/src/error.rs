@@ -23,6 +23,18 @@ pub enum FormatError {
     Json { place: Place, message: &'static str },
     #[error("its first row does not end within {0} bytes; is the separator right?")]
     Head(usize),
+    #[error("the cell in row {row}, column '{column}', is \"{text}\", which is no number; a null or an empty cell counts as no value")]
+    NoNumberInRow { row: u64, column: String, text: String },
+    #[error("column '{column}' is of type {found}, and {wanted} are wanted; name another column, or write the table with another type")]
+    Type { column: String, found: String, wanted: &'static str },
+    #[error("it is no whole {what} file: {message}; make it again, or copy it again")]
+    Broken { what: &'static str, message: String },
+    #[error("this build neither reads nor writes {what} files; use one that was built with `--features {feature}`")]
+    Feature { what: &'static str, feature: &'static str },
+    #[error(
+        "the cell in row {row}, column '{column}', cannot stand in a file of format {what}, which holds UTF-8 and numbers; write format = \"csv\""
+    )]
+    Unwritable { what: &'static str, column: String, row: u64 },
     #[error("{}, so it is not compressed with {with}; write compression = \"none\" if it is not compressed at all", if *.empty { "it has no byte" } else { "it begins as no such file does" })]
     NotCompressed { with: &'static str, empty: bool },
     #[error("its {with} data ends in the middle: the file was cut off at byte {at}; make it again, or copy it again")]

@@ -6,21 +6,24 @@
 //! number.rs   digits to an exact number                                                 builders.rs  cells to arrays
 //! csv/        comma-separated values                                               jsonl/      JSON lines
 //! rows.rs     cells of a row to builders, whatever the format               batches.rs   rows to batches, likewise
-//! compression.rs  compressed files, of whatever format
+//! columnar/   files that hold columns: Parquet, Arrow IPC                      filter/      which rows count, whatever the format
+//! compression.rs  compressed files of lines
 //! ```
 //! **What a cell is worth follows from the cell alone**, never from its neighbours, the batch or the split: a number of at most 18 digits is an
 //! exact decimal, any other is the nearest `f64`. That is why batches of one column may have different types ([`Column`]): the reader ends a batch
 //! where a column goes from one kind to the other, and widens decimals where 64 bits do not hold them.
 //!
-//! This crate knows nothing of jobs, tasks or kernels. It reads memory only: no path, no socket.
+//! This crate knows nothing of jobs, tasks or kernels. It reads memory and opened files: no path, no socket.
 
 mod batch;
 mod batches;
 mod builders;
+mod columnar;
 mod columns;
 mod compression;
 mod csv;
 mod error;
+mod filter;
 mod jsonl;
 mod number;
 mod rows;
@@ -28,8 +31,11 @@ mod table;
 
 pub use arrow_array::{Array, BinaryViewArray as TextArray};
 pub use batch::{BATCH_ROWS, Batch, Column};
+pub use columnar::write::{Cell, TableWriter};
+pub use columnar::{Columnar, Footer};
 pub use columns::{Kind, Wanted};
 pub use compression::{Compression, Unpacked};
 pub use error::FormatError;
+pub use filter::Filter;
 pub use number::{MAX_SCALE, Number};
 pub use table::{Batches, CsvOptions, Format, HEAD_BYTES, Table};

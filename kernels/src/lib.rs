@@ -11,6 +11,7 @@
 //! listed.rs   what is known of arrays before they are read
 //! sorted_run/ shuffle blocks of sorted records and lines: layout, order, merge
 //! cells.rs    cells of tables that kernels write      keyed.rs    tables in memory by keys of bytes
+//! table_form.rs  tables as lines, or as files of columns
 //! pieces.rs   parts that are handed out while they are made
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
@@ -33,6 +34,7 @@ mod round;
 pub mod run;
 mod side;
 mod sorted_run;
+mod table_form;
 
 pub mod black_scholes;
 pub mod convolve;

@@ -18,3 +18,11 @@ pub const MAX_SURVEY_BYTES: usize = 288 << 10;
 
 /// The URL of an output that stays on the workers.
 pub const OUTPUT_ON_WORKERS: &str = "worker:";
+
+/// Where a group (a row group, a record batch) of a listed file would begin if all were of one length. Where they really are is known only to
+/// whoever reads the file; who cuts it into splits and who reads a split must mean the same groups.
+pub fn group_start(file: &v1::InputFile, group: u64) -> u64 {
+    let data = file.bytes.saturating_sub(file.data_offset);
+    let within = u128::from(data) * u128::from(group) / u128::from(file.groups.max(1));
+    file.data_offset.saturating_add(u64::try_from(within).unwrap_or(u64::MAX))
+}

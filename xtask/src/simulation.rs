@@ -4,7 +4,8 @@ use crate::command::{Step, cargo};
 
 /// Of the whole workspace: compiles the simulation as well.
 pub const FEATURE: &str = "raftwerk-tests/simulation";
-const PACKAGE: [&str; 5] = ["--locked", "--package", "raftwerk-tests", "--features", FEATURE];
+// With Parquet, as all other tests: kernels and worker need not be compiled a second time.
+const PACKAGE: [&str; 7] = ["--locked", "--package", "raftwerk-tests", "--features", FEATURE, "--features", "raftwerk-tests/parquet"];
 const BIN: [&str; 2] = ["--bin", "raftwerk-sim"];
 /// The committed summary of the last soak.
 const SUMMARY: &str = "tests/soak.txt";

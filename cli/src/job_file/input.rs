@@ -16,8 +16,12 @@ use super::tree::Table;
 
 pub const NAME: &str = "input";
 
-pub const KEYS: [&str; 9] = ["files", "range", "format", "split", "record", "separator", "header", "quoted_newlines", "columns"];
-const FORMATS: [&str; 6] = ["text", "npy", "png", "records", "csv", "jsonl"];
+pub const KEYS: [&str; 11] =
+    ["files", "range", "format", "compression", "split", "record", "separator", "header", "quoted_newlines", "columns", "where"];
+const FORMATS: [&str; 8] = ["text", "npy", "png", "records", "csv", "jsonl", "parquet", "arrow"];
+const COMPRESSIONS: [&str; 3] = ["gzip", "zstd", "none"];
+/// Formats whose files may be compressed as a whole.
+const COMPRESSIBLE: [&str; 3] = ["text", "csv", "jsonl"];
 
 /// `[input]` as the wire wants it, and where the ends of a range stand, for what the kernel has to say about them.
 pub struct Input {
@@ -31,6 +35,11 @@ impl Input {
     pub fn want(&mut self, columns: Vec<String>) {
         if let Some(Source::Files(Files { table: Some(table), .. })) = &mut self.stage_input.source {
             table.columns = columns;
+            for column in tables::filter_columns(table) {
+                if !table.columns.contains(&column) {
+                    table.columns.push(column);
+                }
+            }
         }
     }
 
@@ -182,6 +191,11 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
             .problem_at("split", &split.origin, message)
             .fix("write quoted_newlines = false if no cell of the files holds a line end, or take the line out"));
     }
+    let compression = section.choice("compression", &COMPRESSIONS)?;
+    if let Some(compression) = compression.as_ref().filter(|_| !COMPRESSIBLE.contains(&own_format)) {
+        let message = format!("has no meaning for files of format \"{own_format}\"");
+        return Err(section.problem_at("compression", &compression.origin, message).fix("take the line out"));
+    }
     Ok(Files {
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
         // Elements and rows are cut into splits in different ways.
@@ -189,6 +203,7 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         split_bytes: split.map_or(DEFAULT_SPLIT_BYTES, |split| split.value),
         record_bytes,
         table,
+        compression: compression.map(|compression| compression.value).unwrap_or_default(),
         ..Files::default()
     })
 }

@@ -1,5 +1,6 @@
 //! `[input]` of a kernel that reads tables: how the bytes of the files are rows and columns.
 
+use raftwerk_formats::{Columnar, Filter};
 use raftwerk_kernels::{Accepts, Descriptor};
 use raftwerk_proto::v1::TableFormat;
 
@@ -7,9 +8,18 @@ use super::problem::Problem;
 use super::section::{At, Section};
 
 /// Formats of tables, the usual one first.
-pub const FORMATS: [&str; 2] = ["csv", "jsonl"];
+pub const FORMATS: [&str; 4] = ["csv", "jsonl", "parquet", "arrow"];
 
-const KEYS: [&str; 4] = ["separator", "header", "quoted_newlines", "columns"];
+const KEYS: [&str; 5] = ["separator", "header", "quoted_newlines", "columns", WHERE];
+/// Of all formats, the others of CSV alone.
+const WHERE: &str = "where";
+
+/// The columns that a filter compares, for whoever looks for columns in the files.
+pub fn filter_columns(table: &TableFormat) -> Vec<String> {
+    // It was parsed when it was read.
+    let filter = Filter::parse(&table.r#where).ok();
+    filter.iter().flat_map(Filter::columns).map(|wanted| wanted.name).collect()
+}
 
 /// The most columns that a job may name.
 const MAX_NAMES: usize = 10_000;
@@ -24,12 +34,25 @@ pub fn read(section: &Section<'_>, kernel: &Descriptor, format: &str) -> Result<
             }
         };
     }
+    let columnar = match format {
+        "parquet" => Some(Columnar::Parquet),
+        "arrow" => Some(Columnar::Arrow),
+        _ => None,
+    };
+    if let Some(kind) = columnar {
+        kind.check_build().map_err(|error| section.problem(format!("format is \"{format}\": {error}")))?;
+    }
+    let filter = section.text(WHERE)?;
+    if let Some(At { value, origin }) = filter.as_ref().filter(|filter| !filter.value.is_empty()) {
+        Filter::parse(value).map_err(|error| section.problem_at(WHERE, origin, format!("is no filter: {error}")))?;
+    }
+    let filter = filter.map(|filter| filter.value).unwrap_or_default();
     if format != FORMATS[0] {
-        if let Some(key) = KEYS.into_iter().find(|key| section.has(key)) {
+        if let Some(key) = KEYS.into_iter().find(|key| *key != WHERE && section.has(key)) {
             let message = format!("has no meaning for files of format \"{format}\"");
             return Err(section.problem_at(key, &section.origin, message).fix("take the line out"));
         }
-        return Ok(Some(TableFormat::default()));
+        return Ok(Some(TableFormat { r#where: filter, ..TableFormat::default() }));
     }
     let separator = match section.text("separator")? {
         None => b',',
@@ -56,6 +79,7 @@ pub fn read(section: &Section<'_>, kernel: &Descriptor, format: &str) -> Result<
         whole_files: section.boolean("quoted_newlines")?.is_none_or(|may| may.value),
         names: names.map(|names| names.value.into_iter().map(|name| name.value).collect()).unwrap_or_default(),
         columns: Vec::new(),
+        r#where: filter,
     }))
 }
 
@@ -88,12 +112,13 @@ mod tests {
     fn a_table_has_a_header_commas_and_one_split_for_each_file_unless_the_job_says_otherwise() {
         let usual = files("").unwrap();
         let columns = vec!["city".to_owned(), "amount".to_owned()];
-        let table = TableFormat { separator: 44, header: true, whole_files: true, names: vec![], columns: columns.clone() };
+        let table = TableFormat { separator: 44, header: true, whole_files: true, columns: columns.clone(), ..TableFormat::default() };
         assert_eq!((usual.format.as_str(), usual.table), ("csv", Some(table)));
         let other =
             files("separator = \"\\t\"\nheader = false\nquoted_newlines = false\ncolumns = [\"city\", \"amount\"]\nsplit = \"1MiB\"\n")
                 .unwrap();
-        let table = TableFormat { separator: 9, header: false, whole_files: false, names: columns.clone(), columns };
+        let table =
+            TableFormat { separator: 9, header: false, whole_files: false, names: columns.clone(), columns, ..TableFormat::default() };
         assert_eq!((other.split_bytes, other.table), (1 << 20, Some(table)));
     }
 

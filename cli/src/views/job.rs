@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use raftwerk_proto::v1::stage_input::Source;
 use raftwerk_proto::v1::{
-    DeviceMatch, DeviceShare, JobSpec, JobState, JobView, KernelKind, OutputSpec, Param, SetAside, ShuffleCopies, StageSpec, StageView,
-    TallyTotal,
+    DeviceMatch, DeviceShare, Files, JobSpec, JobState, JobView, KernelKind, OutputSpec, Param, SetAside, ShuffleCopies, StageSpec,
+    StageView, TallyTotal,
 };
 use serde_json::{Value, json};
 
@@ -229,6 +229,32 @@ fn priority(spec: &JobSpec) -> u32 {
     if spec.priority == 0 { DEFAULT_PRIORITY } else { spec.priority }
 }
 
+/// What the listing found that says how files are cut, or which rows of them count.
+fn remarks(files: &Files) -> String {
+    let packed: Vec<&str> = files.listing.iter().map(|file| file.compression.as_str()).filter(|with| !with.is_empty()).collect();
+    let mut text = String::new();
+    if let Some(first) = packed.first() {
+        let with = if packed.iter().all(|with| with == first) { *first } else { "gzip and zstd" };
+        let which = match (packed.len(), files.listing.len()) {
+            // Of a long listing a view has its beginning only.
+            (some, listed) if listed >= 100 => format!("{some} of the first {listed}"),
+            (all, listed) if all == listed => "all".to_owned(),
+            (some, listed) => format!("{some} of {listed}"),
+        };
+        text += &format!(" ({which} compressed with {with}, which cannot be cut: one split for each)");
+    }
+    let groups: u64 = files.listing.iter().map(|file| u64::from(file.groups)).sum();
+    if groups > 0 {
+        let what = if files.format == "parquet" { "row groups" } else { "record batches" };
+        let many = if files.listing.len() < 100 { format!(", of which there are {}", group_digits(groups)) } else { String::new() };
+        text += &format!(" (of whole {what}{many})");
+    }
+    if let Some(table) = files.table.as_ref().filter(|table| !table.r#where.is_empty()) {
+        text += &format!(", rows where {}", table.r#where);
+    }
+    text
+}
+
 /// One line that says what a stage does, on what, and where.
 fn stage_text(stage: &StageSpec) -> String {
     let read_stages: Vec<&str> = stage
@@ -254,7 +280,7 @@ fn stage_text(stage: &StageSpec) -> String {
                 Some(table) if table.whole_files => "one split for each".to_owned(),
                 _ => format!("splits of {}", format_bytes(files.split_bytes)),
             };
-            format!("{} files {first}{rest}, {splits}", files.format)
+            format!("{} files {first}{rest}, {splits}{}", files.format, remarks(files))
         }
         Some(Source::Stage(stage)) => format!("stage {}", stage.stage),
         None => "nothing".to_owned(),

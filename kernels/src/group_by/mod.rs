@@ -25,7 +25,7 @@ use crate::key;
 use crate::params::Resolved;
 use crate::run::{push_record, push_varint};
 use groups::Groups;
-pub(crate) use plan::{Plan, column_names};
+pub(crate) use plan::{Output, Plan, column_names};
 use raftwerk_formats::{Array, Batch, Column, Wanted};
 pub(crate) use record::{Group, key_cells};
 use sketch::Sketch;

@@ -1,10 +1,10 @@
 //! Puts together what all splits have seen of each group and writes one table, sorted by the groups' keys.
 //!
-//! Shapes    records of `group_by` -> a table with the columns of `by` and `aggregate`, as CSV with a heading or as JSON lines. Keys sort as
+//! Shapes    records of `group_by` -> a table with the columns of `by` and `aggregate`, as CSV with a heading, JSON lines, Arrow or Parquet. Keys sort as
 //!           bytes, column by column: "10" comes before "9". Each partition is a sorted part of its own
 //! Limits    memory: one group at a time, and the part as a whole
 //! Agreement exact; no GPU twin. Tasks are added in their order; see `group_by` for what order can change (nothing, for decimals of 18 digits)
-//! Errors    a damaged record; a sum beyond 38 digits
+//! Errors    a damaged record; a sum beyond 38 digits; in Arrow and Parquet, a key that is not UTF-8. There numbers are the nearest f64
 //! Source    merging: Knuth, The Art of Computer Programming 3, section 5.4.1; CSV: RFC 4180, with \n line ends; JSON lines: jsonlines.org
 //!
 //! A group without a value has an empty cell (JSON: null) for sum, min, max and mean, as in SQL. Decimals are written without zeros at their end.
@@ -15,20 +15,17 @@ mod tests;
 use crate::api::*;
 use crate::cells::{push_csv, push_json};
 use crate::gather;
-use crate::group_by::{Group, PARAMS, Plan, key_cells};
+use crate::group_by::{Group, Output, PARAMS, Plan, key_cells};
 use crate::params::Resolved;
 use crate::run::Merge;
+use crate::table_form::{FORMS, Form};
+use raftwerk_formats::{Cell, TableWriter};
 
 pub struct MergeGroups;
 
 static DESCRIPTOR: Descriptor = Descriptor {
     params: &PARAMS,
-    ..gather::descriptor(
-        "merge_groups",
-        "Adds what all splits have seen of each group; one table sorted by key",
-        &["groups"],
-        &["csv", "jsonl"],
-    )
+    ..gather::descriptor("merge_groups", "Adds what all splits have seen of each group; one table sorted by key", &["groups"], &FORMS)
 };
 
 impl Kernel for MergeGroups {
@@ -39,24 +36,20 @@ impl Kernel for MergeGroups {
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         let plan = Plan::parse(DESCRIPTOR.name, params.text("by"), params.text("aggregate"))?;
-        match stage.format.as_str() {
-            "csv" | "" => Ok(Box::new(PreparedMerge { plan, json: false })),
-            "jsonl" => Ok(Box::new(PreparedMerge { plan, json: true })),
-            other => Err(KernelError::Param(format!("kernel 'merge_groups' writes csv or jsonl, not '{other}'"))),
-        }
+        Ok(Box::new(PreparedMerge { plan, form: Form::of(DESCRIPTOR.name, &stage.format)? }))
     }
 }
 
 struct PreparedMerge {
     plan: Plan,
-    json: bool,
+    form: Form,
 }
 
 impl Prepared for PreparedMerge {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
-        let mut out = Table { plan: &self.plan, json: self.json, bytes: Vec::new(), rows: 0, preview: Vec::new() };
+        let mut out = Table::new(&self.plan, self.form)?;
         out.heading();
         let mut current: Option<(&[u8], Group)> = None;
         while let Some(record) = merge.next_record()? {
@@ -74,24 +67,42 @@ impl Prepared for PreparedMerge {
         if let Some((key, group)) = current {
             out.row(key, &group)?;
         }
-        let extension = if self.json { "jsonl" } else { "csv" };
-        let part = Part { extension, bytes: out.bytes, rows: out.rows, columns: self.plan.headings.clone(), preview: out.preview };
+        let bytes = match out.columns {
+            Some(columns) => columns.finish().map_err(KernelError::of_table)?,
+            None => out.bytes,
+        };
+        let columns = self.plan.headings.clone();
+        let part = Part { extension: self.form.extension(), bytes, rows: out.rows, columns, preview: out.preview };
         Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
     }
 }
 
 struct Table<'a> {
     plan: &'a Plan,
-    json: bool,
+    form: Form,
     bytes: Vec<u8>,
+    /// Instead of bytes, where the form is a file of columns.
+    columns: Option<TableWriter>,
     rows: u64,
     /// Falling number of rows, then rising key.
     preview: Vec<PreviewRow>,
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
+    fn new(plan: &'a Plan, form: Form) -> Result<Table<'a>, KernelError> {
+        let cells = plan.keys.iter().map(|_| Cell::Text).chain(plan.outputs.iter().map(|output| match output {
+            Output::Rows | Output::Filled(_) | Output::Distinct(_) => Cell::Count,
+            Output::Sum(_) | Output::Min(_) | Output::Max(_) | Output::Mean(_) => Cell::Number,
+        }));
+        let columns = match form {
+            Form::Columns(kind) => Some(TableWriter::new(kind, plan.headings.iter().cloned().zip(cells)).map_err(KernelError::of_table)?),
+            Form::Csv | Form::Jsonl => None,
+        };
+        Ok(Table { plan, form, bytes: Vec::new(), columns, rows: 0, preview: Vec::new() })
+    }
+
     fn heading(&mut self) {
-        if !self.json {
+        if self.form == Form::Csv {
             self.csv_row(self.plan.headings.iter().map(|heading| heading.as_bytes()));
         }
     }
@@ -100,11 +111,14 @@ impl Table<'_> {
         let damaged = || KernelError::Input("shuffle block is damaged: a key has other columns than the job".into());
         let keys = key_cells(key, self.plan.keys.len()).ok_or_else(damaged)?;
         let cells: Vec<Option<String>> = self.plan.outputs.iter().map(|output| group.cell(*output)).collect();
-        if self.json {
+        let texts = cells.iter().map(|cell| cell.as_deref().unwrap_or_default().as_bytes());
+        let texts = keys.iter().map(Vec::as_slice).chain(texts);
+        if let Some(columns) = &mut self.columns {
+            columns.push(texts).map_err(KernelError::of_table)?;
+        } else if self.form == Form::Jsonl {
             self.json_row(&keys, &cells);
         } else {
-            let cells = cells.iter().map(|cell| cell.as_deref().unwrap_or_default().as_bytes());
-            self.csv_row(keys.iter().map(Vec::as_slice).chain(cells));
+            self.csv_row(texts);
         }
         self.rows += 1;
         // Of equal numbers the first to come has the smaller key and stays.

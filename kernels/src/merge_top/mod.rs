@@ -1,23 +1,24 @@
 //! Puts together the best rows of all splits and writes the best of them as one table.
 //!
-//! Shapes    records of `top_k` -> a table with at most k rows, best first, as CSV with a heading or as JSON lines of strings
+//! Shapes    records of `top_k` -> a table with at most k rows, best first, as CSV with a heading, as JSON lines of strings, or as Arrow or Parquet, of
+//!           which all columns are text
 //! Limits    one partition
 //! Agreement exact; no GPU twin. The order is total: by number, split and place, so that order of merging cannot show
-//! Errors    more than one partition; a damaged record
+//! Errors    more than one partition; a damaged record; in Arrow and Parquet, a cell that is not UTF-8
 //! Source    merging: Knuth, The Art of Computer Programming 3, section 5.4.1; CSV: RFC 4180, with \n line ends; JSON lines: jsonlines.org
 
 use crate::api::*;
 use crate::cells::{push_csv, push_json};
 use crate::gather;
 use crate::run::{Merge, take_varint};
+use crate::table_form::{FORMS, Form};
 use crate::top_k::{Asked, PARAMS};
+use raftwerk_formats::{Cell, TableWriter};
 
 pub struct MergeTop;
 
-static DESCRIPTOR: Descriptor = Descriptor {
-    params: &PARAMS,
-    ..gather::descriptor("merge_top", "Takes the best rows of all splits; one table", &["rows"], &["csv", "jsonl"])
-};
+static DESCRIPTOR: Descriptor =
+    Descriptor { params: &PARAMS, ..gather::descriptor("merge_top", "Takes the best rows of all splits; one table", &["rows"], &FORMS) };
 
 impl Kernel for MergeTop {
     fn descriptor(&self) -> &'static Descriptor {
@@ -29,25 +30,29 @@ impl Kernel for MergeTop {
         if stage.tasks > 1 {
             return Err(KernelError::Param(format!("kernel 'merge_top' writes one table, not {}: set partitions = 1", stage.tasks)));
         }
-        match stage.format.as_str() {
-            "csv" | "" => Ok(Box::new(PreparedMerge { asked, json: false })),
-            "jsonl" => Ok(Box::new(PreparedMerge { asked, json: true })),
-            other => Err(KernelError::Param(format!("kernel 'merge_top' writes csv or jsonl, not '{other}'"))),
-        }
+        let form = Form::of(DESCRIPTOR.name, &stage.format)?;
+        Ok(Box::new(PreparedMerge { asked, form }))
     }
 }
 
 struct PreparedMerge {
     asked: Asked,
-    json: bool,
+    form: Form,
 }
 
 impl Prepared for PreparedMerge {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
-        let mut part = Part { extension: if self.json { "jsonl" } else { "csv" }, columns: self.asked.columns.clone(), ..Part::default() };
-        if !self.json {
+        let mut part = Part { extension: self.form.extension(), columns: self.asked.columns.clone(), ..Part::default() };
+        let mut columns = match self.form {
+            Form::Columns(kind) => {
+                let columns = self.asked.columns.iter().map(|name| (name.clone(), Cell::Text));
+                Some(TableWriter::new(kind, columns).map_err(KernelError::of_table)?)
+            }
+            Form::Csv | Form::Jsonl => None,
+        };
+        if self.form == Form::Csv {
             let names: Vec<&[u8]> = self.asked.columns.iter().map(|name| name.as_bytes()).collect();
             self.row(&mut part.bytes, &names);
         }
@@ -56,7 +61,10 @@ impl Prepared for PreparedMerge {
         {
             let damaged = || KernelError::Input("shuffle block is damaged: a row has other cells than the job".into());
             let cells = cells(record.value).filter(|cells| cells.len() == self.asked.columns.len()).ok_or_else(damaged)?;
-            self.row(&mut part.bytes, &cells);
+            match &mut columns {
+                Some(columns) => columns.push(cells.iter().copied()).map_err(KernelError::of_table)?,
+                None => self.row(&mut part.bytes, &cells),
+            }
             if part.preview.len() < PREVIEW_ROWS {
                 // Falling weights keep the rows in this order.
                 let texts = cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
@@ -64,20 +72,24 @@ impl Prepared for PreparedMerge {
             }
             part.rows += 1;
         }
+        if let Some(columns) = columns {
+            part.bytes = columns.finish().map_err(KernelError::of_table)?;
+        }
         Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
     }
 }
 
 impl PreparedMerge {
     fn row(&self, out: &mut Vec<u8>, cells: &[&[u8]]) {
-        if let ([cell], false) = (cells, self.json)
+        let json = self.form == Form::Jsonl;
+        if let ([cell], false) = (cells, json)
             && cell.is_empty()
         {
             // A line without anything would be no row.
             return out.extend(b"\"\"\n");
         }
         for (index, (cell, name)) in cells.iter().zip(&self.asked.columns).enumerate() {
-            if self.json {
+            if json {
                 out.push(if index == 0 { b'{' } else { b',' });
                 push_json(out, name.as_bytes());
                 out.push(b':');
@@ -89,7 +101,7 @@ impl PreparedMerge {
                 push_csv(out, cell);
             }
         }
-        out.extend(if self.json { &b"}\n"[..] } else { b"\n" });
+        out.extend(if json { &b"}\n"[..] } else { b"\n" });
     }
 }
 

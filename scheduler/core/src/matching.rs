@@ -6,9 +6,10 @@ use crate::graph::{is_beyond_two, reads_a_stage, tasks_of_stage};
 use crate::ids::WorkerId;
 use crate::memory::Need;
 use crate::spec::{device_class, lease_amount};
+use crate::spec_format::is_compressed;
 use crate::state::State;
 use crate::worker::{DeviceUse, Worker};
-use raftwerk_proto::v1::{Device, JobSpec, StageSpec};
+use raftwerk_proto::v1::{Device, JobSpec, StageSpec, stage_input::Source};
 use std::collections::BTreeMap;
 
 /// Devices that lack least are named, up to so many.
@@ -20,8 +21,13 @@ pub fn device_fits(stage: &StageSpec, worker: &Worker, device: &Device) -> bool 
     is_of_class(device, device_class(stage))
         && has_twin(stage, device)
         && could_hold_a_lease(stage, device)
-        && (worker.hello.stage_graphs || !is_beyond_two(stage))
+        && (worker.hello.stage_graphs || (!is_beyond_two(stage) && !reads_compressed(stage)))
         && stage.require.iter().flat_map(Wish::all).all(|wish| wish.is_met(&worker.hello, device))
+}
+
+/// Workers of releases before jobs of many stages take compressed text for text.
+fn reads_compressed(stage: &StageSpec) -> bool {
+    matches!(stage.inputs.first().and_then(|input| input.source.as_ref()), Some(Source::Files(files)) if is_compressed(files))
 }
 
 fn has_twin(stage: &StageSpec, device: &Device) -> bool {
@@ -53,6 +59,9 @@ fn lacks(stage: &StageSpec, worker: &Worker, device: &Device) -> Vec<String> {
     lacks.extend(wishes.filter(|wish| !wish.is_met(&worker.hello, device)).map(Wish::lack));
     if !worker.hello.stage_graphs && is_beyond_two(stage) {
         lacks.push("is of a worker whose release does not know jobs of more than two stages".to_owned());
+    }
+    if !worker.hello.stage_graphs && reads_compressed(stage) {
+        lacks.push("is of a worker whose release does not read compressed files".to_owned());
     }
     if !could_hold_a_lease(stage, device) {
         lacks.push("could not hold one lease, even when it is idle (memory, slots)".to_owned());

@@ -2,7 +2,7 @@
 //! would differ; so it does not reach the log before its format does.
 
 use crate::spec::SpecError;
-use raftwerk_proto::v1::{JobSpec, StageSpec, stage_input::Source};
+use raftwerk_proto::v1::{Files, JobSpec, StageSpec, stage_input::Source};
 
 /// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, what stages want of devices, input of fixed-size
 /// records, and records of which device ran which tasks of a bounded kernel. Footprints and memory needs are of this format as well; they are left out of older entries,
@@ -41,6 +41,11 @@ fn of_job(spec: &JobSpec) -> Option<&'static str> {
     }
 }
 
+/// Also as the listing found it, where the job leaves it to the files' names.
+pub(crate) fn is_compressed(files: &Files) -> bool {
+    !files.compression.is_empty() || files.listing.iter().any(|file| !file.compression.is_empty())
+}
+
 fn newest_of(stage: &StageSpec) -> Option<&'static str> {
     let reads_records = |source: &Option<Source>| matches!(source, Some(Source::Files(files)) if files.record_bytes != 0);
     if stage.inputs.len() > 1 {
@@ -61,6 +66,8 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("looks at its input before it is cut into partitions")
     } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if files.table.is_some())) {
         Some("reads tables")
+    } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if is_compressed(files))) {
+        Some("reads compressed files")
     } else {
         None
     }
@@ -69,7 +76,7 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::{DeviceMatch, Files, Gang, Rounds, StageInput, StartAfter, TableFormat};
+    use raftwerk_proto::v1::{DeviceMatch, Gang, InputFile, Rounds, StageInput, StartAfter, TableFormat};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
@@ -78,7 +85,13 @@ mod tests {
         let records = StageInput { name: "input".into(), source: Some(Source::Files(records)) };
         let files = Files { table: Some(TableFormat::default()), ..Files::default() };
         let table = StageInput { source: Some(Source::Files(files)), ..StageInput::default() };
+        let packed = |files: Files| StageInput { source: Some(Source::Files(files)), ..StageInput::default() };
+        let said = packed(Files { compression: "none".into(), ..Files::default() });
+        let file = InputFile { compression: "gzip".into(), ..InputFile::default() };
+        let found = packed(Files { listing: vec![InputFile::default(), file], ..Files::default() });
         let newer = [
+            JobSpec { stages: vec![StageSpec { inputs: vec![said], ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { inputs: vec![found], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { inputs: vec![records], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { wants_survey: true, ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { survey: vec![1].into(), ..StageSpec::default() }], ..JobSpec::default() },

@@ -2,22 +2,58 @@
 
 use crate::ids::{JobId, TaskRange};
 use crate::ring::place_of;
+use raftwerk_proto::group_start;
 use raftwerk_proto::v1::{Files, IndexRange, InputFile, Split, StageSpec, stage_input::Source};
 
-/// Bytes of one split of `file`: whole records for fixed-size ones, all of it where nothing less is sure to be whole rows.
-fn split_bytes(files: &Files, file: &InputFile) -> u64 {
-    if files.table.as_ref().is_some_and(|table| table.whole_files) {
-        return file.bytes.saturating_sub(file.data_offset).max(1);
+/// How a file is cut.
+enum Cut {
+    /// Into so many bytes each; the last split has what is left.
+    Bytes(u64),
+    /// Into so many whole groups each.
+    Groups { each: u64, count: u64 },
+}
+
+/// Whole records for fixed-size ones, whole groups where the file has such, all of it where nothing less is sure to be whole rows.
+fn cut(files: &Files, file: &InputFile) -> Cut {
+    let (nominal, bytes) = (files.split_bytes.max(1), data_bytes(file));
+    if file.groups > 0 {
+        let count = u64::from(file.groups);
+        return Cut::Groups { each: (nominal / (bytes / count).max(1)).max(1), count };
     }
-    let nominal = files.split_bytes.max(1);
+    if !file.compression.is_empty() || files.table.as_ref().is_some_and(|table| table.whole_files) {
+        return Cut::Bytes(bytes.max(1));
+    }
     match u64::from(file.record_bytes) {
-        0 => nominal,
-        record => (nominal / record).max(1) * record,
+        0 => Cut::Bytes(nominal),
+        record => Cut::Bytes((nominal / record).max(1) * record),
     }
 }
 
+fn data_bytes(file: &InputFile) -> u64 {
+    file.bytes.saturating_sub(file.data_offset)
+}
+
 fn splits_of(files: &Files, file: &InputFile) -> u64 {
-    file.bytes.saturating_sub(file.data_offset).div_ceil(split_bytes(files, file))
+    match cut(files, file) {
+        Cut::Bytes(each) => data_bytes(file).div_ceil(each),
+        Cut::Groups { each, count } => count.div_ceil(each),
+    }
+}
+
+/// Where a split begins and how long it is, as far as the listing tells. Where groups really are is known to whoever reads them: here all of a file are
+/// taken to be of one length, and a split has the groups of which [`group_start`] is within it.
+fn range_of(files: &Files, file: &InputFile, split: u64) -> (u64, u64) {
+    match cut(files, file) {
+        Cut::Bytes(each) => {
+            let offset = file.data_offset + split * each;
+            (offset, each.min(file.bytes - offset))
+        }
+        Cut::Groups { each, count } => {
+            let start = |group: u64| group_start(file, group.min(count));
+            let (from, to) = (start(split * each), start((split + 1) * each));
+            (from, to - from)
+        }
+    }
 }
 
 /// Number of tasks of a stage that reads an index range or files; `None` for one that reads another stage.
@@ -60,10 +96,9 @@ pub fn splits_of_tasks(files: &Files, tasks: TaskRange) -> Vec<Split> {
     for file in &files.listing {
         let count = splits_of(files, file);
         let here = tasks.intersect(TaskRange { first, end: first + count });
-        let each = split_bytes(files, file);
         for task in here.first..here.end {
-            let offset = file.data_offset + (task - first) * each;
-            splits.push(Split { file: Some(file.clone()), offset, bytes: each.min(file.bytes - offset) });
+            let (offset, bytes) = range_of(files, file, task - first);
+            splits.push(Split { file: Some(file.clone()), offset, bytes });
         }
         first += count;
         if first >= tasks.end {
@@ -143,5 +178,22 @@ mod tests {
         files.listing.pop();
         files.table = table(false);
         assert_eq!(splits_of_tasks(&files, TaskRange { first: 0, end: 9 }).len(), 3);
+    }
+
+    #[test]
+    fn a_compressed_file_is_one_split_and_groups_stay_whole() {
+        let packed = |bytes| InputFile { path: "a.gz".into(), bytes, compression: "gzip".into(), ..Default::default() };
+        let groups = |bytes, data_offset, groups| InputFile { path: "b".into(), bytes, data_offset, groups, ..Default::default() };
+        let shown = |split_bytes, file: InputFile| -> Vec<(u64, u64)> {
+            let files = Files { split_bytes, listing: vec![file], ..Default::default() };
+            splits_of_tasks(&files, TaskRange { first: 0, end: 1000 }).iter().map(|split| (split.offset, split.bytes)).collect()
+        };
+        assert_eq!((shown(10, packed(25)), shown(10, packed(0))), (vec![(0, 25)], vec![]));
+        assert_eq!(shown(1, groups(10, 0, 3)), [(0, 3), (3, 3), (6, 4)]);
+        assert_eq!(shown(7, groups(10, 0, 3)), [(0, 6), (6, 4)], "short groups come together");
+        assert_eq!(shown(1 << 40, groups(10, 4, 3)), [(4, 6)]);
+        assert_eq!(shown(10, groups(100, 100, 0)), [], "a file without a group");
+        assert_eq!(shown(1, groups(2, 0, 5)).len(), 5, "whatever a file says of itself");
+        assert_eq!(shown(u64::MAX, groups(u64::MAX, 0, u32::MAX)), [(0, u64::MAX)]);
     }
 }

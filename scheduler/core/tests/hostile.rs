@@ -47,8 +47,8 @@ fn a_device() -> impl Strategy<Value = Device> {
 fn source() -> impl Strategy<Value = Option<stage_input::Source>> {
     prop_oneof![
         4 => (number(), number(), number()).prop_map(|(start, count, tasks)| Some(stage_input::Source::Range(IndexRange { start, count, tasks }))),
-        2 => (number(), prop::collection::vec((number(), number(), small()), 0..4)).prop_map(|(split_bytes, files)| {
-            let listing = files.into_iter().map(|(bytes, data_offset, record_bytes)| InputFile { bytes, data_offset, record_bytes, ..InputFile::default() });
+        2 => (number(), prop::collection::vec((number(), number(), small(), small()), 0..4)).prop_map(|(split_bytes, files)| {
+            let listing = files.into_iter().map(|(bytes, data_offset, record_bytes, groups)| InputFile { bytes, data_offset, record_bytes, groups, ..InputFile::default() });
             Some(stage_input::Source::Files(Files { split_bytes, listing: listing.collect(), ..Files::default() }))
         }),
         2 => "[mr]".prop_map(|stage| Some(stage_input::Source::Stage(StageOutput { stage }))),

@@ -317,7 +317,7 @@ impl Leader {
                     self.batch.push(command, Waiter::Reports { conn, sequences });
                 }
             }
-            up::Message::Listing(listing) => self.on_listing(conn, listing, effects),
+            up::Message::Listing(listing) => self.on_listing(state, conn, listing, effects),
             up::Message::Published(report) => self.on_published(now, state, conn, report),
             up::Message::CopiedAgain(copied) => self.on_copied_again(now, conn, copied),
             up::Message::PartsKept(report) => self.on_parts_kept(now, conn, worker, report),

@@ -190,7 +190,7 @@ impl Leader {
         effects.push(Effect::Send { conn, message });
     }
 
-    pub(super) fn on_listing(&mut self, conn: ConnId, listing: wire::InputListing, effects: &mut Vec<Effect>) {
+    pub(super) fn on_listing(&mut self, state: &State, conn: ConnId, listing: wire::InputListing, effects: &mut Vec<Effect>) {
         let request = RequestId(listing.request);
         let name = self.sessions.conns.get(&conn).map(|c| c.hello.name.clone()).unwrap_or_default();
         let Some(submission) = self.submissions.waiting.get_mut(&request) else { return };
@@ -219,6 +219,12 @@ impl Leader {
             self.settle_submissions(effects);
             return;
         }
+        let asked = files_of(&submission.spec);
+        if asked.iter().zip(&listing.inputs).any(|(asked, listed)| asked.compression != listed.compression) {
+            submission.errors.push((name, "it runs a release that does not read compressed files".into()));
+            self.settle_submissions(effects);
+            return;
+        }
         let mut found = listing.inputs.into_iter();
         let mut listed = 0;
         for stage in &mut submission.spec.stages {
@@ -242,6 +248,13 @@ impl Leader {
             }
         }
         learn(&mut submission.spec, listing.findings);
+        // That files are compressed may be known only now.
+        let waiting = self.submissions.waiting.get(&request);
+        if let Some(Err(reason)) = waiting.map(|submission| self.format_allows(state, &submission.spec)) {
+            self.submissions.waiting.remove(&request);
+            effects.push(Effect::Answer { request, answer: Answer::Precondition(reason.0) });
+            return;
+        }
         self.submit_now(request, effects);
     }
 

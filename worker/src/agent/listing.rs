@@ -3,7 +3,7 @@ use super::pattern::{self, PatternWalkError};
 use super::{destination, npy, survey, takes};
 use crate::table;
 use prost::Message;
-use raftwerk_formats::{Format, FormatError, HEAD_BYTES};
+use raftwerk_formats::{Columnar, Compression, Format, FormatError, HEAD_BYTES};
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs, StageReads};
 use std::{
@@ -42,11 +42,13 @@ pub(crate) enum ListingError {
     Png { path: PathBuf, source: PngProblem },
     #[error("{}: {source}", path.display())]
     Table { path: PathBuf, source: FormatError },
+    #[error("{}: {source}", path.display())]
+    Packed { path: PathBuf, source: FormatError },
     #[error("{0}")]
     TableFormat(String),
     #[error("{} has {bytes} bytes; a file that is one task has less than 4 GiB", path.display())]
     Large { path: PathBuf, bytes: u64 },
-    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png`, `records`, `csv` or `jsonl`")]
+    #[error("unknown input format `{0}`: expected `text`, `npy`, `npy-rows`, `png`, `records`, `csv`, `jsonl`, `parquet` or `arrow`")]
     Format(String),
     #[error("{} has {bytes} bytes, which is no whole number of records of {record} bytes; set [input] record to the right length, or mend the file", path.display())]
     Records { path: PathBuf, bytes: u64, record: u32 },
@@ -81,6 +83,7 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     if listing.input_problem.is_empty() {
         match survey::answer(&request.surveys, &listing.inputs) {
             Ok(surveys) => listing.surveys = surveys,
+            Err(error @ survey::SurveyError::Packed { .. }) => listing.input_problem = error.to_string(),
             Err(error) => listing.error = format!("worker {worker}: {error}"),
         }
     }
@@ -92,10 +95,15 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     listing
 }
 
-/// What the kernel of an input says of a file whose elements cannot be read: no other worker can do better.
+/// What is said of a file that is there and not what the job says of it: no other worker can do better.
 fn refused(readers: &[StageReads], input: usize, error: &ListingError) -> Option<String> {
-    let ListingError::Npy { path, source: npy::NpyError::Dtype(found) } = error else { return None };
-    takes::problem_of_type(readers, input, path.to_str()?, &format!("'{found}'"))
+    match error {
+        ListingError::Npy { path, source: npy::NpyError::Dtype(found) } => {
+            takes::problem_of_type(readers, input, path.to_str()?, &format!("'{found}'"))
+        }
+        ListingError::Table { .. } | ListingError::Packed { .. } | ListingError::Records { .. } => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 /// The path behind a `file://` URL; the rest of the URL is the path as it is.
@@ -110,7 +118,7 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
 }
 
 fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
-    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "records" | "csv" | "jsonl") {
+    if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "records" | "csv" | "jsonl" | "parquet" | "arrow") {
         return Err(ListingError::Format(files.format));
     }
     if files.format == "records" && files.record_bytes == 0 {
@@ -136,7 +144,9 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         found.append(&mut matched);
     }
     files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files, worker)).collect::<Result<_, _>>()?;
-    if let Some((format, columns)) = table {
+    if let Some((kind, columns)) = table.as_ref().and_then(|(format, columns)| Some((format.columnar()?, columns))) {
+        files.listing.iter_mut().try_for_each(|file| read_footer(file, kind, columns, worker))?;
+    } else if let Some((format, columns)) = table {
         check_table(&files.listing, &format, &columns, worker)?;
     }
     Ok(files)
@@ -207,6 +217,12 @@ fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> 
             return Err(ListingError::Records { path, bytes: metadata.len(), record: files.record_bytes });
         }
     }
+    if let Some(with) = compression(files, &input.path) {
+        let mut start = Vec::new();
+        (&file).take(4).read_to_end(&mut start).map_err(unreadable)?;
+        with.check_start(&start).map_err(|source| ListingError::Packed { path: path.clone(), source })?;
+        input.compression = with.name().into();
+    }
     if format == "png" {
         let mut start = Vec::new();
         file.take(HEADER_BYTES as u64).read_to_end(&mut start).map_err(unreadable)?;
@@ -218,9 +234,17 @@ fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> 
     Ok(input)
 }
 
+/// How a file is compressed, by what the job or else its name says.
+fn compression(files: &Files, path: &str) -> Option<Compression> {
+    if !matches!(files.format.as_str(), "text" | "csv" | "jsonl") {
+        return None;
+    }
+    if files.compression.is_empty() { Compression::of_path(path) } else { Compression::named(&files.compression) }
+}
+
 /// Where rows differ, it is enough that one file has a column; else all of them must.
 fn check_table(listing: &[InputFile], format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
-    let check = |file: &InputFile, columns: &[String]| check_columns(Path::new(&file.path), format, columns, worker);
+    let check = |file: &InputFile, columns: &[String]| check_columns(file, format, columns, worker);
     if !format.rows_differ() {
         return listing.iter().try_for_each(|file| check(file, columns));
     }
@@ -242,18 +266,39 @@ fn check_table(listing: &[InputFile], format: &Format, columns: &[String], worke
 }
 
 /// A column that a file lacks is an error before the job starts, not when its first task runs.
-fn check_columns(path: &Path, format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
+fn check_columns(file: &InputFile, format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
+    let path = Path::new(&file.path);
+    let wrong = |source| ListingError::Table { path: path.to_owned(), source };
     let head = |bytes: usize| -> Result<Vec<u8>, ListingError> {
+        let unreadable = |source| ListingError::Unreadable { path: path.to_owned(), worker: worker.into(), source };
+        let opened = File::open(path).map_err(unreadable)?;
+        if let Some(with) = Compression::named(&file.compression) {
+            return with.unpack_head(opened, bytes).map_err(wrong);
+        }
         let mut head = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(bytes as u64).read_to_end(&mut head));
-        read.map(|_| head).map_err(|source| ListingError::Unreadable { path: path.to_owned(), worker: worker.into(), source })
+        opened.take(bytes as u64).read_to_end(&mut head).map_err(unreadable)?;
+        Ok(head)
     };
     let check = |head: &[u8]| format.check_columns(head, columns.iter().map(String::as_str));
     // A first row is nearly always short; when it looks wrong, it may only be cut off.
     if check(&head(FIRST_LOOK)?).is_ok() {
         return Ok(());
     }
-    check(&head(HEAD_BYTES)?).map_err(|source| ListingError::Table { path: path.to_owned(), source })
+    check(&head(HEAD_BYTES)?).map_err(wrong)
+}
+
+/// A file of columns says at its end which it has, and how many groups of rows.
+fn read_footer(file: &mut InputFile, kind: Columnar, columns: &[String], worker: &str) -> Result<(), ListingError> {
+    let path = Path::new(&file.path);
+    let unreadable = |source| ListingError::Unreadable { path: path.to_owned(), worker: worker.into(), source };
+    let footer = kind.footer(&File::open(path).map_err(unreadable)?);
+    let checked = footer.and_then(|footer| footer.check_columns(columns.iter().map(String::as_str)).map(|()| footer));
+    file.groups = checked.map_err(|source| ListingError::Table { path: path.to_owned(), source })?.groups;
+    if file.groups == 0 {
+        // A table without a row makes no split.
+        file.data_offset = file.bytes;
+    }
+    Ok(())
 }
 
 const FIRST_LOOK: usize = 16 << 10;

@@ -27,6 +27,7 @@ mod prepare;
 mod publish;
 mod results;
 mod room;
+mod scratch;
 mod shuffle;
 mod socket;
 mod staging;

@@ -6,6 +6,7 @@ use super::{
     listing::{self, output_path},
     part_file::{self, PartFile},
     room::{Place, Room},
+    scratch::{self, ScratchFiles},
     shuffle::{
         fetch::{FILES_MAPPED, FetchError, Fetcher, Partition, Wanted, nameless_file},
         store::ShuffleStore,
@@ -14,11 +15,11 @@ use super::{
 use crate::lease::LeaseKey;
 use futures::{StreamExt, stream};
 use raftwerk_proto::v1::{
-    ExecutorInput, FailureClass, Grant, InputFile, KernelKind, RunLease, ShuffleSource, Split, StageInfo, StageInput, TaskFailure,
+    ExecutorInput, FailureClass, Grant, InputFile, KernelKind, RunLease, Scratch, ShuffleSource, Split, StageInfo, StageInput, TaskFailure,
     stage_input::Source,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{File, OpenOptions},
     io,
     os::fd::OwnedFd,
@@ -252,13 +253,14 @@ impl Preparer {
         }
         let mut first = 0;
         while first < grant.splits.len() {
-            let (count, files) = group(&grant.splits[first..]);
+            let (count, descriptors) = group(&grant.splits[first..]);
             let splits = grant.splits[first..first + count].to_vec();
             let first_task = grant.first_task + first as u64;
             first += count;
-            let Ok(permit) = self.descriptors.clone().acquire_many_owned(files as u32).await else { return };
+            let Ok(permit) = self.descriptors.clone().acquire_many_owned(descriptors as u32).await else { return };
             let mut permit = Some(permit);
-            let opened = self.on_disk(move || open_group(first_task, splits)).await;
+            let scratch = ScratchFiles { dir: self.store.dir().to_owned(), limits: self.room.limits() };
+            let opened = self.on_disk(move || open_group(first_task, splits, &scratch)).await;
             let opened = opened.unwrap_or_else(|error| {
                 vec![Prepared::Failed(vec![failure(first_task, count as u64, FailureClass::Worker, error.to_string())])]
             });
@@ -361,7 +363,7 @@ fn only(sources: &[ShuffleSource], task: u64) -> Vec<ShuffleSource> {
 }
 
 fn partition_segment(task: u64, partition: Partition, permit: Option<OwnedSemaphorePermit>, part: Option<Arc<PartFile>>) -> Prepared {
-    let input = ExecutorInput { descriptor: 0, offset: 0, bytes: partition.bytes, file: None, blocks: partition.blocks };
+    let input = ExecutorInput { bytes: partition.bytes, blocks: partition.blocks, ..ExecutorInput::default() };
     let inputs = Inputs::Descriptors { tasks: vec![input], descriptors: partition.files };
     Prepared::Segment { first_task: task, inputs, permit, part }
 }
@@ -374,28 +376,33 @@ fn path_of(split: &Split) -> &str {
     split.file.as_ref().map_or("", |file| &file.path)
 }
 
-/// How many of the first splits fit one message, and how many distinct files they have.
+/// How many of the first splits fit one message, and how many descriptors they need: one for each file, and one for what a compressed file holds.
 fn group(splits: &[Split]) -> (usize, usize) {
-    let mut files = HashMap::new();
-    let mut count = 0;
+    let mut files = HashSet::new();
+    let (mut count, mut descriptors) = (0, 0);
     for split in splits {
-        if files.len() == FILES_PER_MESSAGE && !files.contains_key(path_of(split)) {
+        let more = match files.contains(path_of(split)) {
+            true => 0,
+            false => 1 + usize::from(scratch::is_needed(split.file.as_ref())),
+        };
+        if descriptors + more > FILES_PER_MESSAGE {
             break;
         }
-        files.insert(path_of(split), ());
+        files.insert(path_of(split));
+        descriptors += more;
         count += 1;
     }
-    (count, files.len())
+    (count, descriptors)
 }
 
 /// Opens the files of consecutive tasks. Tasks whose file cannot be opened are left out, which cuts the group there.
-fn open_group(first_task: u64, splits: Vec<Split>) -> Vec<Prepared> {
+fn open_group(first_task: u64, splits: Vec<Split>, scratch: &ScratchFiles) -> Vec<Prepared> {
     let mut steps = Vec::new();
     let mut segment = Segment::default();
     for (task, split) in (first_task..).zip(splits) {
         let file = split.file.unwrap_or_default();
-        match segment.descriptor(&file) {
-            Ok(descriptor) => {
+        match segment.descriptor(&file).and_then(|descriptor| Ok((descriptor, segment.scratch(&file, scratch)?))) {
+            Ok((descriptor, scratch)) => {
                 if segment.tasks.is_empty() {
                     segment.first_task = task;
                 }
@@ -405,6 +412,7 @@ fn open_group(first_task: u64, splits: Vec<Split>) -> Vec<Prepared> {
                     bytes: split.bytes,
                     file: Some(file),
                     blocks: Vec::new(),
+                    scratch,
                 });
             }
             Err((class, message)) => {
@@ -443,6 +451,16 @@ impl Segment {
         Ok(descriptor)
     }
 
+    /// Somewhere for what a compressed file holds.
+    fn scratch(&mut self, file: &InputFile, files: &ScratchFiles) -> Result<Option<Scratch>, (FailureClass, String)> {
+        if !scratch::is_needed(Some(file)) {
+            return Ok(None);
+        }
+        let (opened, scratch) = files.create()?;
+        self.descriptors.push(opened.into());
+        Ok(Some(Scratch { descriptor: self.descriptors.len() as u32 - 1, ..scratch }))
+    }
+
     fn close(&mut self, steps: &mut Vec<Prepared>) {
         let Self { first_task, tasks, descriptors, .. } = std::mem::take(self);
         if !tasks.is_empty() {
@@ -467,6 +485,7 @@ fn open_checked(file: &InputFile) -> Result<File, (FailureClass, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::room::DiskLimits;
 
     fn listed(path: &Path) -> InputFile {
         let metadata = path.metadata().unwrap();
@@ -490,9 +509,10 @@ mod tests {
             std::fs::write(&path, "text").unwrap();
             (listed(&path), path)
         });
+        let scratch = ScratchFiles { dir: dir.path().to_owned(), limits: DiskLimits::default() };
         std::fs::write(&changed.1, "longer text").unwrap();
         std::fs::remove_file(&missing.1).unwrap();
-        let steps = open_group(5, vec![split(&good.0), split(&good.0), split(&changed.0), split(&missing.0), split(&good.0)]);
+        let steps = open_group(5, vec![split(&good.0), split(&good.0), split(&changed.0), split(&missing.0), split(&good.0)], &scratch);
         let [Prepared::Segment { first_task: 5, inputs: first, .. }, Prepared::Failed(failures), Prepared::Segment { first_task: 9, .. }] =
             &steps[..]
         else {
@@ -522,5 +542,8 @@ mod tests {
             .collect();
         assert_eq!(group(&splits), (400, 200));
         assert_eq!(group(&splits[400..]), (100, 50));
+        let mut packed = splits;
+        packed.iter_mut().filter_map(|split| split.file.as_mut()).for_each(|file| file.compression = "gzip".into());
+        assert_eq!(group(&packed), (200, 200), "each with a file for what it holds");
     }
 }

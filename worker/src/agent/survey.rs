@@ -6,6 +6,7 @@
 //! ```
 //! Windows and not single records: a disk gives a window in the time of one record. What the sample says goes through the log with the job, so
 //! it does not matter who takes it; that everybody takes the same one makes a job submitted twice the same job.
+use raftwerk_formats::{Compression, FormatError};
 use raftwerk_kernels::StageContext;
 use raftwerk_proto::{
     MAX_SURVEY_BYTES,
@@ -37,6 +38,8 @@ pub(crate) enum SurveyError {
     Format(String),
     #[error("cannot read {path}: {source}")]
     Unreadable { path: String, source: io::Error },
+    #[error("{path}: {source}")]
+    Packed { path: String, source: FormatError },
     #[error("kernel `{kernel}` cannot survey the input: {reason}")]
     Refused { kernel: String, reason: String },
 }
@@ -53,10 +56,23 @@ fn one(request: &SurveyRequest, files: &Files) -> Result<Survey, SurveyError> {
     if !matches!(files.format.as_str(), "text" | "records" | "npy" | "npy-rows") {
         return Err(SurveyError::Format(files.format.clone()));
     }
-    let mut read = Vec::new();
-    for piece in pieces(&files.listing) {
-        let bytes = piece.read().map_err(|source| SurveyError::Unreadable { path: piece.file.path.clone(), source })?;
-        read.push((piece, bytes));
+    let mut read: Vec<(Piece<'_>, Vec<u8>)> = Vec::new();
+    for of_file in pieces(&files.listing).chunk_by(|a, b| std::ptr::eq(a.file, b.file)) {
+        let Some(Piece { file, .. }) = of_file.first() else { continue };
+        let unreadable = |source| SurveyError::Unreadable { path: file.path.clone(), source };
+        if let Some(with) = Compression::named(&file.compression) {
+            // Nobody can begin in its middle: what would be read from all over it is read from its start.
+            let bytes: u64 = of_file.iter().map(|piece| piece.bytes).sum();
+            let head = with.unpack_head(File::open(&file.path).map_err(unreadable)?, bytes as usize);
+            let head = head.map_err(|source| SurveyError::Packed { path: file.path.clone(), source })?;
+            read.push((Piece { file, offset: 0, bytes: head.len() as u64 }, head));
+            continue;
+        }
+        for &Piece { file, offset, bytes } in of_file {
+            let piece = Piece { file, offset, bytes };
+            let bytes = piece.read().map_err(unreadable)?;
+            read.push((piece, bytes));
+        }
     }
     let samples: Vec<&[u8]> = read.iter().flat_map(|(piece, bytes)| piece.samples(bytes)).collect();
     let stage = StageContext {
@@ -165,7 +181,8 @@ impl Piece<'_> {
             },
         };
         let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-        let cut = lines.last().is_some_and(|last| !last.ends_with(b"\n")) && self.offset + self.bytes < data_bytes(self.file);
+        let goes_on = !self.file.compression.is_empty() || self.offset + self.bytes < data_bytes(self.file);
+        let cut = lines.last().is_some_and(|last| !last.ends_with(b"\n")) && goes_on;
         // Its key may be cut as well; alone it is better than nothing.
         if cut && lines.len() > 1 {
             lines.pop();

@@ -100,8 +100,9 @@ mod tests {
     }
 
     fn files(format: &str, dtype: &str, record_bytes: u32) -> Files {
+        let path = format!("/{dtype}.npy");
         let file =
-            InputFile { path: format!("/{dtype}.npy"), bytes: 128 + 1200, data_offset: 128, record_bytes, dtype: dtype.into(), version: 1 };
+            InputFile { path, bytes: 128 + 1200, data_offset: 128, record_bytes, dtype: dtype.into(), version: 1, ..InputFile::default() };
         Files { format: format.into(), listing: vec![file], ..Files::default() }
     }
 

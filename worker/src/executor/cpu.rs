@@ -128,7 +128,8 @@ struct Made {
 }
 
 fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<Made, Fault> {
-    let (input, bytes) = chunk.inputs.of(&chunk.lease.stage.input, number)?;
+    let unpacked = chunk.inputs.unpack(number)?;
+    let (input, bytes) = chunk.inputs.of(&chunk.lease.stage.input, number, unpacked.as_ref())?;
     *input_bytes += bytes;
     let task = Task { number, input };
     let own = chunk.inputs.output.as_ref().filter(|_| chunk.inputs.tasks.len() == 1);

@@ -54,7 +54,8 @@ fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
             shared.recorder.slot(owner).start(chunk.lease.key, chunk.first, chunk.end - chunk.first);
         }
         for number in chunk.first..chunk.end {
-            match chunk.inputs.of(&stage.input, number) {
+            // No kernel with a GPU twin reads what may be compressed.
+            match chunk.inputs.of(&stage.input, number, None) {
                 Ok((input, length)) => {
                     *bytes += length;
                     owners.push(owner);

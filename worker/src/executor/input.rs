@@ -3,20 +3,39 @@ use super::{
     align,
     lease::Output,
     stage::{Fault, InputKind},
+    unpack,
 };
 use crate::arrays::element_bytes;
+use crate::table;
 use bytes::Bytes;
 use memmap2::{Advice, Mmap};
-use raftwerk_formats::Table;
+use raftwerk_formats::{Compression, Table};
 use raftwerk_kernels::{Block, Input};
 use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
-use std::{fs::File, os::fd::OwnedFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    sync::{Mutex, PoisonError},
+};
 
 /// A file of one lease; the descriptor is closed as soon as it is mapped.
 pub(super) enum Mapped {
     Empty,
     Bytes(Bytes),
     Failed(String),
+    /// Empty, for what a compressed file holds; the task of that file takes it.
+    Scratch(Mutex<Option<File>>),
+}
+
+/// All of a file in memory.
+pub(super) fn map_whole(file: &File, advice: Advice) -> io::Result<Bytes> {
+    // SAFETY: nobody may write the file while it is mapped. The agent checked size and version, and a job's input must not change
+    // while it runs; a file cut short all the same raises SIGBUS, which ends this process alone and is reported as such.
+    let map = unsafe { Mmap::map(file) }?;
+    // Advice only: a file system that does not know it still reads correctly.
+    let _ = map.advise(advice);
+    Ok(Bytes::from_owner(map))
 }
 
 impl Mapped {
@@ -34,21 +53,23 @@ impl Mapped {
         if length == 0 {
             return Self::Empty; // a mapping of no bytes is an error of the system call
         }
-        // SAFETY: nobody may write the file while it is mapped. The agent checked size and version, and a job's input must not change
-        // while it runs; a file cut short all the same raises SIGBUS, which ends this process alone and is reported as such.
-        match unsafe { Mmap::map(&file) } {
-            Ok(map) => {
-                // Advice only: a file system that does not know it still reads correctly.
-                let _ = map.advise(advice);
-                Self::Bytes(Bytes::from_owner(map))
-            }
-            Err(error) => Self::Failed(error.to_string()),
-        }
+        map_whole(&file, advice).map_or_else(|error| Self::Failed(error.to_string()), Self::Bytes)
+    }
+
+    /// The files of one message; those that are named as scratch are kept as files.
+    pub(super) fn all(descriptors: Vec<OwnedFd>, tasks: &[ExecutorInput]) -> Vec<Self> {
+        let is_scratch = |index: usize| tasks.iter().filter_map(|task| task.scratch).any(|scratch| scratch.descriptor as usize == index);
+        let any = tasks.iter().any(|task| task.scratch.is_some());
+        let mapped = descriptors.into_iter().enumerate().map(|(index, descriptor)| match any && is_scratch(index) {
+            true => Self::Scratch(Mutex::new(Some(File::from(descriptor)))),
+            false => Self::new(descriptor),
+        });
+        mapped.collect()
     }
 
     pub(super) fn bytes(&self) -> Result<&[u8], String> {
         match self {
-            Self::Empty => Ok(&[]),
+            Self::Empty | Self::Scratch(_) => Ok(&[]),
             Self::Bytes(bytes) => Ok(bytes),
             Self::Failed(reason) => Err(format!("cannot map the input: {reason}")),
         }
@@ -60,7 +81,7 @@ impl Mapped {
     fn shared(&self) -> Bytes {
         match self {
             Self::Bytes(bytes) => bytes.clone(),
-            Self::Empty | Self::Failed(_) => Bytes::new(),
+            Self::Empty | Self::Failed(_) | Self::Scratch(_) => Bytes::new(),
         }
     }
 }
@@ -76,8 +97,26 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// The task's input and its length in bytes.
-    pub(super) fn of(&self, kind: &InputKind, task: u64) -> Result<(Input<'_>, u64), Fault> {
+    /// What the task's file holds, if it is a compressed one.
+    pub(super) fn unpack(&self, task: u64) -> Result<Option<Bytes>, Fault> {
+        let input = task.checked_sub(self.first_task).and_then(|index| self.tasks.get(index as usize));
+        let Some((input, listed)) = input.and_then(|input| Some((input, input.file.as_ref().filter(|file| !file.compression.is_empty())?)))
+        else {
+            return Ok(None);
+        };
+        let unknown =
+            || Fault::new(FailureClass::Worker, format!("this worker's build does not know compression `{}`", listed.compression));
+        let with = Compression::named(&listed.compression).ok_or_else(unknown)?;
+        let missing = || Fault::new(FailureClass::Worker, "the agent sent no file for what a compressed input holds");
+        let (Some(packed), Some(limits)) = (self.files.get(input.descriptor as usize), input.scratch) else { return Err(missing()) };
+        let Some(Mapped::Scratch(scratch)) = self.files.get(limits.descriptor as usize) else { return Err(missing()) };
+        let scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(missing)?;
+        let packed = packed.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?;
+        unpack::unpack(&listed.path, with, packed, scratch, limits).map(Some)
+    }
+
+    /// The task's input and its length in bytes, on disk. `unpacked` is what a compressed file holds.
+    pub(super) fn of<'a>(&'a self, kind: &InputKind, task: u64, unpacked: Option<&'a Bytes>) -> Result<(Input<'a>, u64), Fault> {
         if let InputKind::Index { start, count, tasks } = *kind {
             let (start, count) = InputKind::index_range(start, count, tasks, task);
             return Ok((Input::Index { start, count }, 0));
@@ -96,6 +135,21 @@ impl Inputs {
             return Ok((read, input.blocks.iter().map(|block| block.bytes).sum()));
         }
         let file = self.files.get(input.descriptor as usize);
+        if let Some(unpacked) = unpacked {
+            let path = input.file.as_ref().map_or("", |file| &file.path);
+            let read = match kind {
+                InputKind::PlacedText => Input::PlacedText { path, offset: 0, bytes: unpacked },
+                InputKind::Table(format, filter) => {
+                    Input::Table(Table::new(format.clone(), unpacked.clone(), 0..unpacked.len()).filtered(filter.clone()))
+                }
+                InputKind::Text => Input::Text(unpacked),
+                _ => return Err(Fault::new(FailureClass::Fatal, format!("{path}: a compressed file must hold text or a table"))),
+            };
+            return Ok((read, input.bytes));
+        }
+        if input.file.as_ref().is_some_and(|file| !file.compression.is_empty()) {
+            return Err(Fault::new(FailureClass::Fatal, "this device reads no compressed files"));
+        }
         let bytes = match file {
             Some(file) => file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?,
             None => return Err(missing()),
@@ -128,11 +182,17 @@ impl Inputs {
                 let length = lines.len() as u64;
                 Ok((Input::PlacedText { path, offset: lines.start as u64, bytes: &bytes[lines] }, length))
             }
-            InputKind::Table(format) => {
+            InputKind::Table(format, filter) if format.columnar().is_some() => {
+                let listed = input.file.as_ref().ok_or_else(missing)?;
+                let groups = table::groups(listed, input.offset, input.bytes);
+                let table = Table::of_groups(format.clone(), file.ok_or_else(missing)?.shared(), groups, listed.groups.into());
+                Ok((Input::Table(table.filtered(filter.clone())), input.bytes))
+            }
+            InputKind::Table(format, filter) => {
                 let range = if format.splits_at_lines() { align::lines(bytes, input.offset, input.bytes) } else { 0..bytes.len() };
                 let table = Table::new(format.clone(), file.ok_or_else(missing)?.shared(), range);
                 let length = table.bytes();
-                Ok((Input::Table(table), length))
+                Ok((Input::Table(table.filtered(filter.clone())), length))
             }
             _ => {
                 let text = &bytes[align::lines(bytes, input.offset, input.bytes)];

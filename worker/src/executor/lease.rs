@@ -163,7 +163,7 @@ impl Shared {
             if run.task_count > 0 { (Urgency::AlreadyKnown, false) } else { lease.announce(&mut state) }
         };
         if run.task_count > 0 {
-            let files = descriptors.into_iter().map(Mapped::new).collect();
+            let files = Mapped::all(descriptors, &run.inputs);
             let inputs = Inputs { first_task: run.first_task, files, tasks: run.inputs, output: own };
             let memory = memory(&lease.stage, &inputs);
             self.queue.push(Segment {

@@ -21,6 +21,7 @@ mod rounds;
 mod sides;
 mod socket;
 mod stage;
+mod unpack;
 mod writer;
 
 pub use stage::{BuiltIn, Kernels};

@@ -1,7 +1,7 @@
 //! What the leases of one stage share: the prepared kernel and how its input is found. And what a device can run.
 use super::{rounds, sides};
 use crate::table;
-use raftwerk_formats::Format;
+use raftwerk_formats::{Filter, Format};
 use raftwerk_kernels::{
     Accepts, Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
@@ -123,8 +123,8 @@ pub(super) enum InputKind {
     Records,
     /// A whole file.
     File,
-    /// Rows of tables of this format.
-    Table(Arc<Format>),
+    /// Rows of tables of this format, all of them or those for which the filter holds.
+    Table(Arc<Format>, Option<Arc<Filter>>),
     Blocks,
     /// Blocks of two stages.
     Joined,
@@ -166,21 +166,23 @@ impl Stage {
             Some(Source::Files(files)) if files.format == "npy-rows" => InputKind::Rows,
             Some(Source::Files(files)) if files.format == "png" => InputKind::File,
             Some(Source::Files(files)) if files.format == "records" => InputKind::Records,
-            Some(Source::Files(files)) if files.table.is_some() => match table::format(files) {
-                Ok(format) => InputKind::Table(Arc::new(format)),
-                Err(reason) => {
-                    let prepared = Err(Fault::new(FailureClass::Worker, reason));
-                    return Self {
-                        prepared,
-                        input: InputKind::File,
-                        tallies: 0,
-                        partitions: 0,
-                        chunk_tasks: AtomicU64::new(1),
-                        ends: None,
-                        makes_blocks: false,
-                    };
+            Some(Source::Files(files)) if files.table.is_some() => {
+                match table::format(files).and_then(|format| Ok((format, table::filter(files)?))) {
+                    Ok((format, filter)) => InputKind::Table(Arc::new(format), filter),
+                    Err(reason) => {
+                        let prepared = Err(Fault::new(FailureClass::Worker, reason));
+                        return Self {
+                            prepared,
+                            input: InputKind::File,
+                            tallies: 0,
+                            partitions: 0,
+                            chunk_tasks: AtomicU64::new(1),
+                            ends: None,
+                            makes_blocks: false,
+                        };
+                    }
                 }
-            },
+            }
             Some(Source::Files(_)) => InputKind::Text,
             Some(Source::Stage(_)) if spec.kernel.as_ref().is_some_and(|kernel| kernel.kind() == KernelKind::Map) => InputKind::Part,
             Some(Source::Stage(_)) if matches!(spec.inputs[..], [_, StageInput { source: Some(Source::Stage(_)), .. }, ..]) => {

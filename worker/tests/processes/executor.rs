@@ -181,8 +181,7 @@ fn a_lease_may_come_in_several_messages() {
 fn text_inputs(text: &str, split: u64) -> Vec<ExecutorInput> {
     let bytes = text.len() as u64;
     let file = InputFile { path: "/data/input.txt".into(), bytes, ..InputFile::default() };
-    let input =
-        |at| ExecutorInput { descriptor: 0, offset: at, bytes: split.min(bytes - at), file: Some(file.clone()), blocks: Vec::new() };
+    let input = |at| ExecutorInput { offset: at, bytes: split.min(bytes - at), file: Some(file.clone()), ..ExecutorInput::default() };
     (0..bytes).step_by(split as usize).map(input).collect()
 }
 
@@ -298,7 +297,7 @@ fn hundreds_of_files_travel_with_one_lease() {
         offset: 0,
         bytes: 2 * (i as u64 % 3),
         file: Some(InputFile::default()),
-        blocks: Vec::new(),
+        ..ExecutorInput::default()
     };
     let mut driver = Driver::new(2);
     driver.define(stage("t-lines", &["lines"], Source::Files(Files { format: "text".into(), ..Files::default() }), 1000, 1, &[]));

@@ -1,0 +1,289 @@
+use super::*;
+use crate::{Batch, Cell, Column, CsvOptions, Filter, Format, Table, TableWriter};
+use arrow_array::*;
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use std::io::{Seek, Write};
+use std::sync::Arc;
+
+const BOTH: [Columnar; 2] = [Columnar::Parquet, Columnar::Arrow];
+
+/// A file with a group for each batch.
+fn file(kind: Columnar, batches: &[RecordBatch]) -> Vec<u8> {
+    let schema = batches[0].schema();
+    match kind {
+        Columnar::Parquet => {
+            let mut writer = ::parquet::arrow::ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
+            for batch in batches {
+                writer.write(batch).unwrap();
+                writer.flush().unwrap();
+            }
+            writer.into_inner().unwrap()
+        }
+        Columnar::Arrow => {
+            let mut writer = arrow_ipc::writer::FileWriter::try_new(Vec::new(), &schema).unwrap();
+            batches.iter().for_each(|batch| writer.write(batch).unwrap());
+            writer.finish().unwrap();
+            writer.into_inner().unwrap()
+        }
+    }
+}
+
+fn footer(kind: Columnar, bytes: &[u8]) -> Result<Footer, FormatError> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    kind.footer(&file)
+}
+
+fn read(
+    kind: Columnar,
+    bytes: &[u8],
+    groups: Range<u64>,
+    counted: u64,
+    wanted: &[Wanted],
+    filter: Option<&str>,
+) -> Result<Vec<Batch>, FormatError> {
+    let table = Table::of_groups(Arc::new(Format::Columnar(kind)), Bytes::copy_from_slice(bytes), groups, counted);
+    let filter = filter.map(|text| Arc::new(Filter::parse(text).unwrap()));
+    table.filtered(filter).read(wanted)?.collect()
+}
+
+/// Each row as words, whatever its columns are.
+fn rows(batches: &[Batch]) -> Vec<Vec<String>> {
+    let cell = |column: &Column, row: usize| match column {
+        Column::Text(array) => String::from_utf8_lossy(array.value(row)).into_owned(),
+        Column::Decimal(array) if array.is_null(row) => "-".into(),
+        Column::Decimal(array) => format!("{}e-{}", array.value(row), array.scale()),
+        Column::Wide(array) if array.is_null(row) => "-".into(),
+        Column::Wide(array) => format!("{}e-{}", array.value(row), array.scale()),
+        Column::Float(array) if array.is_null(row) => "-".into(),
+        Column::Float(array) => format!("{:?}", array.value(row)),
+    };
+    let of_batch = |batch: &Batch| -> Vec<Vec<String>> {
+        (0..batch.rows).map(|row| batch.columns.iter().map(|column| cell(column, row)).collect()).collect()
+    };
+    batches.iter().flat_map(of_batch).collect()
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect()).unwrap()
+}
+
+#[test]
+fn every_type_has_the_text_and_the_number_that_a_csv_file_would_have() {
+    let dictionary: DictionaryArray<types::Int8Type> = vec![Some("a"), None, Some("b")].into_iter().collect();
+    let decimal = |array: Decimal128Array, scale| array.with_precision_and_scale(38, scale).unwrap();
+    let of_19 = 1_234_567_890_123_456_789;
+    let all: Vec<(&str, ArrayRef, [&str; 3], [&str; 3])> = vec![
+        ("i8", Arc::new(Int8Array::from(vec![Some(-5), None, Some(7)])), ["-5", "", "7"], ["-5e-0", "-", "7e-0"]),
+        ("u32", Arc::new(UInt32Array::from(vec![Some(u32::MAX), None, Some(0)])), ["4294967295", "", "0"], ["4294967295e-0", "-", "0e-0"]),
+        (
+            "i64",
+            Arc::new(Int64Array::from(vec![Some(of_19), None, Some(3)])),
+            ["1234567890123456789", "", "3"],
+            ["1.2345678901234568e18", "-", "3e-0"],
+        ),
+        ("f64", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(1e300)])), ["0.1", "", "1e300"], ["0.1", "-", "1e300"]),
+        ("f32", Arc::new(Float32Array::from(vec![Some(0.5), None, Some(2.0)])), ["0.5", "", "2"], ["0.5", "-", "2.0"]),
+        (
+            "decimal",
+            Arc::new(decimal(Decimal128Array::from(vec![Some(-150), None, Some(5)]), 2)),
+            ["-1.50", "", "0.05"],
+            ["-150e-2", "-", "5e-2"],
+        ),
+        (
+            "long",
+            Arc::new(decimal(Decimal128Array::from(vec![Some(10i128.pow(30) + 1), None, Some(10i128.pow(30))]), 30)),
+            ["1.000000000000000000000000000001", "", "1.000000000000000000000000000000"],
+            ["1.0", "-", "1e-0"],
+        ),
+        (
+            "text",
+            Arc::new(StringArray::from(vec![Some("1.5"), None, Some("12345678901234567890")])),
+            ["1.5", "", "12345678901234567890"],
+            ["15e-1", "-", "1.2345678901234567e19"],
+        ),
+        ("dictionary", Arc::new(dictionary), ["a", "", "b"], ["", "", ""]),
+        ("binary", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"x"), None, Some(b"")])), ["x", "", ""], ["", "", ""]),
+        ("flag", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])), ["true", "", "false"], ["", "", ""]),
+        ("date", Arc::new(Date32Array::from(vec![Some(19_782), None, Some(-1)])), ["2024-02-29", "", "1969-12-31"], ["", "", ""]),
+        (
+            "time",
+            Arc::new(TimestampMillisecondArray::from(vec![Some(1_709_164_800_500), None, Some(-1)])),
+            ["2024-02-29T00:00:00.5", "", "1969-12-31T23:59:59.999"],
+            ["", "", ""],
+        ),
+    ];
+    let one = batch(all.iter().map(|(name, array, ..)| (*name, array.clone())).collect());
+    for kind in BOTH {
+        let bytes = file(kind, std::slice::from_ref(&one));
+        let found = footer(kind, &bytes).unwrap();
+        assert_eq!(found.groups, 1);
+        for (name, _, texts, numbers) in &all {
+            found.check_columns([*name]).unwrap();
+            let text = rows(&read(kind, &bytes, 0..1, 1, &[Wanted::text(name)], None).unwrap());
+            assert_eq!(text.concat(), texts, "{kind:?} {name}");
+            let number = read(kind, &bytes, 0..1, 1, &[Wanted::number(name)], None);
+            if numbers[0].is_empty() {
+                let said = number.unwrap_err().to_string();
+                assert!(said.contains("numbers are wanted") || said.contains("which is no number"), "{name}: {said}");
+            } else {
+                assert_eq!(rows(&number.unwrap()).concat(), numbers, "{kind:?} {name}");
+            }
+        }
+        let said = found.check_columns(["u31"]).unwrap_err().to_string();
+        assert!(said.contains("there is no column 'u31'; did you mean 'u32'?"), "{said}");
+    }
+}
+
+#[test]
+fn lists_and_numbers_that_are_none_are_told_with_column_and_row() {
+    let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<types::Int32Type, _, _>([Some(vec![Some(1)]), None]));
+    let nan: ArrayRef = Arc::new(Float64Array::from(vec![1.0, f64::NAN]));
+    let one = batch(vec![("list", list), ("nan", nan), ("at", Arc::new(Time64MicrosecondArray::from(vec![1, 2])))]);
+    assert!(matches!(one.column(2).data_type(), DataType::Time64(TimeUnit::Microsecond)));
+    for kind in BOTH {
+        let bytes = file(kind, std::slice::from_ref(&one));
+        let said = footer(kind, &bytes).unwrap().check_columns(["list"]).unwrap_err().to_string();
+        assert!(said.starts_with("column 'list' is of type List("), "{said}");
+        let said = read(kind, &bytes, 0..1, 1, &[Wanted::text("list")], None).unwrap_err().to_string();
+        assert!(said.starts_with("column 'list' is of type List("), "{said}");
+        let said = read(kind, &bytes, 0..1, 1, &[Wanted::number("nan")], None).unwrap_err().to_string();
+        assert!(said.starts_with("the cell in row 2, column 'nan', is \"NaN\", which is no number"), "{said}");
+        let at = rows(&read(kind, &bytes, 0..1, 1, &[Wanted::text("at")], None).unwrap());
+        assert_eq!(at.concat(), ["00:00:00.000001", "00:00:00.000002"]);
+    }
+}
+
+/// Cities and amounts, so many rows in each group; amounts rise from group to group.
+fn sales(groups: i64, rows: i64) -> Vec<RecordBatch> {
+    let group = |group: i64| {
+        let amounts: ArrayRef = Arc::new(Int64Array::from_iter((0..rows).map(|row| (row % 5 != 4).then_some(group * rows + row))));
+        let cities: ArrayRef =
+            Arc::new(StringArray::from_iter((0..rows).map(|row| (row % 7 != 6).then(|| format!("city {} of {group}", row % 3)))));
+        batch(vec![("city", cities), ("amount", amounts)])
+    };
+    (0..groups).map(group).collect()
+}
+
+fn csv(batches: &[RecordBatch]) -> Vec<u8> {
+    let mut out = b"city,amount\n".to_vec();
+    for batch in batches {
+        let cities = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+        let amounts = batch.column(1).as_any().downcast_ref::<Int64Array>().unwrap();
+        for (city, amount) in cities.iter().zip(amounts) {
+            out.extend(format!("{},{}\n", city.unwrap_or_default(), amount.map_or(String::new(), |amount| amount.to_string())).bytes());
+        }
+    }
+    out
+}
+
+#[test]
+fn splits_of_groups_give_the_file_and_filters_the_rows_that_they_give_of_csv() {
+    let batches = sales(4, 5000);
+    let text = csv(&batches);
+    let wanted = [Wanted::text("city"), Wanted::number("amount"), Wanted::text("amount")];
+    let of_csv = |filter: Option<&str>| {
+        let filter = filter.map(|text| Arc::new(Filter::parse(text).unwrap()));
+        let table = Table::new(Arc::new(Format::Csv(CsvOptions::default())), Bytes::copy_from_slice(&text), 0..text.len()).filtered(filter);
+        rows(&table.read(&wanted).unwrap().collect::<Result<Vec<_>, _>>().unwrap())
+    };
+    for kind in BOTH {
+        let bytes = file(kind, &batches);
+        let all = rows(&read(kind, &bytes, 0..4, 4, &wanted, None).unwrap());
+        assert_eq!(all.len(), 20_000);
+        assert_eq!(all, of_csv(None));
+        let apart: Vec<_> =
+            [0..1, 1..3, 3..4, 4..4].into_iter().flat_map(|groups| read(kind, &bytes, groups, 4, &wanted, None).unwrap()).collect();
+        assert_eq!(rows(&apart), all);
+        assert_eq!(
+            read(kind, &bytes, 1..2, 4, &[], None).unwrap().iter().map(|batch| batch.rows).sum::<usize>(),
+            5000,
+            "rows without columns"
+        );
+        for filter in [
+            "amount >= 14990",
+            "amount < 3 and city != 'city 1 of 0'",
+            "city = 'city 2 of 3'",
+            "city = ''",
+            "city < 'city 0 of 1'",
+            "amount = 7",
+            "amount > 100000",
+            "city > 'd'",
+        ] {
+            assert_eq!(rows(&read(kind, &bytes, 0..4, 4, &wanted, Some(filter)).unwrap()), of_csv(Some(filter)), "{kind:?}: {filter}");
+        }
+        let said = read(kind, &bytes, 0..3, 3, &wanted, None).unwrap_err().to_string();
+        assert!(said.contains("than when it was listed"), "{said}");
+    }
+}
+
+/// What a group holds is not looked at where its statistics say that no row of it counts.
+#[test]
+fn groups_that_cannot_count_are_not_read() {
+    let bytes = file(Columnar::Parquet, &sales(2, 500));
+    let mut bad = bytes.clone();
+    // The data of the first group stand at the start of the file, behind four bytes.
+    bad[4..300].iter_mut().for_each(|byte| *byte = 0xff);
+    let read = |bytes: &[u8], filter: &str| read(Columnar::Parquet, bytes, 0..2, 2, &[Wanted::text("city")], Some(filter));
+    assert!(read(&bad, "amount < 3").is_err());
+    assert_eq!(rows(&read(&bad, "amount >= 500").unwrap()), rows(&read(&bytes, "amount >= 500").unwrap()));
+    let greater = rows(&read(&bad, "city > 'city 2 of 0'").unwrap());
+    assert_eq!(greater, rows(&read(&bytes, "city > 'city 2 of 0'").unwrap()), "a text of which the first group has none greater");
+    assert_eq!(greater.len(), 143);
+}
+
+/// Whatever a byte of a file is changed to, and wherever the file ends, it is read or refused.
+#[test]
+fn no_change_of_a_file_makes_a_reader_panic() {
+    let batches = sales(2, 30);
+    let wanted = [Wanted::text("city"), Wanted::number("amount")];
+    for kind in BOTH {
+        let bytes = file(kind, &batches);
+        let all = |bytes: &[u8]| -> Result<Vec<Vec<String>>, FormatError> {
+            let groups = u64::from(footer(kind, bytes)?.groups);
+            Ok(rows(&read(kind, bytes, 0..groups, groups, &wanted, Some("amount >= 0"))?))
+        };
+        let right = all(&bytes).unwrap();
+        assert_eq!(right.len(), 48);
+        for length in 0..bytes.len() {
+            let error = all(&bytes[..length]).expect_err("a file that was cut off");
+            assert!(matches!(error, FormatError::Broken { .. }), "{kind:?} cut at {length}: {error}");
+        }
+        let (mut same, mut other, mut refused) = (0, 0, 0);
+        let mut bad = bytes.clone();
+        for at in 0..bytes.len() {
+            bad[at] ^= [0x01, 0x80, 0xff][at % 3];
+            match all(&bad) {
+                Ok(found) if found == right => same += 1,
+                // Values have no checksum in these files: another value is as good as the right one.
+                Ok(_) => other += 1,
+                Err(_) => refused += 1,
+            }
+            bad[at] = bytes[at];
+        }
+        println!("{kind:?}: of {} changes {same} do not matter, {refused} were refused, {other} give other rows", bytes.len());
+        assert!(refused > bytes.len() / 8, "{kind:?}: {refused} of {}", bytes.len());
+    }
+}
+
+#[test]
+fn a_result_is_written_and_read_back() {
+    for kind in BOTH {
+        let columns = [("city".to_owned(), Cell::Text), ("count".to_owned(), Cell::Count), ("mean".to_owned(), Cell::Number)];
+        let mut writer = TableWriter::new(kind, columns.clone()).unwrap();
+        writer.push([&b"Oslo"[..], b"3", b"1.5"]).unwrap();
+        writer.push([&b""[..], b"0", b""]).unwrap();
+        let bytes = writer.finish().unwrap();
+        let wanted = [Wanted::text("city"), Wanted::number("count"), Wanted::number("mean")];
+        assert_eq!(footer(kind, &bytes).unwrap().groups, 1);
+        assert_eq!(rows(&read(kind, &bytes, 0..1, 1, &wanted, None).unwrap()), [["Oslo", "3e-0", "1.5"], ["", "0e-0", "-"]]);
+        let empty = TableWriter::new(kind, columns.clone()).unwrap().finish().unwrap();
+        let groups = u64::from(footer(kind, &empty).unwrap().groups);
+        assert_eq!(rows(&read(kind, &empty, 0..groups, groups, &wanted, None).unwrap()).len(), 0);
+        let mut writer = TableWriter::new(kind, columns).unwrap();
+        let said = writer.push([&b"\xff"[..], b"3", b"1"]).unwrap_err().to_string();
+        assert!(said.starts_with("the cell in row 1, column 'city', cannot stand in a file of format"), "{said}");
+    }
+}
