@@ -57,6 +57,27 @@ fn the_first_worker_that_sees_the_input_decides_the_splits() {
     assert_eq!(split.file.as_ref().map(|f| f.path.as_str()), Some("/data/a.txt"));
 }
 
+/// It would read them as they are.
+#[test]
+fn a_worker_whose_release_does_not_know_compressed_files_is_not_believed() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    let mut spec = files();
+    let Some(stage_input::Source::Files(asked)) = &mut spec.stages[0].inputs[0].source else { panic!("files") };
+    asked.compression = "gzip".into();
+    let asked = asked.clone();
+    host.submit(3, spec);
+    let file = |compression: &str| InputFile { path: "/data/a".into(), bytes: 25, compression: compression.into(), ..InputFile::default() };
+    let old = Files { compression: String::new(), listing: vec![file("")], ..asked.clone() };
+    host.up(1, Up::Listing(InputListing { request: 3, inputs: vec![old], ..InputListing::default() }));
+    assert!(host.proposed.is_none(), "the second one is waited for");
+    let new = Files { split_bytes: 10, listing: vec![file("gzip")], ..asked };
+    host.up(2, Up::Listing(InputListing { request: 3, inputs: vec![new], ..InputListing::default() }));
+    host.commit();
+    assert_eq!(host.state.jobs[&JobId(1)].stages[0].tasks().len(), 1, "one split, whatever its length");
+}
+
 /// The others would only say the same: it is the kernel that does not take the input.
 #[test]
 fn an_input_that_a_kernel_does_not_take_is_refused_by_the_first_word_of_a_worker() {
