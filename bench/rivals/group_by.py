@@ -4,17 +4,21 @@ number of rows of each of 413 stations, in one run on the same cores.
 
     cargo build --release -p raftwerk
     python3 -m venv VENV && VENV/bin/pip install polars duckdb
-    VENV/bin/python bench/rivals/group_by.py [--rows 100_000_000] [--turns 3] [--threads 2] [--workers 1] [--dir DIR] [--only NAME]
+    VENV/bin/python bench/rivals/group_by.py [--rows 100_000_000] [--turns 3] [--threads 2] [--workers 1] [--dir DIR] [--only NAME] [--dedicated PROGRAM]
 
 The file is made first (15 bytes a row). Each contender writes its result as CSV; how turns are timed: `contest.py`. All results are compared, row by row,
 before a time is printed: minimum, maximum and count as they are, means to 1e-9.
+
+`--dedicated` adds a program written for this one task, as the challenge wants it: it is given the file, on as many threads as the machine has, and prints `{name=min/mean/max, ..}` with one digit
+behind the point (means are compared to 0.1, there are no counts). For example https://github.com/phip1611/1brc-rust, built with `RUSTFLAGS=-Ctarget-cpu=native`.
 """
 
 import argparse
 import csv
 import random
+import sys
 
-from contest import Engine, Raftwerk, contest, options, workplace
+from contest import Engine, Missing, Program, Raftwerk, contest, options, workplace
 
 STATIONS = 413
 
@@ -61,6 +65,23 @@ def work(source, out, threads):
 """
 
 
+class Dedicated(Program):
+    name = "dedicated"
+
+    def start(self):
+        if not self.args.dedicated:
+            raise Missing("--dedicated PROGRAM")
+        self.version = self.args.dedicated.rsplit("/", 1)[-1]
+
+    def command(self):
+        return ["sh", "-c", '"$1" "$2" > "$3"', "sh", self.args.dedicated, self.source, self.out]
+
+    def rows(self):
+        for row in self.out.read_text(encoding="utf-8").strip().strip("{}").split(", "):
+            name, _, numbers = row.rpartition("=")
+            yield (name, *map(float, numbers.split("/")))
+
+
 class Own(Raftwerk):
     def job(self):
         return (
@@ -88,6 +109,7 @@ def compare(name, found, expected):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options(parser)
+    parser.add_argument("--dedicated", metavar="PROGRAM", help="a program for this one task")
     parser.add_argument("--rows", type=lambda text: int(text.replace("_", "")), default=100_000_000)
     args = parser.parse_args()
     with workplace(args, "groups") as home:
@@ -96,6 +118,14 @@ def main():
         expected = []
 
         def check(contender):
+            if isinstance(contender, Dedicated):
+                found = sorted(contender.rows(), key=lambda row: row[0].encode())
+                wanted = sorted(expected[0], key=lambda row: row[0].encode())
+                if len(found) != len(wanted) or any(
+                    a[0] != b[0] or a[1] != b[1] or abs(a[2] - b[2]) > 0.1 or a[3] != b[3] for a, b in zip(found, wanted)
+                ):
+                    sys.exit("the dedicated program has another result than the first")
+                return
             (path,) = contender.outputs()
             found = rows(path)
             expected.append(found)
@@ -104,7 +134,7 @@ def main():
         def title():
             return f"{args.rows} rows, {source.stat().st_size} bytes, {len(expected[0])} stations; {args.threads} threads, {args.workers} workers; the results are equal"
 
-        contest((Own, DuckDb, Polars), home, args, source, check, title)
+        contest((Own, DuckDb, Polars, Dedicated), home, args, source, check, title)
 
 
 if __name__ == "__main__":
