@@ -77,7 +77,7 @@ class Dedicated(Program):
         return ["sh", "-c", '"$1" "$2" > "$3"', "sh", self.args.dedicated, self.source, self.out]
 
     def rows(self):
-        for row in self.out.read_text(encoding="utf-8").strip().strip("{}").split(", "):
+        for row in self.out.read_text(encoding="utf-8").splitlines()[0].strip("{}").split(", "):
             name, _, numbers = row.rpartition("=")
             yield (name, *map(float, numbers.split("/")))
 
