@@ -284,7 +284,7 @@ mod refused_as_input {
         let text = "[input]\nfiles = \"x\"\nformat = \"txt\"\n[map]\nkernel = \"count_words\"\n";
         assert_eq!(
             refusal(text),
-            "job.toml:3: [input] format must be one of \"text\", \"npy\", \"png\", \"records\", \"csv\", \"jsonl\", not \"txt\"\nfix: did you mean \"text\"?"
+            "job.toml:3: [input] format must be one of \"text\", \"npy\", \"png\", \"records\", \"csv\", \"jsonl\", \"parquet\", \"arrow\", not \"txt\"\nfix: did you mean \"text\"?"
         );
     }
 

@@ -488,8 +488,8 @@ mod tests {
         fs::write(at("b.jsonl"), "{\"user\": {\"name\": 1}}\n").unwrap();
         assert_eq!(problem("*.jsonl", "jsonl", &["city", "user.name"]), None, "rows may lack keys");
         assert!(problem("*.jsonl", "jsonl", &["city", "user.nme"]).unwrap().contains("no column 'user.nme'"));
-        let said = problem("b.csv", "parquet", &["city"]).unwrap();
-        assert!(said.contains("unknown input format `parquet`"), "{said}");
+        let said = problem("b.csv", "orc", &["city"]).unwrap();
+        assert!(said.contains("unknown input format `orc`"), "{said}");
     }
 
     #[test]
