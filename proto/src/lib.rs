@@ -26,3 +26,11 @@ pub fn group_start(file: &v1::InputFile, group: u64) -> u64 {
     let within = u128::from(data) * u128::from(group) / u128::from(file.groups.max(1));
     file.data_offset.saturating_add(u64::try_from(within).unwrap_or(u64::MAX))
 }
+
+/// What URLs of objects begin with: Amazon's S3 and whatever speaks its protocol, Google Cloud Storage, Azure Blob Storage.
+pub const STORE_SCHEMES: [&str; 3] = ["s3://", "gs://", "az://"];
+
+/// Whether this is the URL of an object, or of a prefix of objects, in a store, and no path.
+pub fn is_store_url(text: &str) -> bool {
+    STORE_SCHEMES.iter().any(|scheme| text.starts_with(scheme))
+}

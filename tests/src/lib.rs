@@ -1,10 +1,13 @@
 //! Whole-cluster tests.
 //!
 //! [`cluster`] starts real processes on loopback. [`chaos`] breaks them while jobs run and checks what their clients saw. `sim` (feature `simulation`) runs the control
-//! plane that ships (core, leader loop, agent sessions, Raft) on a seeded clock, network and disks.
+//! plane that ships (core, leader loop, agent sessions, Raft) on a seeded clock, network and disks. `store` (feature `object-stores`)
+//! is an S3 server behind a proxy that breaks what passes.
 
 pub mod chaos;
 pub mod cluster;
 #[cfg(feature = "simulation")]
 pub mod sim;
+#[cfg(feature = "object-stores")]
+pub mod store;
 pub mod words;

@@ -25,7 +25,9 @@ cargo xtask gpu-report [FLAGS] what this machine's GPUs do with the kernels, as 
 cargo xtask sample-data     write examples/data again (deterministic)";
 
 /// Off in builds for users, for it costs them compile time; on in whatever is tested and linted, so that one variant is compiled and nothing is left out.
-pub const PARQUET: &str = "raftwerk/parquet";
+const FEATURES: &str = "raftwerk/parquet,raftwerk/object-stores,raftwerk-tests/object-stores";
+/// The same for the program alone.
+const OF_PROGRAM: &str = "parquet,object-stores";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -67,8 +69,8 @@ fn test(args: &[String]) -> Result<(), String> {
     {
         return Err("error: CI=true, and the GPU tests cannot run: an untested twin must not look tested".to_owned());
     }
-    cargo(["build", "--locked", "--package", "raftwerk", "--features", PARQUET]).run()?;
-    let mut tests = cargo(["test", "--locked", "--workspace", "--features", PARQUET]);
+    cargo(["build", "--locked", "--package", "raftwerk", "--features", OF_PROGRAM]).run()?;
+    let mut tests = cargo(["test", "--locked", "--workspace", "--features", FEATURES]);
     if let SoftwareVulkan::Present { .. } = gpu {
         // With an adapter on the machine, a test that finds none has found a bug.
         tests = tests.env("RAFTWERK_REQUIRE_GPU", "1");
@@ -83,7 +85,7 @@ fn test(args: &[String]) -> Result<(), String> {
 
 /// Builds the program under test and the one that breaks it, in the same profile.
 fn chaos(args: &[String]) -> Result<(), String> {
-    cargo(["build", "--locked", "--package", "raftwerk"]).run()?;
+    cargo(["build", "--locked", "--package", "raftwerk", "--features", OF_PROGRAM]).run()?;
     cargo(["run", "--quiet", "--locked", "--package", "raftwerk-tests", "--bin", "raftwerk-chaos", "--"]).args(args).run()
 }
 
@@ -95,12 +97,9 @@ fn gpu_report(args: &[String]) -> Result<(), String> {
 
 fn lint() -> Result<(), String> {
     cargo(["fmt", "--all", "--check"]).run()?;
-    cargo(["clippy", "--locked", "--workspace", "--all-targets", "--features", simulation::FEATURE, "--features", PARQUET])
-        .args(["--", "-D", "warnings"])
-        .run()?;
-    cargo(["doc", "--locked", "--workspace", "--no-deps", "--features", simulation::FEATURE, "--features", PARQUET])
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .run()?;
+    let features = format!("{},{FEATURES}", simulation::FEATURE);
+    cargo(["clippy", "--locked", "--workspace", "--all-targets", "--features", &features, "--", "-D", "warnings"]).run()?;
+    cargo(["doc", "--locked", "--workspace", "--no-deps", "--features", &features]).env("RUSTDOCFLAGS", "-D warnings").run()?;
     licences()
 }
 
@@ -114,8 +113,7 @@ fn licences() -> Result<(), String> {
 }
 
 fn fix() -> Result<(), String> {
-    cargo(["clippy", "--workspace", "--all-targets", "--features", simulation::FEATURE, "--features", PARQUET])
-        .args(["--fix", "--allow-dirty", "--allow-staged"])
-        .run()?;
+    let features = format!("{},{FEATURES}", simulation::FEATURE);
+    cargo(["clippy", "--workspace", "--all-targets", "--features", &features, "--fix", "--allow-dirty", "--allow-staged"]).run()?;
     cargo(["fmt", "--all"]).run()
 }

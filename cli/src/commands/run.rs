@@ -77,6 +77,7 @@ async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlag
     };
     let mut progress = Progress::new(console);
     let output = spec.output.as_ref().and_then(|output| output.url.strip_prefix("file://")).map(PathBuf::from);
+    let writes = spec.output.is_some();
     let mut stopped = false;
     let outcome = tokio::select! {
         outcome = to_the_end(&mut client, spec, &mut progress) => outcome,
@@ -89,8 +90,8 @@ async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlag
     progress.finish();
     let ended = outcome.as_ref().is_ok_and(|view| view.state() != JobState::Done);
     if stopped {
-        cancel(&mut client, output.is_some()).await;
-    } else if ended && output.is_some() {
+        cancel(&mut client, writes).await;
+    } else if ended && writes {
         // The worker has just heard that the job failed.
         tokio::time::sleep(RELEASE).await;
     }

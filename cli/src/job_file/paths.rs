@@ -3,10 +3,17 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use raftwerk_proto::OUTPUT_ON_WORKERS;
+use raftwerk_proto::{OUTPUT_ON_WORKERS, STORE_SCHEMES, is_store_url};
 
-/// An absolute glob for `pattern` below `base`. `base` itself is taken literally, also when its name holds `*` or `[`.
+/// An absolute glob for `pattern` below `base`, or the URL of objects in a store. `base` itself is taken literally, also when its name holds `*` or `[`.
 pub fn absolute_pattern(base: &Path, pattern: &str) -> Result<String, String> {
+    if is_store_url(pattern) {
+        let (_, key) = store_url(pattern)?;
+        return match glob::Pattern::new(key) {
+            Ok(_) => Ok(pattern.to_owned()),
+            Err(error) => Err(format!("`{pattern}` is not a valid pattern: {} at position {} behind the bucket", error.msg, error.pos)),
+        };
+    }
     let pattern = &*behind_url(pattern)?;
     if pattern.is_empty() {
         return Err("an input path is empty".to_owned());
@@ -23,10 +30,18 @@ pub fn absolute_pattern(base: &Path, pattern: &str) -> Result<String, String> {
     }
 }
 
-/// An absolute directory for `path` below `base`; it need not exist.
+/// An absolute directory for `path` below `base`, or the URL of a prefix in a store; it need not exist.
 pub fn absolute_dir(base: &Path, path: &str) -> Result<String, String> {
+    if is_store_url(path) {
+        let whole = path.trim_end_matches('/');
+        return match store_url(path)? {
+            (_, "") => Err(format!("`{path}` names no prefix in the bucket; write one, as in {whole}/results")),
+            _ => Ok(whole.to_owned()),
+        };
+    }
     if let Some((scheme, _)) = path.split_once("://").filter(|(scheme, _)| *scheme != "file") {
-        return Err(format!("{scheme}:// is not supported yet; the output must be a directory that the workers share"));
+        let stores = STORE_SCHEMES.join(", ");
+        return Err(format!("{scheme}:// is not supported; write a directory that the workers share, or a prefix in a store ({stores})"));
     }
     let begins_like_workers = path.get(..OUTPUT_ON_WORKERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OUTPUT_ON_WORKERS));
     if begins_like_workers {
@@ -67,6 +82,24 @@ fn behind_url(text: &str) -> Result<Cow<'_, str>, String> {
         bytes.extend(rest.as_bytes());
     }
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| broken())
+}
+
+/// Bucket and key of an object in a store. Keys are no paths: nothing in them leads up, and what would is more likely a slip than a name.
+fn store_url(url: &str) -> Result<(&str, &str), String> {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if bucket.is_empty() || !bucket.bytes().all(plain) {
+        return Err(format!("`{url}` names no bucket; write s3://bucket/key, with letters, digits, `-`, `.` and `_` in the bucket"));
+    }
+    if key.chars().any(char::is_control) {
+        return Err(format!("`{}` has a control character in its key", url.escape_debug()));
+    }
+    let parts = key.strip_suffix('/').unwrap_or(key);
+    if !parts.is_empty() && parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(format!("`{url}` has an empty part, `.` or `..` in its key; write the key in full"));
+    }
+    Ok((bucket, key))
 }
 
 fn has_wildcard(pattern: &str) -> bool {
@@ -119,8 +152,22 @@ mod tests {
     fn an_output_is_an_absolute_directory() {
         assert_eq!(absolute_dir(Path::new("/a/b"), "../out").unwrap(), "/a/out");
         assert_eq!(absolute_dir(Path::new("/a/b"), "file:///out").unwrap(), "/out");
-        assert!(absolute_dir(Path::new("/a"), "s3://bucket/x").unwrap_err().starts_with("s3:// is not supported"));
+        assert!(absolute_dir(Path::new("/a"), "ftp://bucket/x").unwrap_err().starts_with("ftp:// is not supported"));
         assert!(absolute_dir(Path::new("/a"), "..").unwrap_err().contains("root"));
+    }
+
+    #[test]
+    fn an_object_in_a_store_has_no_base() {
+        let (input, output) = (|url| absolute_pattern(Path::new("/a"), url), |url| absolute_dir(Path::new("/a"), url));
+        assert_eq!(input("s3://logs/2026/**/*.txt").unwrap(), "s3://logs/2026/**/*.txt");
+        assert_eq!(input("gs://logs").unwrap(), "gs://logs");
+        assert_eq!(input("az://c/d/").unwrap(), "az://c/d/");
+        assert_eq!(output("s3://b/out/").unwrap(), "s3://b/out");
+        for wrong in ["s3://", "s3:///key", "s3://a b/c", "s3://b/../c", "s3://b/a//c", "s3://b/./c", "s3://b/a\nc"] {
+            assert!(input(wrong).is_err() && output(wrong).is_err(), "{wrong}");
+        }
+        assert!(output("s3://b/").unwrap_err().contains("names no prefix"));
+        assert!(input("s3://b/a***").unwrap_err().contains("not a valid pattern"));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use raftwerk_kernels::{Agreement, Descriptor, Kind, Params, StageContext};
-use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
     Capacity, DeviceRequest, IfExists, KernelKind, KernelRef, MemoryNeed, OutputSpec, Param, StageInput, StageOutput, StageSpec,
     stage_input,
 };
+use raftwerk_proto::{OUTPUT_ON_WORKERS, is_store_url};
 
 use super::catalogue::Catalogue;
 use super::limits::*;
@@ -298,7 +298,7 @@ pub fn read_output(root: &Table, last: &Stage, dir: &Path) -> Result<Option<Outp
     let url = match on_workers {
         true => path.value.clone(),
         false => paths::absolute_dir(dir, &path.value)
-            .map(|directory| format!("file://{directory}"))
+            .map(|place| if is_store_url(&place) { place } else { format!("file://{place}") })
             .map_err(|message| section.problem_at("path", &path.origin, format!("is not usable: {message}")))?,
     };
     let copies = section.integer("copies", 1, MAX_RESULT_COPIES)?;
@@ -324,6 +324,12 @@ pub fn read_output(root: &Table, last: &Stage, dir: &Path) -> Result<Option<Outp
         Some(choice) if choice.value == "replace" && on_workers => {
             let message = "is for a directory; each job's result has a place of its own on the workers";
             return Err(section.problem_at("if_exists", &choice.origin, message).fix("take the line out"));
+        }
+        Some(choice) if choice.value == "replace" && is_store_url(&url) => {
+            let message = "is for a directory; an output in a store is not replaced";
+            return Err(section
+                .problem_at("if_exists", &choice.origin, message)
+                .fix("take the line out and give a prefix that is not in use"));
         }
         Some(choice) if choice.value == "replace" => IfExists::Replace,
         _ => IfExists::Error,

@@ -437,8 +437,8 @@ mod refused_as_output {
             "job.toml:5: [output] needs `path`, the directory of the result"
         );
         assert_eq!(
-            refusal(&format!("{WORDS}[output]\npath = \"s3://b/x\"\n")),
-            "job.toml:6: [output] path is not usable: s3:// is not supported yet; the output must be a directory that the workers share"
+            refusal(&format!("{WORDS}[output]\npath = \"ftp://b/x\"\n")),
+            "job.toml:6: [output] path is not usable: ftp:// is not supported; write a directory that the workers share, or a prefix in a store (s3://, gs://, az://)"
         );
     }
 

@@ -1,6 +1,7 @@
 //! What a job made: its top rows, its tallies, where the whole lies, and which device did how much.
 
 use raftwerk_kernels::{Kernel, Params};
+use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{JobView, PreviewRow, StageSpec, TallyTotal};
 use serde_json::{Value, json};
 
@@ -98,7 +99,11 @@ fn place(view: &JobView) -> Option<String> {
     let bytes: u64 = view.parts.iter().map(|part| part.bytes).sum();
     let text = match view.parts.as_slice() {
         [] => format!("full result: {dir} (no parts)"),
-        [part] => format!("full result: {dir}/{} ({} rows, {})", part.name, group_digits(rows), format_bytes(bytes)),
+        [part] => {
+            // In a store a part keeps the name that its attempt gave it.
+            let name = if is_store_url(&output.url) { &part.staged_name } else { &part.name };
+            format!("full result: {dir}/{name} ({} rows, {})", group_digits(rows), format_bytes(bytes))
+        }
         parts => {
             format!("full result: {dir} ({} rows in {} {} parts, {})", group_digits(rows), parts.len(), output.format, format_bytes(bytes))
         }

@@ -7,8 +7,8 @@ use crate::gang;
 use crate::graph;
 use crate::rounds;
 use crate::split::tasks_of;
-use raftwerk_proto::v1::{Capacity, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
-use raftwerk_proto::{MAX_SURVEY_BYTES, OUTPUT_ON_WORKERS};
+use raftwerk_proto::v1::{Capacity, IfExists, JobSpec, KernelKind, OutputSpec, StageInput, StageSpec, stage_input::Source};
+use raftwerk_proto::{MAX_SURVEY_BYTES, OUTPUT_ON_WORKERS, STORE_SCHEMES, is_store_url};
 
 /// Task numbers and their sums stay far from overflow.
 pub const MAX_TASKS: u64 = 1_000_000_000_000;
@@ -104,10 +104,15 @@ pub fn check(spec: &JobSpec) -> Result<(), SpecError> {
 
 fn check_output(output: &OutputSpec) -> Result<(), SpecError> {
     let on_workers = output.url == OUTPUT_ON_WORKERS;
-    if !on_workers && !output.url.starts_with("file:///") {
-        return refuse(
-            "output url must begin with file:/// (an absolute path), or be worker:; other stores are not supported by this version",
-        );
+    let in_store = is_store_url(&output.url);
+    if !on_workers && !in_store && !output.url.starts_with("file:///") {
+        return refuse(format!(
+            "output url must begin with file:/// (an absolute path) or with {}, or be worker:; other stores are not supported by this version",
+            STORE_SCHEMES.join(", ")
+        ));
+    }
+    if in_store && output.if_exists() == IfExists::Replace {
+        return refuse("an output in a store is not replaced; give a prefix that is not in use");
     }
     if !on_workers && output.copies != 0 {
         return refuse("only an output that stays on the workers (worker:) has copies; take them out");

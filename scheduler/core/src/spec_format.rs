@@ -2,9 +2,10 @@
 //! would differ; so it does not reach the log before its format does.
 
 use crate::spec::SpecError;
+use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{Files, JobSpec, StageSpec, stage_input::Source};
 
-/// First format with rounds, policies and priorities of jobs, side inputs, reproducible stages, what stages want of devices, input of fixed-size
+/// First format with rounds, policies and priorities of jobs, outputs in stores, side inputs, reproducible stages, what stages want of devices, input of fixed-size
 /// records, and records of which device ran which tasks of a bounded kernel. Footprints and memory needs are of this format as well; they are left out of older entries,
 /// because a job does not ask for them.
 pub const NEWEST: u32 = 4;
@@ -36,6 +37,8 @@ fn of_job(spec: &JobSpec) -> Option<&'static str> {
         Some("the job has a priority")
     } else if spec.wait_for_devices {
         Some("the job is to wait for devices")
+    } else if spec.output.as_ref().is_some_and(|output| is_store_url(&output.url)) {
+        Some("the job writes to a store")
     } else {
         None
     }
@@ -76,7 +79,7 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::{DeviceMatch, Gang, InputFile, Rounds, StageInput, StartAfter, TableFormat};
+    use raftwerk_proto::v1::{DeviceMatch, Gang, InputFile, OutputSpec, Rounds, StageInput, StartAfter, TableFormat};
 
     #[test]
     fn only_a_spec_with_new_fields_needs_a_new_format() {
@@ -102,6 +105,7 @@ mod tests {
             JobSpec { wait_for_devices: true, ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec::default(); 3], ..JobSpec::default() },
             JobSpec { after: Some(StartAfter::default()), ..JobSpec::default() },
+            JobSpec { output: Some(OutputSpec { url: "s3://b/out".into(), ..OutputSpec::default() }), ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { require: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { prefer: Some(DeviceMatch::default()), ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { gang: Some(Gang::default()), ..StageSpec::default() }], ..JobSpec::default() },

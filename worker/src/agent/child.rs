@@ -84,6 +84,11 @@ pub(crate) trait OutputSink: Send + Sync + 'static {
     fn watch(&self, recorder: Arc<Recorder>);
 }
 
+/// Settings of ours, and keys to stores: kernels have no use for either.
+fn is_the_agents_own(variable: &str) -> bool {
+    ["RAFTWERK_", "AWS_", "AZURE_", "GOOGLE_"].iter().any(|beginning| variable.starts_with(beginning))
+}
+
 impl Launcher {
     pub(crate) fn new(program: PathBuf, args_prefix: Vec<String>, cpu_threads: u32) -> Self {
         Self { program, args_prefix, cpu_threads: cpu_threads.max(1) as usize, memory: None }
@@ -163,7 +168,7 @@ impl Launcher {
             command.args(["--memory", &memory.to_string()]);
         }
         // Secrets and settings of the agent are none of a kernel's business.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAFTWERK_")) {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_the_agents_own(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command.env(DESCRIPTORS_ENV, format!("{},{}", theirs.as_raw_fd(), recorder_fd.as_raw_fd()));

@@ -17,6 +17,7 @@ use super::{
         store::ShuffleStore,
     },
     staging::Staging,
+    store,
     watchdog::{self, Hung, Watch},
 };
 use crate::{
@@ -717,7 +718,8 @@ impl Device {
 
 /// An output as a person knows it.
 fn place_of(url: &str) -> String {
-    output_path(url).map_or_else(|| "the result".into(), |path| path.display().to_string())
+    let otherwise = if store::is_url(url) { url } else { "the result" };
+    output_path(url).map_or_else(|| otherwise.into(), |path| path.display().to_string())
 }
 
 /// Which round of its job the stage is described for; 0 without rounds.
@@ -781,6 +783,12 @@ fn prepare_parts(common: &Common, key: LeaseKey, stage: &StageInfo, files: &Part
             .prepare(&path, stage.job, key, files, &mut progress.parts, &ranges)
             .err()
             .map(|(path, error)| (FailureClass::Worker, format!("cannot prepare the output at {}: {error}", path.display()))),
+        None if store::is_url(url) => common
+            .preparer
+            .objects
+            .prepare(url, stage.job, key, files, &mut progress.parts, &ranges)
+            .err()
+            .map(|error| (error.class(), format!("worker {}: cannot write the output {url}: {error}", common.worker))),
         None => Some((FailureClass::Fatal, format!("`{url}` is not an output this worker can write: only file:///absolute/path"))),
     };
     if let Some((class, message)) = failed {

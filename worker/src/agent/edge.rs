@@ -7,7 +7,7 @@ use super::{
     listing,
     load::LoadMeter,
     logs::Logs,
-    publish, results,
+    publish, results, store,
 };
 use crate::session::{AgentSession, Effect, ExitReason, Input, rotation::Rotation};
 use raftwerk_proto::v1::{AttemptLogs, Device, Grant, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
@@ -277,7 +277,11 @@ impl Edge {
                 tokio::spawn(async move {
                     let _turn = turn.lock().await;
                     let shared = common.clone();
-                    let answered = tokio::task::spawn_blocking(move || publish::answer(&shared.staging, &request)).await;
+                    let publish = move || match request.output.as_ref().is_some_and(|output| store::is_url(&output.url)) {
+                        true => shared.preparer.objects.publish(&request),
+                        false => publish::answer(&shared.staging, &request),
+                    };
+                    let answered = tokio::task::spawn_blocking(publish).await;
                     if let Ok(report) = answered {
                         let _ = common.edge.send(EdgeInput::Session(Input::Published(report)));
                     }
@@ -348,6 +352,7 @@ impl Edge {
                 }
             }
             common.room.released(job);
+            common.preparer.objects.release(job);
         });
     }
 

@@ -1,6 +1,6 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::pattern::{self, PatternWalkError};
-use super::{destination, npy, survey, takes};
+use super::{destination, npy, store, survey, takes};
 use crate::table;
 use prost::Message;
 use raftwerk_formats::{Columnar, Compression, Format, FormatError, HEAD_BYTES};
@@ -36,6 +36,8 @@ pub(crate) enum ListingError {
     MadeUp { path: PathBuf, worker: String, said: u64, found: &'static str },
     #[error("{}: its name is not valid UTF-8", path.display())]
     Name { path: PathBuf },
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
     #[error("{}: {source}", path.display())]
     Npy { path: PathBuf, source: npy::NpyError },
     #[error("{}: {source}", path.display())]
@@ -64,6 +66,16 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     if let Some(error) = output_path(&request.output_url).and_then(|path| destination::unwritable(&path, worker)) {
         listing.error = error;
         return listing;
+    }
+    if store::is_url(&request.output_url) {
+        match store::output_problem(&request.output_url) {
+            Ok(()) => {}
+            Err(problem @ store::StoreError::InTheWay { .. }) => listing.output_problem = problem.to_string(),
+            Err(error) => {
+                listing.error = error.to_string();
+                return listing;
+            }
+        }
     }
     let readers = request.readers;
     for (number, input) in request.inputs.into_iter().enumerate() {
@@ -130,7 +142,12 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
     };
     // By path, so that a file that two patterns match is read once.
     let mut found: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
+    let mut objects: BTreeMap<String, store::Listed> = BTreeMap::new();
     for pattern in &files.patterns {
+        if store::is_url(pattern) {
+            objects.extend(store::list(pattern)?.into_iter().map(|object| (object.url.clone(), object)));
+            continue;
+        }
         let mut matched: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
         for path in expand(pattern, worker)? {
             collect(path, worker, &mut matched)?;
@@ -144,6 +161,9 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         found.append(&mut matched);
     }
     files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files, worker)).collect::<Result<_, _>>()?;
+    for object in objects.values() {
+        files.listing.push(store::describe(object, &files)?);
+    }
     if let Some((kind, columns)) = table.as_ref().and_then(|(format, columns)| Some((format.columnar()?, columns))) {
         files.listing.iter_mut().try_for_each(|file| read_footer(file, kind, columns, worker))?;
     } else if let Some((format, columns)) = table {
@@ -235,7 +255,7 @@ fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> 
 }
 
 /// How a file is compressed, by what the job or else its name says.
-fn compression(files: &Files, path: &str) -> Option<Compression> {
+pub(super) fn compression(files: &Files, path: &str) -> Option<Compression> {
     if !matches!(files.format.as_str(), "text" | "csv" | "jsonl") {
         return None;
     }
@@ -270,6 +290,11 @@ fn check_columns(file: &InputFile, format: &Format, columns: &[String], worker: 
     let path = Path::new(&file.path);
     let wrong = |source| ListingError::Table { path: path.to_owned(), source };
     let head = |bytes: usize| -> Result<Vec<u8>, ListingError> {
+        if store::is_url(&file.path) {
+            let Some(with) = Compression::named(&file.compression) else { return Ok(store::head(&file.path, bytes)?) };
+            let packed = store::head(&file.path, bytes + store::PACKED_SLACK)?;
+            return with.unpack_head(packed.as_slice(), bytes).map_err(wrong);
+        }
         let unreadable = |source| ListingError::Unreadable { path: path.to_owned(), worker: worker.into(), source };
         let opened = File::open(path).map_err(unreadable)?;
         if let Some(with) = Compression::named(&file.compression) {

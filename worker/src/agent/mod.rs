@@ -5,6 +5,7 @@
 //! discovery, child, oom   devices and their executors      device, socket     leases on their way to an executor and back
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
+//! store/                  input and output in object stores
 //! takes                   whether kernels take them
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
@@ -31,6 +32,7 @@ mod scratch;
 mod shuffle;
 mod socket;
 mod staging;
+mod store;
 mod survey;
 mod takes;
 mod watchdog;
@@ -227,6 +229,7 @@ pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
 
     let (edge, inputs) = mpsc::unbounded_channel();
     let preparer = Arc::new(Preparer {
+        objects: store::Objects::new(&config.name, identity.cluster()),
         store: store.clone(),
         room: room.clone(),
         fetcher: Fetcher::new(identity.clone(), store.clone(), config.compress_shuffle),

@@ -11,9 +11,10 @@ use super::{
         fetch::{FILES_MAPPED, FetchError, Fetcher, Partition, Wanted, nameless_file},
         store::ShuffleStore,
     },
+    store,
 };
 use crate::lease::LeaseKey;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use raftwerk_proto::v1::{
     ExecutorInput, FailureClass, Grant, InputFile, KernelKind, RunLease, Scratch, ShuffleSource, Split, StageInfo, StageInput, TaskFailure,
     stage_input::Source,
@@ -115,6 +116,7 @@ impl Inputs {
 }
 
 pub(crate) struct Preparer {
+    pub(crate) objects: store::Objects,
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) room: Arc<Room>,
     pub(crate) fetcher: Fetcher,
@@ -175,8 +177,13 @@ impl Preparer {
         if !sides.is_empty() {
             // With every lease, though the executor maps them once: a file that has changed is found like a changed split.
             type Opened = Result<Vec<OwnedFd>, (FailureClass, String)>;
-            let opened = self.on_disk(move || -> Opened { sides.iter().map(|side| open_checked(side).map(OwnedFd::from)).collect() }).await;
-            match opened.unwrap_or_else(|error| Err((FailureClass::Worker, error.to_string()))) {
+            let opened: Opened = if sides.iter().any(|side| store::is_url(&side.path)) {
+                stream::iter(sides).then(|side| self.open_side(side)).try_collect().await
+            } else {
+                let open = move || -> Opened { sides.iter().map(|side| open_checked(side).map(OwnedFd::from)).collect() };
+                self.on_disk(open).await.unwrap_or_else(|error| Err((FailureClass::Worker, error.to_string())))
+            };
+            match opened {
                 Ok(descriptors) => {
                     if !tell(Prepared::Sides(descriptors)) {
                         return;
@@ -205,7 +212,7 @@ impl Preparer {
             }
         }
         match source(&stage) {
-            Some(Source::Files(_)) => self.open_files(&grant, &tell).await,
+            Some(Source::Files(_)) => self.open_files(&grant, &stage, &tell).await,
             Some(Source::Stage(_)) => {
                 #[cfg(debug_assertions)]
                 {
@@ -240,12 +247,20 @@ impl Preparer {
     }
 
     /// File work, off the runtime's threads and in turn.
-    async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pub(super) async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let _turn = self.opens.acquire().await.map_err(io::Error::other)?;
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 
-    async fn open_files(&self, grant: &Grant, tell: &impl Fn(Prepared) -> bool) {
+    async fn open_side(&self, side: InputFile) -> Result<OwnedFd, (FailureClass, String)> {
+        if store::is_url(&side.path) {
+            return self.open_object(&side).await;
+        }
+        let opened = self.on_disk(move || open_checked(&side).map(OwnedFd::from)).await;
+        opened.unwrap_or_else(|error| Err((FailureClass::Worker, error.to_string())))
+    }
+
+    async fn open_files(&self, grant: &Grant, stage: &StageInfo, tell: &impl Fn(Prepared) -> bool) {
         if grant.splits.len() as u64 != grant.task_count {
             let message = format!("protocol error: {} splits for {} tasks", grant.splits.len(), grant.task_count);
             tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Fatal, message)]));
@@ -253,7 +268,17 @@ impl Preparer {
         }
         let mut first = 0;
         while first < grant.splits.len() {
-            let (count, descriptors) = group(&grant.splits[first..]);
+            let rest = &grant.splits[first..];
+            let objects = rest.iter().take_while(|split| store::is_url(path_of(split))).count();
+            if objects > 0 {
+                if !self.fetch_objects(grant.first_task + first as u64, &rest[..objects], stage, tell).await {
+                    return;
+                }
+                first += objects;
+                continue;
+            }
+            let files = rest.iter().take_while(|split| !store::is_url(path_of(split))).count();
+            let (count, descriptors) = group(&rest[..files]);
             let splits = grant.splits[first..first + count].to_vec();
             let first_task = grant.first_task + first as u64;
             first += count;
@@ -368,7 +393,7 @@ fn partition_segment(task: u64, partition: Partition, permit: Option<OwnedSemaph
     Prepared::Segment { first_task: task, inputs, permit, part }
 }
 
-fn failure(first_task: u64, task_count: u64, class: FailureClass, message: String) -> TaskFailure {
+pub(super) fn failure(first_task: u64, task_count: u64, class: FailureClass, message: String) -> TaskFailure {
     TaskFailure { first_task, task_count, class: class.into(), message, source_worker: 0 }
 }
 

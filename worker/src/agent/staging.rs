@@ -151,7 +151,7 @@ impl Staging {
     }
 }
 
-fn letters(cluster: &str) -> String {
+pub(super) fn letters(cluster: &str) -> String {
     cluster.chars().filter(char::is_ascii_alphanumeric).take(CLUSTER_LETTERS).collect()
 }
 

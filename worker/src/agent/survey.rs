@@ -6,6 +6,7 @@
 //! ```
 //! Windows and not single records: a disk gives a window in the time of one record. What the sample says goes through the log with the job, so
 //! it does not matter who takes it; that everybody takes the same one makes a job submitted twice the same job.
+use super::store::{self, StoreError};
 use raftwerk_formats::{Compression, FormatError};
 use raftwerk_kernels::StageContext;
 use raftwerk_proto::{
@@ -40,6 +41,8 @@ pub(crate) enum SurveyError {
     Unreadable { path: String, source: io::Error },
     #[error("{path}: {source}")]
     Packed { path: String, source: FormatError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("kernel `{kernel}` cannot survey the input: {reason}")]
     Refused { kernel: String, reason: String },
 }
@@ -56,21 +59,35 @@ fn one(request: &SurveyRequest, files: &Files) -> Result<Survey, SurveyError> {
     if !matches!(files.format.as_str(), "text" | "records" | "npy" | "npy-rows") {
         return Err(SurveyError::Format(files.format.clone()));
     }
+    let pieces = pieces(&files.listing);
+    let in_store = |piece: &Piece<'_>| store::is_url(&piece.file.path);
+    let windows = pieces.iter().filter(|piece| in_store(piece) && piece.file.compression.is_empty()).map(|piece| {
+        let (start, bytes) = piece.range();
+        (piece.file.path.clone(), start, bytes)
+    });
+    let mut fetched = store::read_all(windows.collect())?.into_iter();
     let mut read: Vec<(Piece<'_>, Vec<u8>)> = Vec::new();
-    for of_file in pieces(&files.listing).chunk_by(|a, b| std::ptr::eq(a.file, b.file)) {
+    for of_file in pieces.chunk_by(|a, b| std::ptr::eq(a.file, b.file)) {
         let Some(Piece { file, .. }) = of_file.first() else { continue };
         let unreadable = |source| SurveyError::Unreadable { path: file.path.clone(), source };
         if let Some(with) = Compression::named(&file.compression) {
             // Nobody can begin in its middle: what would be read from all over it is read from its start.
             let bytes: u64 = of_file.iter().map(|piece| piece.bytes).sum();
-            let head = with.unpack_head(File::open(&file.path).map_err(unreadable)?, bytes as usize);
+            let packed: Box<dyn io::Read> = match store::is_url(&file.path) {
+                true => Box::new(io::Cursor::new(store::head(&file.path, bytes as usize + store::PACKED_SLACK)?)),
+                false => Box::new(File::open(&file.path).map_err(unreadable)?),
+            };
+            let head = with.unpack_head(packed, bytes as usize);
             let head = head.map_err(|source| SurveyError::Packed { path: file.path.clone(), source })?;
             read.push((Piece { file, offset: 0, bytes: head.len() as u64 }, head));
             continue;
         }
         for &Piece { file, offset, bytes } in of_file {
             let piece = Piece { file, offset, bytes };
-            let bytes = piece.read().map_err(unreadable)?;
+            let bytes = match in_store(&piece) {
+                true => fetched.next().unwrap_or_default(),
+                false => piece.read().map_err(unreadable)?,
+            };
             read.push((piece, bytes));
         }
     }

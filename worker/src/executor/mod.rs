@@ -26,6 +26,12 @@ mod writer;
 
 pub use stage::{BuiltIn, Kernels};
 
+/// The lines of a split, for tests of what is fetched for one.
+#[cfg(all(test, feature = "object-stores"))]
+pub(crate) fn lines_of(file: &[u8], offset: u64, bytes: u64) -> Vec<u8> {
+    file[align::lines(file, offset, bytes)].to_vec()
+}
+
 use crate::recorder::Recorder;
 use queue::Queue;
 use raftwerk_proto::v1::{Device, FromExecutor, Ready, from_executor, to_executor};
