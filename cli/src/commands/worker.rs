@@ -26,7 +26,7 @@ pub const MAX_CPUS: i64 = 1024;
 #[derive(Subcommand, Debug)]
 pub enum Worker {
     /// Start a worker with this machine's devices and run it until SIGTERM or Ctrl-C
-    Start(Start),
+    Start(Box<Start>),
     /// List the workers
     List(Target),
     /// Show a worker: devices, limits, load, memory
@@ -228,7 +228,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 
 pub async fn worker(console: &Console, command: Worker) -> Outcome {
     match command {
-        Worker::Start(args) => start(console, args).await,
+        Worker::Start(args) => start(console, *args).await,
         Worker::List(target) => {
             let workers = target.cluster()?.workers().await?;
             if console.is_json() {
