@@ -161,7 +161,7 @@ fn run_streamed(prepared: &dyn Prepared, task: &Task<'_>, mut file: PartFile<'_>
 
 /// Bad input is named by its file, so that a person finds it.
 pub(super) fn with_place(chunk: &Chunk, number: u64, mut fault: Fault) -> Fault {
-    if fault.class == FailureClass::Task
+    if matches!(fault.class, FailureClass::Task | FailureClass::Record)
         && let Some(place) = chunk.inputs.place(number)
     {
         fault.message = format!("{} ({place})", fault.message);
