@@ -29,7 +29,7 @@ fn holds_word(text: &str, word: &str) -> bool {
 }
 
 /// Kernels whose names are words of everyday code: these are known by name where the name stands in quotation marks.
-const EVERYDAY: [&str; 2] = ["join", "sort"];
+const EVERYDAY: [&str; 4] = ["dedup", "join", "sample", "sort"];
 
 fn knows_kernel(text: &str, name: &str) -> bool {
     let quoted = || [format!("\"{name}\""), format!("\"{name}@")].iter().any(|quoted| text.contains(quoted.as_str()));
