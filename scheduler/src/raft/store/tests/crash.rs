@@ -14,15 +14,13 @@ use crate::raft::types::{Vote, log_id};
 
 const FILE: &str = "raft.redb";
 
-/// A new mark that says that `acknowledged` commits were.
+/// A mark that says that `acknowledged` commits were.
 fn mark(dir: &Path, acknowledged: u64) -> Mark {
     let path = dir.join("raft.mark");
     let _ = std::fs::remove_file(&path);
-    let mut mark = Mark::open(&path).unwrap();
-    if acknowledged > 0 {
-        mark.acknowledge(acknowledged).unwrap();
-    }
-    mark
+    Mark::open(&path).unwrap().acknowledge(acknowledged).unwrap();
+    // As the next start finds it.
+    Mark::open(&path).unwrap()
 }
 
 fn open_on(disk: &Disk, mark: Mark) -> Result<Log, StoreError> {
