@@ -59,8 +59,6 @@ bugs! {
     OldRound = "old-round",
     /// A stage that joins two opens when one of them is complete.
     OpenEarly = "open-early",
-    /// A lease that is granted again at hand-over is told of what is there of its input, and not of what is being made again.
-    PartialSources = "partial-sources",
     /// The leader stamps entries with its wall clock, and the stamp is taken as it is, also when it lies before the last one.
     TimeGoesBack = "time-goes-back",
 }

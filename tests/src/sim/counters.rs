@@ -84,10 +84,11 @@ counters! {
 
 impl Counters {
     /// What was never reached, but for what a few seeds seldom reach: a leader plans on the state that it has just applied, so one seed in twenty has a
-    /// stale placement; a result has to be dropped in the seconds in which a lost copy of it is made again; and one of a round has to come just when the
-    /// round has ended.
+    /// stale placement; a result has to be dropped in the seconds in which a lost copy of it is made again; one of a round has to come just when the
+    /// round has ended; a worker has to die with parts between two stages that are still needed; and the only source of a copy has to be damaged just before.
     pub fn missing(&self) -> Vec<&'static str> {
-        let counted = Counters { stale_placements: 1, copies_dropped: 1, late_of_rounds: 1, ..self.clone() };
+        let counted =
+            Counters { stale_placements: 1, copies_dropped: 1, late_of_rounds: 1, parts_made_again: 1, copies_damaged: 1, ..self.clone() };
         counted.lines().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
     }
 
