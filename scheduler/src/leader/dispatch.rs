@@ -172,7 +172,6 @@ fn shuffle_sources(state: &State, job: &Job, lease: &Lease) -> Vec<wire::Shuffle
             let (worker, copy, generation) = match task {
                 TaskState::SetAside => continue,
                 TaskState::Accepted { worker, copy, generation } => (worker, copy, generation),
-                _ if planted::on(Bug::PartialSources) => continue,
                 _ => (WorkerId(0), WorkerId(0), producer.generation),
             };
             sources.push(wire::ShuffleSource {
