@@ -8,8 +8,8 @@ use prost::Message;
 use raftwerk_proto::v1::stage_input::Source;
 
 // Sizes in memory per thing; `a_state_weighs_about_what_it_takes` compares them with what the allocator gave out.
-const JOB_BYTES: u64 = 1500;
-const STAGE_BYTES: u64 = 1000;
+const JOB_BYTES: u64 = 2000;
+const STAGE_BYTES: u64 = 2500;
 /// A spec takes about this many times its encoded size: strings and vectors of their own.
 const PER_SPEC_BYTE: u64 = 4;
 const INTERVAL_BYTES: u64 = 64;
