@@ -4,8 +4,14 @@ use crate::command::{Step, cargo};
 
 /// Of the whole workspace: compiles the simulation as well.
 pub const FEATURE: &str = "raftwerk-tests/simulation";
-// With Parquet, as all other tests: kernels and worker need not be compiled a second time.
-const PACKAGE: [&str; 7] = ["--locked", "--package", "raftwerk-tests", "--features", FEATURE, "--features", "raftwerk-tests/parquet"];
+// With the features of all other tests: what others wrote, and kernels, need not be compiled a second time.
+const PACKAGE: [&str; 5] = [
+    "--locked",
+    "--package",
+    "raftwerk-tests",
+    "--features",
+    "raftwerk-tests/simulation,raftwerk-tests/parquet,raftwerk-tests/object-stores",
+];
 const BIN: [&str; 2] = ["--bin", "raftwerk-sim"];
 /// The committed summary of the last soak.
 const SUMMARY: &str = "tests/soak.txt";
