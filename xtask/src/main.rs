@@ -60,7 +60,8 @@ fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_owned()
 }
 
-/// All tests in one profile. The cluster tests start the `raftwerk` binary, so it is built before them.
+/// All tests in one profile. The cluster tests start the `raftwerk` binary: with the tests of the whole workspace it is built because its own tests
+/// need it too; where flags choose some of them it is built before, with fewer features of what others wrote, and so a second time.
 fn test(args: &[String]) -> Result<(), String> {
     let gpu = vulkan::ensure();
     println!("{gpu}");
@@ -69,7 +70,10 @@ fn test(args: &[String]) -> Result<(), String> {
     {
         return Err("error: CI=true, and the GPU tests cannot run: an untested twin must not look tested".to_owned());
     }
-    cargo(["build", "--locked", "--package", "raftwerk", "--features", OF_PROGRAM]).run()?;
+    let chosen = args.iter().any(|arg| arg.starts_with('-'));
+    if chosen {
+        cargo(["build", "--locked", "--package", "raftwerk", "--features", OF_PROGRAM]).run()?;
+    }
     let mut tests = cargo(["test", "--locked", "--workspace", "--features", FEATURES]);
     if let SoftwareVulkan::Present { .. } = gpu {
         // With an adapter on the machine, a test that finds none has found a bug.
@@ -77,7 +81,7 @@ fn test(args: &[String]) -> Result<(), String> {
     }
     tests.args(args).run()?;
     // Flags choose targets of the workspace; a name may be one of the simulation's tests.
-    if args.iter().any(|arg| arg.starts_with('-')) {
+    if chosen {
         return Ok(());
     }
     simulation::test(args)
