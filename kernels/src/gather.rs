@@ -1,7 +1,15 @@
 //! What reduce kernels share that put pieces together: no parameters, one format, no GPU twin.
 
-use crate::api::{Accepts, Agreement, Block, Descriptor, Input, KernelError, Kind, StageContext, Task};
+use crate::api::{Accepts, Agreement, Block, Descriptor, Input, KernelError, Kind, ParamSpec, ParamType, StageContext, Task};
 use crate::params::Resolved;
+
+/// Of those that write lines or records: the job's input says which.
+pub(crate) const RECORD: ParamSpec = ParamSpec {
+    name: "record",
+    kind: ParamType::U64 { min: 0, max: u32::MAX as u64 },
+    default: Some("0"),
+    doc: "length of a record, as the job's input says; 0: lines",
+};
 
 pub(crate) const fn descriptor(
     name: &'static str,

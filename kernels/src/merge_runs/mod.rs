@@ -17,15 +17,8 @@ use crate::sorted_run::{KEY_BYTES, KEY_OFFSET, Merge, ORDER, Order, without_end}
 
 pub struct MergeRuns;
 
-const RECORD: ParamSpec = ParamSpec {
-    name: "record",
-    kind: ParamType::U64 { min: 0, max: u32::MAX as u64 },
-    default: Some("0"),
-    doc: "length of a record, as the job's input says; 0: lines",
-};
-
 static DESCRIPTOR: Descriptor = Descriptor {
-    params: &[RECORD, KEY_OFFSET, KEY_BYTES, ORDER],
+    params: &[gather::RECORD, KEY_OFFSET, KEY_BYTES, ORDER],
     ..gather::descriptor("merge_runs", "Merges sorted runs of records or lines into one file", &["records"], &["plain"])
 };
 

@@ -15,15 +15,8 @@ use crate::sample::COUNT;
 
 pub struct MergeSample;
 
-const RECORD: ParamSpec = ParamSpec {
-    name: "record",
-    kind: ParamType::U64 { min: 0, max: u32::MAX as u64 },
-    default: Some("0"),
-    doc: "length of a record, as the job's input says; 0: lines",
-};
-
 static DESCRIPTOR: Descriptor = Descriptor {
-    params: &[COUNT, RECORD],
+    params: &[COUNT, gather::RECORD],
     ..gather::descriptor("merge_sample", "Writes the lines or records that were drawn, in the order of the input", &["drawn"], &["plain"])
 };
 
