@@ -4,6 +4,7 @@ use crate::config::{SchedulerConfig, StartError};
 use crate::machine::Replicated;
 use crate::raft::{Node, OpenError, StoreError, offline, read_backup, write_backup};
 use crate::server::{ADMIN_FILE, FIRST_REPLICA, TOKEN_FILE, make_cluster, write_secret};
+use futures::future::BoxFuture;
 use prost::Message;
 use raftwerk_core::State;
 use raftwerk_core::apply::ENTRY_FORMAT;
@@ -94,7 +95,11 @@ fn must_hold_log(data_dir: &Path, identity: &Identity) -> Result<(), StartError>
 }
 
 /// What a stopped replica's data directory holds.
-pub async fn survey(data_dir: &Path) -> Result<Recovered, StartError> {
+pub fn survey(data_dir: &Path) -> BoxFuture<'_, Result<Recovered, StartError>> {
+    Box::pin(survey_stopped(data_dir))
+}
+
+async fn survey_stopped(data_dir: &Path) -> Result<Recovered, StartError> {
     raftwerk_transport::install_crypto();
     let identity = identity_of(data_dir)?;
     must_hold_log(data_dir, &identity)?;
@@ -104,7 +109,11 @@ pub async fn survey(data_dir: &Path) -> Result<Recovered, StartError> {
 
 /// Makes the stopped replica in `data_dir` the only member of its cluster, in a new epoch, with a new join token, and with an admin
 /// credential if it has none. All other replicas are out for good.
-pub async fn recover(data_dir: &Path) -> Result<Recovered, StartError> {
+pub fn recover(data_dir: &Path) -> BoxFuture<'_, Result<Recovered, StartError>> {
+    Box::pin(recover_stopped(data_dir))
+}
+
+async fn recover_stopped(data_dir: &Path) -> Result<Recovered, StartError> {
     raftwerk_transport::install_crypto();
     let identity = identity_of(data_dir)?;
     must_hold_log(data_dir, &identity)?;

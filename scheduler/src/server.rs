@@ -10,6 +10,7 @@ use crate::raft::{DataDir, RaftConfig, Replica, StoreError};
 use crate::services::client::ClientService;
 use crate::services::join::JoinService;
 use crate::services::worker_session::WorkerSessionService;
+use futures::future::BoxFuture;
 use raftwerk_core::plan::policy::policy;
 use raftwerk_proto::v1::client_server::ClientServer;
 use raftwerk_proto::v1::join_server::JoinServer;
@@ -49,7 +50,14 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError + '_ {
 }
 
 /// Starts a replica and returns once it serves; a joining one once it is a voter.
-pub async fn start(config: SchedulerConfig) -> Result<RunningScheduler, StartError> {
+///
+/// Boxed here, as every future that leaves this crate: what polls a future compiles it and all that it calls, so the program would compile the log,
+/// openraft and the servers a second time.
+pub fn start(config: SchedulerConfig) -> BoxFuture<'static, Result<RunningScheduler, StartError>> {
+    Box::pin(start_replica(config))
+}
+
+async fn start_replica(config: SchedulerConfig) -> Result<RunningScheduler, StartError> {
     raftwerk_transport::install_crypto();
     std::fs::create_dir_all(&config.data_dir).map_err(file_error(&config.data_dir))?;
     let identity_dir = config.data_dir.join("identity");
@@ -284,24 +292,28 @@ impl RunningScheduler {
     }
 
     /// Returns only when the replica cannot go on, with the reason.
-    pub async fn wait(&mut self) -> Result<(), String> {
-        tokio::select! {
-            reason = self.replica.fatal() => Err(reason),
-            ended = &mut self.server => match ended {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(format!("the gRPC server ended: {error}")),
-                Err(error) => Err(format!("the gRPC server ended: {error}")),
-            },
-        }
+    pub fn wait(&mut self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            tokio::select! {
+                reason = self.replica.fatal() => Err(reason),
+                ended = &mut self.server => match ended {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(error)) => Err(format!("the gRPC server ended: {error}")),
+                    Err(error) => Err(format!("the gRPC server ended: {error}")),
+                },
+            }
+        })
     }
 
     /// Clean end: leadership is handed over first, so that the cluster need not notice by silence.
-    pub async fn stop(self) {
-        self.replica.hand_over().await;
-        self.edge.abort();
-        self.stop.send_replace(true);
-        self.replica.shutdown().await;
-        // Open sessions would hold the server for as long as they last.
-        self.server.abort();
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.replica.hand_over().await;
+            self.edge.abort();
+            self.stop.send_replace(true);
+            self.replica.shutdown().await;
+            // Open sessions would hold the server for as long as they last.
+            self.server.abort();
+        })
     }
 }

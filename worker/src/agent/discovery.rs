@@ -5,6 +5,7 @@ use super::{
     logs::{DeviceOutput, Logs},
 };
 use crate::executor::ExecutorDevice;
+use futures::future::BoxFuture;
 use raftwerk_proto::v1::{Capacity, Device};
 use std::{path::PathBuf, sync::Arc};
 
@@ -115,7 +116,15 @@ fn complete(ready: &Device, known: Device) -> Device {
 }
 
 /// Discovery without a cluster: starts every selected device's executor, lets it test itself, and ends it.
-pub async fn probe_devices(selection: &DeviceSelection, executor_program: PathBuf, executor_args_prefix: Vec<String>) -> Vec<ProbedDevice> {
+pub fn probe_devices(
+    selection: &DeviceSelection,
+    executor_program: PathBuf,
+    executor_args_prefix: Vec<String>,
+) -> BoxFuture<'_, Vec<ProbedDevice>> {
+    Box::pin(probe(selection, executor_program, executor_args_prefix))
+}
+
+async fn probe(selection: &DeviceSelection, executor_program: PathBuf, executor_args_prefix: Vec<String>) -> Vec<ProbedDevice> {
     let machine = Machine::look();
     let launcher = Launcher::new(executor_program, executor_args_prefix, selection.cpus.unwrap_or(machine.host.cores));
     let found = discover(&launcher, &machine, selection, &Arc::default()).await;

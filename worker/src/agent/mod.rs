@@ -48,6 +48,7 @@ use child::Launcher;
 use data_dir::DataDir;
 use device::Common;
 use edge::{Edge, EdgeInput, EdgeState};
+use futures::future::BoxFuture;
 use load::Machine;
 use logs::Logs;
 use prepare::Preparer;
@@ -173,21 +174,30 @@ impl RunningWorker {
     }
 
     /// Says goodbye to the cluster, so that its leases end at once, and ends the executors.
-    pub async fn stop(mut self) {
-        let _ = self.shutdown.0.send(EdgeInput::Shutdown);
-        if let Some(edge) = self.edge.take() {
-            let _ = edge.await;
-        }
-        drop(self.data_service.stop);
-        if tokio::time::timeout(LAST_FETCHES, &mut self.data_service.task).await.is_err() {
-            self.data_service.task.abort();
-        }
+    pub fn stop(mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let _ = self.shutdown.0.send(EdgeInput::Shutdown);
+            if let Some(edge) = self.edge.take() {
+                let _ = edge.await;
+            }
+            drop(self.data_service.stop);
+            if tokio::time::timeout(LAST_FETCHES, &mut self.data_service.task).await.is_err() {
+                self.data_service.task.abort();
+            }
+        })
     }
 }
 
 /// Joins the cluster if need be, starts an executor per device, and keeps a session with the leader from then on. Returns when the
 /// devices are ready; that the cluster is away is no error, and is tried for ever.
-pub async fn start(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
+///
+/// Boxed here, as every future that leaves this crate: what polls a future compiles it and all that it calls, so the program would compile the agent
+/// and its servers a second time.
+pub fn start(config: WorkerConfig) -> BoxFuture<'static, anyhow::Result<RunningWorker>> {
+    Box::pin(start_agent(config))
+}
+
+async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     raftwerk_transport::install_crypto();
     crate::executor::raise_descriptor_limit();
     anyhow::ensure!(!config.schedulers.is_empty(), "no scheduler address was given");
