@@ -35,6 +35,8 @@ pub enum FormatError {
         "the cell in row {row}, column '{column}', cannot stand in a file of format {what}, which holds UTF-8 and numbers; write format = \"csv\""
     )]
     Unwritable { what: &'static str, column: String, row: u64 },
+    #[error("the cell in row {row}, column '{column}', is no UTF-8; ask for bytes instead")]
+    NoText { column: String, row: u64 },
     #[error("{}, so it is not compressed with {with}; write compression = \"none\" if it is not compressed at all", if *.empty { "it has no byte" } else { "it begins as no such file does" })]
     NotCompressed { with: &'static str, empty: bool },
     #[error("its {with} data ends in the middle: the file was cut off at byte {at}; make it again, or copy it again")]

@@ -31,6 +31,8 @@ mod table;
 
 pub use arrow_array::{Array, BinaryViewArray as TextArray};
 pub use batch::{BATCH_ROWS, Batch, Column};
+#[cfg(feature = "arrow-ipc")]
+pub use columnar::whole::{RecordBatches, record_batches};
 pub use columnar::write::{Cell, TableWriter};
 pub use columnar::{Columnar, Footer};
 pub use columns::{Kind, Wanted};

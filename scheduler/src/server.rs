@@ -249,6 +249,8 @@ async fn serve(
     let reflection =
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(raftwerk_proto::DESCRIPTORS).build_v1();
     let client = ClientService { shared: shared.clone(), cluster: identity.cluster().to_string(), replica_id: identity.peer().id };
+    #[cfg(feature = "flight")]
+    let flights = raftwerk_flight::server(crate::services::flight::Flights(client.clone()));
     let joining = JoinService { shared: shared.clone(), authority: Arc::new(authority) };
     let mut router = raftwerk_transport::server()
         .add_service(health_service)
@@ -260,6 +262,10 @@ async fn serve(
         )
         .add_service(JoinServer::new(joining).max_decoding_message_size(64 * 1024))
         .add_service(shared.replica.service());
+    #[cfg(feature = "flight")]
+    {
+        router = router.add_service(flights);
+    }
     if let Ok(reflection) = reflection {
         router = router.add_service(reflection);
     }

@@ -25,9 +25,9 @@ cargo xtask gpu-report [FLAGS] what this machine's GPUs do with the kernels, as 
 cargo xtask sample-data     write examples/data again (deterministic)";
 
 /// Off in builds for users, for it costs them compile time; on in whatever is tested and linted, so that one variant is compiled and nothing is left out.
-const FEATURES: &str = "raftwerk/parquet,raftwerk/object-stores,raftwerk-tests/object-stores";
+const FEATURES: &str = "raftwerk/parquet,raftwerk/object-stores,raftwerk/flight,raftwerk-tests/object-stores,raftwerk-tests/flight";
 /// The same for the program alone.
-const OF_PROGRAM: &str = "parquet,object-stores";
+const OF_PROGRAM: &str = "parquet,object-stores,flight";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -10,7 +10,7 @@ const PACKAGE: [&str; 5] = [
     "--package",
     "raftwerk-tests",
     "--features",
-    "raftwerk-tests/simulation,raftwerk-tests/parquet,raftwerk-tests/object-stores",
+    "raftwerk-tests/simulation,raftwerk-tests/parquet,raftwerk-tests/object-stores,raftwerk-tests/flight",
 ];
 const BIN: [&str; 2] = ["--bin", "raftwerk-sim"];
 /// The committed summary of the last soak.

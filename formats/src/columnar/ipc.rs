@@ -2,6 +2,7 @@
 
 use super::Asked;
 use super::read::{Converted, places};
+use super::whole::Whole;
 use crate::error::FormatError;
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, FileReaderBuilder};
@@ -21,6 +22,12 @@ pub(super) fn footer(file: &File) -> Result<(u32, Schema), FormatError> {
     let reader = FileReader::try_new(BufReader::new(file), None).map_err(broken)?;
     let groups = u32::try_from(reader.num_batches()).map_err(broken)?;
     Ok((groups, reader.schema().as_ref().clone()))
+}
+
+/// Every batch, with all columns.
+pub(super) fn whole(file: Bytes) -> Result<Whole, FormatError> {
+    let reader = FileReader::try_new(Cursor::new(file), None).map_err(broken)?;
+    Ok((reader.schema(), Box::new(reader.map(|batch| batch.map_err(broken)))))
 }
 
 pub(super) fn read(

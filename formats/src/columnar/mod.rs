@@ -14,6 +14,8 @@ mod parquet;
 mod read;
 #[cfg(all(test, feature = "parquet"))]
 mod tests;
+#[cfg(feature = "arrow-ipc")]
+pub mod whole;
 pub mod write;
 
 use crate::columns::{self, Wanted};

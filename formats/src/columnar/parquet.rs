@@ -3,6 +3,7 @@
 use super::Asked;
 use super::cells;
 use super::read::{Converted, places};
+use super::whole::Whole;
 use crate::error::FormatError;
 use crate::filter::{Bounds, Constant, Filter, Term};
 use crate::number::Number;
@@ -34,6 +35,14 @@ pub(super) fn footer(file: &File) -> Result<(u32, Schema), FormatError> {
     let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), Default::default()).map_err(broken)?;
     let groups = u32::try_from(metadata.metadata().num_row_groups()).map_err(broken)?;
     Ok((groups, metadata.schema().as_ref().clone()))
+}
+
+/// Every row, with all columns.
+pub(super) fn whole(file: Bytes) -> Result<Whole, FormatError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    let schema = builder.schema().clone();
+    let reader = builder.with_batch_size(crate::batch::BATCH_ROWS).build().map_err(broken)?;
+    Ok((schema, Box::new(reader.map(|batch| batch.map_err(broken)))))
 }
 
 pub(super) fn read(

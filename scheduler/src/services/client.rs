@@ -29,6 +29,7 @@ const MAX_KEY_BYTES: usize = 256;
 /// Bytes of a backup in one message.
 const BACKUP_CHUNK: usize = 1 << 20;
 
+#[derive(Clone)]
 pub(crate) struct ClientService {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cluster: String,
@@ -37,7 +38,7 @@ pub(crate) struct ClientService {
 
 impl ClientService {
     /// A view of the job as of a moment after the call began.
-    async fn fresh_view(&self, job: JobId) -> Result<JobView, Status> {
+    pub(super) async fn fresh_view(&self, job: JobId) -> Result<JobView, Status> {
         self.barrier().await?;
         self.view(job).ok_or_else(|| {
             let known = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.has_had(job);
@@ -117,7 +118,7 @@ impl Client for ClientService {
         let mut leadership = self.shared.replica.leadership();
         leadership.mark_unchanged();
         let (sender, views) = mpsc::channel(4);
-        let service = ClientService { shared: self.shared.clone(), cluster: self.cluster.clone(), replica_id: self.replica_id };
+        let service = self.clone();
         tokio::spawn(async move {
             let mut last = first;
             loop {

@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 mod costs;
+#[cfg(feature = "flight")]
+pub(crate) mod flight;
 mod job_list;
 pub(crate) mod join;
 mod membership;

@@ -344,6 +344,11 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
 
 fn serve_data(listener: TcpListener, identity: &Identity, service: DataService) -> DataServer {
     let incoming = raftwerk_transport::incoming(listener, identity);
+    #[cfg(feature = "flight")]
+    let flights = raftwerk_flight::server(results::flight::Flights {
+        store: service.results.clone(),
+        tell: results::inventory::to_session(&service.edge),
+    });
     let data = WorkerDataServer::new(service).max_encoding_message_size(MAX_MESSAGE_BYTES).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
@@ -355,6 +360,8 @@ fn serve_data(listener: TcpListener, identity: &Identity, service: DataService) 
             Ok(request)
         };
         let router = raftwerk_transport::server().add_service(data).add_service(InterceptedService::new(health, peers_only));
+        #[cfg(feature = "flight")]
+        let router = router.add_service(flights);
         let reflection = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1();
         let router = match reflection {
             Ok(reflection) => router.add_service(InterceptedService::new(reflection, peers_only)),

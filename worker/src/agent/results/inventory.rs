@@ -27,6 +27,11 @@ use tokio::sync::mpsc;
 pub(crate) struct Wrong(String);
 
 impl Wrong {
+    #[cfg(feature = "flight")]
+    pub(super) fn reason(&self) -> &str {
+        &self.0
+    }
+
     /// Nothing when the error says more about this process than about the part.
     pub(super) fn of(error: &io::Error) -> Option<Wrong> {
         let ours = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM));
