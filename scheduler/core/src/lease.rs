@@ -25,3 +25,18 @@ pub struct Lease {
     /// What its reports so far have said.
     pub spent: Spent,
 }
+
+/// What of a lease tells whether its device should have ended it by now. Kept beside the ids of a worker's leases: looking thousands of them up would
+/// be a good part of a planning round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub device: u32,
+    pub granted_at: Timestamp,
+    pub expected_ms: u64,
+}
+
+impl Lease {
+    pub(crate) fn held(&self) -> Held {
+        Held { device: self.device, granted_at: self.granted_at, expected_ms: self.expected_ms }
+    }
+}

@@ -9,6 +9,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::float_arithmetic)]
 
+mod alike;
 pub mod apply;
 pub mod copies;
 pub mod cost;

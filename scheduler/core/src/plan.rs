@@ -14,6 +14,7 @@ mod at_home;
 mod costs;
 mod gang;
 mod isolate;
+mod kinds;
 mod lent;
 mod order;
 pub mod policy;
@@ -29,16 +30,14 @@ use crate::gang::waits;
 use crate::graph::is_beyond_two;
 use crate::ids::{JobId, Session, TaskRange, Timestamp, WorkerId};
 use crate::job::Job;
-use crate::matching::candidates;
-use crate::memory::Need;
 use crate::spec::lease_amount;
 use crate::state::State;
-use crate::worker::Worker;
 use costs::RoundCosts;
+use kinds::Kinds;
 use order::{Claim, Order, Tenant};
 use policy::{Candidate, Policy, StageRound};
 use raftwerk_proto::v1::command::Command;
-use raftwerk_proto::v1::{Device, JobSpec, Placement, StageSpec, placement};
+use raftwerk_proto::v1::{JobSpec, Placement, StageSpec, placement};
 use slot::Slots;
 use std::collections::{BTreeMap, BTreeSet};
 use trade::Trade;
@@ -96,7 +95,7 @@ pub fn propose<'a>(view: &'a View<'a>) -> Proposal {
         view,
         isolated: isolate::isolated(view),
         slots: Slots::default(),
-        records: None,
+        kinds: None,
         placements: Vec::new(),
         means: BTreeMap::new(),
         tenants,
@@ -158,8 +157,8 @@ struct Round<'a> {
     isolated: BTreeSet<(WorkerId, u32)>,
     /// Devices that take work; none before a stage asks for them.
     slots: Slots,
-    /// What is registered of them, in the same order.
-    records: Option<Vec<(&'a Worker, &'a Device)>>,
+    /// Of all devices there are; found with the slots.
+    kinds: Option<Kinds<'a>>,
     placements: Vec<Placement>,
     means: speculate::Means<'a>,
     /// Namespaces with something to run, and whose turn it is.
@@ -255,31 +254,28 @@ impl<'a> Round<'a> {
 
     /// Places of the devices that may run the stage now, in the order of (worker, device).
     fn devices(&mut self, spec: &'a StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
-        let mut devices = Vec::new();
-        if self.records.is_none() {
-            let (slots, records) = Slots::of(self.view, &mut self.costs, &self.isolated);
+        if self.kinds.is_none() {
+            let (slots, kinds) = Slots::of(self.view, &mut self.costs, &self.isolated);
             self.slots = slots;
-            self.records = Some(records);
+            self.kinds = Some(kinds);
         }
-        let fitting = candidates(self.view.state, spec);
-        if fitting.is_empty() && self.unmatched.len() < MAX_UNMATCHED && !self.is_unmatched(spec) {
+        let mut fit = self.kinds.as_ref().map(|kinds| kinds.that_fit(spec)).unwrap_or_default();
+        if !fit.contains(&true) && self.unmatched.len() < MAX_UNMATCHED && !self.is_unmatched(spec) {
             self.unmatched.push(spec);
         }
-        for (worker, device) in fitting {
-            if job.is_some_and(|j| j.excluded.contains(&worker) || j.excluded_devices.contains(&(worker, device))) {
-                continue;
-            }
-            if spec.partitions > 0 && self.view.full.contains(&worker) {
-                continue;
-            }
-            if job.is_some_and(|j| j.stages[stage as usize].avoids(self.view.state, worker, device)) {
-                continue;
-            }
-            if !self.gangs.leave((worker, device), job.map(|j| (j.id, stage))) {
-                continue;
-            }
-            devices.extend(self.slots.find(worker, device).filter(|place| !self.slots[*place].reserved));
+        if let Some((avoided, kinds)) = job.map(|j| &j.stages[stage as usize].avoided).zip(self.kinds.as_ref()) {
+            // The memory of these does not suffice for a task.
+            fit.iter_mut().enumerate().for_each(|(kind, fits)| *fits &= !avoided.contains(&kinds.device(kind).class));
         }
+        let may_run = |slot: &Slot| {
+            let key = (slot.worker, slot.device);
+            fit[slot.kind]
+                && !slot.reserved
+                && !job.is_some_and(|j| j.excluded.contains(&slot.worker) || j.excluded_devices.contains(&key))
+                && !(spec.partitions > 0 && self.view.full.contains(&slot.worker))
+                && self.gangs.leave(key, job.map(|j| (j.id, stage)))
+        };
+        let mut devices: Vec<usize> = self.slots.iter().filter(|(_, slot)| may_run(slot)).map(|(place, _)| place).collect();
         if let Some(more) = self.tenants[self.tenant].devices_left() {
             // Those that work for the namespace already, and as many others as it may have, the least busy ones.
             let tenant = &self.tenants[self.tenant];
@@ -323,34 +319,39 @@ impl<'a> Round<'a> {
         let number = self.job_number(job_ref, job);
         let (view, state, slots) = (self.view, self.view.state, &self.slots);
         let costs = job.and_then(|j| self.costs.of(j, stage)).unwrap_or_else(|| self.costs.of_new(stage, spec));
-        let records = self.records.as_deref().unwrap_or_default();
+        let none = Kinds::default();
+        let kinds = self.kinds.as_ref().unwrap_or(&none);
+        let needs = costs::needs(spec, kinds, costs.units_per_task().unwrap_or(0));
+        let limits = job.map(|j| &j.stages[stage as usize].memory_limits);
         let candidate = |place: usize| {
-            let (worker, index) = (slots[place].worker, slots[place].device);
-            let (record, device) = *records.get(place)?;
-            let estimate = costs.of(worker, record, device);
+            let slot = &slots[place];
+            let estimate = costs.at(slot.at(), kinds);
             let (mut tasks_out, mut lent) = (0, None);
             if estimate.is_none() {
-                let used = job.and_then(|j| state.stage_uses().get(&(worker, index, j.id, stage)));
+                let used = job.and_then(|j| state.stage_uses().get(&(slot.worker, slot.device, j.id, stage)));
                 tasks_out = used.map_or(0, |used| used.tasks);
-                lent = lent::estimate(view, &costs, worker, device, job.zip(Some(stage)), tasks_out);
+                lent = costs.lent_to(slot.kind, kinds).map(|lent| lent::estimate(view, lent, slot, job.zip(Some(stage)), tasks_out));
             }
-            let limit = job.and_then(|j| j.stages[stage as usize].memory_limits.get(&(worker, index)).copied());
-            Some(Candidate {
+            let limit = limits.and_then(|limits| limits.get(&(slot.worker, slot.device)).copied());
+            Candidate {
                 place,
                 task_ns: estimate.map_or(LEASE_NS, |e| e.task_ns()),
                 known: estimate.is_some(),
                 estimate,
                 lent,
                 tasks_out,
-                pays_for_launch: device.class != "cpu",
-                is_overdue: slots[place].is_overdue,
+                pays_for_launch: kinds.device(slot.kind).class != "cpu",
+                is_overdue: slot.is_overdue,
                 most: limit.unwrap_or(u64::MAX),
-                need: Need::of(spec, device, costs.units_per_task().unwrap_or(0)),
-            })
+                need: needs[slot.kind],
+            }
         };
-        let all: Vec<Candidate> = devices.into_iter().filter_map(candidate).collect();
-        let is_first = |c: &Candidate| spec.prefer.is_none() || self.is_preferred(spec, (slots[c.place].worker, slots[c.place].device));
-        let (mut candidates, mut others): (Vec<Candidate>, Vec<Candidate>) = all.into_iter().partition(is_first);
+        let all = devices.into_iter().map(candidate);
+        let preferred = spec.prefer.as_ref().map(|prefer| kinds.preferred(prefer));
+        let (mut candidates, mut others): (Vec<Candidate>, Vec<Candidate>) = match preferred {
+            Some(preferred) => all.partition(|c| preferred[slots[c.place].kind]),
+            None => (all.collect(), Vec::new()),
+        };
         if candidates.is_empty() {
             std::mem::swap(&mut candidates, &mut others);
         }

@@ -6,7 +6,7 @@ use crate::gang::Gangs;
 use crate::homes::Homes;
 use crate::ids::{JobId, LeaseId, Timestamp, WorkerId};
 use crate::job::Job;
-use crate::lease::Lease;
+use crate::lease::{Held, Lease};
 use crate::namespace::Namespace;
 use crate::stage::TaskState;
 use crate::worker::{DeviceUses, StageUses, Worker};
@@ -58,7 +58,7 @@ pub struct State {
     /// Derived: jobs that wait for others to end.
     pub(crate) waiting: BTreeSet<JobId>,
     /// Derived: live leases by worker. Thousands of workers that come back at once are each asked about theirs.
-    pub(crate) holders: BTreeSet<(WorkerId, LeaseId)>,
+    pub(crate) holders: BTreeMap<(WorkerId, LeaseId), Held>,
 }
 
 impl State {
@@ -85,15 +85,15 @@ impl State {
             stage_uses: StageUses::new(),
             active: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            holders: BTreeSet::new(),
+            holders: BTreeMap::new(),
         }
     }
 
     /// Live leases of a worker, oldest first.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = (LeaseId, &Lease)> + '_ {
         let first = LeaseId { epoch: 0, index: 0, position: 0 };
-        let own = self.holders.range((worker, first)..).take_while(move |(holder, _)| *holder == worker);
-        own.filter_map(move |(_, id)| self.leases.get(id).filter(|lease| lease.worker == worker).map(|lease| (*id, lease)))
+        let own = self.holders.range((worker, first)..).take_while(move |((holder, _), _)| *holder == worker);
+        own.filter_map(move |((_, id), _)| self.leases.get(id).filter(|lease| lease.worker == worker).map(|lease| (*id, lease)))
     }
 
     pub fn homes(&self) -> &Homes {
@@ -141,7 +141,7 @@ impl State {
         used.tasks = used.tasks.saturating_add(lease.tasks.count());
         used.done = used.done.saturating_add(lease.spent.tasks);
         self.uses.entry((lease.worker, lease.device)).or_default().add(lease.tasks.count(), &lease.amount);
-        self.holders.insert((lease.worker, id));
+        self.holders.insert((lease.worker, id), lease.held());
         self.leases.insert(id, lease);
     }
 

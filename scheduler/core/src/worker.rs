@@ -1,5 +1,6 @@
 //! A registered worker and what its devices hold.
 
+use crate::alike::{Alike, alike};
 use crate::cost::Speed;
 use crate::ids::{JobId, Session, Timestamp, WorkerId};
 use crate::trouble::Standing;
@@ -20,12 +21,15 @@ pub struct Worker {
     pub drained: bool,
     /// Of devices that leases have been learnt from, by index.
     pub speeds: BTreeMap<u32, Speed>,
+    /// Derived from `hello`, which never changes: its devices in the order of their indices.
+    pub(crate) devices: Vec<Alike>,
 }
 
 impl Worker {
     pub fn new(session: Session, hello: Hello) -> Worker {
         Worker {
             session,
+            devices: alike(&hello),
             hello,
             lost: false,
             standing: Standing::default(),

@@ -85,6 +85,13 @@ fn part(value: u128, times: u64, of: u64) -> u128 {
     }
 }
 
+/// Of a stage on an ordinary device of one model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lines {
+    own: Option<Estimate>,
+    kin: Option<Estimate>,
+}
+
 /// What is known of one stage, by model of device; made once for many devices.
 pub struct StageCosts<'a> {
     workers: &'a BTreeMap<WorkerId, Worker>,
@@ -147,10 +154,20 @@ impl<'a> StageCosts<'a> {
     /// On this device; nothing while nothing is known.
     pub fn of(&self, id: WorkerId, worker: &Worker, device: &Device) -> Option<Estimate> {
         let speed = worker.speeds.get(&device.index).map_or(ORDINARY, |speed| speed.permille);
-        self.of_model(device, speed).or_else(|| self.of_share(id, device.index)).or_else(|| {
-            let entry = self.kin.get(model_of(device))?;
-            Some(self.line(entry, Source::Kin)?.scaled(self.kin_permille).scaled(speed))
-        })
+        self.by_lines(&self.lines(device), id, device.index, speed)
+    }
+
+    /// What is known of devices of this one's model.
+    pub(crate) fn lines(&self, device: &Device) -> Lines {
+        let own = self.own.get(model_of(device)).and_then(|entry| self.line(entry, Source::Model));
+        let kin = self.kin.get(model_of(device)).and_then(|entry| self.line(entry, Source::Kin));
+        Lines { own, kin: kin.map(|kin| kin.scaled(self.kin_permille)) }
+    }
+
+    /// The same as [`StageCosts::of`] for a device whose model's lines and speed are at hand.
+    pub(crate) fn by_lines(&self, lines: &Lines, id: WorkerId, index: u32, speed_permille: u64) -> Option<Estimate> {
+        let own = lines.own.map(|own| own.scaled(speed_permille));
+        own.or_else(|| self.of_share(id, index)).or_else(|| Some(lines.kin?.scaled(speed_permille)))
     }
 
     /// What a device is taken to cost of which [`StageCosts::of`] knows nothing: as much as others of its model, or as the few leases of its
@@ -159,11 +176,6 @@ impl<'a> StageCosts<'a> {
         let lent = self.lent.get_or_init(|| Lent::of(self));
         let few = || self.line(self.few.get(model_of(device))?, Source::Peers);
         lent.of_model(device).or_else(few).or_else(|| lent.of_class(device))
-    }
-
-    /// The best that there is for a queue's length: its own, or what is lent.
-    pub fn own_or_lent(&self, id: WorkerId, worker: &Worker, device: &Device) -> Option<Estimate> {
-        self.of(id, worker, device).or_else(|| self.lent(device))
     }
 
     pub(super) fn workers(&self) -> &'a BTreeMap<WorkerId, Worker> {

@@ -6,6 +6,7 @@
 //! stays what it was. Either way speeds come back to 1 in the middle.
 
 use super::{Speed, model_of};
+use crate::alike::Alike;
 use crate::ids::WorkerId;
 use crate::worker::Worker;
 use std::collections::BTreeMap;
@@ -21,12 +22,18 @@ pub(super) struct Gauge {
 impl Gauge {
     /// Of live devices that leases were judged by.
     pub(super) fn around(workers: &BTreeMap<WorkerId, Worker>, model: &str, own: (WorkerId, u32)) -> Gauge {
+        let alike = workers.get(&own.0).and_then(|worker| worker.devices.iter().find(|device| device.index == own.1));
+        // Neighbours are mostly alike; then no name need be looked at.
+        let is_of_model = |worker: &Worker, device: &Alike| {
+            alike.is_some_and(|own| own.number == device.number)
+                || worker.hello.devices.get(device.place as usize).is_some_and(|device| model_of(device) == model)
+        };
         let before = workers.range(..own.0).rev().take(NEIGHBOURS);
         let near = before.chain(workers.range(own.0..).take(NEIGHBOURS + 1));
         let mut others: Vec<u64> = near
             .filter(|(_, worker)| !worker.lost)
-            .flat_map(|(id, worker)| worker.hello.devices.iter().map(move |device| (*id, worker, device)))
-            .filter(|(id, _, device)| (*id, device.index) != own && model_of(device) == model)
+            .flat_map(|(id, worker)| worker.devices.iter().map(move |device| (*id, worker, device)))
+            .filter(|(id, worker, device)| (*id, device.index) != own && is_of_model(worker, device))
             .filter_map(|(_, worker, device)| worker.speeds.get(&device.index))
             .filter(|speed| speed.samples > 0)
             .map(|speed| speed.permille)

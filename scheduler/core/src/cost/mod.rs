@@ -19,8 +19,8 @@ mod speed;
 mod units;
 
 pub use entry::{BELIEVED, Entry, Key, MAX_TEXT, size_class};
-pub(crate) use estimate::units_per_task;
 pub use estimate::{Estimate, Source, StageCosts};
+pub(crate) use estimate::{Lines, units_per_task};
 pub use fit::{Line, Sample, fit};
 pub use learn::Spent;
 pub use score::Scores;

@@ -1,10 +1,13 @@
 //! A device during a round: what it holds, what it has been given since, and how long that will take.
 
-use super::costs::RoundCosts;
+use super::costs::{At, RoundCosts};
+use super::kinds::Kinds;
 use super::speculate::is_overdue;
 use super::{QUEUE_NS, View};
+use crate::cost::ORDINARY;
 use crate::ids::{JobId, Session, TaskRange, WorkerId};
-use crate::worker::{DeviceUse, StageUse, Worker};
+use crate::lease::Held;
+use crate::worker::{DeviceUse, StageUse};
 use raftwerk_proto::v1::{Capacity, Device, Placement, placement};
 use std::collections::BTreeSet;
 
@@ -31,6 +34,9 @@ pub struct Slot {
     pub is_overdue: bool,
     /// A task under suspicion runs here alone, or will as soon as the device is idle.
     pub(super) reserved: bool,
+    /// Of its kind's ordinary time.
+    pub(super) speed_permille: u64,
+    pub(super) kind: usize,
 }
 
 /// One thread of a CPU is 1. A GPU is what GPUs mostly are beside a CPU of 16 threads: a card of its own four times as much, one that shares the
@@ -46,31 +52,31 @@ fn weight(class: &str, parallelism: u64) -> u64 {
 
 /// What the state has of one device, side by side.
 struct Found<'a, 'o> {
-    worker: WorkerId,
+    at: At,
     session: Session,
-    record: &'a Worker,
+    /// Any device of the kind.
     device: &'a Device,
     used: DeviceUse,
-    /// By job and stage.
-    out: &'o [((JobId, u32), &'a StageUse)],
+    /// What of it is out, by job and stage.
+    out: &'o [((u32, JobId, u32), &'a StageUse)],
+    /// It works on the oldest one; those behind it were expected to end after it.
+    oldest: Option<Held>,
 }
 
 impl Slot {
-    fn open<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>, found: &Found<'a, '_>) -> Self {
-        let Found { worker, session, record, device, used, out } = *found;
+    fn open<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>, kinds: &Kinds<'a>, found: &Found<'a, '_>) -> Self {
+        let Found { at, session, device, used, out, oldest } = *found;
         let parallelism = u64::from(device.parallelism.max(1));
         let (mut queued_ns, mut busy_ns) = (0u64, 0u64);
-        for (of, used) in out {
-            let (all, rest) = costs.left_of(worker, record, device, *of, used);
+        for ((_, job, stage), used) in out.iter().filter(|((on, ..), _)| *on == at.device) {
+            let (all, rest) = costs.left_of(at, kinds, (*job, *stage), used);
             queued_ns = queued_ns.saturating_add(all / parallelism);
             busy_ns = busy_ns.saturating_add(rest / parallelism);
         }
-        // It works on the oldest one; those behind it were expected to end after it.
-        let oldest = || view.state.leases_of(worker).map(|(_, lease)| lease).find(|lease| lease.device == device.index);
         Slot {
-            worker,
+            worker: at.worker,
             session,
-            device: device.index,
+            device: at.device,
             parallelism,
             capacity: device.capacity.unwrap_or_default(),
             weight: weight(&device.class, parallelism),
@@ -78,9 +84,15 @@ impl Slot {
             queued_ns,
             room_ns: QUEUE_NS.saturating_sub(queued_ns),
             busy_ns,
-            is_overdue: used.leases > 0 && oldest().is_some_and(|lease| is_overdue(view, lease)),
+            is_overdue: used.leases > 0 && oldest.is_some_and(|lease| is_overdue(view, at.worker, &lease)),
             reserved: false,
+            speed_permille: at.speed_permille,
+            kind: at.kind,
         }
+    }
+
+    pub(super) fn at(&self) -> At {
+        At { worker: self.worker, device: self.device, kind: self.kind, speed_permille: self.speed_permille }
     }
 
     /// Whether it may be given one more lease of this amount: its queue is not full, and the amount fits.
@@ -111,65 +123,69 @@ impl Slot {
 #[derive(Default)]
 pub(super) struct Slots {
     open: Vec<Slot>,
-    /// Where the last one was found: stages ask in order.
-    last: usize,
 }
 
 impl Slots {
-    /// All of them, with what is registered of each. One walk over workers, sessions and leases side by side: thousands of devices looked up
+    /// All of them, and the kinds of all devices there are. One walk over workers, sessions and leases side by side: thousands of devices looked up
     /// one by one in each of these are most of the time of a round.
-    pub(super) fn of<'a>(
-        view: &'a View<'a>,
-        costs: &mut RoundCosts<'a>,
-        isolated: &BTreeSet<(WorkerId, u32)>,
-    ) -> (Slots, Vec<(&'a Worker, &'a Device)>) {
-        let (mut open, mut records) = (Vec::with_capacity(view.state.workers.len()), Vec::with_capacity(view.state.workers.len()));
+    pub(super) fn of<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>, isolated: &BTreeSet<(WorkerId, u32)>) -> (Slots, Kinds<'a>) {
+        let (mut open, mut kinds) = (Vec::with_capacity(view.state.workers.len()), Kinds::default());
         let mut present = view.present.iter().peekable();
         let mut uses = view.state.uses().iter().peekable();
         let mut stages = view.state.stage_uses().iter().peekable();
-        // Of one worker, and of one device of it; filled anew for each.
+        let mut leases = view.state.holders.iter().peekable();
+        // Of one worker; filled anew for each.
         let mut held: Vec<(u32, DeviceUse)> = Vec::new();
         let mut out: Vec<((u32, JobId, u32), &StageUse)> = Vec::new();
-        let mut indices: Vec<u32> = Vec::new();
-        let mut own: Vec<((JobId, u32), &StageUse)> = Vec::new();
+        let mut oldest: Vec<Held> = Vec::new();
         for (&worker, record) in &view.state.workers {
             while present.next_if(|(id, _)| **id < worker).is_some() {}
             held.clear();
             out.clear();
+            oldest.clear();
             while let Some((&(id, device), used)) = uses.next_if(|((id, _), _)| *id <= worker) {
                 held.extend((id == worker).then_some((device, *used)));
             }
             while let Some((&(id, device, job, stage), used)) = stages.next_if(|((id, ..), _)| *id <= worker) {
                 out.extend((id == worker).then_some(((device, job, stage), used)));
             }
-            let Some(session) = present.next_if(|(id, _)| **id == worker).map(|(_, session)| *session) else { continue };
-            if record.lost || record.session != session || view.suspects.contains(&worker) {
+            while let Some((&(id, _), lease)) = leases.next_if(|((id, _), _)| *id <= worker) {
+                let is_first = id == worker && oldest.iter().all(|older| older.device != lease.device);
+                oldest.extend(is_first.then_some(*lease));
+            }
+            let session = present.next_if(|(id, _)| **id == worker).map(|(_, session)| *session);
+            if record.lost {
                 continue;
             }
-            indices.clear();
-            indices.extend(record.hello.devices.iter().map(|d| d.index));
-            indices.sort_unstable();
-            indices.dedup();
-            for &index in &indices {
-                let Some(device) = record.device(index).filter(|_| record.takes_work(index, view.now)) else { continue };
-                own.clear();
-                own.extend(out.iter().filter(|((on, ..), _)| *on == index).map(|((_, job, stage), used)| ((*job, *stage), *used)));
-                let used = held.iter().find(|(on, _)| *on == index).map_or(DeviceUse::default(), |(_, used)| *used);
-                let slot = Slot::open(view, costs, &Found { worker, session, record, device, used, out: &own });
-                open.push(Slot { reserved: isolated.contains(&(worker, index)), ..slot });
-                records.push((record, device));
+            let takes_work = session == Some(record.session) && !view.suspects.contains(&worker);
+            for alike in &record.devices {
+                let Some(kind) = kinds.of(record, alike) else { continue };
+                if !takes_work || !record.takes_work(alike.index, view.now) {
+                    continue;
+                }
+                let speed_permille = record.speeds.get(&alike.index).map_or(ORDINARY, |speed| speed.permille);
+                let at = At { worker, device: alike.index, kind, speed_permille };
+                let found = Found {
+                    at,
+                    session: record.session,
+                    device: kinds.device(kind),
+                    used: held.iter().find(|(on, _)| *on == at.device).map_or(DeviceUse::default(), |(_, used)| *used),
+                    out: &out,
+                    oldest: oldest.iter().find(|lease| lease.device == at.device).copied(),
+                };
+                let slot = Slot::open(view, costs, &kinds, &found);
+                open.push(Slot { reserved: isolated.contains(&(worker, at.device)), ..slot });
             }
         }
-        (Slots { open, last: 0 }, records)
+        (Slots { open }, kinds)
     }
 
-    /// The place of a device, if it takes work now.
-    pub(super) fn find(&mut self, worker: WorkerId, device: u32) -> Option<usize> {
-        let key = |slot: &Slot| (slot.worker, slot.device);
-        let is_it = |place: usize| self.open.get(place).is_some_and(|slot| key(slot) == (worker, device));
-        let found = if is_it(self.last + 1) { Some(self.last + 1) } else { self.open.binary_search_by_key(&(worker, device), key).ok() };
-        self.last = found.unwrap_or(self.last);
-        found
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Slot)> + '_ {
+        self.open.iter().enumerate()
     }
 }
 

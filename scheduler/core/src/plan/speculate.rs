@@ -15,7 +15,7 @@ use super::{LEASE_NS, MAX_PLACEMENTS, Round, View};
 use crate::cost::ORDINARY;
 use crate::ids::{JobId, TaskRange, WorkerId};
 use crate::job::Job;
-use crate::lease::Lease;
+use crate::lease::{Held, Lease};
 use crate::spec::lease_amount;
 use crate::stage::{Stage, TaskState};
 use raftwerk_proto::v1::{Placement, placement};
@@ -94,10 +94,10 @@ fn late_by_prediction<'a>(view: &'a View<'a>, costs: &mut RoundCosts<'a>, lease:
 }
 
 /// Whether a lease should long have ended, by the plan that granted it. Its device is not counted on meanwhile.
-pub(super) fn is_overdue(view: &View<'_>, lease: &Lease) -> bool {
+pub(super) fn is_overdue(view: &View<'_>, worker: WorkerId, lease: &Held) -> bool {
     let elapsed = view.now.0.saturating_sub(lease.granted_at.0);
     let late = lease.expected_ms.saturating_mul(LATE_FACTOR).saturating_add(LATE_SLACK_MS);
-    lease.expected_ms > 0 && elapsed > late && !view.returning.contains(&lease.worker)
+    lease.expected_ms > 0 && elapsed > late && !view.returning.contains(&worker)
 }
 
 /// How long the holder still needs at the pace it has shown: as long again when it has shown nothing.

@@ -94,12 +94,11 @@ impl<'a> Round<'a> {
         self.tenant = claim.namespace;
         let places = self.devices(&claim.job.spec.stages[index as usize], Some(claim.job), index);
         let costs = self.costs.of(claim.job, index)?;
-        let records = self.records.as_deref()?;
-        let mut speeds = vec![0u128; records.len()];
+        let kinds = self.kinds.as_ref()?;
+        let mut speeds = vec![0u128; self.slots.len()];
         for place in places {
-            let (record, device) = *records.get(place)?;
             let slot = &self.slots[place];
-            let estimate = costs.own_or_lent(slot.worker, record, device)?;
+            let estimate = costs.own_or_lent(slot.at(), kinds)?;
             speeds[place] = (u128::from(slot.parallelism) << 60) / u128::from(estimate.task_ns());
         }
         let all = speeds.iter().fold(0u128, |sum, speed| sum.saturating_add(*speed)).max(1);
