@@ -22,22 +22,30 @@ pub(super) fn count(scale: &Scale, bytes: &[u8]) -> Counts {
                 }
             }
             ElementType::U4 => match Even::new(scale) {
+                // The upper byte, as it is for 256 bins over all of them.
+                Some(Even { low: 0, shift: 24, edges: 256.. }) => count_elements(&mut slots, stretch, |bits| (bits >> 24) as usize + 1),
                 Some(even) if even.low == 0 && u32::MAX >> even.shift < even.edges => {
                     count_elements(&mut slots, stretch, |bits| (bits >> even.shift) as usize + 1);
                 }
                 Some(even) => count_elements(&mut slots, stretch, |bits| even.slot(bits)),
+                None => match &scale.straight {
+                    Some(straight) => count_straight(&mut slots, stretch, |bits| straight.slot_of_u4(bits)),
+                    None => {
+                        let guess = Guess::new(scale);
+                        count_elements(&mut slots, stretch, |bits| guess.slot(bits, f64::from(bits)));
+                    }
+                },
+            },
+            ElementType::F4 => match &scale.straight {
+                Some(straight) => count_straight(&mut slots, stretch, |bits| straight.slot_of_f4(bits)),
                 None => {
-                    let guess = Guess::new(scale);
-                    count_elements(&mut slots, stretch, |bits| guess.slot(bits, f64::from(bits)));
+                    let (guess, invalid) = (Guess::new(scale), scale.edges.len() + 1);
+                    count_elements(&mut slots, stretch, |bits| {
+                        let slot = guess.slot(rank_of_f4(bits), f64::from(f32::from_bits(bits)));
+                        if is_nan(bits) { invalid } else { slot }
+                    });
                 }
             },
-            ElementType::F4 => {
-                let (guess, invalid) = (Guess::new(scale), scale.edges.len() + 1);
-                count_elements(&mut slots, stretch, |bits| {
-                    let slot = guess.slot(rank_of_f4(bits), f64::from(f32::from_bits(bits)));
-                    if is_nan(bits) { invalid } else { slot }
-                });
-            }
         }
     }
     let invalid = slots.pop().unwrap_or(0);
@@ -87,6 +95,44 @@ fn count_into<T: IndexMut<usize, Output = u32>>(tables: &mut [T; TABLES], bytes:
         }
     }
     rest.iter().for_each(|element| tables[0][slot(u32::from_le_bytes(*element))] += 1);
+}
+
+/// Elements whose slots are computed side by side.
+const LINE: usize = 32;
+
+/// The same for slots that arithmetic finds, of as many elements at once as the processor's registers hold.
+#[inline(always)]
+fn count_straight(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> u32) {
+    if slots.len() > FEW {
+        return count_elements(slots, bytes, |bits| slot(bits) as usize);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { count_lines_avx2(slots, bytes, slot) };
+    }
+    count_lines(slots, bytes, slot);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn count_lines_avx2(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> u32) {
+    count_lines(slots, bytes, slot);
+}
+
+#[inline(always)]
+fn count_lines(slots: &mut [u64], bytes: &[u8], slot: impl Fn(u32) -> u32) {
+    let mut tables = [[0u32; FEW]; TABLES];
+    let (lines, rest) = bytes.as_chunks::<4>().0.as_chunks::<LINE>();
+    let mut found = [0u32; LINE];
+    for line in lines {
+        found.iter_mut().zip(line).for_each(|(found, element)| *found = slot(u32::from_le_bytes(*element)));
+        for group in found.as_chunks::<TABLES>().0 {
+            tables.iter_mut().zip(group).for_each(|(table, slot)| table[*slot as usize & (FEW - 1)] += 1);
+        }
+    }
+    rest.iter().for_each(|element| tables[0][slot(u32::from_le_bytes(*element)) as usize & (FEW - 1)] += 1);
+    add(slots, &tables);
 }
 
 fn add(slots: &mut [u64], tables: &[impl AsRef<[u32]>]) {

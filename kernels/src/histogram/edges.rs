@@ -1,5 +1,7 @@
 //! Bin edges as integers that order like the values, so that comparing is the same operation on every device.
 
+use super::straight::Straight;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ElementType {
     U1,
@@ -31,6 +33,8 @@ pub(super) struct Scale {
     /// For each of the bins + 1 edges the rank of the smallest element that is not below it. Edges above every element are left
     /// out, so there may be fewer. Rising, not always strictly: bins narrower than the elements are apart stay empty.
     pub(super) edges: Vec<u32>,
+    /// Instead of a look at the edges, where it gives the same.
+    pub(super) straight: Option<Straight>,
 }
 
 impl Scale {
@@ -41,7 +45,10 @@ impl Scale {
             _ => low + (high - low) * index as f64 / bins as f64,
         };
         let edges = (0..=bins).map_while(|index| rank_at_or_above(element, edge(index))).collect();
-        Scale { element, bins, low, high, edges }
+        let scale = Scale { element, bins, low, high, edges, straight: None };
+        // Of u1 there are only 256 different values, which are placed one by one.
+        let straight = if element == ElementType::U1 { None } else { Straight::new(&scale) };
+        Scale { straight, ..scale }
     }
 }
 

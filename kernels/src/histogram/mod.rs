@@ -13,6 +13,7 @@
 mod cpu;
 mod edges;
 mod gpu;
+mod straight;
 #[cfg(test)]
 mod tests;
 

@@ -1,17 +1,22 @@
 //! The specification: each element of C is the sum of k products.
 
-/// Rows of A, `k` numbers each, times B; in row order. Lengths have been checked.
-pub(super) fn multiply(left: &[f32], right: &[f32], k: usize, n: usize, in_order: bool) -> Vec<f32> {
-    if in_order { multiply_in_order(left, right, k, n) } else { multiply_fast(left, right, k, n) }
+/// Rows of A, `k` numbers each, times B; in row order. Lengths have been checked. Whatever `product` holds makes room.
+pub(super) fn multiply(left: &[f32], right: &[f32], k: usize, n: usize, in_order: bool, product: &mut Vec<f32>) {
+    let numbers = left.len() / k * n;
+    if product.len() != numbers {
+        // Not so when it has the length already: all of it is written, and zeros would be written for nothing.
+        product.clear();
+        product.resize(numbers, 0.0);
+    }
+    if in_order { multiply_in_order(left, right, k, n, product) } else { multiply_fast(left, right, k, n, product) }
 }
 
 /// By the crates `gemm-f32` and `gemm-common`, which chooses its instructions and its blocks, and with them the order of the sums, by the processor.
-fn multiply_fast(left: &[f32], right: &[f32], k: usize, n: usize) -> Vec<f32> {
+fn multiply_fast(left: &[f32], right: &[f32], k: usize, n: usize, product: &mut [f32]) {
     let rows = left.len() / k;
-    let mut product = vec![0.0f32; rows * n];
-    assert!(left.len() == rows * k && right.len() == k * n);
+    assert!(left.len() == rows * k && right.len() == k * n && product.len() == rows * n);
     if product.is_empty() {
-        return product;
+        return;
     }
     let multiply = gemm_f32::gemm::f32::get_gemm_fn();
     // One core: the executor runs as many tasks as it has cores.
@@ -42,7 +47,6 @@ fn multiply_fast(left: &[f32], right: &[f32], k: usize, n: usize) -> Vec<f32> {
             one_core,
         );
     }
-    product
 }
 
 /// Columns of a panel of B: what the registers of any processor hold for some rows of C.
@@ -51,25 +55,24 @@ const WIDTH: usize = 16;
 const ROWS: usize = 4;
 
 /// The same bytes everywhere: each sum is taken in the order of k, each product and each sum rounded, as wide as the processor computes.
-fn multiply_in_order(left: &[f32], right: &[f32], k: usize, n: usize) -> Vec<f32> {
+fn multiply_in_order(left: &[f32], right: &[f32], k: usize, n: usize, product: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has what the function is compiled for.
-        return unsafe { in_order_avx2(left, right, k, n) };
+        return unsafe { in_order_avx2(left, right, k, n, product) };
     }
-    in_order(left, right, k, n)
+    in_order(left, right, k, n, product)
 }
 
 /// Without `fma`, which would round a product and a sum at once.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn in_order_avx2(left: &[f32], right: &[f32], k: usize, n: usize) -> Vec<f32> {
-    in_order(left, right, k, n)
+unsafe fn in_order_avx2(left: &[f32], right: &[f32], k: usize, n: usize, product: &mut [f32]) {
+    in_order(left, right, k, n, product)
 }
 
 #[inline(always)]
-fn in_order(left: &[f32], right: &[f32], k: usize, n: usize) -> Vec<f32> {
-    let mut product = vec![0.0f32; left.len() / k * n];
+fn in_order(left: &[f32], right: &[f32], k: usize, n: usize, product: &mut [f32]) {
     // One panel of B, copied together: its rows lie n numbers apart.
     let mut panel = vec![[0.0f32; WIDTH]; k];
     for first in (0..n).step_by(WIDTH) {
@@ -86,7 +89,6 @@ fn in_order(left: &[f32], right: &[f32], k: usize, n: usize) -> Vec<f32> {
             }
         }
     }
-    product
 }
 
 /// `R` rows of A times the panel.

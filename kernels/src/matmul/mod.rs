@@ -18,7 +18,7 @@ mod gpu;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::api::*;
 use crate::gpu::{BATCH_BYTES, Gpu};
@@ -49,7 +49,8 @@ static DESCRIPTOR: Descriptor = Descriptor {
     agreement: Agreement::Bounded("the twins differ by at most k * 2^-23 * (|A| |B|) in each element, k being the length of A's rows"),
 };
 
-static SIDES: [SideSpec; 1] = [SideSpec { name: B, dtypes: &["f4"], dimensions: 2, doc: "the right matrix of the product" }];
+static SIDES: [SideSpec; 1] =
+    [SideSpec { name: B, dtypes: &["f4"], dimensions: 2, required: true, doc: "the right matrix of the product" }];
 
 impl Kernel for Matmul {
     fn descriptor(&self) -> &'static Descriptor {
@@ -97,7 +98,13 @@ impl Kernel for Matmul {
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         Resolved::new(&DESCRIPTOR, &stage.params)?;
         let right = stage.sides.iter().find(|side| side.name == B).cloned().map(Right::new).transpose()?;
-        Ok(Box::new(PreparedMatmul { right, reproducible: stage.reproducible, slices: Slices::new(stage), on_device: Mutex::default() }))
+        Ok(Box::new(PreparedMatmul {
+            right,
+            reproducible: stage.reproducible,
+            slices: Slices::new(stage),
+            products: Mutex::default(),
+            on_device: Mutex::default(),
+        }))
     }
 }
 
@@ -138,6 +145,8 @@ struct PreparedMatmul {
     right: Option<Right>,
     reproducible: bool,
     slices: Slices,
+    /// Where tasks before have put their rows of C, one for each that ran at a time: memory that is new to the process costs a fault for every page.
+    products: Mutex<Vec<Vec<f32>>>,
     /// B on the GPU, uploaded with the stage's first lease. An executor has one device.
     on_device: Mutex<Option<gpu::OnDevice>>,
 }
@@ -147,8 +156,11 @@ impl Prepared for PreparedMatmul {
         let right = self.right()?;
         let left = left(right, task)?;
         let right_numbers = f4(right.side.bytes());
-        let product = cpu::multiply(&left, &right_numbers, right.k, right.n, self.reproducible);
-        Ok(self.output(task.number, right.n, &product))
+        let mut product = self.products().pop().unwrap_or_default();
+        cpu::multiply(&left, &right_numbers, right.k, right.n, self.reproducible, &mut product);
+        let output = self.output(task.number, right.n, &product);
+        self.products().push(product);
+        Ok(output)
     }
 
     fn run_gpu(&self, gpu: &Gpu, tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
@@ -162,6 +174,10 @@ impl Prepared for PreparedMatmul {
 impl PreparedMatmul {
     fn right(&self) -> Result<&Right, KernelError> {
         self.right.as_ref().ok_or_else(|| KernelError::Param("kernel 'matmul': the stage has no side input 'b'".into()))
+    }
+
+    fn products(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+        self.products.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn output(&self, task: u64, n: usize, product: &[f32]) -> TaskOutput {

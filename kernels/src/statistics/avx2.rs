@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::bins::{Ends, ONE, TABLES, Tables};
 use super::cpu::{Bytes, Integers, Scaled, Survey};
 
 /// Elements of one step.
@@ -180,6 +181,54 @@ pub(super) fn bytes(groups: &[[u8; 32]]) -> Bytes {
         sum: longs(sum).into_iter().sum(),
         squares: words(squares[0]).into_iter().chain(words(squares[1])).map(u64::from).sum(),
     }
+}
+
+/// Adds each element to its bin. Both words of a bin are one register; those of eight elements are made at once.
+#[target_feature(enable = "avx2")]
+pub(super) fn bins(tables: &mut Tables, groups: &[Group]) -> Ends {
+    const { assert!(TABLES == 4) }
+    let (fraction, low_half) = (_mm256_set1_epi32(0x7f_ffff), _mm256_set1_epi64x(0xffff_ffff));
+    let (sign_off, one) = (_mm256_set1_epi32(0x7fff_ffff), _mm256_set1_epi64x(ONE as i64));
+    let (mut smallest, mut largest) = ([_mm256_set1_ps(f32::INFINITY); 2], [_mm256_set1_ps(f32::NEG_INFINITY); 2]);
+    let mut largest_size = [_mm256_setzero_si256(); 2];
+    for group in groups {
+        for half in 0..2 {
+            let bits = load(group, half);
+            let value = _mm256_castsi256_ps(bits);
+            smallest[half] = _mm256_min_ps(value, smallest[half]);
+            largest[half] = _mm256_max_ps(value, largest[half]);
+            largest_size[half] = _mm256_max_epu32(largest_size[half], _mm256_and_si256(bits, sign_off));
+            let f = _mm256_and_si256(bits, fraction);
+            // Those at even places and those at odd ones, each with its square.
+            let (even, odd) = (_mm256_and_si256(f, low_half), _mm256_srli_epi64::<32>(f));
+            let (even_square, odd_square) = (_mm256_mul_epu32(even, even), _mm256_mul_epu32(odd, odd));
+            let (even, odd) = (_mm256_or_si256(even, one), _mm256_or_si256(odd, one));
+            let [zero_four, two_six] = [_mm256_unpacklo_epi64(even, even_square), _mm256_unpackhi_epi64(even, even_square)];
+            let [one_five, three_seven] = [_mm256_unpacklo_epi64(odd, odd_square), _mm256_unpackhi_epi64(odd, odd_square)];
+            let at = &group[8 * half..][..8];
+            note::<0>(tables, at[0], _mm256_castsi256_si128(zero_four));
+            note::<1>(tables, at[1], _mm256_castsi256_si128(one_five));
+            note::<2>(tables, at[2], _mm256_castsi256_si128(two_six));
+            note::<3>(tables, at[3], _mm256_castsi256_si128(three_seven));
+            note::<0>(tables, at[4], _mm256_extracti128_si256::<1>(zero_four));
+            note::<1>(tables, at[5], _mm256_extracti128_si256::<1>(one_five));
+            note::<2>(tables, at[6], _mm256_extracti128_si256::<1>(two_six));
+            note::<3>(tables, at[7], _mm256_extracti128_si256::<1>(three_seven));
+        }
+    }
+    Ends {
+        smallest: smallest_of(_mm256_min_ps(smallest[0], smallest[1])),
+        largest: -smallest_of(_mm256_sub_ps(_mm256_set1_ps(-0.0), _mm256_max_ps(largest[0], largest[1]))),
+        largest_size: words(_mm256_max_epu32(largest_size[0], largest_size[1])).into_iter().fold(0, u32::max),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn note<const TABLE: usize>(tables: &mut Tables, element: [u8; 4], more: __m128i) {
+    let bin = std::ptr::from_mut(&mut tables[(u32::from_le_bytes(element) >> 23) as usize][TABLE]).cast::<__m128i>();
+    // SAFETY: 16 bytes are read from and written to a bin of as many; any alignment will do.
+    unsafe { _mm_storeu_si128(bin, _mm_add_epi64(_mm_loadu_si128(bin), more)) }
 }
 
 fn words(register: __m256i) -> [u32; 8] {

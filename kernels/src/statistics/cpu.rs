@@ -36,7 +36,7 @@ pub(super) fn state(element: ElementType, bytes: &[u8]) -> State {
         ElementType::U1 => bytes.chunks(INTEGER_BLOCK).for_each(|block| u1(&mut state, block, wide)),
         ElementType::U4 => bytes.as_chunks::<4>().0.chunks(INTEGER_BLOCK).for_each(|block| u4(&mut state, block, wide)),
         ElementType::F4 => {
-            let mut floats = Floats { wide, most: None, mixed: false, wait: 0, bins: Bins::new() };
+            let mut floats = Floats { wide, most: None, mixed: false, wait: 0, spread_left: 0, spread_run: 0, bins: Bins::new() };
             bytes.as_chunks::<4>().0.chunks(BLOCK).for_each(|block| floats.add(&mut state, block));
             floats.bins.give(&mut state);
         }
@@ -186,6 +186,10 @@ struct Floats {
     mixed: bool,
     /// Blocks that are not tried, after one that was in vain.
     wait: u32,
+    /// Blocks that are taken to be of all sizes without being looked at: that costs a part of what adding them does, and what they are is rarely
+    /// news. And how many the next such block announces.
+    spread_left: u32,
+    spread_run: u32,
     bins: Bins,
 }
 
@@ -202,30 +206,50 @@ impl Floats {
         if self.integers(state, groups) {
             return;
         }
+        if self.spread_left > 0 {
+            self.spread_left -= 1;
+            self.of_all_sizes(state, block, groups);
+            return;
+        }
         let survey = survey(groups, self.wide);
         let exponent = |size: u32| (size >> 23).max(1);
         let (most, least) = (exponent(survey.largest_size), exponent(survey.least_size));
         let spread = most - least.min(most);
         self.expect(most, spread, survey.smallest <= 0.0 && survey.largest >= 0.0);
-        let invalid =
-            if survey.largest_size > INFINITY { block.iter().filter(|bytes| is_nan(u32::from_le_bytes(**bytes))).count() } else { 0 };
-        if invalid < block.len() {
-            let (smallest, largest) = (survey.smallest.to_bits(), survey.largest.to_bits());
-            state.rank(rank_of_f4(smallest), rank_of_f4(largest), (block.len() - invalid) as u64);
+        if survey.largest_size >= INFINITY || spread > SPREAD {
+            // The more blocks were like this one, the more are taken to be.
+            self.spread_left = self.spread_run;
+            self.spread_run = (2 * self.spread_run + 1).min(WAIT);
+            if self.spread_left > 0 {
+                self.most = None;
+            }
+            self.of_all_sizes(state, block, groups);
+            return;
         }
-        if survey.largest_size >= INFINITY {
+        self.spread_run = 0;
+        state.rank(rank_of_f4(survey.smallest.to_bits()), rank_of_f4(survey.largest.to_bits()), block.len() as u64);
+        if survey.largest_size > 0 {
+            let [sum, upper, lower] = sums(groups, most, self.wide);
+            state.sum.add_f64(sum, super::SCALE);
+            state.squares.add_f64(upper, 2 * super::SCALE);
+            state.squares.add_f64(lower, 2 * super::SCALE);
+        }
+    }
+
+    /// Adds a block of anything.
+    fn of_all_sizes(&mut self, state: &mut State, block: &[[u8; 4]], groups: &[[[u8; 4]; LANES]]) {
+        let ends = self.bins.add(state, groups, self.wide);
+        let mut invalid = 0;
+        if ends.largest_size >= INFINITY {
+            invalid = block.iter().filter(|bytes| is_nan(u32::from_le_bytes(**bytes))).count();
             let infinite = |bits: u32| block.iter().filter(|bytes| u32::from_le_bytes(**bytes) == bits).count() as u64;
             state.invalid += invalid as u64;
             state.above += infinite(INFINITY);
             state.below += infinite(INFINITY | 1 << 31);
         }
-        if survey.largest_size >= INFINITY || spread > SPREAD {
-            self.bins.add(state, block);
-        } else if survey.largest_size > 0 {
-            let [sum, upper, lower] = sums(groups, most, self.wide);
-            state.sum.add_f64(sum, super::SCALE);
-            state.squares.add_f64(upper, 2 * super::SCALE);
-            state.squares.add_f64(lower, 2 * super::SCALE);
+        if invalid < block.len() {
+            let (smallest, largest) = (ends.smallest.to_bits(), ends.largest.to_bits());
+            state.rank(rank_of_f4(smallest), rank_of_f4(largest), (block.len() - invalid) as u64);
         }
     }
 
