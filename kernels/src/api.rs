@@ -215,7 +215,7 @@ pub trait Kernel: Send + Sync {
         Err(KernelError::Param(format!("kernel '{}' knows no rounds", self.descriptor().name)))
     }
 
-    /// Arrays that every task reads whole, beside its own input. A job must give all of them.
+    /// Arrays that every task reads whole, beside its own input. A job must give those that are required.
     fn sides(&self) -> &'static [SideSpec] {
         &[]
     }

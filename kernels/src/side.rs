@@ -11,6 +11,8 @@ pub struct SideSpec {
     pub dtypes: &'static [&'static str],
     /// 1 or 2.
     pub dimensions: usize,
+    /// Whether a job must give it.
+    pub required: bool,
     pub doc: &'static str,
 }
 

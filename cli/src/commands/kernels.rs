@@ -74,7 +74,8 @@ fn describe(console: &Console, kernel: &Descriptor) {
     }
     for side in sides(kernel) {
         let shape = if side.dimensions == 2 { "two-dimensional npy" } else { "npy" };
-        console.line(format!("side input {}: {shape} of {}; {}", side.name, side.dtypes.join(", "), side.doc));
+        let may = if side.required { "" } else { " (may be left out)" };
+        console.line(format!("side input {}{may}: {shape} of {}; {}", side.name, side.dtypes.join(", "), side.doc));
     }
     if kernel.params.is_empty() {
         return;
@@ -150,7 +151,10 @@ fn default(spec: &ParamSpec) -> &'static str {
 
 fn to_json(kernel: &Descriptor) -> Value {
     let param = |spec: &ParamSpec| json!({"name": spec.name, "type": param_type(spec), "default": spec.default, "meaning": spec.doc});
-    let side = |side: &SideSpec| json!({"name": side.name, "dtypes": side.dtypes, "dimensions": side.dimensions, "meaning": side.doc});
+    let side = |side: &SideSpec| {
+        json!({"name": side.name, "dtypes": side.dtypes, "dimensions": side.dimensions,
+        "required": side.required, "meaning": side.doc})
+    };
     json!({
         "name": kernel.name, "version": kernel.version, "kind": kind(kernel), "summary": kernel.summary, "reads": reads(kernel),
         "gpu": kernel.gpu, "agreement": agreement(kernel),

@@ -24,7 +24,8 @@ pub fn read(map: &Section<'_>, kernel: &str, wanted: &[SideSpec], dir: &Path) ->
         let fix = if names.is_empty() { "take it out".to_owned() } else { suggest::hint(name, &names) };
         return Err(Problem::new(entry.key.clone(), message).fix(fix));
     }
-    wanted.iter().map(|spec| one(map, kernel, spec, dir)).collect()
+    let is_given = |spec: &&SideSpec| spec.required || given.is_some_and(|table| table.iter().any(|(name, _)| name == spec.name));
+    wanted.iter().filter(is_given).map(|spec| one(map, kernel, spec, dir)).collect()
 }
 
 fn one(map: &Section<'_>, kernel: &str, spec: &SideSpec, dir: &Path) -> Result<StageInput, Problem> {
@@ -97,6 +98,16 @@ mod tests {
         assert!(refusal(&format!("{PRODUCT}[map.side.b]\nfiles = \"x\"\n")).contains("[map] side b has no key `files`"));
         assert!(refusal(&format!("{PRODUCT}[map]\nside = 3\n")).contains("job.toml"));
         assert!(refusal(&PRODUCT.replace("[map]", "[map]\nside = 3")).contains("[map] side must be a table, not"));
+    }
+
+    #[test]
+    fn a_side_input_that_is_not_required_may_be_left_out() {
+        let job = "[input]\nfiles = \"p.npy\"\n[map]\nkernel = \"kmeans_assign\"\n[rounds]\nmax = 9\n";
+        assert_eq!(read(job).unwrap().stages[0].inputs.len(), 1);
+        let given = read(&format!("{job}[map.side.centroids]\nfile = \"start.npy\"\n")).unwrap();
+        assert_eq!(given.stages[0].inputs[1].name, "centroids");
+        let empty = read(&format!("{job}[map.side.centroids]\n")).unwrap_err();
+        assert!(empty.contains("[map] side centroids needs `file`"), "{empty}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One round of k-means: says of each point which centroid is nearest, and adds the points of each cluster up. Points are rows of numbers.
 //!
-//! Shapes    f4 [n, d], any number of files -> in the first round of a job per task the extent of its points and `clusters` of them drawn by
-//!           lot; in every other, given the model that the round before has left, sums and sizes of the clusters. Tallies points, invalid
+//! Shapes    f4 [n, d], any number of files, and if given the side input `centroids`, f4 [clusters, d] -> in the first round of a job per task the
+//!           extent of its points and `clusters` of them drawn by lot, or else the given ones; in every other, given the model that the round before has left, sums and sizes of the clusters. Tallies points, invalid
 //! Limits    d at most 65,536, and clusters * d at most about 130,000: the model is at most 256 KiB. GPU: d * 512 bytes fit a buffer
 //! Agreement exact: points and centroids are 16-bit numbers on a grid that covers the points, distances and sums are integers, of two
 //!           centroids equally near the first is taken
@@ -20,6 +20,7 @@ mod grid;
 mod model;
 mod partial;
 mod sample;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub(crate) use grid::Grid;
 pub(crate) use model::Model;
 pub(crate) use partial::Partial;
 pub(crate) use sample::Sample;
+use start::Start;
 
 use std::sync::Arc;
 
@@ -72,12 +74,18 @@ impl Kernel for KmeansAssign {
         &DESCRIPTOR
     }
 
+    fn sides(&self) -> &'static [SideSpec] {
+        &start::SIDES
+    }
+
     fn prepare(&self, stage: &StageContext) -> Result<Box<dyn Prepared>, KernelError> {
         let params = Resolved::new(&DESCRIPTOR, &stage.params)?;
         if stage.partitions > 1 {
             return Err(KernelError::Param(format!("kernel 'kmeans_assign' makes one partition, not {}", stage.partitions)));
         }
-        Ok(Box::new(Sampling { clusters: params.u64("clusters") as usize, seed: params.u64("seed") }))
+        let clusters = params.u64("clusters") as usize;
+        let start = stage.sides.iter().find(|side| side.name == start::NAME).map(|side| Start::new(side, clusters)).transpose()?;
+        Ok(Box::new(Sampling { clusters, seed: params.u64("seed"), start }))
     }
 
     /// A million points.
@@ -99,6 +107,7 @@ impl Kernel for KmeansAssign {
         if !(1..=MOST_COLUMNS as u64).contains(&of_first) {
             return Err(InputProblem::new(format!("{}: {}", first.path, unfit(of_first)), "give an array with fewer columns"));
         }
+        start::check_listed(params, input, of_first)?;
         // Said better where the parameters themselves are checked.
         let Ok(params) = Resolved::new(&DESCRIPTOR, params) else { return Ok(()) };
         model::check_size(params.u64("clusters") as usize, of_first as usize).map_err(|error| {
@@ -136,13 +145,18 @@ impl Kernel for KmeansAssign {
 struct Sampling {
     clusters: usize,
     seed: u64,
+    /// Instead of points drawn by the seed.
+    start: Option<Start>,
 }
 
 impl Prepared for Sampling {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let (columns, bytes) = rows(task)?;
         model::check_size(self.clusters, columns)?;
-        let sample = Sample::of(&f4(bytes), columns, self.clusters, self.seed, task.number);
+        let sample = match &self.start {
+            Some(start) => start.sample(&f4(bytes), columns, task.number)?,
+            None => Sample::of(&f4(bytes), columns, self.clusters, self.seed, task.number),
+        };
         Ok(output(task.number, sample.points, sample.invalid, &sample.encode()))
     }
 

@@ -47,10 +47,7 @@ impl Sample {
                 continue;
             }
             sample.points += 1;
-            for ((low, high), coordinate) in sample.low.iter_mut().zip(&mut sample.high).zip(point) {
-                *low = low.min(*coordinate);
-                *high = high.max(*coordinate);
-            }
+            sample.reach(point);
             let number = (mixed(drawn_by ^ row as u64), row);
             if lowest.len() < clusters {
                 lowest.push(number);
@@ -62,6 +59,14 @@ impl Sample {
         let point = |row: usize| numbers[row * columns..][..columns].to_vec();
         sample.chosen = lowest.into_sorted_vec().into_iter().map(|(number, row)| (number, point(row))).collect();
         sample
+    }
+
+    /// The grid is to cover this point.
+    pub(crate) fn reach(&mut self, point: &[f32]) {
+        for ((low, high), coordinate) in self.low.iter_mut().zip(&mut self.high).zip(point) {
+            *low = low.min(*coordinate);
+            *high = high.max(*coordinate);
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -290,3 +290,62 @@ fn a_lease_takes_no_more_of_the_device_than_is_declared() {
         });
     }
 }
+
+fn with_start(clusters: usize, shape: &[u64], centroids: &[f32]) -> StageContext {
+    let side = SideInput::new(start::NAME.into(), "f4".into(), shape.to_vec(), Arc::new(bytes(centroids)));
+    StageContext { sides: vec![side], ..map_stage(clusters, 1) }
+}
+
+#[test]
+fn given_centroids_are_what_the_rounds_start_from_however_the_points_are_cut() {
+    let mut random = random("given_centroids_are_what_the_rounds_start_from");
+    let numbers = points(&mut random, 600, 2);
+    // One of them beyond all points: the grid reaches there too.
+    let given = [1.5, -3.25, 0.0, 1000.0, -7.0, 2.0f32];
+    let map = with_start(3, &[3, 2], &given);
+    let begin = |rows: usize| {
+        let assign = KmeansAssign.prepare(&map).unwrap();
+        let tasks: Vec<Vec<u8>> = numbers.chunks(2 * rows).map(bytes).collect();
+        let made: Vec<TaskOutput> = tasks.iter().enumerate().map(|(n, bytes)| assign.run_cpu(&task(n as u64, 2, bytes)).unwrap()).collect();
+        let blocks = made.iter().enumerate().map(|(task, output)| Block { task: task as u64, bytes: &output.blocks[0] }).collect();
+        let reduce = StageContext { tasks: 1, partitions: 1, format: "npy".into(), ..StageContext::default() };
+        let (output, end) = KmeansUpdate.prepare(&reduce).unwrap().run_round(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap();
+        (output.part.expect("a part").bytes, end)
+    };
+    let (part, end) = begin(600);
+    assert!(part.ends_with(&bytes(&given)), "the first round tells what was given");
+    let model = Model::decode(&end.state).unwrap();
+    for (centroid, given) in model.centroids.chunks_exact(2).zip(given.chunks_exact(2)) {
+        for column in 0..2 {
+            let off = model.grid.coordinate(column, f64::from(centroid[column])) - f64::from(given[column]);
+            assert!(off.abs() <= model.grid.step * 0.501, "{off} with a step of {}", model.grid.step);
+        }
+    }
+    assert_eq!(begin(77).1, end);
+}
+
+#[test]
+fn centroids_that_do_not_go_with_the_job_are_refused() {
+    let refusal = |stage: &StageContext| KmeansAssign.prepare(stage).map(drop).expect_err("a refusal").to_string();
+    assert!(refusal(&with_start(4, &[3, 2], &[0.0; 6])).contains("has 3 rows, and clusters = 4: there must be one for each"));
+    assert!(refusal(&with_start(3, &[3, 2], &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0])).contains("has NaN in row 1, column 1"));
+    assert!(refusal(&with_start(3, &[3, 2], &[0.0; 5])).contains("no array of f4 with the shape (3, 2)"));
+    assert!(refusal(&with_start(3, &[6], &[0.0; 6])).contains("has 1 dimensions; 2 are wanted"));
+    let assign = KmeansAssign.prepare(&with_start(3, &[3, 2], &[0.0; 6])).unwrap();
+    let problem = assign.run_cpu(&task(0, 3, &[0; 24])).expect_err("an error").to_string();
+    assert!(problem.contains("a row has 3 elements, and those of side input 'centroids' have 2"), "{problem}");
+
+    let array = |path: &str, shape: [u64; 2]| ListedArray { path: path.into(), dtype: "f4".into(), shape: shape.to_vec() };
+    let listed = |shape| crate::listed::ListedInput {
+        files: vec![array("points.npy", [100, 2])],
+        sides: vec![(start::NAME.into(), array("start.npy", shape))],
+    };
+    let check = |clusters: &str, shape| crate::listed::check_listed(&KmeansAssign, &params(&[("clusters", clusters)]), &listed(shape));
+    assert_eq!(check("3", [3, 2]), Ok(()));
+    let said = |clusters: &str, shape| check(clusters, shape).expect_err("a problem").to_string();
+    assert_eq!(
+        said("8", [3, 2]),
+        "side input 'centroids' (start.npy) has 3 rows, and clusters = 8: there must be one for each\nfix: set `clusters` to 3"
+    );
+    assert!(said("3", [3, 5]).contains("has rows of 5 elements, and the points have 2"));
+}

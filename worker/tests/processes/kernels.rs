@@ -78,7 +78,7 @@ impl Prepared for Sums {
 /// Index range -> the element of the side input at its start, and its length.
 struct Lookup;
 static LOOKUP: Descriptor = map("t-lookup", Accepts::Index, &["found", "length"], false, &[]);
-static TABLE: [SideSpec; 1] = [SideSpec { name: "table", dtypes: &["u4"], dimensions: 1, doc: "" }];
+static TABLE: [SideSpec; 1] = [SideSpec { name: "table", dtypes: &["u4"], dimensions: 1, required: true, doc: "" }];
 
 impl Kernel for Lookup {
     fn descriptor(&self) -> &'static Descriptor {
