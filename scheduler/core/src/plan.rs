@@ -269,11 +269,10 @@ impl<'a> Round<'a> {
         }
         let may_run = |slot: &Slot| {
             let key = (slot.worker, slot.device);
-            fit[slot.kind]
-                && !slot.reserved
-                && !job.is_some_and(|j| j.excluded.contains(&slot.worker) || j.excluded_devices.contains(&key))
-                && !(spec.partitions > 0 && self.view.full.contains(&slot.worker))
-                && self.gangs.leave(key, job.map(|j| (j.id, stage)))
+            let excluded = job.is_some_and(|j| j.excluded.contains(&slot.worker) || j.excluded_devices.contains(&key));
+            let full = spec.partitions > 0 && self.view.full.contains(&slot.worker);
+            let barred = slot.reserved || excluded || full;
+            fit[slot.kind] && !barred && self.gangs.leave(key, job.map(|j| (j.id, stage)))
         };
         let mut devices: Vec<usize> = self.slots.iter().filter(|(_, slot)| may_run(slot)).map(|(place, _)| place).collect();
         if let Some(more) = self.tenants[self.tenant].devices_left() {
