@@ -2,7 +2,9 @@
 
 use crate::batch::{BATCH_ROWS, Batch};
 use crate::error::FormatError;
+use crate::notes::Notes;
 use crate::rows::{Rows, Stop};
+use std::sync::Arc;
 
 /// Reads the rows of one format, one after the other.
 pub(crate) trait RowSource {
@@ -15,18 +17,23 @@ pub(crate) trait RowSource {
 
     /// The row where it is will be read a second time.
     fn again(&mut self, _file: &[u8]) {}
+
+    /// Goes behind the row where it is, which cannot be read; by one byte at least.
+    fn skip(&mut self, file: &[u8]);
 }
 
 /// Batches of the rows of a source. Nothing comes after an error.
 pub(crate) struct BatchesOf<S> {
     rows: Rows,
     source: S,
+    /// Whoever is told of rows that cannot be read; without, the first of them is an error.
+    notes: Option<Arc<Notes>>,
     failed: bool,
 }
 
 impl<S: RowSource> BatchesOf<S> {
-    pub(crate) fn new(rows: Rows, source: S) -> BatchesOf<S> {
-        BatchesOf { rows, source, failed: false }
+    pub(crate) fn new(rows: Rows, source: S, notes: Option<Arc<Notes>>) -> BatchesOf<S> {
+        BatchesOf { rows, source, notes, failed: false }
     }
 
     fn batch(&mut self) -> Result<Option<Batch>, FormatError> {
@@ -44,7 +51,17 @@ impl<S: RowSource> BatchesOf<S> {
                     // Empty lines took the room; a row by itself is never cut.
                     rows.begin(source.at());
                 }
-                Err(Stop::Wrong(error)) => return Err(error),
+                Err(Stop::Wrong(error)) => {
+                    let Some(notes) = &self.notes else { return Err(error.with_line(&file)) };
+                    let begin = source.at();
+                    source.skip(&file);
+                    notes.leave_out(&file, begin..source.at(), error)?;
+                    if rows.count > 0 {
+                        rows.take_back();
+                    } else {
+                        rows.begin(source.at());
+                    }
+                }
             }
         }
         Ok(rows.finish(source.end()))

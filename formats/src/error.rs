@@ -41,12 +41,51 @@ pub enum FormatError {
     NotCompressed { with: &'static str, empty: bool },
     #[error("its {with} data ends in the middle: the file was cut off at byte {at}; make it again, or copy it again")]
     CutOff { with: &'static str, at: u64 },
+    #[error("at byte {at} it ends {bytes} bytes into a record of {record} bytes")]
+    CutRecord { at: u64, bytes: u64, record: u64 },
     #[error("its {with} data is damaged, which shows at byte {at} of the file: {message}; make it again, or copy it again")]
     Damaged { with: &'static str, at: u64, message: String },
 }
 
 fn end_text(in_line: bool) -> &'static str {
     if in_line { "the end of the line; a job whose cells hold line ends needs quoted_newlines = true" } else { "the end of the file" }
+}
+
+impl FormatError {
+    fn place(&mut self) -> Option<&mut Place> {
+        match self {
+            FormatError::Ragged { place, .. }
+            | FormatError::NotANumber { place, .. }
+            | FormatError::Unclosed { place, .. }
+            | FormatError::AfterQuotes { place }
+            | FormatError::Large { place, .. }
+            | FormatError::Json { place, .. } => Some(place),
+            _ => None,
+        }
+    }
+
+    /// The same with the line, for whoever is shown it. Counting reads the file from its start, so errors that nobody sees go without.
+    pub(crate) fn with_line(mut self, file: &[u8]) -> FormatError {
+        if let Some(place) = self.place() {
+            place.count(file);
+        }
+        self
+    }
+
+    /// What is wrong, for whoever says beside it where.
+    pub(crate) fn without_place(&self) -> String {
+        match self {
+            FormatError::Ragged { found, expected, .. } => format!("it has {found} cells and the table has {expected} columns"),
+            FormatError::NotANumber { column, text, .. } => format!("its cell in column '{column}' is \"{text}\", which is no number"),
+            FormatError::Unclosed { in_line, .. } => {
+                format!("its quotes are not closed before the end of the {}", if *in_line { "line" } else { "file" })
+            }
+            FormatError::AfterQuotes { .. } => "a cell of it goes on behind its closing quotes".to_owned(),
+            FormatError::Json { message, .. } => format!("it is no JSON object: {message}"),
+            FormatError::CutRecord { bytes, record, .. } => format!("the file ends after {bytes} of its {record} bytes"),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Where in a file. The line is counted where that does not take long.
@@ -57,13 +96,21 @@ pub struct Place {
 }
 
 /// Counting lines reads the file from its start; of what is longer, the byte must do.
-const COUNTED_BYTES: usize = 256 << 20;
+pub(crate) const COUNTED_BYTES: usize = 256 << 20;
+
+pub(crate) fn newlines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
 
 impl Place {
-    pub(crate) fn of(file: &[u8], at: usize) -> Place {
-        let before = &file[..at.min(file.len())];
-        let line = (before.len() <= COUNTED_BYTES).then(|| memchr::memchr_iter(b'\n', before).count() as u64 + 1);
-        Place { byte: at as u64, line }
+    /// Its line is not counted yet.
+    pub(crate) fn at(byte: usize) -> Place {
+        Place { byte: byte as u64, line: None }
+    }
+
+    fn count(&mut self, file: &[u8]) {
+        let before = &file[..file.len().min(self.byte as usize)];
+        self.line = (before.len() <= COUNTED_BYTES).then(|| newlines(before) + 1);
     }
 }
 

@@ -7,7 +7,7 @@
 //! csv/        comma-separated values                                               jsonl/      JSON lines
 //! rows.rs     cells of a row to builders, whatever the format               batches.rs   rows to batches, likewise
 //! columnar/   files that hold columns: Parquet, Arrow IPC                      filter/      which rows count, whatever the format
-//! compression.rs  compressed files of lines
+//! compression.rs  compressed files of lines                                    notes.rs    records counted, and bad ones left out
 //! ```
 //! **What a cell is worth follows from the cell alone**, never from its neighbours, the batch or the split: a number of at most 18 digits is an
 //! exact decimal, any other is the nearest `f64`. That is why batches of one column may have different types ([`Column`]): the reader ends a batch
@@ -25,6 +25,7 @@ mod csv;
 mod error;
 mod filter;
 mod jsonl;
+mod notes;
 mod number;
 mod rows;
 mod table;
@@ -39,5 +40,6 @@ pub use columns::{Kind, Wanted};
 pub use compression::{Compression, Unpacked};
 pub use error::FormatError;
 pub use filter::Filter;
+pub use notes::{BAD_BYTES_SHOWN, BAD_DESCRIBED, BadRecord, Noted, Notes};
 pub use number::{MAX_SCALE, Number};
 pub use table::{Batches, CsvOptions, Format, HEAD_BYTES, Table};

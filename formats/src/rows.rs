@@ -58,6 +58,12 @@ impl Rows {
         self.builders.iter_mut().for_each(|builder| builder.truncate(0));
     }
 
+    /// Forgets the cells of a row that is not whole.
+    pub(crate) fn take_back(&mut self) {
+        let rows = self.count;
+        self.builders.iter_mut().for_each(|builder| builder.truncate(rows));
+    }
+
     /// Whether another row that begins at `at` is sure to be within reach, if it is not of extreme length.
     pub(crate) fn reaches(&self, at: usize) -> bool {
         self.count == 0 || at - self.base < REACH_BYTES / 2
@@ -84,13 +90,13 @@ impl Rows {
         match (&mut self.builders[wanted], cell) {
             (Builder::Text(text), Text::Plain(start, end)) => {
                 if end - self.base > REACH_BYTES {
-                    return Err(if row > self.base { Stop::Cut } else { too_large(file, *start, end - start).into() });
+                    return Err(if row > self.base { Stop::Cut } else { too_large(*start, end - start).into() });
                 }
                 text.push(file, self.base, *start, *end);
             }
             (Builder::Text(text), Text::Own(start, bytes)) => {
                 if text.own_bytes() + bytes.len() > REACH_BYTES {
-                    return Err(if text.own_bytes() > 0 { Stop::Cut } else { too_large(file, *start, bytes.len()).into() });
+                    return Err(if text.own_bytes() > 0 { Stop::Cut } else { too_large(*start, bytes.len()).into() });
                 }
                 text.push_own(bytes);
             }
@@ -111,9 +117,9 @@ impl Rows {
                     number.push_decimal(if negative { -mantissa } else { mantissa }, scale)?;
                     return Ok(());
                 }
-                self.push_slowly(file, wanted, *start, &file[*start..*end])?;
+                self.push_slowly(wanted, *start, &file[*start..*end])?;
             }
-            (Builder::Number(_), Text::Own(start, bytes)) => self.push_slowly(file, wanted, *start, bytes)?,
+            (Builder::Number(_), Text::Own(start, bytes)) => self.push_slowly(wanted, *start, bytes)?,
         }
         Ok(())
     }
@@ -127,7 +133,7 @@ impl Rows {
     }
 
     #[inline(never)]
-    fn push_slowly(&mut self, file: &[u8], wanted: usize, start: usize, cell: &[u8]) -> Result<(), Stop> {
+    fn push_slowly(&mut self, wanted: usize, start: usize, cell: &[u8]) -> Result<(), Stop> {
         let Builder::Number(number) = &mut self.builders[wanted] else { return Ok(()) };
         if cell.trim_ascii().is_empty() {
             number.push_empty();
@@ -138,12 +144,12 @@ impl Rows {
             None => {
                 let shown = String::from_utf8_lossy(&cell[..cell.len().min(40)]).into_owned();
                 let text = if cell.len() > 40 { format!("{shown}..") } else { shown };
-                Err(FormatError::NotANumber { place: Place::of(file, start), column: self.wanted[wanted].name.clone(), text }.into())
+                Err(FormatError::NotANumber { place: Place::at(start), column: self.wanted[wanted].name.clone(), text }.into())
             }
         }
     }
 }
 
-fn too_large(file: &[u8], start: usize, bytes: usize) -> FormatError {
-    FormatError::Large { place: Place::of(file, start), bytes }
+fn too_large(start: usize, bytes: usize) -> FormatError {
+    FormatError::Large { place: Place::at(start), bytes }
 }

@@ -8,6 +8,7 @@ use crate::csv;
 use crate::error::FormatError;
 use crate::filter::Filter;
 use crate::jsonl;
+use crate::notes::Notes;
 use crate::rows::Rows;
 use bytes::Bytes;
 use std::ops::Range;
@@ -85,6 +86,7 @@ impl Format {
 pub struct Table {
     format: Arc<Format>,
     filter: Option<Arc<Filter>>,
+    notes: Option<Arc<Notes>>,
     file: Bytes,
     part: Part,
 }
@@ -107,19 +109,24 @@ impl Table {
     pub fn new(format: Arc<Format>, file: Bytes, range: Range<usize>) -> Table {
         let end = range.end.min(file.len());
         let range = range.start.min(end)..end;
-        Table { format, filter: None, file, part: Part::Bytes(range) }
+        Table { format, filter: None, notes: None, file, part: Part::Bytes(range) }
     }
 
     /// Of a file of columns: some of the `counted` groups that it had when it was listed.
     pub fn of_groups(format: Arc<Format>, file: Bytes, groups: Range<u64>, counted: u64) -> Table {
         let end = groups.end.min(counted);
         let groups = groups.start.min(end)..end;
-        Table { format, filter: None, file, part: Part::Groups { groups, counted } }
+        Table { format, filter: None, notes: None, file, part: Part::Groups { groups, counted } }
     }
 
     /// Just the rows for which it holds.
     pub fn filtered(self, filter: Option<Arc<Filter>>) -> Table {
         Table { filter, ..self }
+    }
+
+    /// Notes what is read, and leaves out bad records as far as the notes allow.
+    pub fn noted(self, notes: Arc<Notes>) -> Table {
+        Table { notes: Some(notes), ..self }
     }
 
     /// Bytes of the split, as far as that can be told.
@@ -150,15 +157,26 @@ impl Table {
     }
 
     fn read_all(&self, wanted: &[Wanted]) -> Result<Batches, FormatError> {
+        let Some(notes) = self.notes.clone() else { return self.read_rows(wanted) };
+        notes.begin();
+        Ok(Box::new(self.read_rows(wanted)?.inspect(move |batch| {
+            if let Ok(batch) = batch {
+                notes.read(batch.rows as u64);
+            }
+        })))
+    }
+
+    fn read_rows(&self, wanted: &[Wanted]) -> Result<Batches, FormatError> {
         let file = self.file.clone();
         let (range, groups, counted) = match &self.part {
             Part::Bytes(range) => (range.clone(), 0..0, 0),
             Part::Groups { groups, counted } => (0..0, groups.clone(), *counted),
         };
         let rows = || Rows::new(file.clone(), wanted);
+        let notes = self.notes.clone();
         Ok(match self.format.as_ref() {
-            Format::Csv(options) => Box::new(BatchesOf::new(rows(), csv::Reader::new(&file, range, options, wanted)?)),
-            Format::Jsonl => Box::new(BatchesOf::new(rows(), jsonl::Reader::new(&file, range, wanted))),
+            Format::Csv(options) => Box::new(BatchesOf::new(rows(), csv::Reader::new(&file, range, options, wanted)?, notes)),
+            Format::Jsonl => Box::new(BatchesOf::new(rows(), jsonl::Reader::new(&file, range, wanted), notes)),
             Format::Columnar(kind) => return kind.read(file, groups, counted, wanted, self.filter.as_deref()),
         })
     }

@@ -407,6 +407,17 @@ pub struct TaskOutput {
     pub blocks: Vec<Vec<u8>>,
     /// Reduce: the part of this partition.
     pub part: Option<Part>,
+    pub records: Records,
+}
+
+/// Records as a person counts them. Whoever runs a task knows how many there are in a range, an array, a table or a file of fixed-size records, and
+/// in a part ([`Part::rows`]); a kernel says the others.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    /// Lines of text; entries of shuffle blocks.
+    pub read: u64,
+    /// Entries of shuffle blocks. Those that a map kernel makes are those that its reduce kernel reads.
+    pub made: u64,
 }
 
 /// One finished file of the job's output.

@@ -141,6 +141,7 @@ pub struct Merge<'a> {
     heads: Vec<Head<'a>>,
     /// Inner nodes of a complete binary tree over the heads: the loser of each match. Node 0 holds the overall winner.
     losers: Vec<u32>,
+    taken: u64,
 }
 
 struct Head<'a> {
@@ -181,7 +182,7 @@ impl<'a> Merge<'a> {
             head.advance()?;
             heads.push(head);
         }
-        let mut merge = Merge { losers: vec![0; heads.len().max(1)], heads };
+        let mut merge = Merge { losers: vec![0; heads.len().max(1)], heads, taken: 0 };
         if !merge.heads.is_empty() {
             merge.losers[0] = merge.play(1);
         }
@@ -236,7 +237,13 @@ impl<'a> Merge<'a> {
             node /= 2;
         }
         self.losers[0] = winner;
+        self.taken += 1;
         Ok(Some((run, record)))
+    }
+
+    /// Records handed out so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 }
 

@@ -9,7 +9,9 @@ pub mod v1 {
 /// The encoded descriptor set of all `.proto` files, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwerk.descriptors"));
 
+mod counters;
 mod versions;
+pub use counters::COUNTER_NAMES;
 pub use versions::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Window, own_entry_format, own_versions};
 
 /// Most bytes of what a kernel makes of a survey of its input: it becomes part of the job's spec, and so of a log entry, and is sent to every worker

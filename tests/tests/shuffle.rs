@@ -60,6 +60,15 @@ fn exactly_the_map_output_that_was_lost_is_made_again() {
     for (once, again) in before["tallies"].as_array().expect("tallies").iter().zip(after["tallies"].as_array().expect("tallies")) {
         assert!(once["stage"] != "map" || once == again, "counted once: {once} {again}");
     }
+    let (counted, reduced) = (&map["counters"], &after["stages"][1]["counters"]);
+    assert_eq!(counted, &before["stages"][0]["counters"], "counted once");
+    assert!(counted["records_in"].as_u64() > Some(0) && counted["bytes_in"].as_u64() > Some(0), "{counted}");
+    for (made, read) in [("records_out", "records_in"), ("bytes_out", "bytes_in")] {
+        assert_eq!(counted[made], reduced[read], "all that map tasks made was read once: {after:#}");
+    }
+    let parts = after["parts"].as_array().expect("parts");
+    let sum = |what: &str| parts.iter().map(|part| part[what].as_u64().unwrap_or(0)).sum::<u64>();
+    assert_eq!((&reduced["records_out"], &reduced["bytes_out"]), (&sum("rows").into(), &sum("bytes").into()), "{after:#}");
 }
 
 #[test]

@@ -13,9 +13,10 @@
 
 pub mod agent;
 mod arrays;
+pub mod counters;
 pub mod executor;
 mod fail_point;
-pub mod frame;
+mod frame;
 pub mod lease;
 pub mod ranges;
 pub mod recorder;

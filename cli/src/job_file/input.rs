@@ -16,8 +16,22 @@ use super::tree::Table;
 
 pub const NAME: &str = "input";
 
-pub const KEYS: [&str; 11] =
-    ["files", "range", "format", "compression", "split", "record", "separator", "header", "quoted_newlines", "columns", "where"];
+pub const KEYS: [&str; 12] = [
+    "files",
+    "range",
+    "format",
+    "compression",
+    "split",
+    "record",
+    "separator",
+    "header",
+    "quoted_newlines",
+    "columns",
+    "where",
+    "bad_records",
+];
+/// Formats with records that cannot be read while those beside them can.
+const SKIPPABLE: [&str; 3] = ["csv", "jsonl", "records"];
 const FORMATS: [&str; 8] = ["text", "npy", "png", "records", "csv", "jsonl", "parquet", "arrow"];
 const COMPRESSIONS: [&str; 3] = ["gzip", "zstd", "none"];
 /// Formats whose files may be compressed as a whole.
@@ -196,7 +210,13 @@ fn files(section: &Section<'_>, kernel: &Descriptor, dir: &Path) -> Result<Files
         let message = format!("has no meaning for files of format \"{own_format}\"");
         return Err(section.problem_at("compression", &compression.origin, message).fix("take the line out"));
     }
+    let bad_records = section.integer("bad_records", 0, MAX_INDEX)?;
+    if let Some(allowed) = bad_records.as_ref().filter(|_| !SKIPPABLE.contains(&own_format)) {
+        let message = format!("has no meaning for files of format \"{own_format}\": records are left out of {}", SKIPPABLE.join(", "));
+        return Err(section.problem_at("bad_records", &allowed.origin, message).fix("take the line out"));
+    }
     Ok(Files {
+        bad_records: bad_records.map_or(0, |allowed| allowed.value),
         patterns: patterns.value.iter().map(resolve).collect::<Result<_, _>>()?,
         // Elements and rows are cut into splits in different ways.
         format: if matches!(accepted, Accepts::Rows(_)) { "npy-rows" } else { own_format }.to_owned(),

@@ -134,7 +134,11 @@ mod tests {
         assert!(refusal("header = 1\n").contains("[input] header must be true or false"));
         assert!(refusal("format = \"npy\"\n").contains("reads csv"));
         assert!(refusal("format = \"jsonl\"\nheader = false\n").contains("header has no meaning for files of format \"jsonl\""));
+        assert_eq!(files("bad_records = 3\n").unwrap().bad_records, 3);
         assert!(!files("format = \"jsonl\"\nsplit = \"1MiB\"\n").unwrap().table.unwrap().whole_files);
+        let text = "[input]\nfiles = \"a.txt\"\nbad_records = 1\n[map]\nkernel = \"word_count\"\n";
+        let problem = parse(text, "stem", Path::new("/jobs"), Path::new("/here"), &Patches::default(), &Catalogue::of_this_build());
+        assert!(problem.unwrap_err().in_file("job.toml").to_string().contains("bad_records has no meaning for files of format \"text\""));
         let text = "[input]\nfiles = \"a.txt\"\nheader = true\n[map]\nkernel = \"word_count\"\n";
         let problem = parse(text, "stem", Path::new("/jobs"), Path::new("/here"), &Patches::default(), &Catalogue::of_this_build());
         assert!(

@@ -9,7 +9,7 @@ use raftwerk_proto::v1::{
 };
 use serde_json::{Value, json};
 
-use super::{kept, rounds};
+use super::{counters, kept, rounds};
 use crate::calendar::utc;
 use crate::console::Console;
 use crate::job_file::DEFAULT_PRIORITY;
@@ -94,6 +94,10 @@ pub fn print(console: &Console, view: &JobView) {
     }
     console.line("");
     console.table(&stages(view));
+    if counters::any(view) {
+        console.line("");
+        counters::print(console, view);
+    }
     if let Some(spec) = &view.spec {
         console.line("");
         for stage in &spec.stages {
@@ -355,7 +359,7 @@ pub fn to_json(view: &JobView) -> Value {
             "name": stage.name, "tasks": stage.tasks, "ready": stage.ready, "leased": stage.leased, "accepted": stage.accepted,
             "leases": stage.leases, "failed_attempts": stage.failed_attempts, "fenced": stage.fenced, "generation": stage.generation,
             "waiting": stage.waiting, "set_aside": stage.set_aside, "speculated": stage.speculated, "speculative_wins": stage.speculative_wins,
-            "state": stage_state(stage),
+            "state": stage_state(stage), "counters": counters::to_json(stage),
             "kernel": spec.and_then(|spec| spec.kernel.as_ref()).map(|kernel| json!({"name": kernel.name, "version": kernel.version})),
             "params": spec.map(|spec| spec.params.iter().map(|p| (p.name.clone(), Value::from(p.value.clone()))).collect::<serde_json::Map<_, _>>()),
             "device": spec.and_then(|spec| spec.device.as_ref()).map(|device| device.class.clone()),
@@ -398,6 +402,7 @@ pub fn to_json(view: &JobView) -> Value {
             "stage": aside.stage, "first_task": aside.first_task, "task_count": aside.task_count, "attempts": aside.attempts,
             "workers": aside.workers, "message": aside.message, "at_ms": aside.at_ms,
         })).collect::<Vec<_>>(),
+        "bad_records": view.bad_records.iter().map(counters::bad_to_json).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
         "rounds": view.rounds.as_ref().map(rounds::to_json),
         "shuffle_copies": view.shuffle_copies.iter().map(|copies| json!({

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod costs;
+pub mod counters;
 pub mod devices;
 pub mod job;
 pub mod kept;

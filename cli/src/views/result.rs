@@ -5,7 +5,7 @@ use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{JobView, PreviewRow, StageSpec, TallyTotal};
 use serde_json::{Value, json};
 
-use super::{job, kept};
+use super::{counters, job, kept};
 use crate::console::Console;
 use crate::table::{Cell, Table, printable, printable_lines};
 use crate::units::{format_bytes, format_duration, group_digits};
@@ -33,6 +33,9 @@ pub fn print(console: &Console, view: &JobView) {
     }
     if !view.shares.is_empty() {
         blocks.push(Box::new(|| console.table(&job::shares(&view.shares))));
+    }
+    if counters::any(view) {
+        blocks.push(Box::new(|| counters::print(console, view)));
     }
     for (number, block) in blocks.iter().enumerate() {
         if number > 0 {

@@ -32,7 +32,7 @@ impl Layout {
             // A head that was cut off looks like an unfinished row.
             let Cell { text, end } = cell(head, at, head.len(), options).map_err(|error| match error {
                 FormatError::Unclosed { .. } if head.len() == HEAD_BYTES => FormatError::Head(HEAD_BYTES),
-                other => other,
+                other => other.with_line(head),
             })?;
             cells.push(String::from_utf8_lossy(&text).into_owned());
             at = end + 1;
@@ -59,6 +59,6 @@ impl Layout {
 }
 
 /// For messages of a row that is wrong.
-pub(super) fn ragged(file: &[u8], at: usize, found: usize, expected: usize) -> FormatError {
-    FormatError::Ragged { place: Place::of(file, at), found, expected }
+pub(super) fn ragged(at: usize, found: usize, expected: usize) -> FormatError {
+    FormatError::Ragged { place: Place::at(at), found, expected }
 }

@@ -57,7 +57,7 @@ impl Reader {
             }
             at = end + 1;
         }
-        ragged(file, begin, found, self.columns)
+        ragged(begin, found, self.columns)
     }
 }
 
@@ -71,6 +71,23 @@ impl RowSource for Reader {
     }
 
     fn again(&mut self, file: &[u8]) {
+        self.scan.jump(file, self.at);
+    }
+
+    /// Behind its last cell, if its cells have ends. A cell that goes on behind its quotes ends its row with the line; the row of quotes that nobody
+    /// closes is its first line.
+    fn skip(&mut self, file: &[u8]) {
+        let line_end = |from: usize| memchr::memchr(b'\n', &file[from..self.end]).map_or(self.end, |found| from + found);
+        let mut at = self.at;
+        let end = loop {
+            match cell(file, at, self.end, &self.options) {
+                Ok(Cell { end, .. }) if end < self.end && file[end] != b'\n' => at = end + 1,
+                Ok(Cell { end, .. }) => break end,
+                Err(FormatError::AfterQuotes { .. }) => break line_end(closing_quote(file, at, self.end)),
+                Err(_) => break line_end(self.at),
+            }
+        };
+        self.at = (end + 1).min(self.end);
         self.scan.jump(file, self.at);
     }
 
@@ -110,7 +127,7 @@ impl RowSource for Reader {
             column += 1;
             if last {
                 if column != columns {
-                    return Err(ragged(file, begin, column, columns).into());
+                    return Err(ragged(begin, column, columns).into());
                 }
                 self.at = (end + 1).min(self.end);
                 return Ok(true);
@@ -129,7 +146,7 @@ struct Quoted {
 /// A cell that begins with a quote at `start`.
 #[inline(never)]
 fn quoted(file: &[u8], start: usize, end: usize, options: &CsvOptions) -> Result<Quoted, FormatError> {
-    let unclosed = |in_line| FormatError::Unclosed { place: Place::of(file, start), in_line };
+    let unclosed = |in_line| FormatError::Unclosed { place: Place::at(start), in_line };
     let mut own: Option<Vec<u8>> = None;
     let mut from = start + 1;
     loop {
@@ -155,9 +172,22 @@ fn quoted(file: &[u8], start: usize, end: usize, options: &CsvOptions) -> Result
             [next, ..] if next == options.separator || next == b'\n' => Ok(Quoted { text, end: quote + 1 }),
             [b'\r', b'\n', ..] => Ok(Quoted { text, end: quote + 2 }),
             [b'\r'] => Ok(Quoted { text, end }),
-            _ => Err(FormatError::AfterQuotes { place: Place::of(file, start) }),
+            _ => Err(FormatError::AfterQuotes { place: Place::at(start) }),
         };
     }
+}
+
+/// Of the cell that begins with a quote at `start`; the end where there is none.
+fn closing_quote(file: &[u8], start: usize, end: usize) -> usize {
+    let mut from = start + 1;
+    while let Some(found) = memchr::memchr(b'"', &file[from.min(end)..end]) {
+        let quote = from + found;
+        if file[..end].get(quote + 1) != Some(&b'"') {
+            return quote;
+        }
+        from = quote + 2;
+    }
+    end
 }
 
 /// A cell by itself, for first rows and for messages.

@@ -36,7 +36,7 @@ impl Reader {
         match kind {
             Kind::Null => rows.push_missing(wanted),
             Kind::String { escaped: true } => {
-                let text = unescape(&file[start..end]).map_err(|message| FormatError::Json { place: Place::of(file, start), message })?;
+                let text = unescape(&file[start..end]).map_err(|message| FormatError::Json { place: Place::at(start), message })?;
                 rows.push(file, row, wanted, &Text::Own(start, text.into_owned()))?;
             }
             Kind::String { escaped: false } | Kind::Other => rows.push(file, row, wanted, &Text::Plain(start, end))?,
@@ -85,6 +85,11 @@ impl RowSource for Reader {
         self.end
     }
 
+    fn skip(&mut self, file: &[u8]) {
+        let end = memchr::memchr(b'\n', &file[self.at..self.end]).map_or(self.end, |found| self.at + found);
+        self.at = (end + 1).min(self.end);
+    }
+
     fn row(&mut self, file: &[u8], rows: &mut Rows) -> Result<bool, Stop> {
         let begin = self.at;
         let end = memchr::memchr(b'\n', &file[begin..self.end]).map_or(self.end, |found| begin + found);
@@ -96,7 +101,7 @@ impl RowSource for Reader {
             let values = &mut self.values;
             let read = find(&mut cursor, b"", names, values, 0);
             let read = read.and_then(|()| if cursor.peek().is_none() { Ok(()) } else { Err("something follows the object") });
-            read.map_err(|message| FormatError::Json { place: Place::of(file, begin + cursor.at), message })?;
+            read.map_err(|message| FormatError::Json { place: Place::at(begin + cursor.at), message })?;
             for wanted in 0..self.values.len() {
                 self.push(file, rows, begin, wanted)?;
             }

@@ -173,6 +173,6 @@ impl PreparedConvolve {
             KernelError::Param(format!("task {task} has no partition of its own among {count}: set partitions to the number of files"))
         })?;
         push_record(block, &key::of_u64(task), &picture.encode()?);
-        Ok(TaskOutput { tallies: vec![1, picture.pixels.len() as u64], blocks, part: None })
+        Ok(TaskOutput { tallies: vec![1, picture.pixels.len() as u64], blocks, part: None, records: Records { read: 1, made: 1 } })
     }
 }

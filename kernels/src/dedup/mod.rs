@@ -104,12 +104,13 @@ impl Prepared for PreparedDedup {
             }
         }
         let mut distinct: Vec<(&[u8], &[u8])> = first.into_iter().map(|(Key(key), line)| (key, line)).collect();
-        let repeated = lines - distinct.len() as u64;
+        let records = Records { read: lines, made: distinct.len() as u64 };
+        let repeated = lines - records.made;
         distinct.sort_unstable();
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         for (key, line) in distinct {
             push_record(&mut blocks[key::partition(key, self.partitions) as usize], key, line);
         }
-        Ok(TaskOutput { tallies: vec![lines, repeated], blocks, part: None })
+        Ok(TaskOutput { tallies: vec![lines, repeated], blocks, part: None, records })
     }
 }

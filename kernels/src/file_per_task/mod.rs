@@ -60,6 +60,6 @@ impl Prepared for PreparedFilePerTask {
             // Of equal weight, so that parts are shown in their order.
             preview: vec![PreviewRow { cells, weight: 0 }],
         };
-        Ok(TaskOutput { tallies: vec![1], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![1], blocks: Vec::new(), part: Some(part), records: Records { read: 1, made: 0 } })
     }
 }

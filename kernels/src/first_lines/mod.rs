@@ -64,6 +64,11 @@ impl Prepared for PreparedLines {
         }
         out.finish()?;
         let part = Part { extension: "txt", rows, columns: vec!["line".into()], preview, ..Part::default() };
-        Ok(TaskOutput { tallies: vec![rows, repeated], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput {
+            tallies: vec![rows, repeated],
+            blocks: Vec::new(),
+            part: Some(part),
+            records: Records { read: rows + repeated, made: 0 },
+        })
     }
 }

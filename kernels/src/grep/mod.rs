@@ -78,7 +78,7 @@ impl Prepared for PreparedGrep {
         };
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         if bytes.is_empty() {
-            return Ok(TaskOutput { tallies: vec![0; 3], blocks, part: None });
+            return Ok(TaskOutput { tallies: vec![0; 3], blocks, ..TaskOutput::default() });
         }
         let mut writer = Writer::default();
         let mut rest = bytes;
@@ -92,7 +92,8 @@ impl Prepared for PreparedGrep {
         let (newlines, matches) = (writer.newlines(), writer.lines());
         let lines = newlines + u64::from(!bytes.ends_with(b"\n"));
         blocks[key::partition(path.as_bytes(), self.partitions) as usize] = writer.finish(path, offset, bytes.len() as u64);
-        Ok(TaskOutput { tallies: vec![lines, matches, bytes.len() as u64], blocks, part: None })
+        let records = Records { read: lines, made: matches };
+        Ok(TaskOutput { tallies: vec![lines, matches, bytes.len() as u64], blocks, part: None, records })
     }
 }
 

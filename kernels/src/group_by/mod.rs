@@ -95,7 +95,8 @@ impl Prepared for PreparedGroupBy {
             rows += batch.rows as u64;
             seen.add(&batch)?;
         }
-        Ok(TaskOutput { tallies: vec![rows], blocks: seen.blocks(self.partitions), part: None })
+        let records = Records { read: rows, made: seen.groups.len() as u64 };
+        Ok(TaskOutput { tallies: vec![rows], blocks: seen.blocks(self.partitions), part: None, records })
     }
 
     fn columns(&self) -> &[Wanted] {

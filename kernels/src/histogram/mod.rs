@@ -134,13 +134,15 @@ impl PreparedHistogram {
 
     fn output(&self, task: u64, counts: &Counts) -> TaskOutput {
         let mut blocks = vec![Vec::new(); self.partitions as usize];
+        let mut records = Records::default();
         for (bin, &count) in counts.bins.iter().enumerate() {
             if count > 0 || task == 0 {
+                records.made += 1;
                 let key = key::of_u64(bin as u64);
                 push_count(&mut blocks[key::partition(&key, self.partitions) as usize], &key, count);
             }
         }
         let tallies = vec![counts.bins.iter().sum(), counts.below, counts.above, counts.invalid];
-        TaskOutput { tallies, blocks, part: None }
+        TaskOutput { tallies, blocks, part: None, records }
     }
 }

@@ -48,7 +48,12 @@ impl Prepared for PreparedImage {
             preview: vec![PreviewRow { cells, weight: u64::from(pixels.height) }],
             bytes,
         };
-        Ok(TaskOutput { tallies: vec![u64::from(pixels.height)], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput {
+            tallies: vec![u64::from(pixels.height)],
+            blocks: Vec::new(),
+            part: Some(part),
+            records: Records { read: pixels.height.into(), made: 0 },
+        })
     }
 }
 

@@ -87,6 +87,7 @@ impl Prepared for PreparedIndex {
         }
         let mut counts: Vec<(&[u8], u64)> = counts.into_iter().map(|(Key(word), count)| (word, count)).collect();
         counts.sort_unstable();
+        let made = counts.len() as u64;
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         for (word, count) in counts {
             let block = &mut blocks[key::partition(word, self.partitions) as usize];
@@ -97,6 +98,6 @@ impl Prepared for PreparedIndex {
         }
         let newlines = memchr::memchr_iter(b'\n', bytes).count() as u64;
         let lines = newlines + u64::from(!bytes.is_empty() && !bytes.ends_with(b"\n"));
-        Ok(TaskOutput { tallies: vec![lines, words, bytes.len() as u64], blocks, part: None })
+        Ok(TaskOutput { tallies: vec![lines, words, bytes.len() as u64], blocks, part: None, records: Records { read: lines, made } })
     }
 }

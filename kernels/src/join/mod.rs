@@ -143,7 +143,7 @@ impl Prepared for PreparedJoin {
         let (mut left, mut right) = (Side::of(left)?, Side::of(right)?);
         let (mut left_lines, mut right_lines) = (Vec::new(), Vec::new());
         let mut table = Table::new(&self.columns, part);
-        let (mut both, mut left_only, mut right_only) = (0, 0, 0);
+        let (mut both, mut left_only, mut right_only, mut read) = (0, 0, 0, 0);
         loop {
             let key = match (left.next, right.next) {
                 (Some(l), Some(r)) => l.key.min(r.key),
@@ -152,6 +152,7 @@ impl Prepared for PreparedJoin {
             };
             left.take(key, &mut left_lines)?;
             right.take(key, &mut right_lines)?;
+            read += (left_lines.len() + right_lines.len()) as u64;
             let is_wanted = match (left_lines.is_empty(), right_lines.is_empty()) {
                 (false, false) => {
                     both += 1;
@@ -173,7 +174,8 @@ impl Prepared for PreparedJoin {
             }
         }
         let tallies = vec![table.rows, both, left_only, right_only];
-        Ok(TaskOutput { tallies, blocks: Vec::new(), part: Some(table.into_part(&self.columns)?) })
+        let part = Some(table.into_part(&self.columns)?);
+        Ok(TaskOutput { tallies, blocks: Vec::new(), part, records: Records { read, made: 0 } })
     }
 }
 

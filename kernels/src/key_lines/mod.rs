@@ -123,7 +123,8 @@ impl Prepared for PreparedLines {
             }
             push_record(&mut blocks[first.partition as usize], &first.key, &value);
         }
-        Ok(TaskOutput { tallies: vec![lines, headings], blocks, part: None })
+        let records = Records { read: lines + headings, made: lines };
+        Ok(TaskOutput { tallies: vec![lines, headings], blocks, part: None, records })
     }
 }
 

@@ -224,7 +224,7 @@ fn unfit(columns: u64) -> String {
 fn output(task: u64, points: u64, invalid: u64, value: &[u8]) -> TaskOutput {
     let mut block = Vec::with_capacity(value.len() + 20);
     push_record(&mut block, &key::of_u64(task), value);
-    TaskOutput { tallies: vec![points, invalid], blocks: vec![block], part: None }
+    TaskOutput { tallies: vec![points, invalid], blocks: vec![block], part: None, records: Records { read: points, made: 1 } }
 }
 
 /// Takes fixed-size pieces off the front of what a task or a round has written.

@@ -101,7 +101,8 @@ impl Prepared for Updating {
         };
         let empty = round.counts.iter().filter(|count| **count == 0).count() as u64;
         let part = if self.npy { round.npy() } else { round.csv() };
-        Ok((TaskOutput { tallies: vec![empty], blocks: Vec::new(), part: Some(part) }, end))
+        let records = Records { read: records(blocks).count() as u64, made: 0 };
+        Ok((TaskOutput { tallies: vec![empty], blocks: Vec::new(), part: Some(part), records }, end))
     }
 }
 

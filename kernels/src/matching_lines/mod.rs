@@ -75,7 +75,7 @@ impl Prepared for PreparedLines {
             before = Some((found.path, found.offset.saturating_add(found.bytes), newlines));
         }
         out.finish()?;
-        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), records: Records { read: part.rows, made: 0 }, part: Some(part) })
     }
 }
 

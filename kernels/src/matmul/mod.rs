@@ -183,7 +183,8 @@ impl PreparedMatmul {
     fn output(&self, task: u64, n: usize, product: &[f32]) -> TaskOutput {
         let not_finite = product.iter().filter(|number| !number.is_finite()).count();
         let tallies = vec![(product.len() / n) as u64, not_finite as u64];
-        TaskOutput { tallies, blocks: self.slices.blocks(task, n as u64, product), part: None }
+        let records = Records { read: 0, made: (product.len() / n) as u64 };
+        TaskOutput { tallies, blocks: self.slices.blocks(task, n as u64, product), part: None, records }
     }
 }
 

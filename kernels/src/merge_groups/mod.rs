@@ -73,7 +73,7 @@ impl Prepared for PreparedMerge {
         };
         let columns = self.plan.headings.clone();
         let part = Part { extension: self.form.extension(), bytes, rows: out.rows, columns, preview: out.preview };
-        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part), records: Records { read: merge.taken(), made: 0 } })
     }
 }
 

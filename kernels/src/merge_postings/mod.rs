@@ -58,6 +58,7 @@ impl Prepared for PreparedMerge {
         if !self.json {
             postings.out.bytes.extend_from_slice(b"word,file,count\n");
         }
+        let mut read = 0;
         let mut word: &[u8] = b"";
         let mut found: Vec<(&[u8], u64)> = Vec::new();
         while let Some((run, record)) = merge.next_with_run()? {
@@ -66,6 +67,7 @@ impl Prepared for PreparedMerge {
                 *file = Some(record.value);
                 continue;
             }
+            read += 1;
             let file = file.ok_or_else(|| damaged("it does not begin with the name of its file"))?;
             if record.key != word {
                 postings.write(word, &found)?;
@@ -93,7 +95,7 @@ impl Prepared for PreparedMerge {
             preview,
             ..Part::default()
         };
-        Ok(TaskOutput { tallies: vec![words, rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![words, rows], blocks: Vec::new(), part: Some(part), records: Records { read, made: 0 } })
     }
 }
 

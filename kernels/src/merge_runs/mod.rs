@@ -66,7 +66,7 @@ impl PreparedMerge {
         part.write(&piece)?;
         let (extension, column) = if self.order.record > 0 { ("bin", "key") } else { ("txt", "line") };
         let part = Part { extension, bytes: Vec::new(), rows, columns: vec![column.into()], preview };
-        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part), records: Records { read: rows, made: 0 } })
     }
 
     fn cell(&self, item: &[u8]) -> String {

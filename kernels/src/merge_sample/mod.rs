@@ -74,11 +74,12 @@ impl Prepared for PreparedMerge {
             drawn.sort_unstable();
             drawn.into_iter().try_for_each(|(_, item)| out.item(item))?;
         }
+        let read = merge.taken();
         let Sampled { pieces, rows, preview, .. } = out;
         pieces.finish()?;
         let (extension, column) = if self.lines { ("txt", "line") } else { ("bin", "record") };
         let part = Part { extension, rows, columns: vec![column.into()], preview, ..Part::default() };
-        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part), records: Records { read: read, made: 0 } })
     }
 }
 

@@ -68,7 +68,7 @@ impl Prepared for PreparedMerge {
                 part(element, payload_bits, &values, u32::to_le_bytes)
             }
         };
-        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), records: Records { read: part.rows, made: 0 }, part: Some(part) })
     }
 }
 

@@ -42,7 +42,8 @@ struct PreparedMergeStatistics;
 impl Prepared for PreparedMergeStatistics {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let blocks = gather::blocks(&DESCRIPTOR, task)?;
-        let rows = match add_all(blocks)? {
+        let (all, read) = add_all(blocks)?;
+        let rows = match all {
             Some((element, moments)) => rows(element, &moments),
             None => vec![("values", "0".into()), ("invalid", "0".into())],
         };
@@ -54,11 +55,12 @@ impl Prepared for PreparedMergeStatistics {
         let preview = preview.map(|((name, value), weight)| PreviewRow { cells: vec![name.into(), value], weight }).collect();
         let columns = vec!["statistic".into(), "value".into()];
         let part = Part { extension: "csv", bytes: csv.into_bytes(), rows: count, columns, preview };
-        Ok(TaskOutput { tallies: vec![count], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![count], blocks: Vec::new(), part: Some(part), records: Records { read: read, made: 0 } })
     }
 }
 
-fn add_all(blocks: &[Block<'_>]) -> Result<Option<(ElementType, Moments)>, KernelError> {
+/// What all tasks have seen together, and how many of them there were.
+fn add_all(blocks: &[Block<'_>]) -> Result<(Option<(ElementType, Moments)>, u64), KernelError> {
     let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
     let mut all: Option<(ElementType, Moments)> = None;
     while let Some(record) = merge.next_record()? {
@@ -73,7 +75,7 @@ fn add_all(blocks: &[Block<'_>]) -> Result<Option<(ElementType, Moments)>, Kerne
         }
         moments.add(record.value)?;
     }
-    Ok(all)
+    Ok((all, merge.taken()))
 }
 
 fn rows(element: ElementType, all: &Moments) -> Vec<(&'static str, String)> {

@@ -75,7 +75,7 @@ impl Prepared for PreparedMerge {
         if let Some(columns) = columns {
             part.bytes = columns.finish().map_err(KernelError::of_table)?;
         }
-        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part), records: Records { read: merge.taken(), made: 0 } })
     }
 }
 

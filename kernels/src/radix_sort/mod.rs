@@ -182,7 +182,7 @@ impl PreparedSort {
             Values::Words(values) => (self.blocks(task, bounds, values, u32::to_le_bytes), values.len()),
             Values::Longs(values) => (self.blocks(task, bounds, values, u64::to_le_bytes), values.len()),
         };
-        TaskOutput { tallies: vec![count as u64], blocks, part: None }
+        TaskOutput { tallies: vec![count as u64], blocks, part: None, records: Records { read: 0, made: count as u64 } }
     }
 
     /// A record for each partition that got elements. Task 0 writes all, so that a partition without elements still has a type.

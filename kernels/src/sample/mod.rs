@@ -138,6 +138,7 @@ impl PreparedSample {
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         let partition = u128::from(task) * u128::from(self.partitions) / u128::from(self.tasks.max(task + 1));
         blocks[partition as usize] = block;
-        TaskOutput { tallies: vec![seen, drawn as u64], blocks, part: None }
+        let records = Records { read: seen, made: drawn as u64 };
+        TaskOutput { tallies: vec![seen, drawn as u64], blocks, part: None, records }
     }
 }

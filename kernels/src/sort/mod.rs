@@ -93,6 +93,7 @@ impl Prepared for PreparedSort {
             0 => cpu::runs(&cpu::Lines::new(bytes), &self.order, &self.cuts, self.partitions),
             record => cpu::runs(&cpu::Records { record, bytes }, &self.order, &self.cuts, self.partitions),
         };
-        Ok(TaskOutput { tallies: vec![records, bytes.len() as u64], blocks, part: None })
+        let tallies = vec![records, bytes.len() as u64];
+        Ok(TaskOutput { tallies, blocks, part: None, records: Records { read: records, made: records } })
     }
 }

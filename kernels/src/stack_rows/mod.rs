@@ -98,7 +98,7 @@ impl Prepared for PreparedStackRows {
             preview: vec![PreviewRow { cells, weight: rows }],
             bytes,
         };
-        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part), records: Records { read: rows, made: 0 } })
     }
 }
 

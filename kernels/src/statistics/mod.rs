@@ -152,6 +152,6 @@ impl PreparedStatistics {
         // One table has all numbers, so there is one partition; `merge_statistics` refuses more.
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         state.moments().push(&mut blocks[0], element.name().as_bytes());
-        TaskOutput { tallies: vec![state.count, state.invalid], blocks, part: None }
+        TaskOutput { tallies: vec![state.count, state.invalid], blocks, part: None, records: Records { read: 0, made: 1 } }
     }
 }

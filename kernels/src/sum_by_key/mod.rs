@@ -125,22 +125,23 @@ impl Prepared for PreparedSum {
             rows += 1;
             top.offer(key, sum);
         };
+        let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
         match self.format {
-            Format::Csv => self.csv(blocks, part, &mut row)?,
-            Format::NpyDense => part.write(&npy::dense(blocks, &mut row)?)?,
-            Format::NpyPairs => part.write(&npy::pairs(blocks, &mut row)?)?,
+            Format::Csv => self.csv(&mut merge, part, &mut row)?,
+            Format::NpyDense => part.write(&npy::dense(&mut merge, &mut row)?)?,
+            Format::NpyPairs => part.write(&npy::pairs(&mut merge, &mut row)?)?,
         }
         let extension = if self.format == Format::Csv { "csv" } else { "npy" };
         let preview = top.rows(|key| self.preview_key(key));
         let part = Part { extension, rows, columns: self.columns.to_vec(), preview, ..Part::default() };
-        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part), records: Records { read: merge.taken(), made: 0 } })
     }
 }
 
 impl PreparedSum {
-    fn csv(&self, blocks: &[Block<'_>], part: &mut dyn PartWriter, row: &mut impl FnMut(&[u8], u64)) -> Result<(), KernelError> {
+    fn csv(&self, merge: &mut Merge<'_>, part: &mut dyn PartWriter, row: &mut impl FnMut(&[u8], u64)) -> Result<(), KernelError> {
         let mut table = csv::Table::new(&self.columns, part);
-        sums(blocks, |key, sum| {
+        sums(merge, |key, sum| {
             row(key, sum);
             match self.key_type {
                 KeyType::Text => table.text_row(key, sum),
@@ -159,8 +160,7 @@ impl PreparedSum {
 }
 
 /// Calls `row(key, sum)` for each key, in rising order.
-fn sums<'a>(blocks: &[Block<'a>], mut row: impl FnMut(&'a [u8], u64) -> Result<(), KernelError>) -> Result<(), KernelError> {
-    let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
+fn sums<'a>(merge: &mut Merge<'a>, mut row: impl FnMut(&'a [u8], u64) -> Result<(), KernelError>) -> Result<(), KernelError> {
     let mut current: Option<(&[u8], u64)> = None;
     while let Some(record) = merge.next_record()? {
         let count = count_value(record.value)?;

@@ -1,16 +1,17 @@
 //! The sums as a NumPy array.
 
 use super::{number, sums};
-use crate::api::{Block, KernelError};
+use crate::api::KernelError;
 use crate::npy;
+use crate::run::Merge;
 
 /// Keys of a dense array end here: 128 MiB of values. A larger key in a dense array is nearly always an id, not a position.
 const DENSE_KEYS: u64 = 1 << 24;
 
 /// `values[key]`, zero where no record has the key; as long as the largest key demands.
-pub(super) fn dense(blocks: &[Block<'_>], row: &mut impl FnMut(&[u8], u64)) -> Result<Vec<u8>, KernelError> {
+pub(super) fn dense(merge: &mut Merge<'_>, row: &mut impl FnMut(&[u8], u64)) -> Result<Vec<u8>, KernelError> {
     let mut values: Vec<u64> = Vec::new();
-    sums(blocks, |key, sum| {
+    sums(merge, |key, sum| {
         let index = number(key)?;
         if index >= DENSE_KEYS {
             return Err(KernelError::Input(format!(
@@ -28,9 +29,9 @@ pub(super) fn dense(blocks: &[Block<'_>], row: &mut impl FnMut(&[u8], u64)) -> R
 }
 
 /// Rows of (key, sum).
-pub(super) fn pairs(blocks: &[Block<'_>], row: &mut impl FnMut(&[u8], u64)) -> Result<Vec<u8>, KernelError> {
+pub(super) fn pairs(merge: &mut Merge<'_>, row: &mut impl FnMut(&[u8], u64)) -> Result<Vec<u8>, KernelError> {
     let mut values: Vec<u64> = Vec::new();
-    sums(blocks, |key, sum| {
+    sums(merge, |key, sum| {
         values.extend([number(key)?, sum]);
         row(key, sum);
         Ok(())

@@ -105,10 +105,11 @@ impl Prepared for PreparedTop {
             best.add(&batch.map_err(KernelError::of_table)?)?;
         }
         let tallies = vec![best.rows, best.values];
+        let records = Records { read: best.rows, made: best.heap.len() as u64 };
         // One table has all of them, so there is one partition; `merge_top` refuses more.
         let mut blocks = vec![Vec::new(); self.partitions as usize];
         best.push(task.number, &mut blocks[0]);
-        Ok(TaskOutput { tallies, blocks, part: None })
+        Ok(TaskOutput { tallies, blocks, part: None, records })
     }
 
     fn columns(&self) -> &[Wanted] {

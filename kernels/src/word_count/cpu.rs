@@ -8,6 +8,8 @@ use crate::run::push_count;
 pub(super) struct Counted {
     pub(super) lines: u64,
     pub(super) words: u64,
+    /// Different ones.
+    pub(super) distinct: u64,
     pub(super) blocks: Vec<Vec<u8>>,
 }
 
@@ -42,8 +44,9 @@ pub(super) fn count(text: &[u8], partitions: u32, scratch: &mut Scratch) -> Coun
     batch[..filled].iter().for_each(|word| table.add(word));
     let unfinished_line = text.last().is_some_and(|last| *last != b'\n');
     let blocks = blocks(text, &table, partitions, &mut scratch.rows);
+    let distinct = scratch.rows.iter().map(|rows| rows.len() as u64).sum();
     scratch.table = table.into_memory();
-    Counted { lines: newlines + u64::from(unfinished_line), words, blocks }
+    Counted { lines: newlines + u64::from(unfinished_line), words, distinct, blocks }
 }
 
 /// A word on its way into a run. `prefix` sorts like the word's first 16 bytes.

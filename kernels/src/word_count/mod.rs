@@ -79,6 +79,7 @@ impl Prepared for PreparedWordCount {
         let mut scratch = self.spare().pop().unwrap_or_default();
         let counted = cpu::count(text, self.partitions, &mut scratch);
         self.spare().push(scratch);
-        Ok(TaskOutput { tallies: vec![counted.lines, counted.words, text.len() as u64], blocks: counted.blocks, part: None })
+        let records = Records { read: counted.lines, made: counted.distinct };
+        Ok(TaskOutput { tallies: vec![counted.lines, counted.words, text.len() as u64], blocks: counted.blocks, part: None, records })
     }
 }

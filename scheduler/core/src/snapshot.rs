@@ -365,6 +365,8 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
             .map(|((worker, device), tasks)| wire::MemoryLimit { worker: worker.0, device: *device, tasks: *tasks })
             .collect(),
         avoided_classes: stage.avoided.iter().cloned().collect(),
+        counters: (stage.counters != wire::StageCounters::default()).then_some(stage.counters),
+        bad_records: stage.bad_records.values().cloned().collect(),
     }
 }
 
@@ -420,6 +422,8 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
     stage.memory_limits = record.memory_limits.into_iter().map(|l| ((WorkerId(l.worker), l.device), l.tasks)).collect();
     stage.avoided = record.avoided_classes.into_iter().collect();
     stage.tallies = record.tallies.iter().map(|t| u128::from(t.low) | (u128::from(t.high) << 64)).collect();
+    stage.counters = record.counters.unwrap_or_default();
+    stage.bad_records = record.bad_records.into_iter().map(|bad| ((bad.task, bad.offset), bad)).collect();
     stage.failed_attempts = record.failed_attempts;
     stage.leases = record.leases;
     stage.earlier_leases = record.earlier_leases;

@@ -71,6 +71,8 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("reads tables")
     } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if is_compressed(files))) {
         Some("reads compressed files")
+    } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if files.bad_records > 0)) {
+        Some("leaves out bad records")
     } else {
         None
     }
@@ -92,8 +94,10 @@ mod tests {
         let said = packed(Files { compression: "none".into(), ..Files::default() });
         let file = InputFile { compression: "gzip".into(), ..InputFile::default() };
         let found = packed(Files { listing: vec![InputFile::default(), file], ..Files::default() });
+        let bad = packed(Files { bad_records: 1, ..Files::default() });
         let newer = [
             JobSpec { stages: vec![StageSpec { inputs: vec![said], ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { inputs: vec![bad], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { inputs: vec![found], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { inputs: vec![records], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { wants_survey: true, ..StageSpec::default() }], ..JobSpec::default() },

@@ -11,10 +11,12 @@
 //!     +-------------------------------------------------------------------------------+  its shuffle data was lost: new generation
 //! ```
 
+use crate::counters::BadRecords;
 use crate::ids::{LeaseId, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::state::State;
 use crate::trouble::{Evidence, Suspicions};
+use raftwerk_proto::v1::StageCounters;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +126,11 @@ pub struct Stage {
     pub evidence: BTreeMap<u64, Evidence>,
     /// Exact sums over accepted tasks, in the order of the kernel's tallies.
     pub tallies: Vec<u128>,
-    /// Tasks counted in `tallies` although they run again, because only their shuffle data was lost. Task to one past the last.
+    /// What accepted tasks have read and made.
+    pub counters: StageCounters,
+    /// The first records of the input that could not be read.
+    pub bad_records: BadRecords,
+    /// Tasks counted in `tallies` and `counters` although they run again, because only their shuffle data was lost. Task to one past the last.
     pub counted: IntervalMap<bool>,
     pub failed_attempts: u64,
     pub leases: u64,
@@ -157,6 +163,8 @@ impl Stage {
             suspicions: Suspicions::default(),
             evidence: BTreeMap::new(),
             tallies: vec![0; tallies],
+            counters: StageCounters::default(),
+            bad_records: BadRecords::new(),
             failed_attempts: 0,
             leases: 0,
             earlier_leases: 0,
@@ -274,6 +282,8 @@ impl Stage {
         self.suspicions = Suspicions::default();
         self.evidence.clear();
         self.tallies.iter_mut().for_each(|sum| *sum = 0);
+        self.counters = StageCounters::default();
+        self.bad_records.clear();
     }
 
     /// Moves a range to a state and keeps counts and the ready index true.

@@ -2,8 +2,9 @@
 
 use crate::ids::JobId;
 use crate::job::{Job, Phase};
+use crate::stage::Stage;
 use crate::state::State;
-use raftwerk_proto::v1::{JobState, JobView, NamespaceUse, NamespaceView, SetAside, StageView, TallyTotal};
+use raftwerk_proto::v1::{BadRecord, JobState, JobView, NamespaceUse, NamespaceView, SetAside, StageSpec, StageView, TallyTotal};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -72,6 +73,15 @@ pub(crate) fn set_aside_records(job: &Job, stage: usize) -> Vec<SetAside> {
     records.collect()
 }
 
+/// The first ones of each stage.
+fn bad_records(job: &Job) -> impl Iterator<Item = BadRecord> + '_ {
+    let of_stage = |(stage, spec): (&'_ Stage, &'_ StageSpec)| {
+        let name = spec.name.clone();
+        stage.bad_records.values().map(move |record| BadRecord { stage: name.clone(), ..record.clone() }).collect::<Vec<_>>()
+    };
+    job.stages.iter().zip(&job.spec.stages).flat_map(of_stage)
+}
+
 fn job_view(job: &Job) -> JobView {
     let stages = job.stages.iter().zip(&job.spec.stages).map(|(stage, spec)| StageView {
         name: spec.name.clone(),
@@ -89,6 +99,7 @@ fn job_view(job: &Job) -> JobView {
         set_aside: stage.set_aside(),
         speculated: stage.speculated,
         speculative_wins: stage.speculative_wins,
+        counters: Some(stage.counters),
     });
     JobView {
         job: job.id.0,
@@ -106,6 +117,7 @@ fn job_view(job: &Job) -> JobView {
         shuffle_copies: job.shuffle_copies(),
         rounds: job.rounds.as_ref().map(|rounds| rounds.view(&job.spec)),
         waiting_for: job.waiting_for.iter().map(|job| job.0).collect(),
+        bad_records: bad_records(job).collect(),
         // Not of every job of a list: it takes a look at every device.
         waits: String::new(),
     }

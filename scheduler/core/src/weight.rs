@@ -15,6 +15,8 @@ const PER_SPEC_BYTE: u64 = 4;
 const INTERVAL_BYTES: u64 = 64;
 /// A task set aside, with a message of ordinary length.
 const EVIDENCE_BYTES: u64 = 500;
+/// A record that could not be read, beside its texts.
+const BAD_RECORD_BYTES: u64 = 300;
 const PART_BYTES: u64 = 600;
 const SHARE_BYTES: u64 = 300;
 const SPAN_BYTES: u64 = 16;
@@ -68,8 +70,10 @@ impl State {
 
 fn job_weight(job: &Job) -> u64 {
     let intervals = |s: &Stage| (s.tasks().intervals() + s.attempts.intervals()) as u64 * INTERVAL_BYTES;
+    let bad =
+        |s: &Stage| s.bad_records.values().map(|r| BAD_RECORD_BYTES + (r.path.len() + r.reason.len() + r.data.len()) as u64).sum::<u64>();
     let shares: u64 = job.shares.values().map(|s| SHARE_BYTES + s.spans.len() as u64 * SPAN_BYTES).sum();
-    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + s.evidence.len() as u64 * EVIDENCE_BYTES).sum();
+    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + s.evidence.len() as u64 * EVIDENCE_BYTES + bad(s)).sum();
     let rounds = job.rounds.as_ref().map_or(0, |r| r.state.len() as u64 + r.ended.len() as u64 * ROUND_BYTES);
     JOB_BYTES + rounds + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + shares
 }

@@ -71,7 +71,8 @@ fn a_lease_that_reports_in_parts_is_one_sample_too() {
     r.report_some(lease, 10, 5);
     assert!(r.state.costs.is_empty() && r.state.leases[&lease].spent.tasks == 15);
     let mut last = r.full_report(lease);
-    last.results[0] = TaskResults { first_task: 15, task_count: 15, tallies: vec![TallyValues { values: (15..30).collect() }] };
+    last.results[0] =
+        TaskResults { first_task: 15, task_count: 15, tallies: vec![TallyValues { values: (15..30).collect() }], ..TaskResults::default() };
     (last.busy_ns, last.transfer_ns) = (1_000_000, 500_000);
     let told: u64 = r
         .log

@@ -159,7 +159,12 @@ fn report() -> impl Strategy<Value = Report> {
                         }
                         TallyValues { values }
                     });
-                    TaskResults { first_task, task_count, tallies: tallies.collect() }
+                    let tallies: Vec<TallyValues> = tallies.collect();
+                    // One number for all tasks, or some, which may be too few or too many.
+                    let some = tallies.first().map(|tally| tally.values.clone()).unwrap_or_default();
+                    let counters = TaskCounters { bytes_in: vec![task_count], records_in: some, ..TaskCounters::default() };
+                    let counters = (first_task % 3 > 0).then_some(counters);
+                    TaskResults { first_task, task_count, tallies, counters }
                 })
                 .collect(),
             failures: failures

@@ -360,7 +360,9 @@ impl Bench {
         let publishes = stage >= 2 && report.stage + 1 == stage;
         let results = report.results.iter().map(|(first, count)| {
             let values: Vec<u64> = (*first..first + count).map(|t| value(t, worker)).collect();
-            TaskResults { first_task: *first, task_count: *count, tallies: vec![TallyValues { values }; tallies] }
+            let counters = TaskCounters { records_in: values.clone(), bytes_in: vec![naive::BYTES], ..TaskCounters::default() };
+            let tallies = vec![TallyValues { values }; tallies];
+            TaskResults { first_task: *first, task_count: *count, tallies, counters: Some(counters) }
         });
         let parts = report.results.iter().flat_map(|(first, count)| *first..first + count);
         let failures = report.failures.iter().map(|(first_task, task_count, class)| {
@@ -489,8 +491,15 @@ fn of_core(state: &State) -> Vec<String> {
         for stage in &job.stages {
             let tally = stage.tallies.first().copied().unwrap_or_default();
             lines.push(format!(
-                "stage open {} generation {} tally {tally} fenced {} failed {} speculated {} won {}",
-                stage.open, stage.generation, stage.fenced, stage.failed_attempts, stage.speculated, stage.speculative_wins
+                "stage open {} generation {} tally {tally} read {} {} fenced {} failed {} speculated {} won {}",
+                stage.open,
+                stage.generation,
+                stage.counters.records_in,
+                stage.counters.bytes_in,
+                stage.fenced,
+                stage.failed_attempts,
+                stage.speculated,
+                stage.speculative_wins
             ));
             for (range, task) in stage.tasks().iter() {
                 for t in range.first..range.end {
@@ -546,8 +555,8 @@ fn of_model(model: &Model) -> Vec<String> {
         }
         for s in &job.stages {
             lines.push(format!(
-                "stage open {} generation {} tally {} fenced {} failed {} speculated {} won {}",
-                s.open, s.generation, s.tally, s.fenced, s.failed, s.speculated, s.wins
+                "stage open {} generation {} tally {} read {} {} fenced {} failed {} speculated {} won {}",
+                s.open, s.generation, s.tally, s.records_in, s.bytes_in, s.fenced, s.failed, s.speculated, s.wins
             ));
             for (t, task) in s.tasks.iter().enumerate() {
                 let died_on: Vec<u64> = task.died_on.iter().copied().collect();

@@ -8,6 +8,7 @@ use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
 use raftwerk_planted::{self as planted, Bug};
+use raftwerk_proto::COUNTER_NAMES;
 use raftwerk_proto::v1::{self as wire, DeviceShare, command::Command, scheduler_message as down};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -195,6 +196,7 @@ fn manifest(state: &State, job: &Job) -> String {
             serde_json::json!({
                 "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
                 "tasks": stage.tasks().len(), "generation": stage.generation, "bounded": kernel.bounded, "reproducible": spec.reproducible,
+                "counters": counters(&stage.counters),
             })
         })
         .collect();
@@ -212,8 +214,23 @@ fn manifest(state: &State, job: &Job) -> String {
     let manifest = serde_json::json!({
         "schema": 1, "cluster": state.cluster, "job": job.id.0, "name": job.spec.name, "format": job.spec.output.as_ref().map(|o| &o.format),
         "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside, "rounds": view.rounds.as_ref().map(|rounds| rounds.ended.len()),
+        "bad_records": view.bad_records.iter().map(bad_record).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&manifest).unwrap_or_default()
+}
+
+fn counters(of: &wire::StageCounters) -> Value {
+    let numbers = COUNTER_NAMES.iter().zip(of.numbers());
+    numbers.map(|(name, number)| ((*name).to_owned(), Value::from(number))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// A record that the job went on without.
+fn bad_record(record: &wire::BadRecord) -> Value {
+    serde_json::json!({
+        "stage": record.stage, "task": record.task, "file": record.path, "offset": record.offset, "bytes": record.bytes,
+        "line": if record.line == 0 { Value::Null } else { record.line.into() },
+        "reason": record.reason, "text": String::from_utf8_lossy(&record.data),
+    })
 }
 
 /// Which tasks of a bounded kernel the device ran, as [first, number]; null for an exact one, of which it makes no difference.

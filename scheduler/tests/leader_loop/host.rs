@@ -157,7 +157,12 @@ pub fn result(grant: &Grant, sequence: u64) -> Report {
         sequence,
         lease: grant.lease,
         job: grant.job,
-        results: vec![TaskResults { first_task: grant.first_task, task_count: grant.task_count, tallies: vec![TallyValues { values }] }],
+        results: vec![TaskResults {
+            first_task: grant.first_task,
+            task_count: grant.task_count,
+            tallies: vec![TallyValues { values }],
+            ..TaskResults::default()
+        }],
         final_report: true,
         busy_ns: 1,
         ..Report::default()

@@ -118,6 +118,7 @@ impl World<'_> {
             first_task: range.first,
             task_count: range.count(),
             tallies: vec![TallyValues { values: (range.first..range.end).collect() }],
+            ..TaskResults::default()
         });
         let (job, stage): Of = span.of;
         let report = Report {

@@ -9,7 +9,7 @@ use raftwerk_core::LeaseId;
 use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
     BlockIndex, Capacity, Device, FailureClass, Grant, Hello, InputListing, Label, LeaseProgress, ListInputs, Load, OutputPart,
-    ShuffleSource, StageInfo, TallyValues, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
+    ShuffleSource, StageInfo, TallyValues, TaskCounters, TaskFailure, TaskResults, WorkerMessage, scheduler_message, worker_message,
 };
 use raftwerk_worker::session::rotation::Rotation;
 use raftwerk_worker::session::{AgentSession, Effect, Input};
@@ -523,7 +523,8 @@ fn concluded(worker: u64, running: &Running, task: u64, over: bool, outcome: Res
         }
     };
     let tallies = vec![TallyValues { values: vec![value_of(task)] }; running.tallies];
-    progress.results.push(TaskResults { first_task: task, task_count: 1, tallies });
+    let counters = TaskCounters { records_in: vec![value_of(task)], bytes_in: vec![1], ..TaskCounters::default() };
+    progress.results.push(TaskResults { first_task: task, task_count: 1, tallies, counters: Some(counters) });
     progress.blocks.push(BlockIndex { task, ..BlockIndex::default() });
     if running.stage > 0 {
         progress.round_end = running.round.as_ref().map(|round| round.end(running.job));

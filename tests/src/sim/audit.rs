@@ -11,9 +11,9 @@ mod tasks;
 use super::counters::Counters;
 use entry::{Entry, gangs_begin_on_all_their_devices, leases_end_only_for_a_reason};
 use prost::Message;
-use raftwerk_core::stage::TaskState;
+use raftwerk_core::stage::{Stage, TaskState};
 use raftwerk_core::{Applied, Event, JobId, LeaseId, Outcome, Phase, State, TaskRange, WorkerId, invariants};
-use raftwerk_proto::v1::{Command, EntryBody, command::Command as Do};
+use raftwerk_proto::v1::{Command, EntryBody, StageCounters, command::Command as Do};
 use raftwerk_scheduler::machine::Replicated;
 use raftwerk_scheduler::raft::{ApplyError, StateMachine};
 use std::cell::RefCell;
@@ -203,6 +203,7 @@ impl Audit {
         leases_are_of_this_epoch(after)?;
         self.keepers_have_their_parts(&entry)?;
         tallies_count_each_task_once(after)?;
+        counters_count_each_task_once(after)?;
         self.acknowledged_requests_are_kept(after)?;
         self.dropped_results_stay_dropped(after)?;
         self.count(&entry, applied);
@@ -354,17 +355,40 @@ fn tallies_count_each_task_once(state: &State) -> Verdict {
     let total = |range: TaskRange| (range.first..range.end).map(|t| u128::from(value_of(t))).sum::<u128>();
     for job in state.active_jobs() {
         for (index, stage) in job.stages.iter().enumerate().filter(|(_, s)| !s.tallies.is_empty()) {
-            let mut expected = 0;
-            for (range, task) in stage.tasks().iter() {
-                expected += match task {
-                    TaskState::Accepted { .. } => total(range),
-                    // Tallied before its shuffle data was lost.
-                    _ => stage.counted.overlapping(range).filter(|(_, counted)| *counted).map(|(part, _)| total(part)).sum(),
-                };
-            }
+            let expected: u128 = counted_tasks(stage).into_iter().map(total).sum();
             if stage.tallies[0] != expected {
                 let what = format!("job {} stage {index}: {} instead of {expected}", job.id, stage.tallies[0]);
                 return Err(("tallies_count_each_task_once", what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tasks that were accepted at least once in this round.
+fn counted_tasks(stage: &Stage) -> Vec<TaskRange> {
+    let mut tasks = Vec::new();
+    for (range, task) in stage.tasks().iter() {
+        match task {
+            TaskState::Accepted { .. } => tasks.push(range),
+            // Counted before its shuffle data was lost.
+            _ => tasks.extend(stage.counted.overlapping(range).filter(|(_, counted)| *counted).map(|(part, _)| part)),
+        }
+    }
+    tasks
+}
+
+/// Every task says that it has read as many records as its tally, and one byte.
+fn counters_count_each_task_once(state: &State) -> Verdict {
+    for job in state.active_jobs() {
+        for (index, stage) in job.stages.iter().enumerate() {
+            let tasks = counted_tasks(stage);
+            let records: u64 = tasks.iter().flat_map(|range| range.first..range.end).map(value_of).sum();
+            let expected =
+                StageCounters { records_in: records, bytes_in: tasks.iter().map(|range| range.count()).sum(), ..StageCounters::default() };
+            if stage.counters != expected {
+                let what = format!("job {} stage {index}: {:?} instead of {expected:?}", job.id, stage.counters);
+                return Err(("counters_count_each_task_once", what));
             }
         }
     }

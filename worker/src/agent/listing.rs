@@ -233,7 +233,8 @@ fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> 
     }
     if format == "records" {
         input.record_bytes = files.record_bytes;
-        if !metadata.len().is_multiple_of(files.record_bytes.into()) {
+        // What is left behind the last whole record is one that cannot be read.
+        if files.bad_records == 0 && !metadata.len().is_multiple_of(files.record_bytes.into()) {
             return Err(ListingError::Records { path, bytes: metadata.len(), record: files.record_bytes });
         }
     }

@@ -3,11 +3,15 @@ use super::{
     input::Inputs,
     lease::{Lease, Output, stopped_failure},
     part_file::Written,
+    reading::Reading,
     stage::{Fault, Stage},
 };
+use crate::counters::{self, Numbers};
 use crate::lease::OUTPUT_FILE;
 use raftwerk_kernels::{Part, TaskOutput};
-use raftwerk_proto::v1::{BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, RoundEnd, TallyValues, TaskFailure, TaskResults};
+use raftwerk_proto::v1::{
+    BadRecord, BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, RoundEnd, TallyValues, TaskFailure, TaskResults,
+};
 use std::os::unix::fs::FileExt;
 
 /// Finished tasks, ready for the lease.
@@ -22,6 +26,15 @@ pub(super) struct Done {
     pub(super) busy_ns: u64,
     pub(super) input_bytes: u64,
     pub(super) round_end: Option<RoundEnd>,
+    pub(super) bad_records: Vec<BadRecord>,
+}
+
+/// What the scheduler sums up of a task, and the first records that it left out.
+struct Summed {
+    task: u64,
+    tallies: Vec<u64>,
+    numbers: Numbers,
+    bad_records: Vec<BadRecord>,
 }
 
 impl Done {
@@ -44,19 +57,24 @@ impl Done {
         self.failures.push(stopped_failure(first_task, task_count));
     }
 
-    fn succeeded(&mut self, task: u64, tallies: &[u64]) {
+    fn succeeded(&mut self, summed: Summed) {
+        let Summed { task, tallies, numbers, bad_records } = summed;
         self.tasks += 1;
+        self.bad_records.extend(bad_records);
         if let Some(last) = self.results.last_mut()
             && last.first_task + last.task_count == task
         {
+            counters::push(&mut last.counters, last.task_count, numbers);
             last.task_count += 1;
-            for (column, &value) in last.tallies.iter_mut().zip(tallies) {
+            for (column, value) in last.tallies.iter_mut().zip(tallies) {
                 column.values.push(value);
             }
             return;
         }
-        let tallies = tallies.iter().map(|&value| TallyValues { values: vec![value] }).collect();
-        self.results.push(TaskResults { first_task: task, task_count: 1, tallies });
+        let tallies = tallies.into_iter().map(|value| TallyValues { values: vec![value] }).collect();
+        let mut counted = None;
+        counters::push(&mut counted, 0, numbers);
+        self.results.push(TaskResults { first_task: task, task_count: 1, tallies, counters: counted });
     }
 }
 
@@ -65,8 +83,9 @@ pub(super) struct Collector<'a> {
     /// That of the message, if it has one of its own, or else the lease's.
     output: Option<&'a Output>,
     stage: &'a Stage,
+    inputs: &'a Inputs,
     pub(super) done: Done,
-    unwritten: Vec<(u64, TaskOutput)>,
+    unwritten: Vec<(Summed, TaskOutput)>,
     unwritten_bytes: usize,
 }
 
@@ -78,11 +97,11 @@ const LARGE_BLOCK_BYTES: usize = 64 << 10;
 impl<'a> Collector<'a> {
     pub(super) fn new(lease: &'a Lease, inputs: &'a Inputs) -> Self {
         let output = inputs.output.as_ref().or(lease.output.as_ref());
-        Self { output, stage: &lease.stage, done: Done::default(), unwritten: Vec::new(), unwritten_bytes: 0 }
+        Self { output, stage: &lease.stage, inputs, done: Done::default(), unwritten: Vec::new(), unwritten_bytes: 0 }
     }
 
     /// `written`: its part is in the message's own output file already.
-    pub(super) fn add(&mut self, task: u64, output: TaskOutput, written: Option<Written>) {
+    pub(super) fn add(&mut self, task: u64, mut output: TaskOutput, written: Option<Written>, reading: &Reading) {
         if output.tallies.len() != self.stage.tallies || (self.stage.partitions > 0 && output.blocks.len() != self.stage.partitions) {
             let (tallies, blocks) = (output.tallies.len(), output.blocks.len());
             let message = format!(
@@ -95,20 +114,22 @@ impl<'a> Collector<'a> {
             // What a GPU twin would have to say as well; no kernel ends rounds on a GPU.
             return self.done.failed(task, 1, Fault::new(FailureClass::Fatal, "the kernel did not say how the round ended"));
         }
+        let (numbers, bad_records) = reading.conclude(task, self.inputs.path(task), &output, written);
+        let summed = Summed { task, tallies: std::mem::take(&mut output.tallies), numbers, bad_records };
         if self.stage.partitions == 0 && output.part.is_none() {
-            return self.done.succeeded(task, &output.tallies);
+            return self.done.succeeded(summed);
         }
         if let (Some(written), Some(part)) = (written, &output.part) {
             self.done.part_ranges.push(BlockRange { task, bytes: written.bytes, ..BlockRange::default() });
             self.done.parts.push(described(task, part, written));
-            return self.done.succeeded(task, &output.tallies);
+            return self.done.succeeded(summed);
         }
         let bytes = output.blocks.iter().map(Vec::len).sum::<usize>() + output.part.as_ref().map_or(0, |part| part.bytes.len());
         if output.part.is_none() && bytes >= WRITE_BYTES && bytes / output.blocks.len().max(1) >= LARGE_BLOCK_BYTES {
-            return self.write_large(task, &output);
+            return self.write_large(summed, &output);
         }
         self.unwritten_bytes += bytes;
-        self.unwritten.push((task, output));
+        self.unwritten.push((summed, output));
         if self.unwritten_bytes >= WRITE_BYTES {
             self.write();
         }
@@ -120,7 +141,8 @@ impl<'a> Collector<'a> {
     }
 
     /// Blocks go out as they are, without being copied together.
-    fn write_large(&mut self, task: u64, output: &TaskOutput) {
+    fn write_large(&mut self, summed: Summed, output: &TaskOutput) {
+        let task = summed.task;
         let mut group = Group::default();
         for (partition, block) in output.blocks.iter().enumerate() {
             group.index(task, partition as u32, block);
@@ -129,7 +151,7 @@ impl<'a> Collector<'a> {
         match self.store(&mut group, &blocks) {
             Ok(()) => {
                 self.done.blocks.append(&mut group.blocks);
-                self.done.succeeded(task, &output.tallies);
+                self.done.succeeded(summed);
             }
             Err(fault) => self.done.failed(task, 1, fault),
         }
@@ -145,14 +167,15 @@ impl<'a> Collector<'a> {
         self.unwritten_bytes = 0;
         // Partition by partition, so that whoever fetches one reads long runs.
         for partition in 0..self.stage.partitions {
-            for (task, output) in &outputs {
+            for (Summed { task, .. }, output) in &outputs {
                 group.index(*task, partition as u32, &output.blocks[partition]);
                 bytes.extend_from_slice(&output.blocks[partition]);
             }
         }
         let has_output = self.output.is_some();
-        let mut tallies = Vec::with_capacity(outputs.len());
-        for (task, output) in outputs {
+        let mut all = Vec::with_capacity(outputs.len());
+        for (summed, output) in outputs {
+            let task = summed.task;
             match output.part {
                 // For a stage that reads it: the one block of the partition that the task itself is.
                 Some(part) if self.stage.makes_blocks => {
@@ -167,18 +190,16 @@ impl<'a> Collector<'a> {
                 }
                 None => {}
             }
-            tallies.push((task, output.tallies));
+            all.push(summed);
         }
         match self.store(&mut group, &[&bytes]) {
             Ok(()) => {
                 self.done.blocks.append(&mut group.blocks);
                 self.done.parts.append(&mut group.parts);
                 self.done.part_ranges.append(&mut group.ranges);
-                for (task, tallies) in tallies {
-                    self.done.succeeded(task, &tallies);
-                }
+                all.into_iter().for_each(|summed| self.done.succeeded(summed));
             }
-            Err(fault) => tallies.iter().for_each(|(task, _)| self.done.failed(*task, 1, fault.clone())),
+            Err(fault) => all.iter().for_each(|summed| self.done.failed(summed.task, 1, fault.clone())),
         }
     }
 

@@ -8,6 +8,7 @@ use super::{
     chunk::Collector,
     part_file::{PartFile, Written},
     queue::Chunk,
+    reading::Reading,
     rounds,
     stage::{Fault, panic_message},
 };
@@ -77,9 +78,9 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
                 }
                 slot.task(task);
                 match run_task(prepared.as_ref(), &chunk, task, &mut input_bytes) {
-                    Ok(Made { output, end, written }) => {
+                    Ok((Made { output, end, written }, reading)) => {
                         collector.done.round_end = end.or(collector.done.round_end.take());
-                        collector.add(task, output, written);
+                        collector.add(task, output, written, &reading);
                     }
                     Err(fault) => collector.done.failed(task, 1, fault),
                 }
@@ -127,10 +128,12 @@ struct Made {
     written: Option<Written>,
 }
 
-fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<Made, Fault> {
+fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<(Made, Reading), Fault> {
     let unpacked = chunk.inputs.unpack(number)?;
-    let (input, bytes) = chunk.inputs.of(&chunk.lease.stage.input, number, unpacked.as_ref())?;
-    *input_bytes += bytes;
+    let stage = &chunk.lease.stage;
+    let of_input = chunk.inputs.of(&stage.input, stage.bad_records, number, unpacked.as_ref());
+    let (input, reading) = of_input.map_err(|fault| with_place(chunk, number, fault))?;
+    *input_bytes += reading.bytes;
     let task = Task { number, input };
     let own = chunk.inputs.output.as_ref().filter(|_| chunk.inputs.tasks.len() == 1);
     let run = || match (&chunk.lease.stage.ends, own) {
@@ -139,8 +142,8 @@ fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &m
         (None, Some(file)) => run_streamed(prepared, &task, PartFile::new(&file.file)),
     };
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(made)) => Ok(made),
-        Ok(Err(fault)) => Err(with_place(chunk, number, fault)),
+        Ok(Ok(made)) => Ok((made, reading)),
+        Ok(Err(fault)) => Err(with_place(chunk, number, reading.fault(fault))),
         Err(payload) => Err(with_place(chunk, number, Fault::new(FailureClass::Task, panic_message(payload.as_ref())))),
     }
 }
@@ -161,7 +164,7 @@ fn run_streamed(prepared: &dyn Prepared, task: &Task<'_>, mut file: PartFile<'_>
 
 /// Bad input is named by its file, so that a person finds it.
 pub(super) fn with_place(chunk: &Chunk, number: u64, mut fault: Fault) -> Fault {
-    if matches!(fault.class, FailureClass::Task | FailureClass::Record)
+    if matches!(fault.class, FailureClass::Task | FailureClass::Record | FailureClass::Fatal)
         && let Some(place) = chunk.inputs.place(number)
     {
         fault.message = format!("{} ({place})", fault.message);

@@ -44,7 +44,7 @@ fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
         }
     };
     // Which chunk a task is of, beside the task.
-    let (mut owners, mut tasks) = (Vec::new(), Vec::new());
+    let (mut owners, mut tasks, mut readings) = (Vec::new(), Vec::new(), Vec::new());
     for (owner, (chunk, (collector, bytes))) in batch.iter().zip(&mut collectors).enumerate() {
         if chunk.lease.stopped.load(Ordering::Relaxed) {
             collector.done.stopped(chunk.first, chunk.end - chunk.first);
@@ -55,9 +55,10 @@ fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
         }
         for number in chunk.first..chunk.end {
             // No kernel with a GPU twin reads what may be compressed.
-            match chunk.inputs.of(&stage.input, number, None) {
-                Ok((input, length)) => {
-                    *bytes += length;
+            match chunk.inputs.of(&stage.input, stage.bad_records, number, None) {
+                Ok((input, reading)) => {
+                    *bytes += reading.bytes;
+                    readings.push(reading);
                     owners.push(owner);
                     tasks.push(Task { number, input });
                 }
@@ -70,9 +71,9 @@ fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
     (0..shared.recorder.slots()).for_each(|slot| shared.recorder.slot(slot).idle());
     let elapsed = started.elapsed().as_nanos() as u64;
     let mut lost = false;
-    for ((task, &owner), result) in tasks.iter().zip(&owners).zip(results) {
+    for (((task, &owner), reading), result) in tasks.iter().zip(&owners).zip(&readings).zip(results) {
         match result {
-            Ok(output) => collectors[owner].0.add(task.number, output, None),
+            Ok(output) => collectors[owner].0.add(task.number, output, None, reading),
             Err(fault) => {
                 lost |= fault.class == FailureClass::Device && is_lost(gpu);
                 collectors[owner].0.done.failed(task.number, 1, with_place(&batch[owner], task.number, fault));

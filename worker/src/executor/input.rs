@@ -2,6 +2,7 @@
 use super::{
     align,
     lease::Output,
+    reading::{Reading, leave_out_tail},
     stage::{Fault, InputKind},
     unpack,
 };
@@ -9,14 +10,14 @@ use crate::arrays::element_bytes;
 use crate::table;
 use bytes::Bytes;
 use memmap2::{Advice, Mmap};
-use raftwerk_formats::{Compression, Table};
+use raftwerk_formats::{Compression, Notes, Table};
 use raftwerk_kernels::{Block, Input};
 use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
 use std::{
     fs::File,
     io,
     os::fd::OwnedFd,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// A file of one lease; the descriptor is closed as soon as it is mapped.
@@ -115,12 +116,25 @@ impl Inputs {
         unpack::unpack(&listed.path, with, packed, scratch, limits).map(Some)
     }
 
-    /// The task's input and its length in bytes, on disk. `unpacked` is what a compressed file holds.
-    pub(super) fn of<'a>(&'a self, kind: &InputKind, task: u64, unpacked: Option<&'a Bytes>) -> Result<(Input<'a>, u64), Fault> {
+    /// The task's input, and what is known of it beside what the kernel finds. `unpacked` is what a compressed file holds; so many bad records may
+    /// be left out.
+    pub(super) fn of<'a>(
+        &'a self,
+        kind: &InputKind,
+        bad_records: u64,
+        task: u64,
+        unpacked: Option<&'a Bytes>,
+    ) -> Result<(Input<'a>, Reading), Fault> {
         if let InputKind::Index { start, count, tasks } = *kind {
             let (start, count) = InputKind::index_range(start, count, tasks, task);
-            return Ok((Input::Index { start, count }, 0));
+            return Ok((Input::Index { start, count }, Reading { records: Some(count), ..Reading::default() }));
         }
+        // Bytes on disk.
+        let plain = |read: Input<'a>, bytes: u64| Ok((read, Reading::of_bytes(bytes)));
+        let table = |table: Table, bytes: u64| {
+            let notes = Arc::new(Notes::allowing(bad_records));
+            Ok((Input::Table(table.noted(notes.clone())), Reading { bytes, records: None, notes: Some(notes) }))
+        };
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
         let input = self.tasks.get((task - self.first_task) as usize).ok_or_else(missing)?;
         if matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) {
@@ -132,20 +146,20 @@ impl Inputs {
                 InputKind::Part => Input::Text(of(0)?.first().map_or(&[][..], |block| block.bytes)),
                 _ => Input::Blocks(of(0)?),
             };
-            return Ok((read, input.blocks.iter().map(|block| block.bytes).sum()));
+            return plain(read, input.blocks.iter().map(|block| block.bytes).sum());
         }
         let file = self.files.get(input.descriptor as usize);
         if let Some(unpacked) = unpacked {
             let path = input.file.as_ref().map_or("", |file| &file.path);
-            let read = match kind {
-                InputKind::PlacedText => Input::PlacedText { path, offset: 0, bytes: unpacked },
+            return match kind {
+                InputKind::PlacedText => plain(Input::PlacedText { path, offset: 0, bytes: unpacked }, input.bytes),
                 InputKind::Table(format, filter) => {
-                    Input::Table(Table::new(format.clone(), unpacked.clone(), 0..unpacked.len()).filtered(filter.clone()))
+                    let whole = Table::new(format.clone(), unpacked.clone(), 0..unpacked.len());
+                    table(whole.filtered(filter.clone()), input.bytes)
                 }
-                InputKind::Text => Input::Text(unpacked),
-                _ => return Err(Fault::new(FailureClass::Fatal, format!("{path}: a compressed file must hold text or a table"))),
+                InputKind::Text => plain(Input::Text(unpacked), input.bytes),
+                _ => Err(Fault::new(FailureClass::Fatal, format!("{path}: a compressed file must hold text or a table"))),
             };
-            return Ok((read, input.bytes));
         }
         if input.file.as_ref().is_some_and(|file| !file.compression.is_empty()) {
             return Err(Fault::new(FailureClass::Fatal, "this device reads no compressed files"));
@@ -160,43 +174,54 @@ impl Inputs {
                 let record = u64::from(file.record_bytes);
                 let range = align::records(bytes.len() as u64, file.data_offset, record, input.offset, input.bytes);
                 let elements = bytes.get(range).ok_or_else(missing)?;
-                let length = elements.len() as u64;
+                let bytes = elements.len() as u64;
+                let reading = Reading { bytes, records: Some(bytes / record.max(1)), notes: None };
                 match kind {
                     InputKind::Rows => {
                         let columns = record as usize / element_bytes(&file.dtype).ok_or_else(missing)?;
-                        Ok((Input::Rows { dtype: &file.dtype, columns, bytes: elements }, length))
+                        Ok((Input::Rows { dtype: &file.dtype, columns, bytes: elements }, reading))
                     }
-                    _ => Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, length)),
+                    _ => Ok((Input::Elements { dtype: &file.dtype, bytes: elements }, reading)),
                 }
             }
             InputKind::Records => {
                 let file = input.file.as_ref().ok_or_else(missing)?;
                 let range = align::records(bytes.len() as u64, file.data_offset, file.record_bytes.into(), input.offset, input.bytes);
-                let records = bytes.get(range).ok_or_else(missing)?;
-                Ok((Input::Records { record_bytes: file.record_bytes.max(1) as usize, bytes: records }, records.len() as u64))
+                let record_bytes = file.record_bytes.max(1) as usize;
+                let records = bytes.get(range.clone()).ok_or_else(missing)?;
+                let mut reading = Reading::of_bytes(records.len() as u64);
+                reading.records = Some((records.len() / record_bytes) as u64);
+                // What is left behind the last whole record is one that cannot be read; like any other it is of the split in which it starts.
+                let (left, split) = (bytes.len() - range.end, input.offset..input.offset.saturating_add(input.bytes));
+                if (1..record_bytes).contains(&left) && split.contains(&(range.end as u64)) {
+                    let notes = Arc::new(Notes::allowing(bad_records));
+                    leave_out_tail(&notes, bytes, range.end, record_bytes)?;
+                    reading.notes = Some(notes);
+                }
+                Ok((Input::Records { record_bytes, bytes: records }, reading))
             }
-            InputKind::File => Ok((Input::File(bytes), bytes.len() as u64)),
+            InputKind::File => Ok((Input::File(bytes), Reading { bytes: bytes.len() as u64, records: Some(1), notes: None })),
             InputKind::PlacedText => {
                 let path = &input.file.as_ref().ok_or_else(missing)?.path;
                 let lines = align::lines(bytes, input.offset, input.bytes);
                 let length = lines.len() as u64;
-                Ok((Input::PlacedText { path, offset: lines.start as u64, bytes: &bytes[lines] }, length))
+                plain(Input::PlacedText { path, offset: lines.start as u64, bytes: &bytes[lines] }, length)
             }
             InputKind::Table(format, filter) if format.columnar().is_some() => {
                 let listed = input.file.as_ref().ok_or_else(missing)?;
                 let groups = table::groups(listed, input.offset, input.bytes);
-                let table = Table::of_groups(format.clone(), file.ok_or_else(missing)?.shared(), groups, listed.groups.into());
-                Ok((Input::Table(table.filtered(filter.clone())), input.bytes))
+                let of_groups = Table::of_groups(format.clone(), file.ok_or_else(missing)?.shared(), groups, listed.groups.into());
+                table(of_groups.filtered(filter.clone()), input.bytes)
             }
             InputKind::Table(format, filter) => {
                 let range = if format.splits_at_lines() { align::lines(bytes, input.offset, input.bytes) } else { 0..bytes.len() };
-                let table = Table::new(format.clone(), file.ok_or_else(missing)?.shared(), range);
-                let length = table.bytes();
-                Ok((Input::Table(table.filtered(filter.clone())), length))
+                let of_range = Table::new(format.clone(), file.ok_or_else(missing)?.shared(), range);
+                let length = of_range.bytes();
+                table(of_range.filtered(filter.clone()), length)
             }
             _ => {
                 let text = &bytes[align::lines(bytes, input.offset, input.bytes)];
-                Ok((Input::Text(text), text.len() as u64))
+                plain(Input::Text(text), text.len() as u64)
             }
         }
     }
@@ -216,6 +241,12 @@ impl Inputs {
             }
         }
         Ok(Block { task: block.task, bytes })
+    }
+
+    /// The file that a task reads; empty where it reads none.
+    pub(super) fn path(&self, task: u64) -> &str {
+        let input = task.checked_sub(self.first_task).and_then(|index| self.tasks.get(index as usize));
+        input.and_then(|input| input.file.as_ref()).map_or("", |file| &file.path)
     }
 
     /// "in /data/a.txt at byte 4096", for messages about bad input.

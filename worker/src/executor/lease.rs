@@ -93,6 +93,7 @@ impl Lease {
         pending.part_ranges.extend(done.part_ranges);
         pending.busy_ns += done.busy_ns;
         pending.input_bytes += done.input_bytes;
+        pending.bad_records.extend(done.bad_records);
         pending.round_end = done.round_end.or(pending.round_end.take());
         self.announce(&mut state)
     }
@@ -126,6 +127,7 @@ fn append(all: &mut Vec<TaskResults>, results: TaskResults) {
         && last.first_task + last.task_count == results.first_task
         && last.tallies.len() == results.tallies.len()
     {
+        crate::counters::append(&mut last.counters, last.task_count, results.counters, results.task_count);
         last.task_count += results.task_count;
         for (column, more) in last.tallies.iter_mut().zip(results.tallies) {
             column.values.extend(more.values);

@@ -17,6 +17,7 @@ mod input;
 mod lease;
 mod part_file;
 mod queue;
+mod reading;
 mod rounds;
 mod sides;
 mod socket;

@@ -153,6 +153,8 @@ pub(super) struct Stage {
     pub(super) chunk_tasks: AtomicU64,
     /// Of a job with rounds, when this stage's task ends a round.
     pub(super) ends: Option<RoundInfo>,
+    /// Records of the input that may be left out.
+    pub(super) bad_records: u64,
 }
 
 impl Stage {
@@ -179,6 +181,7 @@ impl Stage {
                             chunk_tasks: AtomicU64::new(1),
                             ends: None,
                             makes_blocks: false,
+                            bad_records: 0,
                         };
                     }
                 }
@@ -194,6 +197,10 @@ impl Stage {
             Some(Source::Files(files)) => files.record_bytes,
             _ => 0,
         };
+        let bad_records = match &source {
+            Some(Source::Files(files)) => files.bad_records,
+            _ => 0,
+        };
         let survey = spec.survey.to_vec();
         let reference = spec.kernel.clone().unwrap_or_default();
         let kernel = kernels.all().into_iter().find(|k| {
@@ -204,7 +211,7 @@ impl Stage {
             let message = format!("this worker's build has no kernel `{}` version {}", reference.name, reference.version);
             let prepared = Err(Fault::new(FailureClass::Worker, message));
             let chunk_tasks = AtomicU64::new(1);
-            return Self { prepared, input, tallies: 0, partitions: 0, makes_blocks: false, chunk_tasks, ends: None };
+            return Self { prepared, input, tallies: 0, partitions: 0, makes_blocks: false, chunk_tasks, ends: None, bad_records: 0 };
         };
         let descriptor = kernel.descriptor();
         let input = match input {
@@ -245,6 +252,7 @@ impl Stage {
             makes_blocks,
             chunk_tasks: AtomicU64::new(1),
             ends: info.round.clone().filter(|_| descriptor.kind == Kind::Reduce),
+            bad_records,
         }
     }
 }

@@ -42,6 +42,7 @@ impl Outbox {
             copy_incarnation: body.copy.1,
             transfer_ns: body.transfer_ns,
             round_end: body.round_end,
+            bad_records: body.bad_records,
         };
         if report.final_report {
             self.finals.insert(lease);

@@ -59,6 +59,7 @@ impl Bench {
             first_task: first,
             task_count: count,
             tallies: vec![TallyValues { values: (first..first + count).collect() }],
+            ..TaskResults::default()
         }];
         let effects = self.tell(Input::Progress(vec![LeaseProgress {
             lease: Some(lease(index)),
@@ -357,7 +358,12 @@ fn what_an_executor_says_twice_or_about_foreign_tasks_is_dropped() {
 fn a_long_report_is_cut_and_no_message_is_longer_than_a_mebibyte() {
     let mut bench = Bench::open();
     bench.grant(1, 1_000_000);
-    let results = TaskResults { first_task: 0, task_count: 1_000_000, tallies: vec![TallyValues { values: vec![u64::MAX; 1_000_000] }] };
+    let results = TaskResults {
+        first_task: 0,
+        task_count: 1_000_000,
+        tallies: vec![TallyValues { values: vec![u64::MAX; 1_000_000] }],
+        ..TaskResults::default()
+    };
     let progress =
         LeaseProgress { lease: Some(lease(1)), results: vec![results], final_report: true, busy_ns: 5, ..LeaseProgress::default() };
     let messages = sent(bench.tell(Input::Progress(vec![progress])));
@@ -376,7 +382,7 @@ fn a_part_travels_with_the_result_of_its_task() {
     bench.grant(1, 40);
     let preview = vec![pb::PreviewRow { cells: vec!["x".repeat(60_000)], weight: 1 }];
     let parts = (0..40).map(|partition| pb::OutputPart { partition, preview: preview.clone(), ..pb::OutputPart::default() }).collect();
-    let results = vec![TaskResults { first_task: 0, task_count: 40, tallies: Vec::new() }];
+    let results = vec![TaskResults { first_task: 0, task_count: 40, ..TaskResults::default() }];
     let progress = LeaseProgress { lease: Some(lease(1)), results, parts, final_report: true, ..LeaseProgress::default() };
     let messages = sent(bench.tell(Input::Progress(vec![progress])));
     assert!(messages.iter().all(|message| WorkerMessage { message: Some(message.clone()) }.encoded_len() < 1 << 20));
@@ -466,7 +472,7 @@ mod largest {
 
     fn results(tasks: u64, tallies: usize) -> Vec<TaskResults> {
         let values = TallyValues { values: vec![u64::MAX; tasks as usize] };
-        vec![TaskResults { first_task: 0, task_count: tasks, tallies: vec![values; tallies] }]
+        vec![TaskResults { first_task: 0, task_count: tasks, tallies: vec![values; tallies], ..TaskResults::default() }]
     }
 
     #[test]
@@ -487,6 +493,38 @@ mod largest {
     #[test]
     fn many_tallies_of_many_tasks_are_spread() {
         assert!(told(20_000, LeaseProgress { results: results(20_000, 30), ..LeaseProgress::default() }).len() > 5);
+    }
+
+    #[test]
+    fn counters_and_bad_records_travel_with_their_tasks() {
+        let mut all = results(20_000, 1);
+        let counters = pb::TaskCounters { records_in: (0..20_000).collect(), bytes_in: vec![7], ..pb::TaskCounters::default() };
+        all[0].counters = Some(counters);
+        let bad = |task| pb::BadRecord { task, data: vec![b'x'; 9000].into(), reason: "it is short".into(), ..pb::BadRecord::default() };
+        // Nothing of a task that is not of this lease.
+        let bad_records: Vec<_> = (0..300).flat_map(|n| [n % 3 * 9_999, 20_000]).map(bad).collect();
+        let reports = told(20_000, LeaseProgress { results: all, bad_records, ..LeaseProgress::default() });
+        let mut kept = 0;
+        for results in reports.iter().flat_map(|report| &report.results) {
+            let counters = results.counters.as_ref().unwrap();
+            assert!(counters.are_of(results.task_count) && counters.bytes_in == [7]);
+            let expected = results.first_task..results.first_task + results.task_count;
+            assert!(counters.records_in.is_empty() && results.first_task == 0 || counters.records_in.iter().copied().eq(expected));
+        }
+        for report in &reports {
+            let told = |task: u64| report.results.iter().any(|r| r.first_task <= task && task < r.first_task + r.task_count);
+            assert!(report.bad_records.iter().all(|bad| told(bad.task) && bad.data.len() == 256));
+            kept += report.bad_records.len();
+        }
+        assert_eq!(kept, 300);
+    }
+
+    #[test]
+    fn counters_of_another_number_of_tasks_are_no_result() {
+        let mut all = results(4, 0);
+        all[0].counters = Some(pb::TaskCounters { records_in: vec![1, 2], ..pb::TaskCounters::default() });
+        let failures = failures(&told(4, LeaseProgress { results: all, ..LeaseProgress::default() }));
+        assert!(failures.len() == 1 && failures[0].task_count == 4, "{failures:?}");
     }
 
     #[test]
@@ -548,7 +586,7 @@ fn with_a_new_round_the_shuffle_data_of_earlier_ones_may_go_and_its_end_travels_
     assert_eq!(hear(described(1, 1), 2), []);
     assert_eq!(hear(described(3, 4), 3), [Effect::FreeRounds { job: 1, stage: "map".into(), before: 4 }]);
     let round_end = Some(pb::RoundEnd { round: 3, state: vec![7; 200_000].into(), ..pb::RoundEnd::default() });
-    let results = vec![TaskResults { first_task: 0, task_count: 1, tallies: Vec::new() }];
+    let results = vec![TaskResults { first_task: 0, task_count: 1, ..TaskResults::default() }];
     let progress = LeaseProgress { lease: Some(lease(3)), results, round_end: round_end.clone(), final_report: true, ..Default::default() };
     let told = reports(sent(bench.tell(Input::Progress(vec![progress.clone()]))));
     assert_eq!((told.len(), told[0].results.len(), &told[0].round_end), (1, 1, &round_end));

@@ -1,7 +1,7 @@
 //! Kernels made for these tests.
 use raftwerk_kernels::{
-    Accepts, Agreement, Descriptor, Input, Kept, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, RoundEnd, SideInput,
-    SideSpec, StageContext, Task, TaskOutput, gpu::Gpu,
+    Accepts, Agreement, Descriptor, Input, Kept, Kernel, KernelError, Kind, ParamSpec, ParamType, Part, Prepared, Records, RoundEnd,
+    SideInput, SideSpec, StageContext, Task, TaskOutput, gpu::Gpu,
 };
 use raftwerk_proto::v1::Device;
 use raftwerk_worker::executor::Kernels;
@@ -137,7 +137,7 @@ impl Prepared for PreparedLines {
             block.extend_from_slice(line.trim_ascii_end());
             block.push(b'\n');
         }
-        Ok(TaskOutput { tallies: vec![lines], blocks, part: None })
+        Ok(TaskOutput { tallies: vec![lines], blocks, records: Records { read: lines, made: lines }, ..TaskOutput::default() })
     }
 }
 
@@ -162,7 +162,7 @@ impl Prepared for Gather {
         let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.bytes).copied().collect();
         let rows = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
         let part = Part { extension: "csv", bytes, rows, columns: vec!["line".into()], preview: Vec::new() };
-        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part) })
+        Ok(TaskOutput { tallies: vec![rows], part: Some(part), records: Records { read: rows, made: 0 }, ..TaskOutput::default() })
     }
 }
 
@@ -242,7 +242,7 @@ impl Kernel for Walk {
 impl Prepared for Walking {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         let Input::Index { start, .. } = task.input else { return Err(KernelError::Input("no range".into())) };
-        Ok(TaskOutput { tallies: vec![self.left, *self.rounds], blocks: vec![vec![start as u8; 3]], part: None })
+        Ok(TaskOutput { tallies: vec![self.left, *self.rounds], blocks: vec![vec![start as u8; 3]], ..TaskOutput::default() })
     }
     fn kept(&self) -> Option<Kept> {
         Some(self.rounds.clone())

@@ -1,7 +1,8 @@
 //! Results: accepted task by task from the lease that holds the task, fenced otherwise.
 
 use super::failure::{Culprit, fail};
-use super::{Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES, rounds};
+use super::{COUNTING, Entry, Event, LEARNING, OWN_RULES, Outcome, SHARES, rounds};
+use crate::counters;
 use crate::homes;
 use crate::ids::{LeaseId, TaskRange, WorkerId};
 use crate::job::Job;
@@ -53,10 +54,15 @@ impl State {
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
         let mut accepted = Accepted::default();
         for results in &report.results {
-            accept(job, &lease, id, copy, results, &mut accepted);
+            accept(job, &lease, id, copy, results, entry.format, &mut accepted);
         }
         let stage = &mut job.stages[lease.stage as usize];
         stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
+        if entry.format >= COUNTING {
+            let is_new = |task: u64| accepted.counted.iter().any(|range| range.first <= task && task < range.end);
+            let records = std::mem::take(&mut report.bad_records);
+            records.into_iter().filter(|record| is_new(record.task)).for_each(|record| counters::keep(&mut stage.bad_records, record));
+        }
         credit(job, &lease, record, &accepted, &report);
         if entry.format >= SHARES {
             let device = record.and_then(|w| w.device(lease.device));
@@ -97,6 +103,10 @@ impl State {
             consequences.push(Consequence::FailJob(cause));
             None
         });
+        if entry.format >= COUNTING {
+            let index = lease.stage as usize;
+            consequences.extend(counters::too_many(&job.spec.stages[index], &job.stages[index]).map(Consequence::FailJob));
+        }
         for failure in &report.failures {
             let class = record.and_then(|w| w.device(lease.device)).map(|d| d.class.as_str());
             consequences.push(fail(job, &lease, class, id, failure, self.now, entry));
@@ -190,19 +200,22 @@ impl State {
 struct Accepted {
     tasks: u64,
     ranges: Vec<TaskRange>,
+    /// Of these, what had not been counted before.
+    counted: Vec<TaskRange>,
     /// Leases that ran some of the same tasks.
     rivals: BTreeSet<LeaseId>,
 }
 
-/// Accepts the tasks of one range that this lease still holds; adds their tallies.
-fn accept(job: &mut Job, lease: &Lease, id: LeaseId, copy: WorkerId, results: &TaskResults, accepted: &mut Accepted) {
+/// Accepts the tasks of one range that this lease still holds; adds their tallies and counters.
+fn accept(job: &mut Job, lease: &Lease, id: LeaseId, copy: WorkerId, results: &TaskResults, format: u32, accepted: &mut Accepted) {
     let Some(range) = TaskRange::new(results.first_task, results.task_count) else { return };
     let keeps = job.keeps_shuffle(lease.stage as usize);
     let stage = &mut job.stages[lease.stage as usize];
     let (holder, copy) = if keeps { (lease.worker, copy) } else { (WorkerId(0), WorkerId(0)) };
     let complete =
         results.tallies.len() == stage.tallies.len() && results.tallies.iter().all(|t| t.values.len() as u64 == results.task_count);
-    if !complete {
+    let told = results.counters.as_ref().filter(|_| format >= COUNTING);
+    if !complete || told.is_some_and(|told| !told.are_of(results.task_count)) {
         return;
     }
     for (held, state) in stage.held_by(range.intersect(lease.tasks), id) {
@@ -223,6 +236,10 @@ fn accept(job: &mut Job, lease: &Lease, id: LeaseId, copy: WorkerId, results: &T
             for (sum, values) in stage.tallies.iter_mut().zip(&results.tallies) {
                 *sum += values.values[from..until].iter().map(|&v| u128::from(v)).sum::<u128>();
             }
+            if let Some(told) = told {
+                counters::add(&mut stage.counters, told, range, counted_part);
+            }
+            accepted.counted.push(counted_part);
         }
         stage.counted.set(held, false);
         stage.suspicions.clear(held);

@@ -115,6 +115,9 @@ pub struct Report {
     pub converged: bool,
 }
 
+/// Bytes that every task reads.
+pub const BYTES: u64 = 7;
+
 /// The number that a task returns when this worker runs it: a result taken from the loser of a race would show.
 pub fn value(task: u64, worker: Worker) -> u64 {
     task + worker * 1_000_000
@@ -145,6 +148,9 @@ pub struct Stage {
     pub open: bool,
     pub generation: u32,
     pub tally: u128,
+    /// Records read, and bytes: so many that a lost race would show, and as many for every task.
+    pub records_in: u64,
+    pub bytes_in: u64,
     pub fenced: u64,
     pub failed: u64,
     pub speculated: u64,
@@ -649,6 +655,10 @@ impl Model {
                 if !t.counted && counts {
                     stage.tally += u128::from(value(task, worker));
                 }
+                if !t.counted {
+                    stage.records_in += value(task, worker);
+                    stage.bytes_in += BYTES;
+                }
                 t.counted = false;
                 t.is = TaskIs::Accepted { at: if shuffles { worker } else { 0 }, generation: lease.generation };
                 accepted.push(task);
@@ -704,7 +714,7 @@ impl Model {
             for stage in &mut job.stages {
                 stage.begun = false;
                 stage.generation += 1;
-                stage.tally = 0;
+                (stage.tally, stage.records_in, stage.bytes_in) = (0, 0, 0);
                 for task in &mut stage.tasks {
                     *task = Task { is: TaskIs::Free { not_before: 0 }, charged: 0, died_on: BTreeSet::new(), group: 0, counted: false };
                 }

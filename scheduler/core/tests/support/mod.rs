@@ -255,6 +255,7 @@ impl Replica {
                 first_task: lease.tasks.first,
                 task_count: lease.tasks.count(),
                 tallies: vec![TallyValues { values: values.clone() }; tallies],
+                ..TaskResults::default()
             }],
             final_report: true,
             busy_ns: 1_000_000 * lease.tasks.count(),

@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn results(first_task: u64, task_count: u64) -> TaskResults {
-        TaskResults { first_task, task_count, tallies: Vec::new() }
+        TaskResults { first_task, task_count, ..TaskResults::default() }
     }
 
     #[test]

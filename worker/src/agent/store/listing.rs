@@ -146,7 +146,7 @@ pub(crate) fn describe(object: &Listed, files: &Files) -> Result<InputFile, Stor
         "text" | "csv" | "jsonl" => {}
         "records" => {
             input.record_bytes = files.record_bytes;
-            if !object.bytes.is_multiple_of(u64::from(files.record_bytes.max(1))) {
+            if files.bad_records == 0 && !object.bytes.is_multiple_of(u64::from(files.record_bytes.max(1))) {
                 return Err(wrong(format!("its {} bytes are no whole number of records of {} bytes", object.bytes, files.record_bytes)));
             }
         }

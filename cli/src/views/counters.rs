@@ -1,0 +1,108 @@
+//! What the stages of a job have read and made, and the records that could not be read.
+
+use raftwerk_proto::COUNTER_NAMES;
+use raftwerk_proto::v1::{BadRecord, JobView, StageCounters, StageView};
+use serde_json::{Map, Value, json};
+
+use crate::console::Console;
+use crate::table::{Table, printable};
+use crate::units::{format_bytes, group_digits};
+
+/// Bad records that a table shows; JSON has all that the cluster keeps.
+const SHOWN: usize = 10;
+/// Characters shown of each.
+const SHOWN_CHARS: usize = 60;
+
+fn of(stage: &StageView) -> StageCounters {
+    stage.counters.unwrap_or_default()
+}
+
+/// Whether anything was counted: a cluster of an older release counts nothing.
+pub fn any(view: &JobView) -> bool {
+    view.stages.iter().any(|stage| of(stage) != StageCounters::default())
+}
+
+fn table(view: &JobView) -> Table {
+    let mut table = Table::new(["stage", ">records in", ">bytes in", ">records out", ">bytes out", ">bad records"]);
+    for stage in &view.stages {
+        let StageCounters { records_in, records_out, bytes_in, bytes_out, bad_records } = of(stage);
+        table.row([
+            stage.name.as_str().into(),
+            group_digits(records_in).into(),
+            format_bytes(bytes_in).into(),
+            group_digits(records_out).into(),
+            format_bytes(bytes_out).into(),
+            group_digits(bad_records).into(),
+        ]);
+    }
+    table
+}
+
+fn bad_table(view: &JobView) -> Table {
+    let mut table = Table::new(["bad record of", "file", ">line", ">byte", "reason", "begins with"]);
+    for record in view.bad_records.iter().take(SHOWN) {
+        let text: String = String::from_utf8_lossy(&record.data).chars().take(SHOWN_CHARS).collect();
+        table.row([
+            format!("{} task {}", record.stage, record.task).into(),
+            printable(&record.path).into(),
+            if record.line == 0 { String::new() } else { record.line.to_string() }.into(),
+            record.offset.to_string().into(),
+            printable(&record.reason).into(),
+            printable(&text).into(),
+        ]);
+    }
+    table
+}
+
+/// The counters, and the first records that were left out.
+pub fn print(console: &Console, view: &JobView) {
+    console.table(&table(view));
+    print_bad(console, view);
+}
+
+fn print_bad(console: &Console, view: &JobView) {
+    if view.bad_records.is_empty() {
+        return;
+    }
+    console.line("");
+    console.table(&bad_table(view));
+    let all: u64 = view.stages.iter().map(|stage| of(stage).bad_records).sum();
+    let shown = view.bad_records.len().min(SHOWN) as u64;
+    if all > shown {
+        let kept = view.bad_records.len() as u64;
+        let more = if kept > shown { format!("; `-o json` has the first {kept}") } else { String::new() };
+        console.line(format!("{} of {} bad records{more}", group_digits(shown), group_digits(all)));
+    }
+}
+
+/// Of one stage.
+pub fn to_json(stage: &StageView) -> Value {
+    let numbers = COUNTER_NAMES.iter().zip(of(stage).numbers());
+    numbers.map(|(name, number)| ((*name).to_owned(), Value::from(number))).collect::<Map<_, _>>().into()
+}
+
+pub fn bad_to_json(record: &BadRecord) -> Value {
+    json!({
+        "stage": record.stage, "task": record.task, "file": record.path, "offset": record.offset, "bytes": record.bytes,
+        "line": if record.line == 0 { Value::Null } else { record.line.into() },
+        "reason": record.reason, "text": String::from_utf8_lossy(&record.data),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_a_row_and_what_a_record_holds_sends_nothing_to_the_terminal() {
+        let counters = StageCounters { records_in: 1_000, bytes_in: 2048, bad_records: 1, ..StageCounters::default() };
+        let stage = StageView { name: "map".into(), counters: Some(counters), ..StageView::default() };
+        let record = BadRecord { stage: "map".into(), path: "/a".into(), data: b"\x1b[2J".as_slice().into(), ..BadRecord::default() };
+        let view = JobView { stages: vec![stage], bad_records: vec![record], ..JobView::default() };
+        let text = table(&view).render(false);
+        assert!(text.contains("map         1,000      2 KiB            0        0 B            1"), "{text}");
+        assert!(bad_table(&view).render(false).contains("\\u{1b}[2J"));
+        assert_eq!(to_json(&view.stages[0])["records_in"], 1_000);
+        assert!(!any(&JobView::default()));
+    }
+}
