@@ -199,6 +199,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_stand_still(text in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\n'), Just(b','), Just(b'{'), any::<u8>()], 0..300)) {
+            let text = [b"s,n\n", text.as_slice()].concat();
+            for format in [csv(), Format::Csv(CsvOptions::default()), Format::Jsonl] {
+                let (_, noted) = numbers(format, &text, u64::MAX).unwrap();
+                prop_assert!(noted.bad + noted.records <= text.len() as u64 + 1);
+            }
+        }
+
         /// Of any lines, those that can be read alone are what is read together.
         #[test]
         fn bad_lines_take_nothing_from_their_neighbours(lines in prop::collection::vec("[a\"]{0,2}(,[0-9.x]{0,3}){0,2}", 0..40)) {
