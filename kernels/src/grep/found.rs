@@ -10,16 +10,35 @@
 use crate::api::KernelError;
 use crate::run::{push_varint, take_varint};
 
-#[derive(Default)]
 pub(super) struct Writer {
-    body: Vec<u8>,
+    /// Room for the numbers at the front, which are known at the end, then the lines.
+    block: Vec<u8>,
+    head: usize,
     /// Newlines since the last line that was found.
     gap: u64,
     newlines: u64,
     lines: u64,
 }
 
+/// A varint of full length, so that its room can be left free before it is known.
+const PADDED_BYTES: usize = 10;
+/// Offset, bytes, newlines, lines.
+const NUMBERS: usize = 4;
+
+fn padded(number: u64) -> [u8; PADDED_BYTES] {
+    std::array::from_fn(|at| (number >> (7 * at)) as u8 & 0x7f | if at + 1 < PADDED_BYTES { 0x80 } else { 0 })
+}
+
 impl Writer {
+    pub(super) fn new(path: &str) -> Writer {
+        let mut block = Vec::new();
+        push_varint(&mut block, path.len() as u64);
+        block.extend_from_slice(path.as_bytes());
+        let head = block.len();
+        block.resize(head + NUMBERS * PADDED_BYTES, 0);
+        Writer { block, head, gap: 0, newlines: 0, lines: 0 }
+    }
+
     /// Lines that are not wanted.
     pub(super) fn skip(&mut self, newlines: u64) {
         self.gap += newlines;
@@ -27,9 +46,11 @@ impl Writer {
     }
 
     pub(super) fn line(&mut self, line: &[u8], newline: bool) {
-        push_varint(&mut self.body, std::mem::take(&mut self.gap));
-        push_varint(&mut self.body, line.len() as u64);
-        self.body.extend_from_slice(line);
+        // The length of most lines is a byte, and so is the gap.
+        self.block.reserve(line.len() + 2 * PADDED_BYTES);
+        push_varint(&mut self.block, std::mem::take(&mut self.gap));
+        push_varint(&mut self.block, line.len() as u64);
+        self.block.extend_from_slice(line);
         self.newlines += u64::from(newline);
         self.lines += 1;
     }
@@ -52,15 +73,10 @@ impl Writer {
         self.lines
     }
 
-    pub(super) fn finish(self, path: &str, offset: u64, bytes: u64) -> Vec<u8> {
-        let mut block = Vec::with_capacity(path.len() + 60 + self.body.len());
-        push_varint(&mut block, path.len() as u64);
-        block.extend_from_slice(path.as_bytes());
-        for number in [offset, bytes, self.newlines, self.lines] {
-            push_varint(&mut block, number);
-        }
-        block.extend_from_slice(&self.body);
-        block
+    pub(super) fn finish(mut self, offset: u64, bytes: u64) -> Vec<u8> {
+        let numbers = [offset, bytes, self.newlines, self.lines].map(padded);
+        self.block[self.head..self.head + NUMBERS * PADDED_BYTES].copy_from_slice(numbers.as_flattened());
+        self.block
     }
 }
 
@@ -97,13 +113,53 @@ impl<'a> Found<'a> {
         Ok(Found { path, offset, bytes, newlines, lines, rest: block })
     }
 
-    /// The next line that was found, and the newlines between it and the one before.
-    pub(crate) fn next_line(&mut self) -> Result<Option<(u64, &'a [u8])>, KernelError> {
-        let Some(left) = self.lines.checked_sub(1) else {
+    /// The lines that come next, so many that they take about so many bytes; at least one. Nothing at the end.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<Option<Lines<'a>>, KernelError> {
+        if self.lines == 0 {
             return if self.rest.is_empty() { Ok(None) } else { Err(damaged()) };
-        };
-        self.lines = left;
-        let gap = number(&mut self.rest)?;
-        Ok(Some((gap, text(&mut self.rest)?)))
+        }
+        let (all, before) = (self.rest, self.lines);
+        let mut passed = Some(0u64);
+        while self.lines > 0 && all.len() - self.rest.len() < bytes {
+            let gap = number(&mut self.rest)?;
+            text(&mut self.rest)?;
+            passed = passed.and_then(|passed| passed.checked_add(gap)?.checked_add(1));
+            self.lines -= 1;
+        }
+        let (body, _) = all.split_at(all.len() - self.rest.len());
+        Ok(Some(Lines { rest: body, count: before - self.lines, passed }))
+    }
+}
+
+/// Some of the lines that were found in a split.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines<'a> {
+    rest: &'a [u8],
+    pub(crate) count: u64,
+    /// Newlines from the end of the line found before to the end of the last one here; nothing if no number can say it.
+    pub(crate) passed: Option<u64>,
+}
+
+impl<'a> Lines<'a> {
+    /// Of the lines that are left, with their lengths and gaps.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    /// The newlines between the line and the one found before, and the line.
+    type Item = (u64, &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u64, &'a [u8])> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let gap = take_varint(&mut self.rest)?;
+        let length = take_varint(&mut self.rest)?;
+        let (line, behind) = self.rest.split_at_checked(length as usize)?;
+        self.rest = behind;
+        Some((gap, line))
     }
 }

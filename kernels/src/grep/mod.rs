@@ -16,7 +16,7 @@ use crate::api::*;
 use crate::key;
 use crate::params::Resolved;
 use found::Writer;
-use pattern::Pattern;
+use pattern::{Pattern, Searcher};
 
 pub struct Grep;
 
@@ -80,18 +80,19 @@ impl Prepared for PreparedGrep {
         if bytes.is_empty() {
             return Ok(TaskOutput { tallies: vec![0; 3], blocks, ..TaskOutput::default() });
         }
-        let mut writer = Writer::default();
+        let mut writer = Writer::new(path);
+        let mut pattern = self.pattern.searcher();
         let mut rest = bytes;
         while !rest.is_empty() {
             let end =
                 rest.get(PIECE_BYTES..).and_then(|behind| memchr::memchr(b'\n', behind)).map_or(rest.len(), |at| PIECE_BYTES + at + 1);
             let (piece, behind) = rest.split_at(end);
-            self.search(piece, &mut writer);
+            self.search(&mut pattern, piece, &mut writer);
             rest = behind;
         }
         let (newlines, matches) = (writer.newlines(), writer.lines());
         let lines = newlines + u64::from(!bytes.ends_with(b"\n"));
-        blocks[key::partition(path.as_bytes(), self.partitions) as usize] = writer.finish(path, offset, bytes.len() as u64);
+        blocks[key::partition(path.as_bytes(), self.partitions) as usize] = writer.finish(offset, bytes.len() as u64);
         let records = Records { read: lines, made: matches };
         Ok(TaskOutput { tallies: vec![lines, matches, bytes.len() as u64], blocks, part: None, records })
     }
@@ -99,10 +100,10 @@ impl Prepared for PreparedGrep {
 
 impl PreparedGrep {
     /// Whole lines, the last one possibly without its newline.
-    fn search(&self, piece: &[u8], writer: &mut Writer) {
+    fn search(&self, pattern: &mut Searcher<'_>, piece: &[u8], writer: &mut Writer) {
         // What is behind `at` has been neither counted nor written.
         let mut at = 0;
-        while let Some((start, end)) = self.pattern.next_line(piece, at) {
+        while let Some((start, end)) = pattern.next_line(piece, at) {
             match self.invert {
                 true => writer.all(&piece[at..start]),
                 false => writer.skip(newlines(&piece[at..start])),

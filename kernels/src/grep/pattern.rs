@@ -5,7 +5,7 @@
 //! (The same idea as in ripgrep's `grep-regex`.)
 
 use regex_automata::Input;
-use regex_automata::meta::Regex;
+use regex_automata::meta::{Cache, Regex};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look, Repetition};
 
@@ -39,10 +39,22 @@ impl Pattern {
         Ok(Pattern { regex })
     }
 
+    /// With space of its own: threads that share one would take turns for each line.
+    pub(super) fn searcher(&self) -> Searcher<'_> {
+        Searcher { regex: &self.regex, cache: self.regex.create_cache() }
+    }
+}
+
+pub(super) struct Searcher<'p> {
+    regex: &'p Regex,
+    cache: Cache,
+}
+
+impl Searcher<'_> {
     /// The first line at or behind `from`, the start of a line, that holds a match: where it starts and where it ends, its newline not included.
-    pub(super) fn next_line(&self, text: &[u8], from: usize) -> Option<(usize, usize)> {
+    pub(super) fn next_line(&mut self, text: &[u8], from: usize) -> Option<(usize, usize)> {
         // The end of some match is enough, and quicker to find than which one.
-        let found = self.regex.search_half(&Input::new(text).range(from..).earliest(true))?;
+        let found = self.regex.search_half_with(&mut self.cache, &Input::new(text).range(from..).earliest(true))?;
         let at = found.offset();
         let start = memchr::memrchr(b'\n', &text[from..at]).map_or(from, |newline| from + newline + 1);
         // Behind the last newline there is no further line.

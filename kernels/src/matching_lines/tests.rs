@@ -40,3 +40,36 @@ fn damaged_blocks_are_errors() {
         let _ = reduce("matching_lines", &[], "txt", 1, &[&bytes]);
     }
 }
+
+/// Many pieces, of lines short and long, and of two files in one partition.
+#[test]
+fn what_threads_write_side_by_side_stands_in_order() {
+    let mut random = random("what_threads_write_side_by_side_stands_in_order");
+    let mut line = |at: u64| match random.below(2000) {
+        0 => format!("x{at}{}\n", "long".repeat(random.below(100_000) as usize)),
+        below if below < 900 => "no\n".repeat(1 + below as usize % 3),
+        _ => format!("x{at}\n"),
+    };
+    let texts: [String; 2] = std::array::from_fn(|_| (0..200_000).map(&mut line).collect());
+    let mut blocks = Vec::new();
+    for (path, text) in ["f", "a longer name"].into_iter().zip(&texts) {
+        let half = text[..text.len() / 2].rfind('\n').unwrap() + 1;
+        blocks.extend([block(path, 0, &text.as_bytes()[..half]), block(path, half as u64, &text.as_bytes()[half..])]);
+    }
+    let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    let part = reduce("matching_lines", &[], "txt", 1, &blocks).unwrap();
+    let numbered = |(path, text): (&str, &String)| {
+        let lines = text.lines().enumerate().filter(|(_, line)| line.contains('x'));
+        lines.map(|(at, line)| format!("{path}:{}:{line}\n", at + 1)).collect::<String>()
+    };
+    let expected: String = ["f", "a longer name"].into_iter().zip(&texts).map(numbered).collect();
+    assert!(part.bytes == expected.as_bytes(), "the lines are not in order");
+    assert_eq!(part.rows, expected.lines().count() as u64);
+}
+
+#[test]
+fn numbers_are_written_as_everywhere() {
+    for number in [0, 1, 9, 10, 99, 100, 12_345, u64::MAX - 1, u64::MAX] {
+        assert_eq!(super::decimal(number, &mut [0; 20]), number.to_string().as_bytes());
+    }
+}

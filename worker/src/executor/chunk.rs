@@ -12,7 +12,10 @@ use raftwerk_kernels::{Part, TaskOutput};
 use raftwerk_proto::v1::{
     BadRecord, BlockIndex, BlockRange, FailureClass, OutputPart, PreviewRow, RoundEnd, TallyValues, TaskFailure, TaskResults,
 };
-use std::os::unix::fs::FileExt;
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+};
 
 /// Finished tasks, ready for the lease.
 #[derive(Default)]
@@ -91,8 +94,12 @@ pub(super) struct Collector<'a> {
 
 /// Memory that one thread keeps for outputs before it writes them.
 const WRITE_BYTES: usize = 8 << 20;
-/// Blocks of this length are worth a write each; shorter ones are put together first.
-const LARGE_BLOCK_BYTES: usize = 64 << 10;
+/// A task with so much output is written by itself, ..
+const LARGE_OUTPUT_BYTES: usize = 1 << 20;
+/// .. as it lies if its blocks are about this long; shorter ones are put together first.
+const LARGE_BLOCK_BYTES: usize = 4 << 10;
+/// Pieces that one system call takes.
+const PIECES_AT_ONCE: usize = 1024;
 
 impl<'a> Collector<'a> {
     pub(super) fn new(lease: &'a Lease, inputs: &'a Inputs) -> Self {
@@ -125,7 +132,7 @@ impl<'a> Collector<'a> {
             return self.done.succeeded(summed);
         }
         let bytes = output.blocks.iter().map(Vec::len).sum::<usize>() + output.part.as_ref().map_or(0, |part| part.bytes.len());
-        if output.part.is_none() && bytes >= WRITE_BYTES && bytes / output.blocks.len().max(1) >= LARGE_BLOCK_BYTES {
+        if output.part.is_none() && bytes >= LARGE_OUTPUT_BYTES && bytes / output.blocks.len().max(1) >= LARGE_BLOCK_BYTES {
             return self.write_large(summed, &output);
         }
         self.unwritten_bytes += bytes;
@@ -214,14 +221,33 @@ impl<'a> Collector<'a> {
         // A full disk is this worker's trouble, not the task's.
         let failed = |error| Fault::new(FailureClass::Worker, format!("cannot write {OUTPUT_FILE}: {error}"));
         let mut at = base;
-        for piece in pieces {
-            output.file.write_all_at(piece, at).map_err(failed)?;
-            at += piece.len() as u64;
+        for group in pieces.chunks(PIECES_AT_ONCE) {
+            at = write_all(&output.file, group, at).map_err(failed)?;
         }
         group.blocks.iter_mut().for_each(|block| block.offset += base);
         group.ranges.iter_mut().for_each(|range| range.offset += base);
         Ok(())
     }
+}
+
+/// Writes pieces behind each other from `at` on; where they end.
+fn write_all(file: &File, pieces: &[&[u8]], mut at: u64) -> io::Result<u64> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut rest = slices.as_mut_slice();
+    // Empty ones alone would look like a file that takes nothing.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match rustix::io::pwritev(file, rest, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut rest, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(at)
 }
 
 /// Outputs of tasks, laid out one behind the other; offsets count from the start of the first.
