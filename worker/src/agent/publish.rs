@@ -1,7 +1,7 @@
 //! Publishing an output: the second phase, decided in the log, carried out here; repeatable at every step.
 //!
 //! ```text
-//! every part is read and compared with what was reported -> accepted parts get their final names -> manifest.json -> fsync
+//! every part is read (but for large ones that this process wrote itself and nobody has touched since) and compared with what was reported -> accepted parts get their final names -> manifest.json -> fsync
 //!   -> staging is claimed: renamed to a name that only this attempt knows -> everything else in it goes
 //!   -> ONE rename: the claim becomes the output -> fsync of the parent
 //! ```
@@ -88,7 +88,8 @@ fn publish(staging: &Staging, request: &Publish) -> Result<(), PublishError> {
     for claim in staging.claims(&dir).map_err(io_error(&dir))? {
         take_back(&claim, &dir, &manifest)?;
     }
-    let lost = check_parts(&dir, &request.parts);
+    let doubtful: Vec<&OutputPart> = request.parts.iter().filter(|part| !staging.is_untouched(&dir, request.job, part)).collect();
+    let lost = check_parts(&dir, &doubtful);
     if let Some(first) = lost.first() {
         if is_of(&output, &manifest)? {
             return clean_up(staging, &dir); // another publisher was quicker
@@ -154,13 +155,13 @@ fn take_back(claim: &Path, dir: &Path, manifest: &Value) -> Result<(), PublishEr
 }
 
 /// Parts that are not there as they were reported: every byte is read.
-fn check_parts(dir: &Path, parts: &[OutputPart]) -> Vec<LostPart> {
+fn check_parts(dir: &Path, parts: &[&OutputPart]) -> Vec<LostPart> {
     let lost = |part: &OutputPart| {
         let reason = wrong_with(dir, part)?;
         tracing::warn!(part = part.name, attempt = part.staged_name, reason, "a decided part is not as it was prepared");
         Some(LostPart { partition: part.partition, staged_name: part.staged_name.clone(), reason })
     };
-    parts.iter().filter_map(lost).collect()
+    parts.iter().copied().filter_map(lost).collect()
 }
 
 fn wrong_with(dir: &Path, part: &OutputPart) -> Option<String> {
@@ -433,6 +434,30 @@ mod tests {
             assert_eq!(bench.files().len(), 2, "{what}");
             fs::remove_dir_all(bench.output()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_large_part_of_ones_own_is_read_again_if_somebody_touched_it() {
+        let bench = Bench::new();
+        let text = "text".repeat(300_000);
+        let request = bench.prepared(1, 10, &text, IfExists::Error);
+        let dir = bench.staging.dir(&bench.output(), 1);
+        let staged = dir.join(&request.parts[0].staged_name);
+        assert!(bench.staging.is_untouched(&dir, 1, &request.parts[0]));
+        let others = Staging::new("c-1");
+        assert!(!others.is_untouched(&dir, 1, &request.parts[0]), "another process has not written it");
+        let as_accepted = OutputPart { crc32c: 7, ..request.parts[0].clone() };
+        assert!(!bench.staging.is_untouched(&dir, 1, &as_accepted), "nor is it the part that was accepted");
+        // A file system's clock may tick every few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        fs::File::options().write(true).open(&staged).unwrap().write_all_at(b"x", 999_999).unwrap();
+        assert!(!bench.staging.is_untouched(&dir, 1, &request.parts[0]));
+        assert!(answer(&bench.staging, &request).lost[0].reason.contains("damaged"));
+        let again = bench.prepared(1, 11, &text, IfExists::Error);
+        assert_eq!(answer(&bench.staging, &again).error, "");
+        assert_eq!(fs::metadata(bench.output().join("part-00000.csv")).unwrap().len(), text.len() as u64);
+        bench.staging.release(1).unwrap();
+        assert!(!bench.staging.is_untouched(&bench.output(), 1, &again.parts[0]), "nothing is known of a job that has ended");
     }
 
     #[test]

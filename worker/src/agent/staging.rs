@@ -15,6 +15,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -25,6 +26,8 @@ use crate::lease::LeaseKey;
 const CLUSTER_LETTERS: usize = 12;
 /// After the name of a staging directory that a publisher has claimed.
 const CLAIM: &str = "-claim-";
+/// Shorter parts are read again before they are published, whoever wrote them.
+const LARGE_BYTES: u64 = 1 << 20;
 /// Ended jobs that are remembered.
 const RELEASED_JOBS: usize = 4096;
 
@@ -37,11 +40,36 @@ pub(crate) struct Staging {
     dirs: Mutex<HashMap<u64, PathBuf>>,
     /// Jobs that have ended: a part that is still being written for one must not bring its directory back.
     released: Mutex<BTreeSet<u64>>,
+    /// Parts that this process has written and flushed, by job and staged name: what they are, and as what the file system knew them then.
+    own: Mutex<HashMap<u64, OwnParts>>,
+}
+
+/// By staged name: checksum and file.
+type OwnParts = HashMap<String, (u32, Known)>;
+
+/// A file that has not been touched is known by this: whoever writes to it, or puts another one in its place, changes some of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    file: (u64, u64),
+    bytes: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Known {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            file: (metadata.dev(), metadata.ino()),
+            bytes: metadata.len(),
+            written: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 impl Staging {
     pub(crate) fn new(cluster: &str) -> Self {
-        Self { cluster: letters(cluster), dirs: Mutex::default(), released: Mutex::default() }
+        Self { cluster: letters(cluster), dirs: Mutex::default(), released: Mutex::default(), own: Mutex::default() }
     }
 
     /// The staging directory of a job's output.
@@ -108,10 +136,25 @@ impl Staging {
                 let _ = fs::remove_dir_all(&dir);
                 return Err((dir, io::Error::other("the job has ended")));
             }
-            placed.map_err(|error| (path, error))?;
+            placed.map_err(|error| (path.clone(), error))?;
+            let known = fs::metadata(&path).map_err(|error| (path, error))?;
+            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            own.entry(job).or_default().insert(part.staged_name.clone(), (part.crc32c, Known::of(&known)));
         }
         crate::fail_point::reach("prepare.written");
         sync_dir(&dir).map_err(|error| (dir, error))
+    }
+
+    /// Whether the part in this directory is a large one that this process has written and flushed, and that nobody has touched since. Reading it once more would
+    /// mostly show what the page cache has kept of it, and take as long as writing it took.
+    pub(crate) fn is_untouched(&self, dir: &Path, job: u64, part: &OutputPart) -> bool {
+        if part.bytes < LARGE_BYTES {
+            return false;
+        }
+        let there = fs::metadata(dir.join(&part.staged_name)).ok().map(|metadata| Known::of(&metadata));
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = own.get(&job).and_then(|parts| parts.get(&part.staged_name));
+        known.is_some_and(|(crc32c, known)| *crc32c == part.crc32c && known.bytes == part.bytes && there == Some(*known))
     }
 
     /// Whether a claim holds what was prepared for this job, and not the output that was replaced by it.
@@ -135,6 +178,7 @@ impl Staging {
                 released.pop_first();
             }
         }
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
         let Some(dir) = self.dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job) else { return Ok(()) };
         for claim in self.claims(&dir)? {
             if self.is_ours(&claim, job) {
