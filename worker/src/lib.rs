@@ -23,6 +23,8 @@ pub mod recorder;
 pub mod session;
 mod table;
 
+/// For measurements.
+pub use agent::shuffle_speed;
 pub use agent::{
     DeviceSelection, DiskLimits, JoinError, ListenError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError,
     probe_devices, start,

@@ -96,4 +96,13 @@ impl Prepared for PreparedSort {
         let tallies = vec![records, bytes.len() as u64];
         Ok(TaskOutput { tallies, blocks, part: None, records: Records { read: records, made: records } })
     }
+
+    /// Entries, and the runs that are gathered from them. How many lines there are nobody knows before.
+    fn memory(&self, input_bytes: u64) -> u64 {
+        let runs = input_bytes.saturating_add(TASK_BYTES);
+        match self.order.record {
+            0 => input_bytes.saturating_mul(2).saturating_add(runs),
+            record => (input_bytes / u64::from(record)).saturating_mul(size_of::<u128>() as u64).saturating_add(runs),
+        }
+    }
 }

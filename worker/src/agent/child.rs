@@ -98,11 +98,11 @@ impl Launcher {
         Self { memory, ..self }
     }
 
-    /// What is left of it for tasks on the CPU: agent and executor take some 30 MiB when idle, and shuffle data passes through buffers.
+    /// What is left of it for tasks on the CPU: agent and executor take some of it themselves, and shuffle data passes through buffers.
     fn task_memory(&self) -> Option<u64> {
         const OWN: u64 = 64 << 20;
-        const LEAST: u64 = 16 << 20;
-        self.memory.map(|memory| memory.saturating_sub(OWN).max(LEAST))
+        const LEAST: u64 = 4 << 20;
+        self.memory.map(|memory| memory.saturating_sub(OWN.min(memory / 2)).max(LEAST))
     }
 
     /// The GPUs of this machine, in the order of their indices. Asked of a child too: looking already loads drivers, and drivers crash.

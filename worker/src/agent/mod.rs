@@ -37,6 +37,11 @@ mod survey;
 mod takes;
 mod watchdog;
 
+/// What shuffle data takes from one worker to another.
+pub mod shuffle_speed {
+    pub use super::shuffle::measure::{ShuffleShape, measure};
+}
+
 pub use data_dir::DataDirError;
 pub use discovery::{DeviceSelection, ProbeOutcome, ProbedDevice, probe_devices};
 pub use identity::JoinError;
@@ -242,9 +247,9 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         objects: store::Objects::new(&config.name, identity.cluster()),
         store: store.clone(),
         room: room.clone(),
-        fetcher: Fetcher::new(identity.clone(), store.clone(), config.compress_shuffle),
+        fetcher: Fetcher::new(identity.clone(), store.clone(), config.compress_shuffle, config.devices.memory_bytes),
         descriptors: Arc::new(Semaphore::new(prepare::DESCRIPTORS)),
-        fetches: Arc::new(Semaphore::new(prepare::FETCHES)),
+        fetches: Arc::new(Semaphore::new(Fetcher::at_once(config.devices.memory_bytes, prepare::FETCHES))),
         opens: Semaphore::new(prepare::OPENS),
     });
     let staging = Arc::new(Staging::new(identity.cluster()));

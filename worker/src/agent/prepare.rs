@@ -38,7 +38,7 @@ pub(crate) const DESCRIPTORS: usize = 4096;
 /// Of one partition: files of this worker's own that hold some of it, one for what came from others, one for the part.
 const PARTITION_DESCRIPTORS: u32 = FILES_MAPPED as u32 + 2;
 /// Partitions of one lease that are fetched at once, while others compute.
-const PARTITIONS_AT_ONCE: usize = 4;
+pub(crate) const PARTITIONS_AT_ONCE: usize = 4;
 /// Partitions of all leases that are fetched at once.
 pub(crate) const FETCHES: usize = 16;
 

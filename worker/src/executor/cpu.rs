@@ -54,10 +54,11 @@ pub(super) fn wake(shared: &Arc<Shared>) {
     }
 }
 
-fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
-    let stage = &chunk.lease.stage;
+fn run(shared: &Arc<Shared>, place: usize, mut chunk: Chunk) {
+    let (lease, inputs, expected) = (chunk.lease.clone(), chunk.inputs.clone(), chunk.memory);
+    let stage = &lease.stage;
     let slot = shared.recorder.slot(place);
-    let mut collector = Collector::new(&chunk.lease, &chunk.inputs);
+    let mut collector = Collector::new(&lease, &inputs);
     let outer = IN_TASK.replace(true);
     let key = chunk.lease.key;
     let outer_mark = output::set_mark(Some([u64::from(key.epoch), key.index, u64::from(key.position)]));
@@ -77,7 +78,9 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
                     break;
                 }
                 slot.task(task);
-                match run_task(prepared.as_ref(), &chunk, task, &mut input_bytes) {
+                let ran = run_task(shared, prepared.as_ref(), &mut chunk, task, !outer, &mut input_bytes);
+                inputs.done_with(task);
+                match ran {
                     Ok((Made { output, end, written }, reading)) => {
                         collector.done.round_end = end.or(collector.done.round_end.take());
                         collector.add(task, output, written, &reading);
@@ -102,7 +105,7 @@ fn run(shared: &Arc<Shared>, place: usize, chunk: Chunk) {
     let starved = shared.queue.release(chunk.memory);
     if task < chunk.end {
         let (lease, inputs) = (chunk.lease.clone(), chunk.inputs.clone());
-        shared.queue.give_back(Chunk { lease, inputs, first: task, end: chunk.end, memory: chunk.memory });
+        shared.queue.give_back(Chunk { lease, inputs, first: task, end: chunk.end, memory: expected });
     }
     if starved || task < chunk.end {
         wake(shared);
@@ -128,8 +131,20 @@ struct Made {
     written: Option<Written>,
 }
 
-fn run_task(prepared: &dyn Prepared, chunk: &Chunk, number: u64, input_bytes: &mut u64) -> Result<(Made, Reading), Fault> {
+fn run_task(
+    shared: &Shared,
+    prepared: &dyn Prepared,
+    chunk: &mut Chunk,
+    number: u64,
+    waits: bool,
+    input_bytes: &mut u64,
+) -> Result<(Made, Reading), Fault> {
     let unpacked = chunk.inputs.unpack(number)?;
+    if let Some(unpacked) = &unpacked {
+        let bytes = unpacked.len() as u64;
+        shared.queue.settle(&mut chunk.memory, bytes.saturating_add(prepared.memory(bytes)), waits);
+    }
+    let chunk = &*chunk;
     let stage = &chunk.lease.stage;
     let of_input = chunk.inputs.of(&stage.input, stage.bad_records, number, unpacked.as_ref());
     let (input, reading) = of_input.map_err(|fault| with_place(chunk, number, fault))?;

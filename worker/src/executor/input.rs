@@ -13,12 +13,18 @@ use memmap2::{Advice, Mmap};
 use raftwerk_formats::{Compression, Notes, Table};
 use raftwerk_kernels::{Block, Input};
 use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
+use rayon::prelude::*;
 use std::{
     fs::File,
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// Blocks of a partition that one thread checks by itself.
+const CHECKED_APART: u64 = 4 << 20;
+/// Of a mapped file that is given back at once.
+const WINDOW_BYTES: u64 = 1 << 20;
 
 /// A file of one lease; the descriptor is closed as soon as it is mapped.
 pub(super) enum Mapped {
@@ -139,7 +145,13 @@ impl Inputs {
         let input = self.tasks.get((task - self.first_task) as usize).ok_or_else(missing)?;
         if matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) {
             let of = |side: u32| -> Result<Vec<Block<'_>>, Fault> {
-                input.blocks.iter().filter(|block| block.input == side).map(|block| self.block(block)).collect()
+                let blocks: Vec<&BlockRange> = input.blocks.iter().filter(|block| block.input == side).collect();
+                if blocks.iter().filter(|block| block.unchecked).map(|block| block.bytes).sum::<u64>() < CHECKED_APART {
+                    return blocks.into_iter().map(|block| self.block(block)).collect();
+                }
+                // Reading them for the first time takes longer than merging some of them; whoever is idle helps.
+                let checked: Vec<_> = blocks.into_par_iter().map(|block| self.block(block)).collect();
+                checked.into_iter().collect()
             };
             let read = match kind {
                 InputKind::Joined => Input::Joined { left: of(0)?, right: of(1)? },
@@ -226,6 +238,23 @@ impl Inputs {
         }
     }
 
+    /// A task has read its input. The pages of it go: until then they count as this process's, and many tasks read one large file, which is unmapped
+    /// behind the last of them alone. Whoever reads there once more finds what was there.
+    pub(super) fn done_with(&self, task: u64) {
+        let input = task.checked_sub(self.first_task).and_then(|index| self.tasks.get(index as usize));
+        let Some(input) = input.filter(|input| input.blocks.is_empty()) else { return };
+        let Some(Mapped::Bytes(bytes)) = self.files.get(input.descriptor as usize) else { return };
+        let end = input.offset.saturating_add(input.bytes).min(bytes.len() as u64);
+        // Whole windows, each by the task in which it ends.
+        let until = if end == bytes.len() as u64 { end } else { end / WINDOW_BYTES * WINDOW_BYTES };
+        let from = input.offset / WINDOW_BYTES * WINDOW_BYTES;
+        if from < until
+            && let Some(range) = slice(bytes, from, until - from)
+        {
+            give_back(range);
+        }
+    }
+
     /// A block of an earlier stage. One that comes from where it was written is looked at here for the first time.
     fn block(&self, block: &BlockRange) -> Result<Block<'_>, Fault> {
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
@@ -255,6 +284,14 @@ impl Inputs {
         let file = input.file.as_ref().filter(|file| !file.path.is_empty())?;
         Some(format!("in {} from byte {}", file.path, input.offset))
     }
+}
+
+/// Takes the pages out of this process; the range begins at the start of one.
+fn give_back(range: &[u8]) {
+    use rustix::mm::{Advice, madvise};
+    // SAFETY: the range lies within a mapping of a file that nobody writes to, so whoever reads there gets the same bytes again, from the file.
+    // Where the kernel has no use for the advice, nothing has changed.
+    let _ = unsafe { madvise(range.as_ptr().cast_mut().cast(), range.len(), Advice::LinuxDontNeed) };
 }
 
 fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {

@@ -8,7 +8,7 @@ use super::{
     stage::Stage,
 };
 use crate::lease::LeaseKey;
-use raftwerk_proto::v1::{FailureClass, LeaseProgress, RunLease, TaskFailure, TaskResults};
+use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass, LeaseProgress, RunLease, TaskFailure, TaskResults};
 use std::{
     fs::File,
     os::fd::OwnedFd,
@@ -205,10 +205,19 @@ impl Shared {
     }
 }
 
-/// Of the task that takes most, with its input, which is mapped.
+/// What is mapped of a file where a page is touched, at most, beyond what is read.
+const MAPPED_AROUND: u64 = 64 << 10;
+
+/// Of the task that takes most, with its input, which is mapped. What a compressed file holds is counted when it is known.
 fn memory(stage: &Stage, inputs: &Inputs) -> u64 {
-    let input = inputs.tasks.iter().map(|task| task.bytes.max(task.blocks.iter().map(|block| block.bytes).sum())).max().unwrap_or(0);
-    input + stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input))
+    // Of a block that lies among others the system maps what is around it as well.
+    let mapped = |block: &BlockRange| block.bytes + if block.unchecked { MAPPED_AROUND } else { 0 };
+    let task = |task: &ExecutorInput| {
+        let input = task.bytes.max(task.blocks.iter().map(|block| block.bytes).sum());
+        let held = task.bytes.max(task.blocks.iter().map(mapped).sum());
+        held.saturating_add(stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input)))
+    };
+    inputs.tasks.iter().map(task).max().unwrap_or(0)
 }
 
 pub(super) fn stopped_failure(first_task: u64, task_count: u64) -> TaskFailure {

@@ -37,6 +37,8 @@ pub(super) struct Queue {
     memory: u64,
     state: Mutex<State>,
     arrived: Condvar,
+    /// Memory was given back.
+    freed: Condvar,
 }
 
 #[derive(Default)]
@@ -53,7 +55,7 @@ struct State {
 
 impl Queue {
     pub(super) fn new(memory: u64) -> Queue {
-        Queue { memory, state: Mutex::default(), arrived: Condvar::new() }
+        Queue { memory, state: Mutex::default(), arrived: Condvar::new(), freed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,7 +143,22 @@ impl Queue {
     pub(super) fn release(&self, memory: u64) -> bool {
         let mut state = self.state();
         state.held = state.held.saturating_sub(memory);
+        self.freed.notify_all();
         std::mem::take(&mut state.starved)
+    }
+
+    /// A task that runs takes `need` where `held` was expected: what it is was not known before its input was unpacked. It waits until that fits, or
+    /// until it is alone, and holds nothing meanwhile, so that of those who wait one can always go on. Where `waits` is false it does not: below it on
+    /// the same stack is another task, which would wait for itself.
+    pub(super) fn settle(&self, held: &mut u64, need: u64, waits: bool) {
+        let mut state = self.state();
+        state.held = state.held.saturating_sub(*held);
+        self.freed.notify_all();
+        while waits && state.held > 0 && state.held.saturating_add(need) > self.memory {
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.held = state.held.saturating_add(need);
+        *held = need;
     }
 
     /// Gives a place back without having found the queue empty; the caller starts loops anew.
@@ -241,6 +258,30 @@ mod tests {
         assert!(queue.claim(place, 3).is_none(), "and nobody runs beside it");
         assert!(queue.release(alone.memory));
         assert_eq!(queue.claim(b, 3).unwrap().memory, 1);
+    }
+
+    #[test]
+    fn a_task_that_turns_out_larger_waits_until_it_fits_and_holds_nothing_meanwhile() {
+        let queue = queue(100, &[40, 40]);
+        let [a, b] = <[usize; 2]>::try_from(queue.places(2)).unwrap();
+        let (first, second) = (queue.claim(a, 2).unwrap(), queue.claim(b, 2).unwrap());
+        std::thread::scope(|scope| {
+            // Either alone is more than there is: one after the other, whichever is first.
+            for mut held in [first.memory, second.memory] {
+                let queue = &queue;
+                scope.spawn(move || {
+                    queue.settle(&mut held, 500, true);
+                    assert_eq!((held, queue.state().held), (500, 500), "nobody runs beside it");
+                    queue.release(held);
+                });
+            }
+        });
+        assert_eq!(queue.state().held, 0);
+        let mut held = 0;
+        queue.settle(&mut held, 90, true);
+        let mut nested = 0;
+        queue.settle(&mut nested, 90, false);
+        assert_eq!(queue.state().held, 180, "what would wait for itself does not wait");
     }
 
     #[test]

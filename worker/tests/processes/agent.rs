@@ -330,7 +330,10 @@ fn a_copy_that_arrives_damaged_or_short_is_refused() {
             ..CopyHeader::default()
         };
         let data = bytes::Bytes::from_static(b"block");
-        let block = |task, crc32c| CopiedBlock { partition: 0, block: Some(ShuffleBlock { task, crc32c, data: data.clone(), last: true }) };
+        let block = |task, crc32c| CopiedBlock {
+            partition: 0,
+            block: Some(ShuffleBlock { task, crc32c, data: data.clone(), last: true, bytes: 0 }),
+        };
         let right = crc32c::crc32c(&data);
         let cases = [
             (header(1), vec![block(0, right ^ 1)], Some("damaged")),
@@ -340,7 +343,7 @@ fn a_copy_that_arrives_damaged_or_short_is_refused() {
         ];
         for (header, blocks, refused) in cases {
             let message = |message| KeepCopyRequest { message: Some(message) };
-            let blocks = CopiedBlocks { blocks };
+            let blocks = CopiedBlocks { blocks, ..CopiedBlocks::default() };
             let stream = vec![message(keep_copy_request::Message::Header(header)), message(keep_copy_request::Message::Blocks(blocks))];
             let answer = client.keep_copy(tokio_stream::iter(stream)).await;
             match refused {
@@ -365,7 +368,7 @@ fn a_copy_for_which_there_is_no_room_is_refused() {
         let identity = cluster.authority.issue(PeerKind::Worker, 50, "w").unwrap();
         let mut client = WorkerDataClient::new(connect(&anna.address(), &identity, PeerKind::Worker).await.unwrap());
         let data = bytes::Bytes::from_static(b"block");
-        let block = ShuffleBlock { task: 0, crc32c: crc32c::crc32c(&data), data: data.clone(), last: true };
+        let block = ShuffleBlock { task: 0, crc32c: crc32c::crc32c(&data), data: data.clone(), last: true, bytes: 0 };
         let copy = |blocks: u64, bytes: u64| {
             let header = CopyHeader {
                 job: 1,
@@ -378,7 +381,8 @@ fn a_copy_for_which_there_is_no_room_is_refused() {
             };
             let message = |message| KeepCopyRequest { message: Some(message) };
             let blocks = (0..blocks).map(|partition| CopiedBlock { partition: partition as u32, block: Some(block.clone()) });
-            let blocks = blocks.map(|block| message(keep_copy_request::Message::Blocks(CopiedBlocks { blocks: vec![block] })));
+            let blocks = blocks
+                .map(|block| message(keep_copy_request::Message::Blocks(CopiedBlocks { blocks: vec![block], ..CopiedBlocks::default() })));
             tokio_stream::iter([message(keep_copy_request::Message::Header(header))].into_iter().chain(blocks).collect::<Vec<_>>())
         };
         // What is announced is too much; what comes is more than was announced, as builds that announce nothing send it; the rest fits.

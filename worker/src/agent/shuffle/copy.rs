@@ -6,7 +6,8 @@
 //! A copy is worth waiting for, but not for ever: when nobody takes it, the tasks are reported with one place, and the job says so.
 use super::{
     fetch::Fetcher,
-    service::{BlockReader, MESSAGE_BYTES},
+    packed,
+    service::{BlockReader, Piece},
     store::{BlockPlace, Placed, ShuffleStore},
 };
 use crate::{
@@ -25,7 +26,7 @@ use raftwerk_proto::v1::{
 };
 use raftwerk_transport::{MAX_MESSAGE_BYTES, plain_error, plain_status};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, Write},
     path::PathBuf,
@@ -56,12 +57,16 @@ pub(crate) struct Copier {
     turns: Semaphore,
     /// Workers that are not asked, and until when.
     avoided: Mutex<HashMap<u64, Instant>>,
+    /// Addresses of workers whose builds take no compressed copies.
+    plain: Mutex<HashSet<String>>,
 }
 
 /// Why a worker did not take a copy.
 enum Refusal {
     /// It has no room.
     Full(String),
+    /// It did not find in the messages what was said to be there.
+    Incomplete(String),
     /// It did not answer, or something else is wrong with it.
     Away(String),
 }
@@ -80,7 +85,7 @@ pub(crate) struct Copied {
 
 impl Default for Copier {
     fn default() -> Self {
-        Self { turns: Semaphore::new(COPIES_AT_ONCE), avoided: Mutex::default() }
+        Self { turns: Semaphore::new(COPIES_AT_ONCE), avoided: Mutex::default(), plain: Mutex::default() }
     }
 }
 
@@ -147,18 +152,26 @@ impl Copier {
         let _turn = self.turns.acquire().await.ok()?;
         for target in copied.targets.iter().filter(|target| !self.is_avoided(target.worker)) {
             let (worker, address) = (target.worker, &target.address);
-            let attempt = tokio::time::timeout(patience(blocks), send(fetcher, address, copied, ranges, blocks.clone()));
-            let reason = match attempt.await {
-                Ok(Ok(reply)) => return Some((worker, reply.incarnation)),
-                Ok(Err(refusal)) => refusal,
-                Err(_) => Refusal::Away("it does not answer".into()),
+            let mut lz4 = fetcher.lz4() && !self.plain.lock().unwrap_or_else(PoisonError::into_inner).contains(address);
+            let reason = loop {
+                let attempt = tokio::time::timeout(patience(blocks), send(fetcher, address, copied, ranges, blocks.clone(), lz4));
+                match attempt.await {
+                    Ok(Ok(reply)) => return Some((worker, reply.incarnation)),
+                    Ok(Err(Refusal::Incomplete(_))) if lz4 => {
+                        tracing::info!(worker, address, "it takes no compressed copies of shuffle data; they go there as they are");
+                        self.plain.lock().unwrap_or_else(PoisonError::into_inner).insert(address.clone());
+                        lz4 = false;
+                    }
+                    Ok(Err(refusal)) => break refusal,
+                    Err(_) => break Refusal::Away("it does not answer".into()),
+                }
             };
             let until = match reason {
                 Refusal::Full(reason) => {
                     tracing::info!(lease = %copied.lease, worker, address, reason, "no room for a second copy of shuffle data there");
                     Instant::now() + AVOID_FULL
                 }
-                Refusal::Away(reason) => {
+                Refusal::Incomplete(reason) | Refusal::Away(reason) => {
                     tracing::warn!(lease = %copied.lease, worker, address, reason, "no second copy of shuffle data there");
                     Instant::now() + AVOID
                 }
@@ -191,6 +204,7 @@ async fn send(
     copied: &Copied,
     ranges: &[TaskRange],
     blocks: Arc<Vec<Placed>>,
+    lz4: bool,
 ) -> Result<KeepCopyReply, Refusal> {
     let channel = fetcher.channel(address).await.map_err(|error| Refusal::Away(plain_error(&error)))?;
     let mut client = WorkerDataClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -206,7 +220,7 @@ async fn send(
     let (sender, receiver) = mpsc::channel(AHEAD);
     let (job, stage) = (copied.job, copied.stage.clone());
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = read_out(header, &blocks, &sender) {
+        if let Err(error) = read_out(header, &blocks, lz4, &sender) {
             // The stream ends short of what the header says, and is refused for it.
             tracing::warn!(job, stage, %error, "cannot read shuffle data back to copy it");
         }
@@ -215,44 +229,32 @@ async fn send(
     let kept = client.keep_copy(ReceiverStream::new(receiver)).await;
     kept.map(tonic::Response::into_inner).map_err(|status| match status.code() {
         tonic::Code::ResourceExhausted => Refusal::Full(status.message().to_owned()),
+        tonic::Code::DataLoss => Refusal::Incomplete(status.message().to_owned()),
         _ => Refusal::Away(plain_status(&status)),
     })
 }
 
-fn read_out(header: CopyHeader, blocks: &[Placed], sender: &mpsc::Sender<KeepCopyRequest>) -> io::Result<()> {
+fn read_out(header: CopyHeader, blocks: &[Placed], lz4: bool, sender: &mpsc::Sender<KeepCopyRequest>) -> io::Result<()> {
     let send = |message| sender.blocking_send(KeepCopyRequest { message: Some(message) }).is_ok();
     if !send(Message::Header(header)) {
         return Ok(()); // the other side says why
     }
-    let places: Vec<(u64, BlockPlace)> = blocks.iter().map(|(_, task, place)| (*task, place.clone())).collect();
     let mut reader = BlockReader::default();
-    let mut done = 0;
-    while done < blocks.len() {
-        let data = reader.read(&places[done..])?;
-        let mut message = Vec::new();
-        let mut bytes = 0;
-        for ((partition, task, place), data) in blocks[done..].iter().zip(&data) {
-            let pieces = data.len().div_ceil(MESSAGE_BYTES).max(1);
-            for piece in 0..pieces {
-                let from = piece * MESSAGE_BYTES;
-                let data = data.slice(from..data.len().min(from + MESSAGE_BYTES));
-                bytes += data.len();
-                let block_piece = ShuffleBlock { task: *task, crc32c: place.crc32c, data, last: piece + 1 == pieces };
-                message.push(CopiedBlock { partition: *partition, block: Some(block_piece) });
-                if bytes >= MESSAGE_BYTES {
-                    bytes = 0;
-                    if !send(Message::Blocks(CopiedBlocks { blocks: std::mem::take(&mut message) })) {
-                        return Ok(());
-                    }
-                }
-            }
+    loop {
+        let pieces = reader.read(blocks)?;
+        if pieces.is_empty() {
+            return Ok(());
         }
-        done += data.len();
-        if !message.is_empty() && !send(Message::Blocks(CopiedBlocks { blocks: message })) {
+        let message = pieces.into_iter().map(|Piece { block, data, last }| {
+            let (partition, task, place) = &blocks[block];
+            let block = ShuffleBlock { task: *task, crc32c: place.crc32c, data, last, bytes: 0 };
+            CopiedBlock { partition: *partition, block: Some(block) }
+        });
+        let message = CopiedBlocks { blocks: message.collect(), ..CopiedBlocks::default() };
+        if !send(Message::Blocks(if lz4 { packed::pack_copied(message) } else { message })) {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// The other side: takes a copy if there is room for it, checks every block, and makes it findable when all of it is there.
@@ -293,9 +295,10 @@ async fn take(
     let (mut index, mut end) = (Vec::new(), 0);
     let (mut crc, mut begun) = (0, 0);
     while let Some(request) = incoming.message().await? {
-        let Some(Message::Blocks(CopiedBlocks { blocks })) = request.message else {
+        let Some(Message::Blocks(message)) = request.message else {
             return Err(Status::invalid_argument("after its header a copy has blocks only"));
         };
+        let CopiedBlocks { blocks, .. } = packed::unpack_copied(message).map_err(Status::data_loss)?;
         let mut pieces = Vec::with_capacity(blocks.len());
         for CopiedBlock { partition, block } in blocks {
             let block = block.ok_or_else(|| Status::invalid_argument("a block without its data"))?;

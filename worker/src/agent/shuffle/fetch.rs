@@ -7,15 +7,16 @@ use super::{
     service::BlockReader,
     store::{BlockPlace, ShuffleStore},
 };
+use crate::agent::prepare::FETCHES;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
+use raftwerk_proto::v1::{BlockRange, FetchPartitionRequest, ShuffleBlock, ShuffleSource, TaskRange, worker_data_client::WorkerDataClient};
 use raftwerk_transport::{ConnectError, Identity, MAX_MESSAGE_BYTES, PeerKind, plain_error, plain_status};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -28,12 +29,20 @@ use tonic::transport::Channel;
 /// Pauses before the second and third attempt: long enough for a dropped connection to be made again, short enough that the
 /// scheduler, which can have the data made again, hears of it soon.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
-/// Bytes kept in memory before they are written. A partition smaller than this never touches a disk.
+/// Bytes kept in memory before they are written. A partition smaller than this never touches a disk, unless memory is limited.
 const MEMORY_BYTES: usize = 1 << 20;
+/// Where memory is limited, so much of it for what is being fetched, ..
+const LIMITED_SHARE: u64 = 32;
+/// .. of which one partition takes about this: what was read of it at once, and what waits to be written.
+const FETCH_BYTES: u64 = 1 << 20;
+/// Less is not worth a write.
+const MEMORY_LEAST: usize = 64 << 10;
+/// Where memory is limited, shorter blocks are copied together: of a mapped one the system maps so much around it.
+const MAPPED_BLOCK_BYTES: u64 = 64 << 10;
 /// Sources read at once for one partition.
 const SOURCES_AT_ONCE: usize = 4;
 /// Files of this worker's own leases that one partition is read from where it lies. Each is a descriptor that travels and a mapping in the executor.
-pub(crate) const FILES_MAPPED: usize = 30;
+pub(crate) const FILES_MAPPED: usize = 120;
 /// Less is copied faster than it is mapped.
 const MAPPED_BYTES: u64 = 1 << 20;
 /// A peer that sends nothing for this long is treated as gone.
@@ -82,12 +91,33 @@ pub(crate) struct Fetcher {
     dir: PathBuf,
     /// Other workers are asked to compress what they send.
     lz4: bool,
+    /// What this worker may take of memory, if that is limited.
+    memory: Option<u64>,
     channels: tokio::sync::Mutex<HashMap<String, Channel>>,
 }
 
 impl Fetcher {
-    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>, lz4: bool) -> Self {
-        Self { worker: identity.peer().id, identity, dir: store.dir().to_owned(), store, lz4, channels: tokio::sync::Mutex::default() }
+    pub(crate) fn new(identity: Identity, store: Arc<ShuffleStore>, lz4: bool, memory: Option<u64>) -> Self {
+        Self {
+            worker: identity.peer().id,
+            identity,
+            dir: store.dir().to_owned(),
+            store,
+            lz4,
+            memory,
+            channels: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Partitions that may be fetched at once.
+    pub(crate) fn at_once(memory: Option<u64>, most: usize) -> usize {
+        let fitting = |memory: u64| (memory / LIMITED_SHARE / FETCH_BYTES) as usize;
+        memory.map_or(most, |memory| fitting(memory).clamp(1, most))
+    }
+
+    /// Whether data between workers is to be compressed on its way.
+    pub(crate) fn lz4(&self) -> bool {
+        self.lz4
     }
 
     pub(crate) async fn partition(&self, wanted: &Wanted) -> Result<Partition, FetchError> {
@@ -102,7 +132,7 @@ impl Fetcher {
                 .or_insert_with(|| (self.places(source), Vec::new()));
             entry.1.push(TaskRange { first_task: source.first_task, task_count: source.task_count });
         }
-        let sink = tokio::sync::Mutex::new(Sink::new(self.dir.clone()));
+        let sink = tokio::sync::Mutex::new(Sink::new(self.dir.clone(), self.memory));
         let fetches = by_source.into_iter().map(|((input, worker, _, generation), (places, mut ranges))| {
             ranges.sort_by_key(|range| range.first_task);
             let request = FetchPartitionRequest {
@@ -149,7 +179,8 @@ impl Fetcher {
             let blocks = self.store.blocks(wanted.job, stage, generation, wanted.partition, &ranges).ok()?;
             places.extend(blocks.into_iter().map(|(task, place)| Own { input, task, place }));
         }
-        if places.iter().map(|own| own.place.bytes).sum::<u64>() < MAPPED_BYTES {
+        let bytes = places.iter().map(|own| own.place.bytes).sum::<u64>();
+        if bytes < MAPPED_BYTES || (self.memory.is_some() && bytes / (places.len() as u64).max(1) < MAPPED_BLOCK_BYTES) {
             return None;
         }
         tokio::task::spawn_blocking(move || open(&places)).await.ok().flatten()
@@ -213,24 +244,25 @@ impl Fetcher {
     async fn read_disk(&self, request: FetchPartitionRequest, sink: &tokio::sync::Mutex<Sink>) -> Result<Vec<BlockRange>, Failure> {
         let blocks = self.store.blocks(request.job, &request.stage, request.generation, request.partition, &request.tasks);
         let blocks = blocks.map_err(|error| Failure::Gone(error.to_string()))?;
-        let mut ranges = Vec::with_capacity(blocks.len());
+        let mut taken = Taken::default();
         let mut reader = BlockReader::default();
         let blocks = Arc::new(blocks);
-        while ranges.len() < blocks.len() {
-            let (from, shared) = (ranges.len(), blocks.clone());
+        loop {
+            let shared = blocks.clone();
             let read = move || {
-                let data = reader.read(&shared[from..]);
-                (reader, data)
+                let pieces = reader.read(&shared);
+                (reader, pieces)
             };
-            let (back, data) = tokio::task::spawn_blocking(read).await.map_err(|error| Failure::Source(error.to_string()))?;
+            let (back, pieces) = tokio::task::spawn_blocking(read).await.map_err(|error| Failure::Source(error.to_string()))?;
             reader = back;
-            let data = data.map_err(|error| Failure::Source(error.to_string()))?;
-            for ((task, place), block) in blocks[from..].iter().zip(data) {
-                check(*task, place.crc32c, crc32c::crc32c(&block))?;
-                ranges.push(sink.lock().await.append(*task, vec![block]).await.map_err(Failure::Here)?);
+            let pieces = pieces.map_err(|error| Failure::Source(error.to_string()))?;
+            if pieces.is_empty() {
+                return Ok(taken.ranges);
+            }
+            for piece in pieces {
+                taken.piece(piece.of(&blocks), sink).await?;
             }
         }
-        Ok(ranges)
     }
 
     async fn read_peer(
@@ -249,21 +281,18 @@ impl Fetcher {
         let silent = |_| Failure::Source(format!("{address}: nothing came for {} s", silence.as_secs()));
         let response = tokio::time::timeout(silence, client.fetch_partition(request)).await.map_err(silent)?;
         let mut messages = response.map_err(failed)?.into_inner();
-        let (mut pieces, mut crc) = (Vec::new(), 0);
-        let mut ranges = Vec::new();
+        let mut taken = Taken::default();
         while let Some(message) = tokio::time::timeout(silence, messages.message()).await.map_err(silent)?.map_err(failed)? {
             let message = packed::unpack(message).map_err(|reason| Failure::Source(format!("{address}: {reason}")))?;
             for block in message.blocks {
-                crc = crc32c::crc32c_append(crc, &block.data);
-                pieces.push(block.data);
-                if block.last {
-                    check(block.task, block.crc32c, crc)?;
-                    crc = 0;
-                    ranges.push(sink.lock().await.append(block.task, std::mem::take(&mut pieces)).await.map_err(Failure::Here)?);
-                }
+                taken.piece(block, sink).await?;
             }
         }
-        if pieces.is_empty() { Ok(ranges) } else { Err(Failure::Source(format!("{address}: the stream ended within a block"))) }
+        if taken.is_between_blocks() {
+            Ok(taken.ranges)
+        } else {
+            Err(Failure::Source(format!("{address}: the stream ended within a block")))
+        }
     }
 
     /// One channel per worker; it reconnects by itself.
@@ -278,10 +307,61 @@ impl Fetcher {
     }
 }
 
+#[derive(Debug)]
 enum Failure {
     Source(String),
     Gone(String),
     Here(io::Error),
+}
+
+/// What has come of one source.
+#[derive(Default)]
+struct Taken {
+    ranges: Vec<BlockRange>,
+    /// Of the block that is on its way: its checksum so far, and what waits for the rest of it.
+    crc: u32,
+    pieces: Vec<Bytes>,
+    /// Or where it goes piece by piece, and how much has.
+    place: Option<BlockRange>,
+    placed: u64,
+}
+
+impl Taken {
+    /// A block that says how long it is takes its place at once and is never in memory as a whole.
+    async fn piece(&mut self, block: ShuffleBlock, sink: &tokio::sync::Mutex<Sink>) -> Result<(), Failure> {
+        let ShuffleBlock { task, crc32c, data, last, bytes } = block;
+        self.crc = crc32c::crc32c_append(self.crc, &data);
+        if self.place.is_none() && self.pieces.is_empty() && !last && bytes > 0 {
+            self.place = Some(sink.lock().await.reserve(task, bytes).await.map_err(Failure::Here)?);
+        }
+        match &self.place {
+            Some(place) => {
+                let wrong = || Failure::Source(format!("the block of task {task} has another length than {} bytes", place.bytes));
+                let at = self.placed;
+                self.placed = at + data.len() as u64;
+                if self.placed > place.bytes || (last && self.placed < place.bytes) {
+                    return Err(wrong());
+                }
+                // The lock is held for the naming of the file alone.
+                let write = sink.lock().await.write_at(place.offset + at, data);
+                write.await.map_err(Failure::Here)?;
+            }
+            None => self.pieces.push(data),
+        }
+        if last {
+            check(task, crc32c, std::mem::take(&mut self.crc))?;
+            self.placed = 0;
+            self.ranges.push(match self.place.take() {
+                Some(place) => place,
+                None => sink.lock().await.append(task, std::mem::take(&mut self.pieces)).await.map_err(Failure::Here)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn is_between_blocks(&self) -> bool {
+        self.place.is_none() && self.pieces.is_empty()
+    }
 }
 
 fn check(task: u64, expected: u32, found: u32) -> Result<(), Failure> {
@@ -340,12 +420,20 @@ struct Sink {
     file: Option<Arc<File>>,
     buffer: Vec<Bytes>,
     buffered: usize,
+    /// Of the whole; the last `buffered` bytes of it are not in the file yet.
     end: u64,
+    /// So much is buffered, ..
+    most: usize,
+    /// .. and if all is less than that, it stays in memory.
+    stays: bool,
 }
 
 impl Sink {
-    fn new(dir: PathBuf) -> Self {
-        Self { dir, file: None, buffer: Vec::new(), buffered: 0, end: 0 }
+    fn new(dir: PathBuf, memory: Option<u64>) -> Self {
+        let fitting = |memory: u64| usize::try_from(memory / LIMITED_SHARE / FETCHES as u64).unwrap_or(MEMORY_BYTES);
+        let most = memory.map_or(MEMORY_BYTES, |memory| fitting(memory).clamp(MEMORY_LEAST, MEMORY_BYTES));
+        // Partitions that wait for their turn may be many.
+        Self { dir, file: None, buffer: Vec::new(), buffered: 0, end: 0, most, stays: memory.is_none() }
     }
 
     async fn append(&mut self, task: u64, pieces: Vec<Bytes>) -> io::Result<BlockRange> {
@@ -354,19 +442,39 @@ impl Sink {
         self.end += range.bytes;
         self.buffered += bytes;
         self.buffer.extend(pieces);
-        if self.buffered >= MEMORY_BYTES {
+        if self.buffered >= self.most {
             self.write().await?;
         }
         Ok(range)
     }
 
+    /// A place for a block that comes piece by piece ([`Sink::write_at`]).
+    async fn reserve(&mut self, task: u64, bytes: u64) -> io::Result<BlockRange> {
+        self.write().await?;
+        let range = BlockRange { task, offset: self.end, bytes, ..BlockRange::default() };
+        let end = self.end.checked_add(bytes).ok_or_else(|| io::Error::other(format!("a block of {bytes} bytes")));
+        self.end = end?;
+        Ok(range)
+    }
+
+    /// Others may append meanwhile.
+    fn write_at(&self, offset: u64, data: Bytes) -> impl Future<Output = io::Result<()>> + use<> {
+        let file = self.file.clone();
+        async move {
+            let file = file.ok_or_else(|| io::Error::other("a place in no file"))?;
+            let written = tokio::task::spawn_blocking(move || file.write_all_at(&data, offset));
+            written.await.map_err(io::Error::other)?
+        }
+    }
+
     async fn write(&mut self) -> io::Result<()> {
         let (buffer, file, dir) = (std::mem::take(&mut self.buffer), self.file.take(), self.dir.clone());
-        self.buffered = 0;
+        let mut at = self.end - std::mem::take(&mut self.buffered) as u64;
         let write = move || {
             let file = file.map_or_else(|| nameless_file(&dir).map(Arc::new), Ok)?;
             for bytes in buffer {
-                (&*file).write_all(&bytes)?;
+                file.write_all_at(&bytes, at)?;
+                at += bytes.len() as u64;
             }
             Ok::<_, io::Error>(file)
         };
@@ -378,7 +486,7 @@ impl Sink {
         if self.end == 0 {
             return Ok(None);
         }
-        if self.file.is_none() {
+        if self.file.is_none() && self.stays {
             // Memory only: nothing here can block.
             let memory = rustix::fs::memfd_create("raftwerk-partition", rustix::fs::MemfdFlags::CLOEXEC)?;
             let mut file = File::from(memory);
@@ -390,8 +498,9 @@ impl Sink {
         if !self.buffer.is_empty() {
             self.write().await?;
         }
+        // Whoever wrote a piece of it is done.
         let file = self.file.and_then(Arc::into_inner);
-        Ok(file.map(OwnedFd::from))
+        file.map(OwnedFd::from).map(Some).ok_or_else(|| io::Error::other("the file of a partition is still being written"))
     }
 }
 
@@ -402,4 +511,74 @@ pub(crate) fn nameless_file(dir: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(task: u64, whole: &[u8], range: std::ops::Range<usize>, bytes: u64) -> ShuffleBlock {
+        let data = Bytes::copy_from_slice(&whole[range.clone()]);
+        ShuffleBlock { task, crc32c: crc32c::crc32c(whole), data, last: range.end == whole.len(), bytes }
+    }
+
+    async fn whole(sink: Sink) -> Vec<u8> {
+        let file = File::from(sink.finish().await.unwrap().unwrap());
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn long_blocks_take_their_place_piece_by_piece_while_others_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let [long, other, short]: [Vec<u8>; 3] =
+            [(100_000, 3), (70_000, 5), (10, 7)].map(|(length, step)| (0..length).map(|at| (at * step) as u8).collect());
+        for memory in [None, Some(32 << 20)] {
+            let sink = tokio::sync::Mutex::new(Sink::new(dir.path().to_owned(), memory));
+            let (mut a, mut b) = (Taken::default(), Taken::default());
+            a.piece(piece(1, &short, 0..10, 0), &sink).await.unwrap();
+            a.piece(piece(2, &long, 0..60_000, 100_000), &sink).await.unwrap();
+            b.piece(piece(3, &other, 0..1, 70_000), &sink).await.unwrap();
+            assert!(!a.is_between_blocks() && sink.lock().await.buffered == 0, "nothing of it waits");
+            // As a build sends it that does not say how long it is.
+            let mut c = Taken::default();
+            c.piece(piece(4, &short, 0..4, 0), &sink).await.unwrap();
+            b.piece(piece(3, &other, 1..70_000, 70_000), &sink).await.unwrap();
+            a.piece(piece(2, &long, 60_000..100_000, 100_000), &sink).await.unwrap();
+            c.piece(piece(4, &short, 4..10, 0), &sink).await.unwrap();
+            assert!(a.is_between_blocks() && b.is_between_blocks() && c.is_between_blocks());
+            let ranges = [a.ranges, b.ranges, c.ranges].concat();
+            let bytes = whole(sink.into_inner()).await;
+            for (range, expected) in ranges.iter().zip([&short, &long, &other, &short]) {
+                let place = range.offset as usize..(range.offset + range.bytes) as usize;
+                assert!(bytes[place] == expected[..], "the block of task {}", range.task);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_block_of_another_length_or_other_bytes_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let block: Vec<u8> = (0..5000).map(|at| at as u8).collect();
+        let sink = tokio::sync::Mutex::new(Sink::new(dir.path().to_owned(), None));
+        for said in [4999, 5001] {
+            let mut taken = Taken::default();
+            taken.piece(piece(1, &block, 0..100, said), &sink).await.unwrap();
+            let refused = taken.piece(piece(1, &block, 100..5000, said), &sink).await;
+            assert!(matches!(refused, Err(Failure::Source(reason)) if reason.contains("another length")));
+        }
+        let mut taken = Taken::default();
+        taken.piece(piece(1, &block, 0..100, 5000), &sink).await.unwrap();
+        let damaged = ShuffleBlock { crc32c: 7, ..piece(1, &block, 100..5000, 5000) };
+        assert!(matches!(taken.piece(damaged, &sink).await, Err(Failure::Source(reason)) if reason.contains("damaged")));
+    }
+
+    #[test]
+    fn a_small_worker_fetches_few_partitions_at_once() {
+        assert_eq!(Fetcher::at_once(None, 16), 16);
+        assert_eq!(Fetcher::at_once(Some(1 << 30), 16), 16);
+        assert_eq!(Fetcher::at_once(Some(256 << 20), 16), 8);
+        assert_eq!(Fetcher::at_once(Some(0), 16), 1);
+    }
 }

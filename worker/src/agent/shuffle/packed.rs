@@ -3,18 +3,30 @@
 
 use bytes::Bytes;
 use prost::Message;
-use raftwerk_proto::v1::ShuffleBlocks;
+use raftwerk_proto::v1::{CopiedBlocks, ShuffleBlocks};
 use raftwerk_transport::MAX_MESSAGE_BYTES;
 
 /// The message, compressed if that saves a tenth of it.
 pub(super) fn pack(message: ShuffleBlocks) -> ShuffleBlocks {
-    let plain = message.encode_to_vec();
-    let Ok(unpacked_bytes) = u32::try_from(plain.len()) else { return message };
-    let lz4 = lz4_flex::block::compress(&plain);
-    if lz4.len() > plain.len() / 10 * 9 {
-        return message;
+    match compress(&message) {
+        Some((lz4, unpacked_bytes)) => ShuffleBlocks { blocks: Vec::new(), lz4, unpacked_bytes },
+        None => message,
     }
-    ShuffleBlocks { blocks: Vec::new(), lz4: lz4.into(), unpacked_bytes }
+}
+
+/// The same of a message of a second copy.
+pub(super) fn pack_copied(message: CopiedBlocks) -> CopiedBlocks {
+    match compress(&message) {
+        Some((lz4, unpacked_bytes)) => CopiedBlocks { blocks: Vec::new(), lz4, unpacked_bytes },
+        None => message,
+    }
+}
+
+fn compress(message: &impl Message) -> Option<(Bytes, u32)> {
+    let plain = message.encode_to_vec();
+    let unpacked_bytes = u32::try_from(plain.len()).ok()?;
+    let lz4 = lz4_flex::block::compress(&plain);
+    (lz4.len() <= plain.len() / 10 * 9).then(|| (lz4.into(), unpacked_bytes))
 }
 
 /// What was packed, or the message as it is.
@@ -22,25 +34,38 @@ pub(super) fn unpack(message: ShuffleBlocks) -> Result<ShuffleBlocks, String> {
     if message.lz4.is_empty() {
         return Ok(message);
     }
-    let bytes = message.unpacked_bytes as usize;
+    let unpacked: ShuffleBlocks = decompress(&message.lz4, message.unpacked_bytes)?;
+    if unpacked.lz4.is_empty() { Ok(unpacked) } else { Err("a compressed message holds another one".into()) }
+}
+
+/// The same of a message of a second copy.
+pub(super) fn unpack_copied(message: CopiedBlocks) -> Result<CopiedBlocks, String> {
+    if message.lz4.is_empty() {
+        return Ok(message);
+    }
+    let unpacked: CopiedBlocks = decompress(&message.lz4, message.unpacked_bytes)?;
+    if unpacked.lz4.is_empty() { Ok(unpacked) } else { Err("a compressed message holds another one".into()) }
+}
+
+fn decompress<M: Message + Default>(lz4: &[u8], unpacked_bytes: u32) -> Result<M, String> {
+    let bytes = unpacked_bytes as usize;
     if bytes > MAX_MESSAGE_BYTES {
         return Err(format!("a compressed message says that it has {bytes} bytes, more than any has"));
     }
-    let plain = lz4_flex::block::decompress(&message.lz4, bytes).map_err(|error| format!("a compressed message is damaged: {error}"))?;
+    let plain = lz4_flex::block::decompress(lz4, bytes).map_err(|error| format!("a compressed message is damaged: {error}"))?;
     if plain.len() != bytes {
         return Err(format!("a compressed message is damaged: it has {} bytes, not {bytes}", plain.len()));
     }
-    let unpacked = ShuffleBlocks::decode(Bytes::from(plain)).map_err(|error| format!("a compressed message is damaged: {error}"))?;
-    if unpacked.lz4.is_empty() { Ok(unpacked) } else { Err("a compressed message holds another one".into()) }
+    M::decode(Bytes::from(plain)).map_err(|error| format!("a compressed message is damaged: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raftwerk_proto::v1::ShuffleBlock;
+    use raftwerk_proto::v1::{CopiedBlock, ShuffleBlock};
 
     fn message(data: &[u8]) -> ShuffleBlocks {
-        let block = |task| ShuffleBlock { task, crc32c: 7, data: data.to_vec().into(), last: true };
+        let block = |task| ShuffleBlock { task, crc32c: 7, data: data.to_vec().into(), last: true, bytes: 0 };
         ShuffleBlocks { blocks: vec![block(1), block(2)], ..ShuffleBlocks::default() }
     }
 
@@ -51,6 +76,17 @@ mod tests {
         assert!(packed.blocks.is_empty() && packed.encoded_len() * 10 < text.encoded_len(), "{}", packed.encoded_len());
         assert_eq!(unpack(packed).unwrap(), text);
         assert_eq!(unpack(text.clone()).unwrap(), text, "what did not ask for it reads on");
+    }
+
+    #[test]
+    fn so_do_messages_of_a_second_copy() {
+        let block = message(b"the same words again and again").blocks.remove(0);
+        let copied = CopiedBlocks { blocks: vec![CopiedBlock { partition: 3, block: Some(block) }; 100], ..CopiedBlocks::default() };
+        let packed = pack_copied(copied.clone());
+        assert!(packed.blocks.is_empty() && packed.encoded_len() * 10 < copied.encoded_len());
+        assert_eq!(unpack_copied(packed.clone()).unwrap(), copied);
+        let cut = CopiedBlocks { lz4: packed.lz4.slice(..packed.lz4.len() - 1), ..packed };
+        assert!(unpack_copied(cut).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `WorkerData`: other workers fetch partitions here, streamed from disk; so do they and clients with parts of results.
 use super::{
     copy, packed,
-    store::{BlockPlace, ShuffleStore},
+    store::{BlockPlace, Placed, ShuffleStore},
 };
 use crate::agent::{
     edge::EdgeInput,
@@ -72,24 +72,18 @@ fn stream(blocks: &[(u64, BlockPlace)], lz4: bool, sender: &mpsc::Sender<Result<
     };
     let mut reader = BlockReader::default();
     let (mut message, mut bytes) = (Vec::new(), 0);
-    let mut rest = blocks;
-    while !rest.is_empty() {
-        let data = reader.read(rest).map_err(|error| Status::data_loss(format!("cannot read shuffle data: {error}")))?;
-        let (now, later) = rest.split_at(data.len());
-        rest = later;
-        for ((task, place), block) in now.iter().zip(data) {
-            // A block longer than a message goes out in pieces of the size of one.
-            let pieces = block.len().div_ceil(MESSAGE_BYTES).max(1);
-            for piece in 0..pieces {
-                let from = piece * MESSAGE_BYTES;
-                let data = block.slice(from..block.len().min(from + MESSAGE_BYTES));
-                bytes += data.len();
-                message.push(ShuffleBlock { task: *task, crc32c: place.crc32c, data, last: piece + 1 == pieces });
-                if bytes >= MESSAGE_BYTES {
-                    bytes = 0;
-                    if sender.blocking_send(Ok(pack(std::mem::take(&mut message)))).is_err() {
-                        return Ok(()); // the other side has gone
-                    }
+    loop {
+        let pieces = reader.read(blocks).map_err(|error| Status::data_loss(format!("cannot read shuffle data: {error}")))?;
+        if pieces.is_empty() {
+            break;
+        }
+        for piece in pieces {
+            bytes += piece.data.len();
+            message.push(piece.of(blocks));
+            if bytes >= MESSAGE_BYTES {
+                bytes = 0;
+                if sender.blocking_send(Ok(pack(std::mem::take(&mut message)))).is_err() {
+                    return Ok(()); // the other side has gone
                 }
             }
         }
@@ -100,49 +94,103 @@ fn stream(blocks: &[(u64, BlockPlace)], lz4: bool, sender: &mpsc::Sender<Result<
     Ok(())
 }
 
-/// Reads blocks that lie back to back with one system call; keeps the last file open, since neighbours share it.
+/// Some of a block, or all of it: what fits a message.
+pub(super) struct Piece {
+    /// Which of the blocks.
+    pub(super) block: usize,
+    pub(super) data: Bytes,
+    pub(super) last: bool,
+}
+
+impl Piece {
+    pub(super) fn of(self, blocks: &[(u64, BlockPlace)]) -> ShuffleBlock {
+        let (task, place) = &blocks[self.block];
+        let whole = self.last && self.data.len() as u64 == place.bytes;
+        ShuffleBlock { task: *task, crc32c: place.crc32c, data: self.data, last: self.last, bytes: if whole { 0 } else { place.bytes } }
+    }
+}
+
+/// Reads blocks one after the other, those that lie back to back with one system call and long ones piece by piece; keeps the last file open, since
+/// neighbours share it.
 #[derive(Default)]
 pub(super) struct BlockReader {
     open: Option<(Arc<PathBuf>, File)>,
+    /// The block that comes next, and how much of it was read.
+    next: usize,
+    within: u64,
 }
 
 impl BlockReader {
-    /// The first blocks, up to about one message of data and at least one block.
-    pub(super) fn read(&mut self, blocks: &[(u64, BlockPlace)]) -> io::Result<Vec<Bytes>> {
-        let (mut data, mut bytes) = (Vec::new(), 0);
-        while data.len() < blocks.len() && bytes < MESSAGE_BYTES {
-            let run = run_length(&blocks[data.len()..]);
-            let places = &blocks[data.len()..data.len() + run];
-            let whole = self.read_run(places)?;
-            bytes += whole.len();
+    /// The pieces that come next of the same blocks as ever, up to about one message of data; none behind the last.
+    pub(super) fn read<T: Located>(&mut self, blocks: &[T]) -> io::Result<Vec<Piece>> {
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        while let Some(block) = blocks.get(self.next)
+            && bytes < MESSAGE_BYTES
+        {
+            let place = block.place();
+            if place.bytes > MESSAGE_BYTES as u64 {
+                if !pieces.is_empty() {
+                    break;
+                }
+                let length = (place.bytes - self.within).min(MESSAGE_BYTES as u64);
+                let data = self.read_at(place, self.within, length)?;
+                self.within += length;
+                let last = self.within == place.bytes;
+                pieces.push(Piece { block: self.next, data, last });
+                if last {
+                    (self.next, self.within) = (self.next + 1, 0);
+                }
+                break;
+            }
+            let run = &blocks[self.next..self.next + run_length(&blocks[self.next..])];
+            let total = run.iter().map(|block| block.place().bytes).sum();
+            let whole = self.read_at(place, 0, total)?;
             let mut at = 0;
-            data.extend(places.iter().map(|(_, place)| {
-                at += place.bytes as usize;
-                whole.slice(at - place.bytes as usize..at)
-            }));
+            for (block, there) in (self.next..).zip(run) {
+                let end = at + there.place().bytes as usize;
+                pieces.push(Piece { block, data: whole.slice(at..end), last: true });
+                at = end;
+            }
+            bytes += whole.len();
+            self.next += run.len();
         }
-        Ok(data)
+        Ok(pieces)
     }
 
-    fn read_run(&mut self, run: &[(u64, BlockPlace)]) -> io::Result<Bytes> {
-        let Some((_, first)) = run.first() else { return Ok(Bytes::new()) };
-        let total: u64 = run.iter().map(|(_, place)| place.bytes).sum();
+    fn read_at(&mut self, place: &BlockPlace, from: u64, length: u64) -> io::Result<Bytes> {
         let file = match &self.open {
-            Some((path, file)) if Arc::ptr_eq(path, &first.file) => file,
-            _ => &self.open.insert((first.file.clone(), File::open(&*first.file)?)).1,
+            Some((path, file)) if Arc::ptr_eq(path, &place.file) => file,
+            _ => &self.open.insert((place.file.clone(), File::open(&*place.file)?)).1,
         };
-        let mut data = BytesMut::zeroed(total as usize);
-        file.read_exact_at(&mut data, first.offset)?;
+        let mut data = BytesMut::zeroed(length as usize);
+        file.read_exact_at(&mut data, place.offset + from)?;
         Ok(data.freeze())
     }
 }
 
+/// What knows where a block lies.
+pub(super) trait Located {
+    fn place(&self) -> &BlockPlace;
+}
+
+impl Located for (u64, BlockPlace) {
+    fn place(&self) -> &BlockPlace {
+        &self.1
+    }
+}
+
+impl Located for Placed {
+    fn place(&self) -> &BlockPlace {
+        &self.2
+    }
+}
+
 /// How many of the first blocks lie back to back, up to about one message. At least one.
-fn run_length(blocks: &[(u64, BlockPlace)]) -> usize {
+fn run_length<T: Located>(blocks: &[T]) -> usize {
     let (mut bytes, mut run) = (0, 0);
-    for (at, (_, place)) in blocks.iter().enumerate() {
+    for (at, place) in blocks.iter().map(Located::place).enumerate() {
         let follows = at == 0 || {
-            let before = &blocks[at - 1].1;
+            let before = blocks[at - 1].place();
             Arc::ptr_eq(&before.file, &place.file) && before.offset + before.bytes == place.offset
         };
         if !follows || (at > 0 && bytes + place.bytes as usize > MESSAGE_BYTES) {
@@ -189,5 +237,25 @@ mod tests {
         assert_eq!(unpacked, plain);
         let data: Vec<u8> = plain.iter().flat_map(|message| &message.blocks).flat_map(|block| block.data.to_vec()).collect();
         assert_eq!(data, text);
+        let said: Vec<u64> = plain.iter().flat_map(|message| &message.blocks).map(|block| block.bytes).collect();
+        assert_eq!(said, [0, places[1].1.bytes, places[1].1.bytes, places[1].1.bytes, 0, 0, 0], "what comes in pieces says how long it is");
+    }
+
+    #[test]
+    fn no_more_than_a_message_is_read_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (places, text) = blocks(dir.path(), &[3 * MESSAGE_BYTES, MESSAGE_BYTES - 1, 1, 2, 10 * MESSAGE_BYTES + 1]);
+        let mut reader = BlockReader::default();
+        let mut all = Vec::new();
+        loop {
+            let pieces = reader.read(&places).unwrap();
+            if pieces.is_empty() {
+                break;
+            }
+            let length: usize = pieces.iter().map(|piece| piece.data.len()).sum();
+            assert!(length <= MESSAGE_BYTES + 2, "{length}");
+            pieces.iter().for_each(|piece| all.extend_from_slice(&piece.data));
+        }
+        assert!(all == text);
     }
 }
