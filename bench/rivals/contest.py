@@ -85,6 +85,34 @@ class Memory:
         self.watcher.join()
 
 
+def held(pid):
+    """KiB that a process holds: anonymous memory, and its share of mapped files, input included; the code of programs is not counted (`smaps`)."""
+    program, total = os.readlink(f"/proc/{pid}/exe"), 0
+    code = False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            code = len(words) > 5 and (words[5] == program or ".so" in words[5])
+        elif words[0] == ("Anonymous:" if code else "Pss:"):
+            total += int(words[1])
+    return total
+
+
+class Footprint(Memory):
+    """The same with mapped files, see `held`."""
+
+    def watch(self):
+        known, looked = [], 0
+        while not self.over.wait(0.05):
+            if time.perf_counter() - looked > 0.5:
+                known, looked = [pid for root in self.roots() for pid in tree(root)], time.perf_counter()
+            total = 0
+            for pid in known:
+                with contextlib.suppress(OSError, IndexError):
+                    total += held(pid)
+            self.most = max(self.most, total)
+
+
 class Contender:
     """`turn` gives (wall seconds, processor seconds, bytes of memory); `outputs` the files that it wrote."""
 
@@ -189,6 +217,7 @@ class Raftwerk(Contender):
 
     name = "Raftwerk"
     parts = "part-*"
+    worker_flags = ()
 
     def job(self):
         raise NotImplementedError
@@ -202,7 +231,7 @@ class Raftwerk(Contender):
         token = ["--token-file", self.home / "scheduler/join-token"]
         workers = getattr(self.args, "workers", 1)
         for number in range(workers):
-            own = ["worker", "start", "--cpus", self.args.threads // workers, "--no-gpu", "--join", self.address, *token]
+            own = ["worker", "start", "--cpus", self.args.threads // workers, "--no-gpu", "--join", self.address, *token, *self.worker_flags]
             self.ready(f"worker{number + 1}", own)
         self.version = subprocess.run([self.program, "--version"], capture_output=True, text=True).stdout.strip()
 

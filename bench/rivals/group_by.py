@@ -111,7 +111,10 @@ def main():
     options(parser)
     parser.add_argument("--dedicated", metavar="PROGRAM", help="a program for this one task")
     parser.add_argument("--rows", type=lambda text: int(text.replace("_", "")), default=100_000_000)
+    parser.add_argument("--make", nargs=2, metavar=("ROWS", "FILE"), help="write an input and do nothing else")
     args = parser.parse_args()
+    if args.make:
+        return make(args.make[1], int(args.make[0].replace("_", "")))
     with workplace(args, "groups") as home:
         source = home / "measurements.txt"
         make(source, args.rows)

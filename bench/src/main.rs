@@ -8,9 +8,11 @@ mod footprint;
 mod gpu_report;
 mod latency;
 mod losses;
+mod plain_loop;
 mod planning;
 mod sample;
 mod sessions;
+mod shuffle;
 mod simulated;
 mod start;
 mod throttled;
@@ -90,7 +92,25 @@ enum What {
         #[command(flatten)]
         options: gpu_report::Options,
     },
-    /// Everything above but `throttled` and the GPU report
+    /// Jobs against their kernels called in a plain loop over the same files: word count, grep, sort, group by
+    Loop {
+        #[command(flatten)]
+        options: plain_loop::Options,
+    },
+    /// Shuffle data from one worker to another over loopback, against one stream of rustls with the same cipher suite
+    Shuffle {
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+        /// Length of a block in KiB
+        #[arg(long, default_value_t = 256)]
+        block: u64,
+        /// As workers with `--shuffle-compression lz4` do
+        #[arg(long)]
+        lz4: bool,
+    },
+    /// Everything above but `throttled`, `loop`, `shuffle` and the GPU report
     All,
 }
 
@@ -110,6 +130,8 @@ fn main() -> anyhow::Result<()> {
         What::Planning { devices, tasks, policy } => planning::run(devices, tasks, &policy),
         What::Throttled { runs, samples } => throttled::run(runs, samples),
         What::GpuReport { options } => gpu_report::run(&options),
+        What::Loop { options } => plain_loop::run(&options),
+        What::Shuffle { runs, mib, block, lz4 } => shuffle::run(runs, mib, block, lz4),
         What::All => {
             footprint::run()?;
             start::run(5)?;
