@@ -53,9 +53,7 @@ fn held(pid: u32) -> u64 {
         if line.starts_with(|first: char| first.is_ascii_digit() || ('a'..='f').contains(&first)) {
             let path = line.split_whitespace().nth(5).unwrap_or_default();
             program = Path::new(path) == executable || path.contains(".so");
-        } else if line.starts_with("Pss:") && !program {
-            bytes += kib();
-        } else if line.starts_with("Anonymous:") && program {
+        } else if line.starts_with(if program { "Anonymous:" } else { "Pss:" }) {
             bytes += kib();
         }
     }
