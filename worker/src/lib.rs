@@ -16,7 +16,7 @@ mod arrays;
 pub mod counters;
 pub mod executor;
 mod fail_point;
-mod frame;
+pub mod frame;
 pub mod lease;
 pub mod ranges;
 pub mod recorder;

@@ -84,7 +84,12 @@ impl Prepared for PreparedLines {
             });
             went_out?;
             if pieces.is_empty() {
-                return Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), records: Records { read: part.rows, made: 0 }, part: Some(part) });
+                return Ok(TaskOutput {
+                    tallies: vec![part.rows],
+                    blocks: Vec::new(),
+                    records: Records { read: part.rows, made: 0 },
+                    part: Some(part),
+                });
             }
             std::mem::swap(&mut made, &mut written);
         }

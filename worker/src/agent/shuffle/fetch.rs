@@ -37,8 +37,6 @@ const LIMITED_SHARE: u64 = 32;
 const FETCH_BYTES: u64 = 1 << 20;
 /// Less is not worth a write.
 const MEMORY_LEAST: usize = 64 << 10;
-/// Where memory is limited, shorter blocks are copied together: of a mapped one the system maps so much around it.
-const MAPPED_BLOCK_BYTES: u64 = 64 << 10;
 /// Sources read at once for one partition.
 const SOURCES_AT_ONCE: usize = 4;
 /// Files of this worker's own leases that one partition is read from where it lies. Each is a descriptor that travels and a mapping in the executor.
@@ -179,8 +177,9 @@ impl Fetcher {
             let blocks = self.store.blocks(wanted.job, stage, generation, wanted.partition, &ranges).ok()?;
             places.extend(blocks.into_iter().map(|(task, place)| Own { input, task, place }));
         }
-        let bytes = places.iter().map(|own| own.place.bytes).sum::<u64>();
-        if bytes < MAPPED_BYTES || (self.memory.is_some() && bytes / (places.len() as u64).max(1) < MAPPED_BLOCK_BYTES) {
+        // Where memory is limited they are copied together: of a block among others the system maps what is around it as well, up to 2 MiB where the page
+        // cache has it in large folios.
+        if self.memory.is_some() || places.iter().map(|own| own.place.bytes).sum::<u64>() < MAPPED_BYTES {
             return None;
         }
         tokio::task::spawn_blocking(move || open(&places)).await.ok().flatten()

@@ -98,7 +98,7 @@ fn fill(store: &ShuffleStore, shape: ShuffleShape) -> anyhow::Result<()> {
             blocks.push(BlockIndex { task, partition, offset, bytes: shape.block_bytes, crc32c: crc32c::crc32c(&block) });
             offset += shape.block_bytes;
         }
-        store.add(1, "map", 1, &path, &[TaskResults { first_task: task, task_count: 1, tallies: Vec::new() }], &blocks);
+        store.add(1, "map", 1, &path, &[TaskResults { first_task: task, task_count: 1, ..TaskResults::default() }], &blocks);
     }
     Ok(())
 }
