@@ -269,14 +269,11 @@ async fn serve(
     if let Ok(reflection) = reflection {
         router = router.add_service(reflection);
     }
-    let incoming = raftwerk_transport::incoming(listener, identity);
-    tokio::spawn(async move {
-        let stopped = async move {
-            // An error means that the running scheduler was dropped, which stops it as well.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        router.serve_with_incoming_shutdown(incoming, stopped).await
-    })
+    let stopped = async move {
+        // An error means that the running scheduler was dropped, which stops it as well.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    tokio::spawn(raftwerk_transport::serve(router, listener, identity, stopped))
 }
 
 impl RunningScheduler {

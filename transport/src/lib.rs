@@ -43,7 +43,7 @@ pub use connect_error::ConnectError;
 pub use head_start::{HEAD_START, Reached, first_of};
 pub use identity::{Identity, PendingIdentity};
 pub use identity_error::IdentityError;
-pub use listener::{TlsIo, incoming, server};
+pub use listener::{TlsIo, incoming, serve, server};
 pub use peer::{Caller, Peer, PeerKind, UnknownPeerKind, called_by, caller_address, require};
 pub use plain::{is_mere_silence, plain_error, plain_status};
 pub use token::{JoinToken, TokenError};

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, Router};
 use tracing::{debug, warn};
 
 use crate::identity::Identity;
@@ -62,6 +62,25 @@ pub fn server() -> Server {
 pub fn incoming(listener: TcpListener, identity: &Identity) -> impl Stream<Item = Result<TlsIo, io::Error>> + Send + 'static {
     let acceptor = TlsAcceptor::from(Arc::new(tls_config(identity)));
     Incoming { listener, acceptor, handshakes: JoinSet::new(), pacer: Pacer::default(), turns: JoinSet::new(), pause: None }
+}
+
+/// Serves what `router` has on [`incoming`] until `stopped` ends. Boxed here, so that the crates that serve do not each compile an HTTP/2 server of their own.
+pub fn serve(
+    router: Router,
+    listener: TcpListener,
+    identity: &Identity,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>> {
+    serve_boxed(router, listener, identity, Box::pin(stopped))
+}
+
+fn serve_boxed(
+    router: Router,
+    listener: TcpListener,
+    identity: &Identity,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+) -> Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>> {
+    Box::pin(router.serve_with_incoming_shutdown(incoming(listener, identity), stopped))
 }
 
 fn tls_config(identity: &Identity) -> ServerConfig {

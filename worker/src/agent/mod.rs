@@ -348,7 +348,7 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
 }
 
 fn serve_data(listener: TcpListener, identity: &Identity, service: DataService) -> DataServer {
-    let incoming = raftwerk_transport::incoming(listener, identity);
+    let identity = identity.clone();
     #[cfg(feature = "flight")]
     let flights = raftwerk_flight::server(results::flight::Flights {
         store: service.results.clone(),
@@ -378,7 +378,7 @@ fn serve_data(listener: TcpListener, identity: &Identity, service: DataService) 
         let stopped = async {
             let _: Result<(), _> = stopped.await;
         };
-        if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+        if let Err(error) = raftwerk_transport::serve(router, listener, &identity, stopped).await {
             tracing::error!(%error, "the shuffle service ended");
         }
     });

@@ -111,6 +111,6 @@ mod tests {
     fn the_name_of_a_part_says_how_its_rows_lie() {
         let is = |name| format(name).is_some();
         assert!(is("part-00003.csv.7-1-9") && is("part-00000.arrow.7-1-9") && is("part-00000.parquet.7-1-9"));
-        assert!(!is("part-00000.npy.7-1-9") && !is("image.png.7-1-9") && !is("csv") && !is(""));
+        assert!(!is("part-00000.npy.7-1-9") && !is("part-00000.png.7-1-9") && !is("csv") && !is(""));
     }
 }
