@@ -11,9 +11,8 @@ pub struct Step {
 /// The cargo that runs this, in the repository's root.
 pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Step {
     let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let mut step = Step::new(&program).args(args);
+    let mut step = Step::new(&program).args(args).in_root();
     "cargo".clone_into(&mut step.program);
-    step.command.current_dir(crate::root());
     // `cargo xtask` has set these for us. Build scripts that watch them (ring's does) would take a cargo started from here for another
     // one than the user's own, and both would build everything again in turns.
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_this_package(&name.to_string_lossy())) {
@@ -36,6 +35,11 @@ impl Step {
             self.command.arg(arg.as_ref());
             self.args.push(arg.as_ref().to_owned());
         }
+        self
+    }
+
+    pub fn in_root(mut self) -> Self {
+        self.command.current_dir(crate::root());
         self
     }
 

@@ -4,29 +4,30 @@ use crate::command::{Step, cargo};
 
 /// Of the whole workspace: compiles the simulation as well.
 pub const FEATURE: &str = "raftwerk-tests/simulation";
-// With the features of all other tests: what others wrote, and kernels, need not be compiled a second time.
-const PACKAGE: [&str; 5] = [
-    "--locked",
-    "--package",
-    "raftwerk-tests",
-    "--features",
-    "raftwerk-tests/simulation,raftwerk-tests/parquet,raftwerk-tests/object-stores,raftwerk-tests/flight",
-];
-const BIN: [&str; 2] = ["--bin", "raftwerk-sim"];
 /// The committed summary of the last soak.
 const SUMMARY: &str = "tests/soak.txt";
 
-/// The stored seeds and planted bugs, as a part of all tests. A build of its own, because no other may contain the planted bugs.
-pub fn test(args: &[String]) -> Result<(), String> {
-    cargo(["test"]).args(PACKAGE).args(["--test", "simulation"]).args(args).run()
+/// Of the whole workspace although one target is wanted, with the features of all other tests: so what others wrote is compiled as for these, which is once.
+/// What it makes replaces no program but those of `tests`.
+fn made(what: &[&str]) -> Step {
+    let features = format!("{FEATURE},{}", crate::FEATURES);
+    cargo(["test", "--locked", "--workspace", "--features", &features, "--test", "simulation"]).args(what)
 }
 
-fn bin() -> Step {
-    cargo(["run", "--quiet"]).args(PACKAGE).args(BIN)
+/// The stored seeds and planted bugs, as a part of all tests. A build of its own, because no other may contain the planted bugs.
+pub fn test(args: &[String]) -> Result<(), String> {
+    made(&[]).args(args).run()
+}
+
+/// The program, which cargo makes with the tests of its package, and puts beside this one.
+fn bin() -> Result<Step, String> {
+    made(&["--quiet", "--no-run"]).run()?;
+    let own = std::env::current_exe().map_err(|error| format!("error: cannot tell where this program lies: {error}"))?;
+    Ok(Step::new(&own.with_file_name("raftwerk-sim").display().to_string()).in_root())
 }
 
 pub fn sim(args: &[String]) -> Result<(), String> {
-    bin().args(["--"]).args(args).run()
+    bin()?.args(args).run()
 }
 
 /// Fresh seeds for as long as told; writes the summary that is committed.
@@ -34,5 +35,5 @@ pub fn soak(args: &[String]) -> Result<(), String> {
     if !args.iter().any(|a| a == "--minutes") {
         return Err("error: say for how long: cargo xtask soak --minutes 30".to_owned());
     }
-    bin().args(["--", "--summary", SUMMARY]).args(args).run()
+    bin()?.args(["--summary", SUMMARY]).args(args).run()
 }
