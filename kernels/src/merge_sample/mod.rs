@@ -79,7 +79,7 @@ impl Prepared for PreparedMerge {
         pieces.finish()?;
         let (extension, column) = if self.lines { ("txt", "line") } else { ("bin", "record") };
         let part = Part { extension, rows, columns: vec![column.into()], preview, ..Part::default() };
-        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part), records: Records { read: read, made: 0 } })
+        Ok(TaskOutput { tallies: vec![rows], blocks: Vec::new(), part: Some(part), records: Records { read, made: 0 } })
     }
 }
 

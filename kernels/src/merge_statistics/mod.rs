@@ -55,7 +55,7 @@ impl Prepared for PreparedMergeStatistics {
         let preview = preview.map(|((name, value), weight)| PreviewRow { cells: vec![name.into(), value], weight }).collect();
         let columns = vec!["statistic".into(), "value".into()];
         let part = Part { extension: "csv", bytes: csv.into_bytes(), rows: count, columns, preview };
-        Ok(TaskOutput { tallies: vec![count], blocks: Vec::new(), part: Some(part), records: Records { read: read, made: 0 } })
+        Ok(TaskOutput { tallies: vec![count], blocks: Vec::new(), part: Some(part), records: Records { read, made: 0 } })
     }
 }
 
