@@ -40,12 +40,15 @@ pub enum Standstill {
 }
 
 impl Cluster {
-    /// Reports every view of the job until it has ended, and returns the last one. Gives up when nobody has answered for `patience`.
+    /// Reports every view of the job until it has ended, and returns the last one. Gives up when nobody has answered for `patience`, which begins when contact
+    /// is found to be lost: noticing that takes longer than some people's patience.
     pub async fn follow(&mut self, job: u64, patience: Duration, mut on: impl FnMut(Sighting<'_>)) -> Result<JobView, Standstill> {
         let began = Instant::now();
         let mut last_heard = began;
         let mut seen: Option<JobView> = None;
         let mut lost = false;
+        // Of contact that there was once.
+        let mut lost_at: Option<Instant> = None;
         let mut pause = PAUSE.0;
         let mut vain = 0;
         // Addresses in a row where nobody will ever answer to this credential.
@@ -66,6 +69,7 @@ impl Cluster {
                         return false;
                     }
                 };
+                lost_at = None;
                 if std::mem::take(&mut lost) {
                     on(Sighting::Back);
                 }
@@ -87,7 +91,7 @@ impl Cluster {
                 },
                 Watched::Refused(error) => return Err(Standstill::Refused(error)),
                 // A redirect is an answer, but not about the job; a ring of followers that point at each other must not count as contact.
-                Watched::Redirected if last_heard.elapsed() < patience => {
+                Watched::Redirected if lost_at.unwrap_or(last_heard).elapsed() < patience => {
                     tokio::time::sleep(PAUSE.0).await;
                     continue;
                 }
@@ -107,7 +111,10 @@ impl Cluster {
             if begun && !std::mem::replace(&mut lost, true) {
                 on(Sighting::Lost(&reason));
             }
-            if last_heard.elapsed() >= patience {
+            if last_heard > began {
+                lost_at.get_or_insert_with(Instant::now);
+            }
+            if lost_at.unwrap_or(last_heard).elapsed() >= patience {
                 let tried = vec![(self.current().to_owned(), reason)];
                 return Err(Standstill::ContactLost(patience, CallError::Unreachable { patience, tried, doubt: false }));
             }
