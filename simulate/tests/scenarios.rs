@@ -56,6 +56,8 @@ fn holds(name: &str, scenario: &Scenario, outcome: &Outcome) {
     // To the nanosecond that each task's time is rounded to.
     assert!(outcome.makespan_s >= outcome.bound.seconds * (1.0 - 1e-6), "{label}: {} beats {:?}", outcome.makespan_s, outcome.bound);
     assert!(outcome.bound.seconds > 0.0 && outcome.bound.seconds.is_finite(), "{label}");
+    let mean = outcome.bound.mean_completion_s.unwrap_or(0.0);
+    assert!(outcome.mean_completion_s >= mean * (1.0 - 1e-6), "{label}: {} beats a mean of {mean}", outcome.mean_completion_s);
     assert!(outcome.utilisation <= 1.0 && outcome.groups.iter().all(|g| g.highest <= 1.0), "{label}: {:?}", outcome.groups);
     assert!(outcome.mean_completion_s <= outcome.makespan_s && outcome.p95_completion_s <= outcome.makespan_s, "{label}");
 }

@@ -22,6 +22,9 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
         scenario.seed
     ));
     console.line(format!("lower bound: {} s ({by})", seconds(first.bound.seconds)));
+    if let Some(mean) = first.bound.mean_completion_s {
+        console.line(format!("lower bound of the mean job: {} s", seconds(mean)));
+    }
     console.line("");
     let mut table = Table::new(["policy", ">makespan", ">of bound", ">mean job", ">p95 job", ">busy", ">leases", ">entries"]);
     for outcome in outcomes {

@@ -1,8 +1,10 @@
 //! What no schedule can beat, whatever it knows: the area bound and the critical path, whichever is higher.
+//! And of the mean time of the jobs ([`mean`]).
 //!
 //! Every task's own time is counted with its noise. Launches, transfers, the log's and the network's delays and jitter only ever add time, so
 //! they are left out; a device that dies or is slow has only the time it really has.
 
+mod mean;
 pub mod simplex;
 
 use crate::rate::{Ns, Rate};
@@ -22,6 +24,8 @@ const HALVINGS: u32 = 24;
 pub struct Bound {
     pub seconds: f64,
     pub by: By,
+    /// Of the mean time from a job's arrival to its end. None for a graph of tasks, and where devices die or change their speed.
+    pub mean_completion_s: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -103,11 +107,11 @@ impl Fleet {
 /// The lower bound of the makespan.
 pub fn lower_bound(scenario: &Scenario) -> Bound {
     let fleet = Fleet::of(scenario);
-    let mut best = Bound { seconds: 0.0, by: By::Area };
+    let mut best = Bound { seconds: 0.0, by: By::Area, mean_completion_s: None };
     let mut consider = |ns: f64, by: By| {
         // The same bound by another way changes nothing.
         if ns.is_finite() && ns / 1e9 > best.seconds * (1.0 + 1e-9) {
-            best = Bound { seconds: ns / 1e9, by };
+            (best.seconds, best.by) = (ns / 1e9, by);
         }
     };
     if !scenario.graph.is_empty() {
@@ -136,6 +140,7 @@ pub fn lower_bound(scenario: &Scenario) -> Bound {
         }
         consider(at, By::CriticalPath);
     }
+    best.mean_completion_s = mean::mean_completion(scenario, &fleet, &work);
     best
 }
 
