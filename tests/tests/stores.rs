@@ -118,6 +118,61 @@ fn a_job_over_a_store_that_refuses_breaks_off_and_is_slow_gives_what_files_give(
     assert!(said.contains("the output s3://results/words exists already"), "{said}");
 }
 
+/// Counts and sums by key, from files of one format to files of another.
+fn groups(input: &str, from: &str, output: &Path, to: &str) -> String {
+    format!(
+        "[job]\nname = \"groups\"\n[input]\nfiles = [\"{input}\"]\nformat = \"{from}\"\n[map]\nkernel = \"group_by\"\n[map.params]\nby = \"key\"\n\
+         aggregate = \"count, sum(value)\"\n[reduce]\npartitions = 3\n[output]\npath = \"{}\"\nformat = \"{to}\"\n",
+        output.display()
+    )
+}
+
+#[test]
+fn files_of_columns_are_read_from_a_store_as_from_a_disk() {
+    let mut cluster = Cluster::with_worker_flags(1, 0, &ONE_CPU);
+    let server = Server::start(&cluster.path("store"));
+    let proxy = Proxy::before(server.address, Faults { unavailable: 60, reset: 60, truncated: 60, slow: 50 }, 11);
+    cluster.launch_worker(1, &ONE_CPU, &environment(proxy.address, SECRET_KEY));
+    let table = cluster.path("table.csv");
+    let rows: String = (0..20_000u64).map(|row| format!("k{},{}\n", row * row % 3001, row % 17)).collect();
+    std::fs::write(&table, format!("key,value\n{rows}")).expect("a table");
+    for format in ["parquet", "arrow"] {
+        // The same files on a disk and in a bucket.
+        let (files, bucket) = (cluster.path(format), server.bucket(format));
+        let made = groups(&table.display().to_string(), "csv", &files, format);
+        cluster.wait_done(cluster.submit(&cluster.job_file("made.toml", &made), &[]));
+        let mut bytes = 0;
+        for name in names(&files).iter().filter(|name| name.starts_with("part-")) {
+            bytes += std::fs::copy(files.join(name), bucket.join(name)).expect("an object");
+        }
+        assert!(bytes > 10_000, "{bytes}");
+        let read = [files.join(format!("*.{format}")).display().to_string(), format!("s3://{format}/*")].map(|input| {
+            let out = cluster.path(&format!("{format}-{}", if input.starts_with("s3") { "store" } else { "disk" }));
+            let spec =
+                groups(&input, format, &out, "csv").replace("sum(value)", "sum(count)").replace("[map]", "where = \"count > 3\"\n[map]");
+            let view = cluster.wait_done(cluster.submit(&cluster.job_file("read.toml", &spec), &[]));
+            (merged_rows(&out), view["stages"][0]["tasks"].clone(), view["stages"][0]["counters"]["records_in"].clone())
+        });
+        assert!(read[0].0.len() > 1000, "{} rows", read[0].0.len());
+        assert_eq!(read[0], read[1], "{format}");
+
+        // What is no such file, and a column that is not there, are told before the job starts.
+        let refused = |input: &str, by: &str| {
+            let spec = groups(input, format, &cluster.path("never"), "csv").replace("by = \"key\"", &format!("by = \"{by}\""));
+            let spec = spec.replace("sum(value)", "sum(count)");
+            let answer = cluster.run(&["submit", &cluster.job_file("refused.toml", &spec)]);
+            assert!(!answer.status.success());
+            text(&answer.stderr)
+        };
+        let said = refused(&format!("s3://{format}/*"), "kay");
+        assert!(said.contains(&format!("s3://{format}/part-")) && said.contains("no column 'kay'; did you mean 'key'?"), "{said}");
+        std::fs::copy(&table, bucket.join("table.csv")).expect("an object");
+        let said = refused(&format!("s3://{format}/table.csv"), "key");
+        assert!(said.contains(&format!("cannot read s3://{format}/table.csv as {format}")), "{said}");
+    }
+    assert!(proxy.told().truncated.load(Ordering::Relaxed) > 0);
+}
+
 #[test]
 fn what_a_worker_may_not_read_or_does_not_find_is_said_at_submit_with_what_to_set_and_the_worker_lives() {
     let mut cluster = Cluster::with_worker_flags(1, 0, &ONE_CPU);

@@ -5,11 +5,14 @@ use super::read::{Converted, places};
 use super::whole::Whole;
 use crate::error::FormatError;
 use arrow_array::RecordBatch;
-use arrow_ipc::reader::{FileReader, FileReaderBuilder};
+use arrow_ipc::reader::{FileReader, FileReaderBuilder, read_footer_length};
+use arrow_ipc::{Block, root_as_footer};
 use arrow_schema::Schema;
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{BufReader, Cursor};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 const WHAT: &str = "Arrow IPC";
 
@@ -22,6 +25,28 @@ pub(super) fn footer(file: &File) -> Result<(u32, Schema), FormatError> {
     let reader = FileReader::try_new(BufReader::new(file), None).map_err(broken)?;
     let groups = u32::try_from(reader.num_batches()).map_err(broken)?;
     Ok((groups, reader.schema().as_ref().clone()))
+}
+
+/// Dictionaries, which stand for no batch, and some batches, whole: where in one its columns lie says the batch itself.
+pub(super) fn where_lies(file: &File, batches: Range<u64>) -> Result<Vec<Range<u64>>, FormatError> {
+    let length = file.metadata().map_err(broken)?.len();
+    let mut tail = [0; 10];
+    let at = length.checked_sub(tail.len() as u64).ok_or_else(|| broken("it is too short"))?;
+    file.read_exact_at(&mut tail, at).map_err(broken)?;
+    let footer = u64::try_from(read_footer_length(tail).map_err(broken)?).map_err(broken)?;
+    let from = at.checked_sub(footer).ok_or_else(|| broken("its end is said to be longer than the file"))?;
+    let mut bytes = vec![0; usize::try_from(footer).map_err(broken)?];
+    file.read_exact_at(&mut bytes, from).map_err(broken)?;
+    let footer = root_as_footer(&bytes).map_err(broken)?;
+    let place = |block: &Block| {
+        let number = |number: i64| u64::try_from(number).map_err(|_| broken("its end has a negative place"));
+        let start = number(block.offset())?;
+        Ok(start..start.saturating_add(number(block.metaDataLength().into())?).saturating_add(number(block.bodyLength())?))
+    };
+    let dictionaries = footer.dictionaries().into_iter().flatten();
+    let all = footer.recordBatches().ok_or_else(|| broken("its end names no record batches"))?;
+    let chosen = all.iter().skip(batches.start as usize).take((batches.end - batches.start) as usize);
+    dictionaries.chain(chosen).map(place).collect()
 }
 
 /// Every batch, with all columns.

@@ -10,6 +10,8 @@ mod cells;
 mod ipc;
 #[cfg(feature = "parquet")]
 mod parquet;
+#[cfg(feature = "arrow-ipc")]
+mod places;
 #[cfg_attr(not(feature = "arrow-ipc"), path = "absent.rs")]
 mod read;
 #[cfg(all(test, feature = "parquet"))]

@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) const WHAT: &str = "Parquet";
@@ -35,6 +36,16 @@ pub(super) fn footer(file: &File) -> Result<(u32, Schema), FormatError> {
     let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), Default::default()).map_err(broken)?;
     let groups = u32::try_from(metadata.metadata().num_row_groups()).map_err(broken)?;
     Ok((groups, metadata.schema().as_ref().clone()))
+}
+
+/// Pages and dictionaries of some groups' columns. A column of the schema may be several in the file, all below its name.
+pub(super) fn where_lies(file: &File, groups: Range<u64>, columns: &[String]) -> Result<Vec<Range<u64>>, FormatError> {
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(file).map_err(broken)?;
+    let is_wanted = |name: &String| columns.is_empty() || columns.contains(name);
+    let groups = metadata.row_groups().get(groups.start as usize..groups.end as usize).ok_or_else(|| broken("it has fewer row groups"))?;
+    let chunks = groups.iter().flat_map(RowGroupMetaData::columns);
+    let wanted = chunks.filter(|chunk| chunk.column_path().parts().first().is_none_or(is_wanted));
+    Ok(wanted.map(|chunk| chunk.byte_range()).map(|(start, bytes)| start..start.saturating_add(bytes)).collect())
 }
 
 /// Every row, with all columns.

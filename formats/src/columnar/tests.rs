@@ -287,3 +287,74 @@ fn a_result_is_written_and_read_back() {
         assert!(said.starts_with("the cell in row 1, column 'city', cannot stand in a file of format"), "{said}");
     }
 }
+
+/// The file with nothing in it but what a reader of these groups is said to read.
+fn with_holes(kind: Columnar, bytes: &[u8], groups: Range<u64>, columns: &[String]) -> Result<Vec<u8>, FormatError> {
+    let length = bytes.len() as u64;
+    let tail = &bytes[bytes.len().saturating_sub(Columnar::TAIL_BYTES as usize)..];
+    let end = kind.end_bytes(tail).min(length);
+    let mut there = vec![0; bytes.len()];
+    let mut bring = |place: Range<u64>| {
+        there[place.start as usize..place.end as usize].copy_from_slice(&bytes[place.start as usize..place.end as usize])
+    };
+    bring(length - end..length);
+    let mut file = tempfile::tempfile().unwrap();
+    file.set_len(length).unwrap();
+    file.seek(std::io::SeekFrom::Start(length - end)).unwrap();
+    file.write_all(&bytes[(length - end) as usize..]).unwrap();
+    kind.places(&file, groups, columns)?.into_iter().for_each(bring);
+    Ok(there)
+}
+
+#[test]
+fn what_is_said_to_be_read_is_all_that_is_read() {
+    let cities = |group: i64| -> DictionaryArray<types::Int8Type> {
+        (0..200).map(|row| (row % 7 != 6).then(|| ["Oslo", "Lima"][((row + group) % 2) as usize])).collect()
+    };
+    let amounts = |group: i64| Int64Array::from_iter_values((0..200).map(|row| group * 1000 + row));
+    let others = |group: i64| StringArray::from_iter_values((0..200).map(|row| format!("{group} {row}")));
+    let group = |g: i64| {
+        batch(vec![("city", Arc::new(cities(g)) as _), ("amount", Arc::new(amounts(g)) as _), ("other", Arc::new(others(g)) as _)])
+    };
+    let batches: Vec<RecordBatch> = (0..4).map(group).collect();
+    let names = ["amount".to_owned(), "city".to_owned()];
+    let wanted = [Wanted::text("city"), Wanted::number("amount")];
+    for kind in BOTH {
+        let bytes = file(kind, &batches);
+        // For the footer, what belongs to no group is enough.
+        let listed = with_holes(kind, &bytes, 0..0, &[]).unwrap();
+        assert_eq!(footer(kind, &listed).unwrap(), footer(kind, &bytes).unwrap(), "{kind:?}");
+        for groups in [0..1, 1..3, 3..4, 0..4, 2..2] {
+            let there = with_holes(kind, &bytes, groups.clone(), &names).unwrap();
+            let of = |bytes: &[u8]| rows(&read(kind, bytes, groups.clone(), 4, &wanted, Some("amount >= 1050 and city = 'Oslo'")).unwrap());
+            assert_eq!(of(&there), of(&bytes), "{kind:?} {groups:?}");
+        }
+        let brought = |groups: Range<u64>, columns: &[String]| {
+            with_holes(kind, &bytes, groups, columns).unwrap().iter().filter(|byte| **byte != 0).count()
+        };
+        assert!(brought(1..2, &[]) < brought(0..4, &[]) / 2, "{kind:?}: one group of four");
+        if kind == Columnar::Parquet {
+            assert!(brought(0..4, &names) < brought(0..4, &[]), "two columns of three");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_end_leads_nowhere_beyond_the_file() {
+    for kind in BOTH {
+        let bytes = file(kind, &sales(2, 30));
+        let mut bad = bytes.clone();
+        for at in 0..bytes.len() {
+            bad[at] ^= [0x01, 0x80, 0xff][at % 3];
+            let end = kind.end_bytes(&bad[bytes.len() - Columnar::TAIL_BYTES as usize..]);
+            if end <= bytes.len() as u64
+                && let Ok(there) = with_holes(kind, &bad, 0..2, &[])
+            {
+                assert_eq!(there.len(), bytes.len());
+            }
+            bad[at] = bytes[at];
+        }
+        assert_eq!(kind.end_bytes(b""), 0);
+        assert_eq!(kind.end_bytes(b"not such a file"), 15);
+    }
+}

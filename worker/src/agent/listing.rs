@@ -1,9 +1,9 @@
 //! Which files a job's patterns mean, as this worker sees them.
 use super::pattern::{self, PatternWalkError};
-use super::{destination, npy, store, survey, takes};
+use super::{destination, footers, npy, store, survey, takes};
 use crate::table;
 use prost::Message;
-use raftwerk_formats::{Columnar, Compression, Format, FormatError, HEAD_BYTES};
+use raftwerk_formats::{Compression, Format, FormatError, HEAD_BYTES};
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs, StageReads};
 use std::{
@@ -165,7 +165,7 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         files.listing.push(store::describe(object, &files)?);
     }
     if let Some((kind, columns)) = table.as_ref().and_then(|(format, columns)| Some((format.columnar()?, columns))) {
-        files.listing.iter_mut().try_for_each(|file| read_footer(file, kind, columns, worker))?;
+        footers::read(&mut files.listing, kind, columns, worker)?;
     } else if let Some((format, columns)) = table {
         check_table(&files.listing, &format, &columns, worker)?;
     }
@@ -311,20 +311,6 @@ fn check_columns(file: &InputFile, format: &Format, columns: &[String], worker: 
         return Ok(());
     }
     check(&head(HEAD_BYTES)?).map_err(wrong)
-}
-
-/// A file of columns says at its end which it has, and how many groups of rows.
-fn read_footer(file: &mut InputFile, kind: Columnar, columns: &[String], worker: &str) -> Result<(), ListingError> {
-    let path = Path::new(&file.path);
-    let unreadable = |source| ListingError::Unreadable { path: path.to_owned(), worker: worker.into(), source };
-    let footer = kind.footer(&File::open(path).map_err(unreadable)?);
-    let checked = footer.and_then(|footer| footer.check_columns(columns.iter().map(String::as_str)).map(|()| footer));
-    file.groups = checked.map_err(|source| ListingError::Table { path: path.to_owned(), source })?.groups;
-    if file.groups == 0 {
-        // A table without a row makes no split.
-        file.data_offset = file.bytes;
-    }
-    Ok(())
 }
 
 const FIRST_LOOK: usize = 16 << 10;

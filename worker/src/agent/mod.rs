@@ -5,7 +5,7 @@
 //! discovery, child, oom   devices and their executors      device, socket     leases on their way to an executor and back
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
-//! store/                  input and output in object stores
+//! footers                 of files of columns              store/             input and output in object stores
 //! takes                   whether kernels take them
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
@@ -16,6 +16,7 @@ mod destination;
 mod device;
 mod discovery;
 mod edge;
+mod footers;
 mod identity;
 mod listing;
 mod load;

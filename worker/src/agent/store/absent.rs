@@ -7,8 +7,9 @@ use crate::{
     },
     lease::LeaseKey,
 };
+use raftwerk_formats::Columnar;
 use raftwerk_proto::v1::{BlockRange, FailureClass, Files, InputFile, OutputPart, Publish, PublishReport, Split, StageInfo};
-use std::os::fd::OwnedFd;
+use std::{fs::File, os::fd::OwnedFd};
 
 pub(crate) fn list(pattern: &str) -> Result<Vec<Listed>, StoreError> {
     Err(StoreError::NotBuilt(pattern.into()))
@@ -16,6 +17,10 @@ pub(crate) fn list(pattern: &str) -> Result<Vec<Listed>, StoreError> {
 
 pub(crate) fn describe(object: &Listed, _files: &Files) -> Result<InputFile, StoreError> {
     Err(StoreError::NotBuilt(object.url.clone()))
+}
+
+pub(crate) fn ends(files: &[InputFile], _kind: Columnar) -> Result<Vec<File>, StoreError> {
+    files.first().map_or_else(|| Ok(Vec::new()), |file| Err(StoreError::NotBuilt(file.path.clone())))
 }
 
 pub(crate) fn head(url: &str, _bytes: usize) -> Result<Vec<u8>, StoreError> {

@@ -14,7 +14,7 @@ use super::{
 use crate::{agent::part_file::PartFiles, lease::LeaseKey};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
-use raftwerk_formats::HEAD_BYTES;
+use raftwerk_formats::{Columnar, HEAD_BYTES};
 use raftwerk_proto::v1::{BlockRange, Files, InputFile, OutputPart, Publish, PublishReport, Split};
 use rustix::fs::MemfdFlags;
 use std::{
@@ -44,12 +44,14 @@ const SIDES: usize = 8;
 const TRIES: u32 = 3;
 
 /// What of an object a task reads beside the bytes of its split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// The rest of its last line; of tables with a header also the first row.
     Lines { first_row: bool },
     /// The rest of its last record.
     Records,
+    /// Of files of columns: the end, and of its groups the columns of these names.
+    Groups { kind: Columnar, columns: Vec<String> },
     /// Everything.
     Whole,
 }
@@ -59,7 +61,10 @@ impl Need {
     pub(super) fn of(files: Option<&Files>) -> Self {
         let Some(files) = files else { return Self::Whole };
         let whole_files = files.table.as_ref().is_some_and(|table| table.whole_files);
+        let groups = |kind| Self::Groups { kind, columns: files.table.as_ref().map(|table| table.columns.clone()).unwrap_or_default() };
         match files.format.as_str() {
+            "parquet" => groups(Columnar::Parquet),
+            "arrow" => groups(Columnar::Arrow),
             "text" | "jsonl" => Self::Lines { first_row: false },
             "csv" if !whole_files => Self::Lines { first_row: true },
             "npy" | "npy-rows" | "records" | "png" => Self::Records,
@@ -100,39 +105,45 @@ impl Objects {
     }
 
     /// What tasks read of an object, in a file as long as the object.
-    pub(super) async fn fetch(&self, file: &InputFile, need: Need, splits: &[Split]) -> Result<File, StoreError> {
+    pub(super) async fn fetch(&self, file: &InputFile, need: &Need, splits: &[Split]) -> Result<File, StoreError> {
         #[cfg(debug_assertions)]
         tokio::task::spawn_blocking(|| crate::fail_point::reach("store.fetch")).await.unwrap_or_default();
         let address = Address::parse(&file.path)?;
         // Nobody can begin in the middle of a compressed one.
-        let need = if file.compression.is_empty() { need } else { Need::Whole };
+        let need = if file.compression.is_empty() { need } else { &Need::Whole };
         let object = Object { store: client::open(&address, Patience::Work)?, address, file, target: nameless(file.bytes)? };
-        if need == Need::Whole {
-            self.pieces_of(&object, 0..file.bytes).await?;
-            return Ok(object.target);
+        match need {
+            Need::Whole => self.pieces_of(&object, 0..file.bytes).await?,
+            Need::Groups { kind, columns } => self.groups_of(&object, *kind, columns, splits).await?,
+            Need::Records | Need::Lines { .. } => self.splits_of(&object, need, splits).await?,
         }
+        Ok(object.target)
+    }
+
+    async fn splits_of(&self, object: &Object<'_>, need: &Need, splits: &[Split]) -> Result<(), StoreError> {
+        let file = object.file;
         for split in splits {
             let end = split.offset.saturating_add(split.bytes).min(file.bytes);
             match need {
                 Need::Records => {
                     let rest = u64::from(file.record_bytes.max(1)) - 1;
-                    self.pieces_of(&object, split.offset..end.saturating_add(rest).min(file.bytes)).await?;
+                    self.pieces_of(object, split.offset..end.saturating_add(rest).min(file.bytes)).await?;
                 }
                 _ => {
                     // The byte before tells whether a line starts at the split's beginning.
                     let from = split.offset.saturating_sub(1);
-                    self.pieces_of(&object, from..end).await?;
-                    self.rest_of_line(&object, split.offset, from, end).await?;
+                    self.pieces_of(object, from..end).await?;
+                    self.rest_of_line(object, split.offset, from, end).await?;
                 }
             }
         }
         if let Need::Lines { first_row: true } = need {
-            self.first_row(&object).await?;
+            self.first_row(object).await?;
         }
-        Ok(object.target)
+        Ok(())
     }
 
-    async fn pieces_of(&self, object: &Object<'_>, range: Range<u64>) -> Result<(), StoreError> {
+    pub(super) async fn pieces_of(&self, object: &Object<'_>, range: Range<u64>) -> Result<(), StoreError> {
         let starts = (range.start..range.end).step_by(PIECE_BYTES as usize);
         let pieces = starts.map(|start| async move {
             let _turn = self.pieces.acquire().await;
@@ -191,7 +202,7 @@ impl Objects {
                 false => Err(StoreError::Changed(file.path.clone())),
             };
         }
-        let side = Arc::new(self.fetch(file, Need::Whole, &[]).await?);
+        let side = Arc::new(self.fetch(file, &Need::Whole, &[]).await?);
         let copy = side.try_clone()?;
         let mut sides = self.known_sides();
         sides.truncate(SIDES - 1);
@@ -227,11 +238,11 @@ impl Objects {
 }
 
 /// An object on its way here.
-struct Object<'a> {
+pub(super) struct Object<'a> {
     store: Arc<dyn ObjectStore>,
     address: Address,
-    file: &'a InputFile,
-    target: File,
+    pub(super) file: &'a InputFile,
+    pub(super) target: File,
 }
 
 impl Object<'_> {
@@ -270,7 +281,7 @@ impl Object<'_> {
     }
 }
 
-fn nameless(bytes: u64) -> Result<File, StoreError> {
+pub(super) fn nameless(bytes: u64) -> Result<File, StoreError> {
     let file = File::from(rustix::fs::memfd_create("object", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
     file.set_len(bytes)?;
     Ok(file)
@@ -319,9 +330,9 @@ mod tests {
     #[tokio::test]
     async fn a_split_comes_with_the_byte_before_it_and_the_rest_of_its_last_line_and_nothing_else() {
         let lines = Need::Lines { first_row: false };
-        assert_eq!(fetched(b"ab\ncd\nef\n", lines, 3..5).await.unwrap(), b"\0\0\ncd\nef\n", "a short object is read to its end");
+        assert_eq!(fetched(b"ab\ncd\nef\n", lines.clone(), 3..5).await.unwrap(), b"\0\0\ncd\nef\n", "a short object is read to its end");
         let long = [b"x".repeat(100_000), b"\n".to_vec(), b"y".repeat(200_000)].concat();
-        let got = fetched(&long, lines, 0..10).await.unwrap();
+        let got = fetched(&long, lines.clone(), 0..10).await.unwrap();
         assert_eq!(&got[..100_001], &long[..100_001]);
         assert!(got[250_000..].iter().all(|byte| *byte == 0), "the line ends before");
         let got = fetched(&long, lines, 50..60).await.unwrap();

@@ -143,7 +143,8 @@ pub(crate) fn describe(object: &Listed, files: &Files) -> Result<InputFile, Stor
         input.compression = with.name().into();
     }
     match files.format.as_str() {
-        "text" | "csv" | "jsonl" => {}
+        // Of files of columns the end is looked at, of many at once.
+        "text" | "csv" | "jsonl" | "parquet" | "arrow" => {}
         "records" => {
             input.record_bytes = files.record_bytes;
             if files.bad_records == 0 && !object.bytes.is_multiple_of(u64::from(files.record_bytes.max(1))) {

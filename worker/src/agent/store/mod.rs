@@ -4,7 +4,7 @@
 //! address    s3://bucket/key                      problem   what can go wrong, whom it concerns, what to set
 //! client     one client per bucket                listing   which objects a pattern means, and what they are
 //! fetch      the bytes of a split, in a file      splits    from granted splits to what an executor gets
-//!            without a name
+//!            without a name                       columnar  of files of columns their ends and groups
 //! upload     parts of an output                   output    the manifest that makes them one
 //! ```
 //! All but addresses and problems is compiled with the feature `object-stores` alone; a build without it says so where an object is named.
@@ -15,6 +15,8 @@ mod problem;
 
 #[cfg(feature = "object-stores")]
 mod client;
+#[cfg(feature = "object-stores")]
+mod columnar;
 #[cfg(feature = "object-stores")]
 mod fetch;
 #[cfg(feature = "object-stores")]
@@ -30,9 +32,10 @@ mod upload;
 mod absent;
 
 #[cfg(not(feature = "object-stores"))]
-pub(crate) use absent::{Objects, describe, head, list, output_problem, read_all};
+pub(crate) use absent::{Objects, describe, ends, head, list, output_problem, read_all};
 #[cfg(feature = "object-stores")]
 pub(crate) use {
+    columnar::ends,
     fetch::Objects,
     listing::{describe, head, list, read_all},
     output::output_problem,

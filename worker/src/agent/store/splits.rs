@@ -24,7 +24,7 @@ impl Fetch {
     }
 
     /// Of memory, nearly: the rest of a line is not known before.
-    fn bytes(&self, need: Need) -> u64 {
+    fn bytes(&self, need: &Need) -> u64 {
         match need {
             Need::Whole => self.file().map_or(0, |file| file.bytes),
             _ => self.splits.iter().map(|split| split.bytes).sum(),
@@ -33,8 +33,8 @@ impl Fetch {
 }
 
 /// One split each; of objects that are read whole, all that follow one another.
-fn fetches(first_task: u64, splits: &[Split], need: Need) -> Vec<Fetch> {
-    let together = |a: &Split, b: &Split| need == Need::Whole && a.file == b.file;
+fn fetches(first_task: u64, splits: &[Split], need: &Need) -> Vec<Fetch> {
+    let together = |a: &Split, b: &Split| *need == Need::Whole && a.file == b.file;
     let mut task = first_task;
     let mut fetches = Vec::new();
     for splits in splits.chunk_by(together) {
@@ -57,7 +57,7 @@ impl Preparer {
             Some(Source::Files(files)) => Some(files),
             _ => None,
         });
-        let own = Arc::new(Semaphore::new(1));
+        let (need, own) = (&need, Arc::new(Semaphore::new(1)));
         let fetches = fetches(first_task, splits, need).into_iter().map(|fetch| {
             let own = own.clone();
             async move {
@@ -133,8 +133,8 @@ mod tests {
             bytes: 10,
         };
         let splits = [split("a", 0), split("a", 10), split("b", 0), split("a", 20)];
-        let shown = |need| -> Vec<(u64, usize, u64)> {
-            fetches(5, &splits, need).iter().map(|fetch| (fetch.first_task, fetch.splits.len(), fetch.bytes(need))).collect()
+        let shown = |need: Need| -> Vec<(u64, usize, u64)> {
+            fetches(5, &splits, &need).iter().map(|fetch| (fetch.first_task, fetch.splits.len(), fetch.bytes(&need))).collect()
         };
         assert_eq!(shown(Need::Whole), [(5, 2, 30), (7, 1, 30), (8, 1, 30)]);
         assert_eq!(shown(Need::Records), [(5, 1, 10), (6, 1, 10), (7, 1, 10), (8, 1, 10)]);
