@@ -13,6 +13,7 @@ pub mod join;
 pub mod kernels;
 pub mod namespace;
 pub mod ready;
+pub mod published;
 pub mod run;
 pub mod scheduler;
 pub mod signals;

@@ -563,7 +563,7 @@ fn addresses_of_schedulers_are_passed_on_when_they_are_told() {
     let mut bench = Bench::open();
     let ack = |schedulers: &[&str]| {
         let schedulers = schedulers.iter().map(|address| (*address).to_owned()).collect();
-        Down::HeartbeatAck(pb::HeartbeatAck { sequence: 1, schedulers })
+        Down::HeartbeatAck(pb::HeartbeatAck { sequence: 1, schedulers, ..pb::HeartbeatAck::default() })
     };
     assert_eq!(bench.hear(ack(&["a:1", "b:1"])), [Effect::KnowSchedulers(vec!["a:1".into(), "b:1".into()])]);
     assert!(bench.hear(ack(&[])).is_empty());
