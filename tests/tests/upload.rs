@@ -77,7 +77,10 @@ fn uploaded_files_give_the_same_bytes_as_files_that_workers_see() {
     let jobs = [
         (pattern(&texts, "txt"), head("/nowhere") + "[map]\nkernel = \"word_count\"\n[reduce]\nkernel = \"sum_by_key\"\npartitions = 3\n"),
         // Names the files that it finds lines in.
-        (pattern(&texts, "txt"), head("/nowhere") + "[map]\nkernel = \"grep\"\nparams = { pattern = \"w99[0-9]\" }\n[reduce]\npartitions = 2\n"),
+        (
+            pattern(&texts, "txt"),
+            head("/nowhere") + "[map]\nkernel = \"grep\"\nparams = { pattern = \"w99[0-9]\" }\n[reduce]\npartitions = 2\n",
+        ),
         (
             pattern(&tables, "csv"),
             head("/nowhere")

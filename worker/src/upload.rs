@@ -29,7 +29,9 @@ pub enum UploadRefusal {
     Empty,
     #[error("{0} files are more than the {MAX_UPLOAD_FILES} that one upload takes; put small files together")]
     Files(usize),
-    #[error("{0} bytes are more than the {MAX_UPLOAD_BYTES} (64 GiB) that one upload takes; lay them on storage that the workers share, or in an object store")]
+    #[error(
+        "{0} bytes are more than the {MAX_UPLOAD_BYTES} (64 GiB) that one upload takes; lay them on storage that the workers share, or in an object store"
+    )]
     Bytes(u64),
     #[error("the name {0:?} cannot be that of an uploaded file: names have 1 to {MAX_NAME_BYTES} bytes and no control characters")]
     Name(String),

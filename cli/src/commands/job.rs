@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use raftwerk_proto::v1::{AttemptLog, JobState, JobView, WorkerLogs};
 use serde_json::json;
 
-use super::{download, published};
 use super::wait::{self, Patience};
+use super::{download, published};
 use crate::client::{Cluster, ended};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};

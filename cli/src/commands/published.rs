@@ -54,7 +54,8 @@ fn fetching(url: &str, to: &Path) -> String {
 /// What lies there may have changed since it was published: each part is compared with the job's record.
 fn copy(part: &OutputPart, from: &Path, staging: &Staging) -> Result<(), Failure> {
     let (from, to) = (from.join(&part.name), staging.path.join(&part.name));
-    let unreadable = |error: io::Error| Failure::say(Exit::NotFound, format!("cannot read {}: {error}", from.display())).fix("submit the job again");
+    let unreadable =
+        |error: io::Error| Failure::say(Exit::NotFound, format!("cannot read {}: {error}", from.display())).fix("submit the job again");
     let (mut source, mut target) =
         (File::open(&from).map_err(unreadable)?, File::create_new(&to).map_err(|error| cannot_write(&to, &error))?);
     let (mut bytes, mut crc, mut buffer) = (0, 0, vec![0; PIECE_BYTES]);

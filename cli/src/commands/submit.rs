@@ -49,7 +49,8 @@ impl JobFlags {
         let input: Vec<String> = input.chain(self.upload.into_iter().map(|file| format!("{UPLOAD_SCHEME}{file}"))).collect();
         let own = self.job_file.to_str().unwrap_or_default();
         if STDIN_PATHS.contains(&own) && input.iter().any(|input| input.strip_prefix(UPLOAD_SCHEME) == Some(FROM_STDIN)) {
-            return Err(Failure::say(Exit::BadUsage, "standard input is the job file, and cannot be its input as well").fix("put the job file into a file"));
+            return Err(Failure::say(Exit::BadUsage, "standard input is the job file, and cannot be its input as well")
+                .fix("put the job file into a file"));
         }
         let patches = Patches { set: self.set, input, output: self.output, ..more };
         Ok(job_file::load(&self.job_file, &patches, &Catalogue::of_this_build())?)

@@ -35,7 +35,9 @@ impl Bar {
             None
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-            let style = ProgressStyle::with_template("{prefix:10} [{bar:32}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}, {eta} left");
+            let style = ProgressStyle::with_template(
+                "{prefix:10} [{bar:32}] {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}, {eta} left",
+            );
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             bar.set_prefix(doing);
             Some(Mutex::new(Shown::Bar(bar)))

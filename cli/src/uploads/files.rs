@@ -103,7 +103,9 @@ pub fn read(patterns: &[String], bar: &Bar) -> Result<Found, Failure> {
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::say(Exit::BadUsage, format!("cannot read {}: {error}", path.display()));
     match error.kind() {
-        io::ErrorKind::NotFound => failure.fix("--upload and upload: name files of this machine; files that the workers see are named by --input"),
+        io::ErrorKind::NotFound => {
+            failure.fix("--upload and upload: name files of this machine; files that the workers see are named by --input")
+        }
         _ => failure,
     }
 }
@@ -122,7 +124,8 @@ fn expand(pattern: &str) -> Result<Vec<PathBuf>, Failure> {
         return Err(unreadable(Path::new(&unescaped(pattern)), &io::Error::from_raw_os_error(2)));
     }
     if found.is_empty() {
-        let message = format!("the directory {} has no files (hidden ones, whose names begin with a dot, are passed over)", unescaped(pattern));
+        let message =
+            format!("the directory {} has no files (hidden ones, whose names begin with a dot, are passed over)", unescaped(pattern));
         return Err(Failure::say(Exit::BadUsage, message));
     }
     Ok(found.into_iter().collect())
@@ -170,7 +173,8 @@ fn open(path: &Path) -> Result<(File, Metadata), Failure> {
 /// What comes through a pipe goes into a temporary file without a name: what it is called is known only when all of it is there.
 fn spool(name: String, pipe: impl Read, room: &mut u64, bar: &Bar) -> Result<Local, Failure> {
     let fix = "set TMPDIR to a directory with room";
-    let mut file = tempfile::tempfile().map_err(|error| Failure::new(Exit::Internal, error).context("cannot make a temporary file").fix(fix))?;
+    let mut file =
+        tempfile::tempfile().map_err(|error| Failure::new(Exit::Internal, error).context("cannot make a temporary file").fix(fix))?;
     let hashed = hash(name.clone(), pipe, Some(&mut file), *room, bar).map_err(|error| match error.kind() {
         io::ErrorKind::StorageFull => {
             Failure::say(Exit::Internal, format!("cannot hold {name} in a temporary file of this machine: {error}")).fix(fix)
@@ -223,7 +227,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         fs::create_dir_all(at("logs/deep")).unwrap();
-        for (name, text) in [("logs/b.txt", "bb"), ("logs/a.txt", ""), ("logs/.hidden", "x"), ("logs/deep/c.txt", "ccc"), ("odd[1].txt", "o")] {
+        for (name, text) in
+            [("logs/b.txt", "bb"), ("logs/a.txt", ""), ("logs/.hidden", "x"), ("logs/deep/c.txt", "ccc"), ("odd[1].txt", "o")]
+        {
             fs::write(at(name), text).unwrap();
         }
         let all = vec![(at("logs/a.txt"), 0), (at("logs/b.txt"), 2), (at("logs/deep/c.txt"), 3)];

@@ -98,7 +98,8 @@ pub async fn place(console: &Console, cluster: &mut Cluster, upload: &Upload) ->
         return Err(failure.fix("start one with 'raftwerk worker start', and submit again"));
     }
     let reasons: Vec<String> = reasons.into_iter().map(|(worker, reason)| format!("{worker}: {reason}")).collect();
-    let failure = Failure::say(Exit::Refused, format!("no worker takes the upload ({}):\n    {}", upload.summary(), reasons.join("\n    ")));
+    let failure =
+        Failure::say(Exit::Refused, format!("no worker takes the upload ({}):\n    {}", upload.summary(), reasons.join("\n    ")));
     Err(failure.fix(
         "make room on a worker (its disk, --shuffle-quota and --min-free-disk; ended jobs give theirs back), or lay the files where all workers see them; \
          a worker's address must be one that this machine reaches (worker start --advertise)",
@@ -180,7 +181,8 @@ fn trouble(status: &Status) -> Trouble {
         Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => Trouble::Hopeless(reason),
         Code::InvalidArgument => Trouble::Final(Failure::say(Exit::Refused, reason)),
         Code::DataLoss => Trouble::Final(
-            Failure::say(Exit::BadUsage, format!("a file changed while it was uploaded: {reason}")).fix("submit again when nobody writes into the files"),
+            Failure::say(Exit::BadUsage, format!("a file changed while it was uploaded: {reason}"))
+                .fix("submit again when nobody writes into the files"),
         ),
         _ => Trouble::Away(reason),
     }

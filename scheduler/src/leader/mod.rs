@@ -37,8 +37,8 @@ pub use retention::Limits;
 use retention::Retention;
 use sessions::Sessions;
 use std::sync::Arc;
-pub(crate) use submissions::existing;
 use submissions::Submissions;
+pub(crate) use submissions::existing;
 
 /// A worker's connection; numbered by the edge, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -94,11 +94,8 @@ impl Client for ClientService {
         }
         if submit.only_existing {
             self.barrier().await?;
-            let found = leader::existing(
-                &self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0,
-                &spec,
-                &submit.idempotency_key,
-            );
+            let found =
+                leader::existing(&self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0, &spec, &submit.idempotency_key);
             return match found {
                 Some(Answer::Submitted { job, existing }) => Ok(Response::new(SubmitReply { job: job.0, existing })),
                 Some(other) => Err(refusal(other)),

@@ -16,11 +16,11 @@ use super::{
 };
 use crate::lease::LeaseKey;
 use futures::{StreamExt, TryStreamExt, stream};
+use raftwerk_proto::upload_path;
 use raftwerk_proto::v1::{
     ExecutorInput, FailureClass, Grant, InputFile, KernelKind, RunLease, Scratch, ShuffleSource, Split, StageInfo, StageInput, TaskFailure,
     stage_input::Source,
 };
-use raftwerk_proto::upload_path;
 use std::{
     collections::{HashMap, HashSet},
     fs::{File, OpenOptions},

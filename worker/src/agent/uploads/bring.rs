@@ -67,7 +67,8 @@ impl Uploads {
         if self.store.touch(id).is_some() {
             return Ok(());
         }
-        let turn: Arc<tokio::sync::Mutex<()>> = self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default().clone();
+        let turn: Arc<tokio::sync::Mutex<()>> =
+            self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default().clone();
         let _turn = turn.lock().await;
         let brought = self.bring_in_turn(id, holders, progress).await;
         // Whoever waits has it in hand; whoever comes later finds the upload.
@@ -108,7 +109,8 @@ impl Uploads {
 
     async fn bring_from(&self, id: &str, holder: &Holder, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<(), Trouble> {
         let silent = |_| Trouble::Away(format!("nothing came for {} s", SILENCE.as_secs()));
-        let channel = connect(&holder.address, &self.identity, PeerKind::Worker).await.map_err(|error| Trouble::Away(plain_error(&error)))?;
+        let channel =
+            connect(&holder.address, &self.identity, PeerKind::Worker).await.map_err(|error| Trouble::Away(plain_error(&error)))?;
         let mut client = WorkerDataClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let request = FetchUploadRequest { id: id.to_owned() };
         let response = tokio::time::timeout(SILENCE, client.fetch_upload(request)).await.map_err(silent)?;

@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, path::Path};
 impl Uploads {
     pub(crate) fn listing(&self, mut request: ListInputs, worker: &str) -> InputListing {
         let mut names = BTreeMap::new();
-        for pattern in request.inputs.iter_mut().flat_map(|files| &mut files.patterns).filter(|pattern| pattern.starts_with(UPLOAD_SCHEME)) {
+        for pattern in request.inputs.iter_mut().flat_map(|files| &mut files.patterns).filter(|pattern| pattern.starts_with(UPLOAD_SCHEME))
+        {
             match self.pattern(pattern) {
                 Ok(place) => {
                     names.insert(place.clone(), std::mem::replace(pattern, place));

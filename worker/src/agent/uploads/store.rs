@@ -244,7 +244,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_name_never_leads_out_of_the_uploads_directory() {
-        for (name, expected) in [("../../etc/passwd", "00007-passwd"), ("/a/..", "00007-.."), ("/", "00007-"), ("ü b.gz", "00007-__b.gz")] {
+        for (name, expected) in [("../../etc/passwd", "00007-passwd"), ("/a/..", "00007-.."), ("/", "00007-"), ("ü b.gz", "00007-__b.gz")]
+        {
             assert_eq!(file_name(7, name), expected);
         }
         assert!(file_name(7, &"x".repeat(4096)).len() < 100);
