@@ -1,6 +1,6 @@
 //! Workers that hold an upload: the client brings it to one, and a second one fetches it from there. Nothing of it goes through a scheduler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +62,7 @@ enum Trouble {
 pub async fn place(console: &Console, cluster: &mut Cluster, upload: &Upload) -> Result<Placed, Failure> {
     let identity = cluster.identity().clone();
     let mut reasons: BTreeMap<String, String> = BTreeMap::new();
-    let mut hopeless: BTreeMap<u64, ()> = BTreeMap::new();
+    let mut hopeless: BTreeSet<u64> = BTreeSet::new();
     let mut known = 0;
     for round in 0..ROUNDS {
         if round > 0 {
@@ -71,7 +71,7 @@ pub async fn place(console: &Console, cluster: &mut Cluster, upload: &Upload) ->
         let candidates = candidates(cluster.workers().await?, &upload.manifest.id);
         known = candidates.len();
         for first in &candidates {
-            if hopeless.contains_key(&first.worker) {
+            if hopeless.contains(&first.worker) {
                 continue;
             }
             match bring(console, &identity, first, upload).await {
@@ -81,7 +81,7 @@ pub async fn place(console: &Console, cluster: &mut Cluster, upload: &Upload) ->
                 }
                 Err(Trouble::Final(failure)) => return Err(failure),
                 Err(Trouble::Hopeless(reason)) => {
-                    hopeless.insert(first.worker, ());
+                    hopeless.insert(first.worker);
                     reasons.insert(named(first), reason);
                 }
                 Err(Trouble::Away(reason)) => {
