@@ -1,7 +1,7 @@
 //! `raftwerk job result JOB --output DIR` for a result that was published: from a directory that this machine sees too it is copied, of any other place
 //! it is said where the result lies and how to fetch it from there.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -84,6 +84,7 @@ fn copy(part: &OutputPart, from: &Path, staging: &Staging) -> Result<(), Failure
 mod tests {
     use super::*;
     use raftwerk_proto::v1::{JobSpec, OutputSpec};
+    use std::fs;
 
     fn view(url: String) -> JobView {
         let part = OutputPart { name: "part-00000.csv".into(), bytes: 6, crc32c: crc32c::crc32c(b"result"), ..OutputPart::default() };

@@ -71,7 +71,8 @@ impl Bar {
             }
             Shown::Lines { last, pace } if last.elapsed() >= LINE_EVERY => {
                 *last = Instant::now();
-                let left = pace.time_left(bytes, total).map_or_else(String::new, |left| format!(", about {} left", format_duration(left)));
+                let left = pace.time_left(bytes, total).filter(|left| !left.is_zero());
+                let left = left.map_or_else(String::new, |left| format!(", about {} left", format_duration(left)));
                 // Of what comes from a pipe nobody knows how much there will be.
                 let of = if total > bytes { format!(" of {}", format_bytes(total)) } else { String::new() };
                 let _ = writeln!(std::io::stderr(), "{}: {}{of}{left}", self.0.doing, format_bytes(bytes));

@@ -4,7 +4,6 @@ use super::{
     connection::{Connection, Ended, Failed},
     data_dir::DataDir,
     device::{Common, DeviceEvent, DeviceHandle},
-    listing,
     load::LoadMeter,
     logs::Logs,
     publish, results, store,
