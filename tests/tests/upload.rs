@@ -13,7 +13,7 @@ const ONE_CPU: [&str; 3] = ["--cpus", "1", "--no-gpu"];
 
 /// Workers that keep an upload which no job reads for a moment only.
 fn hasty() -> Launch {
-    Launch { env: vec![("RAFTWERK_UPLOAD_STAYS_MS".into(), "500".into())], ..Launch::default() }
+    Launch { env: vec![("RAFTWERK_UPLOAD_STAYS_MS".into(), "3000".into())], ..Launch::default() }
 }
 
 /// The parts of a directory, by name.

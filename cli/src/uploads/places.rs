@@ -223,6 +223,7 @@ async fn send(identity: &Identity, worker: &WorkerView, upload: &Upload, bar: &B
             }
         }
     });
+    // No deadline here: how long it takes depends on the length of the files; the loop below ends it when nothing moves.
     let call = client.put_upload(ReceiverStream::new(receiver));
     tokio::pin!(call);
     let (mut last, mut moved) = (0, Instant::now());
