@@ -44,7 +44,7 @@ async fn over_one_connection(address: &str, identity: &Identity, tries: usize) -
     let (mut acknowledged, mut done) = (Vec::with_capacity(tries), Vec::with_capacity(tries));
     for n in 0..tries + 20 {
         let started = Instant::now();
-        let request = SubmitRequest { spec: Some(one_task()), idempotency_key: format!("bench-{n}") };
+        let request = SubmitRequest { spec: Some(one_task()), idempotency_key: format!("bench-{n}"), ..SubmitRequest::default() };
         let job = timeout(CALL_DEADLINE, client.submit(request)).await??.into_inner().job;
         let durable = started.elapsed();
         let mut views = timeout(CALL_DEADLINE, client.watch_job(GetJobRequest { job })).await??.into_inner();

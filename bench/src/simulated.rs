@@ -99,7 +99,11 @@ impl Host {
 
     /// CPU seconds of heartbeats and of ticks.
     fn steady(&mut self, count: u64, generation: u64, seconds: u64) -> (f64, f64) {
-        let beat = encoded(Up::Heartbeat(Heartbeat { sequence: 7, load: Some(Load { cpu_permille: 400, ..Load::default() }) }));
+        let beat = encoded(Up::Heartbeat(Heartbeat {
+            sequence: 7,
+            load: Some(Load { cpu_permille: 400, ..Load::default() }),
+            ..Heartbeat::default()
+        }));
         let (mut beats, mut ticks) = (0.0, 0.0);
         let per_tick = count * TICK_MS / HEARTBEAT_MS;
         for tick in 0..seconds * 1000 / TICK_MS {

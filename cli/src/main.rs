@@ -22,6 +22,7 @@ mod progress;
 mod table;
 mod target;
 mod units;
+mod uploads;
 mod views;
 
 use std::io::{ErrorKind, Write};

@@ -118,15 +118,15 @@ fn phase(view: &JobView) -> String {
     }
 }
 
-/// Tasks per second, smoothed, for the time left.
+/// Tasks (or bytes) per second, smoothed, for the time left.
 #[derive(Default)]
-struct Pace {
+pub struct Pace {
     last: Option<(Instant, u64)>,
     per_second: f64,
 }
 
 impl Pace {
-    fn time_left(&mut self, accepted: u64, tasks: u64) -> Option<Duration> {
+    pub fn time_left(&mut self, accepted: u64, tasks: u64) -> Option<Duration> {
         let now = Instant::now();
         match self.last {
             None => self.last = Some((now, accepted)),

@@ -13,6 +13,8 @@ pub const BAD_BYTES_SHOWN: usize = 256;
 #[derive(Debug, Default)]
 pub struct Notes {
     allowed: u64,
+    /// Of the file just a part is there.
+    part: bool,
     noted: Mutex<Noted>,
 }
 
@@ -45,7 +47,12 @@ pub struct BadRecord {
 impl Notes {
     /// So many bad records may be left out.
     pub fn allowing(allowed: u64) -> Notes {
-        Notes { allowed, noted: Mutex::default() }
+        Notes { allowed, part: false, noted: Mutex::default() }
+    }
+
+    /// The file is there from its split on, with a hole before it: the byte says where a record is, and its line is not known.
+    pub fn of_part(self) -> Notes {
+        Notes { part: true, ..self }
     }
 
     fn noted(&self) -> MutexGuard<'_, Noted> {
@@ -70,11 +77,11 @@ impl Notes {
         let mut noted = self.noted();
         if noted.bad >= self.allowed {
             noted.too_many = self.allowed > 0;
-            return Err(error.with_line(file));
+            return Err(if self.part { error } else { error.with_line(file) });
         }
         noted.bad += 1;
         if noted.first.len() < BAD_DESCRIBED {
-            let line = noted.line(file, record.start);
+            let line = if self.part { None } else { noted.line(file, record.start) };
             let bytes = &file[record.clone()];
             let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
             let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
@@ -164,6 +171,23 @@ mod tests {
         assert!(noted.too_many && noted.bad == 1 && noted.first[0].line == Some(2), "{noted:?}");
         let (error, noted) = numbers(csv(), text, 0).unwrap_err();
         assert!(error.contains("line 2 (byte 4 of the file)") && !noted.too_many, "{error}");
+    }
+
+    #[test]
+    fn of_a_part_of_a_file_no_line_is_told() {
+        let mut text = b"s,n\n".to_vec();
+        text.extend([0; 100]);
+        let split = text.len()..text.len() + 13;
+        text.extend(b"a,1\nx\ny\nb,2\n");
+        let read = |allowed| {
+            let notes = Arc::new(Notes::allowing(allowed).of_part());
+            let table = Table::new(Arc::new(csv()), Bytes::copy_from_slice(&text), split.clone()).noted(notes.clone());
+            let rows: Result<Vec<Batch>, FormatError> = table.read(&[Wanted::number("n")]).unwrap().collect();
+            (rows.map_err(|error| error.to_string()).err().unwrap_or_default(), notes.so_far())
+        };
+        let (error, noted) = read(1);
+        assert!(error.contains("the row at byte 110 of the file has 1 cells"), "{error}");
+        assert_eq!((noted.first[0].offset, noted.first[0].line), (108, None));
     }
 
     #[test]

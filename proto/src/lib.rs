@@ -21,6 +21,28 @@ pub const MAX_SURVEY_BYTES: usize = 288 << 10;
 /// The URL of an output that stays on the workers.
 pub const OUTPUT_ON_WORKERS: &str = "worker:";
 
+/// What begins the path of a file that a client has brought: `upload:<id>/<name>`. In a job file it begins the path of one that it shall bring.
+pub const UPLOAD_SCHEME: &str = "upload:";
+
+/// Hexadecimal digits of an upload's id.
+pub const UPLOAD_ID_DIGITS: usize = 32;
+
+/// The id of the upload and the name of the file in it, if the path is one of an upload.
+pub fn upload_path(path: &str) -> Option<(&str, &str)> {
+    let (id, name) = path.strip_prefix(UPLOAD_SCHEME)?.split_at_checked(UPLOAD_ID_DIGITS)?;
+    let name = name.strip_prefix('/').filter(|name| !name.is_empty())?;
+    is_upload_id(id).then_some((id, name))
+}
+
+pub fn is_upload_id(text: &str) -> bool {
+    text.len() == UPLOAD_ID_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A file's path as people and kernels see it: of one that a client has brought its name.
+pub fn shown_path(path: &str) -> &str {
+    upload_path(path).map_or(path, |(_, name)| name)
+}
+
 /// Where a group (a row group, a record batch) of a listed file would begin if all were of one length. Where they really are is known only to
 /// whoever reads the file; who cuts it into splits and who reads a split must mean the same groups.
 pub fn group_start(file: &v1::InputFile, group: u64) -> u64 {

@@ -320,3 +320,26 @@ fn long_objects_come_and_go_in_pieces_and_stay_what_they_are() {
     let told = proxy.told();
     assert!(told.reset.load(Ordering::Relaxed) + told.truncated.load(Ordering::Relaxed) > 0, "{told:?}");
 }
+
+/// The line that was told counted from the split's beginning: of an object nothing before it is there.
+#[test]
+fn a_bad_row_behind_the_first_split_of_an_object_is_named_by_its_byte() {
+    let mut cluster = Cluster::with_worker_flags(1, 0, &ONE_CPU);
+    let server = Server::start(&cluster.path("store"));
+    cluster.launch_worker(1, &ONE_CPU, &environment(server.address, SECRET_KEY));
+    cluster.wait_for_workers(1);
+    let bucket = server.bucket("tables");
+    let rows = |count: usize| "Oslo,1\n".repeat(count);
+    let before = format!("city,amount\n{}", rows(700));
+    std::fs::write(bucket.join("t.csv"), format!("{before}Oslo\n{}", rows(300))).expect("an object");
+    let job = "[input]\nfiles = [\"s3://tables/t.csv\"]\nformat = \"csv\"\nquoted_newlines = false\nsplit = \"1KiB\"\n\
+               [map]\nkernel = \"group_by\"\nparams = { by = \"city\", aggregate = \"sum(amount)\" }\n[reduce]\nkernel = \"merge_groups\"\n";
+    let file = cluster.job_file("table.toml", job);
+    let failed = cluster.run(&["submit", &file, "--wait"]);
+    let said = text(&failed.stderr);
+    let place = format!("the row at byte {} of the file has 1 cells", before.len());
+    assert!(failed.status.code() == Some(3) && said.contains(&place) && !said.contains(" line "), "{said}");
+    let view = cluster.wait_done(cluster.submit(&file, &["--set", "input.bad_records=1"]));
+    let bad = &view["bad_records"][0];
+    assert!(bad["offset"] == before.len() && bad["line"].as_u64().unwrap_or_default() == 0, "{bad:#}");
+}

@@ -22,6 +22,7 @@ pub mod ranges;
 pub mod recorder;
 pub mod session;
 mod table;
+pub mod upload;
 
 /// For measurements.
 pub use agent::shuffle_speed;

@@ -106,8 +106,17 @@ impl Cluster {
     }
 
     pub async fn submit(&mut self, spec: JobSpec, idempotency_key: String) -> Result<SubmitReply, CallError> {
-        let request = SubmitRequest { spec: Some(spec), idempotency_key };
+        let request = SubmitRequest { spec: Some(spec), idempotency_key, only_existing: false };
         self.call_within(Work::Long, request, |mut client, request| async move { client.submit(request).await }).await
+    }
+
+    /// What this submission made when it was sent before, if it was.
+    pub async fn submitted_before(&mut self, spec: JobSpec, idempotency_key: String) -> Result<Option<SubmitReply>, CallError> {
+        let request = SubmitRequest { spec: Some(spec), idempotency_key, only_existing: true };
+        match self.call(request, |mut client, request| async move { client.submit(request).await }).await {
+            Err(CallError::Refused(status)) if status.code() == tonic::Code::NotFound => Ok(None),
+            answered => answered.map(Some),
+        }
     }
 
     pub async fn job(&mut self, job: u64) -> Result<JobView, CallError> {

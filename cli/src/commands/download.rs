@@ -63,8 +63,8 @@ struct Ways {
 }
 
 /// A directory that goes away unless it becomes the result.
-struct Staging {
-    path: PathBuf,
+pub(super) struct Staging {
+    pub(super) path: PathBuf,
     /// Says to others that somebody is at work here; it ends with the process.
     _lock: File,
 }
@@ -86,10 +86,7 @@ pub async fn download(cluster: &mut Cluster, view: JobView, to: &Path) -> Result
 async fn whole(cluster: &mut Cluster, mut view: JobView, to: &Path) -> Result<Brought, Failure> {
     let to = &destination(to)?;
     check_destination(to)?;
-    let names: BTreeSet<&str> = view.parts.iter().map(|part| part.name.as_str()).collect();
-    if names.len() != view.parts.len() || !names.iter().all(|name| is_plain(name)) {
-        return Err(Failure::say(Exit::Internal, format!("the parts of job {} have names that are no file names", view.job)));
-    }
+    check_names(&view)?;
     let staging = stage(to).map_err(|error| cannot_write(to, &error))?;
     let ways = Ways { identity: cluster.identity().clone(), channels: Arc::default() };
     let begin = |part: &OutputPart| {
@@ -145,7 +142,7 @@ fn refused(to: &Path, what: &str) -> Failure {
 }
 
 /// Where the result goes: of a link, to what it leads to.
-fn destination(to: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn destination(to: &Path) -> Result<PathBuf, Failure> {
     let Ok(own) = to.canonicalize() else {
         return if to.file_name().is_some() { Ok(to.to_owned()) } else { Err(refused(to, "is no name of a directory to make")) };
     };
@@ -158,7 +155,7 @@ fn destination(to: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Only a directory that is empty, or not there, becomes a result.
-fn check_destination(to: &Path) -> Result<(), Failure> {
+pub(super) fn check_destination(to: &Path) -> Result<(), Failure> {
     let refused = |what: &str| refused(to, what);
     match fs::symlink_metadata(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -172,8 +169,17 @@ fn check_destination(to: &Path) -> Result<(), Failure> {
     }
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     Failure::say(Exit::BadUsage, format!("cannot write {}: {error}", path.display()))
+}
+
+/// What comes over the network becomes file names.
+pub(super) fn check_names(view: &JobView) -> Result<(), Failure> {
+    let names: BTreeSet<&str> = view.parts.iter().map(|part| part.name.as_str()).collect();
+    if names.len() != view.parts.len() || !names.iter().all(|name| is_plain(name)) {
+        return Err(Failure::say(Exit::Internal, format!("the parts of job {} have names that are no file names", view.job)));
+    }
+    Ok(())
 }
 
 /// A file name comes over the network; it must not lead elsewhere.
@@ -182,7 +188,7 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name != MANIFEST && name.bytes().all(plain)
 }
 
-fn stage(to: &Path) -> io::Result<Staging> {
+pub(super) fn stage(to: &Path) -> io::Result<Staging> {
     let name = to.file_name().ok_or_else(|| io::Error::other("it has no name of its own"))?;
     if let Some(parent) = to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
@@ -361,7 +367,7 @@ fn away(job: u64, missing: &[Partial], workers: &[WorkerView]) -> Failure {
 }
 
 /// The manifest, and the one rename that makes the directory visible.
-fn finish(staging: &Staging, view: &JobView, cluster: &str, to: &Path) -> io::Result<()> {
+pub(super) fn finish(staging: &Staging, view: &JobView, cluster: &str, to: &Path) -> io::Result<()> {
     let manifest = serde_json::to_string_pretty(&kept::manifest(view, cluster)).map_err(io::Error::other)?;
     let mut file = File::create_new(staging.path.join(MANIFEST))?;
     file.write_all(manifest.as_bytes())?;

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use raftwerk_proto::v1::{AttemptLog, JobState, JobView, WorkerLogs};
 use serde_json::json;
 
-use super::download;
 use super::wait::{self, Patience};
+use super::{download, published};
 use crate::client::{Cluster, ended};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
@@ -26,7 +26,7 @@ pub enum Job {
     Wait(Wait),
     /// Cancel a job
     Cancel(Id),
-    /// Print the result of a job that is done, or bring one that lies on workers here
+    /// Print the result of a job that is done, or bring it here
     Result(Whole),
     /// Delete what workers keep of the result of a job that has ended; the job's record stays
     Drop(Id),
@@ -56,7 +56,7 @@ pub struct Whole {
     /// The number that `submit` printed
     #[arg(value_name = "JOB")]
     job: u64,
-    /// Bring the parts that lie on workers into this directory, which must not exist or be empty
+    /// Bring the parts of the result into this directory, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -147,8 +147,10 @@ async fn result(console: &Console, cluster: &mut Cluster, job: u64, output: Opti
     }
     if !kept::is_on_workers(&view) {
         return match output {
-            Some(_) => Err(Failure::say(Exit::BadUsage, format!("the result of job {job} does not lie on workers"))
-                .fix(format!("take --output out; `raftwerk job result {job}` says where it lies"))),
+            Some(directory) => {
+                let brought = published::bring(&view, cluster.identity().cluster(), directory)?;
+                say_brought(console, &view, directory, &brought)
+            }
             None => wait::report(console, &view),
         };
     }
@@ -174,13 +176,17 @@ async fn bring(console: &Console, cluster: &mut Cluster, view: JobView, director
         return Err(Failure::say(Exit::NotFound, format!("the result of job {} was dropped", view.job)).fix("submit the job again"));
     }
     let brought = download::download(cluster, view.clone(), directory).await?;
-    let download::Brought { parts, bytes } = brought;
+    say_brought(console, &view, directory, &brought)
+}
+
+fn say_brought(console: &Console, view: &JobView, directory: &Path, brought: &download::Brought) -> Outcome {
+    let download::Brought { parts, bytes } = *brought;
     if console.is_json() {
         console.json(json!({"job": view.job, "directory": directory.display().to_string(), "parts": parts, "bytes": bytes}));
     } else {
         console.line(format!("{}: {parts} parts, {}", directory.display(), format_bytes(bytes)));
     }
-    wait::verdict(&view)
+    wait::verdict(view)
 }
 
 async fn logs(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {

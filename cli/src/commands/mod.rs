@@ -12,6 +12,7 @@ pub mod job;
 pub mod join;
 pub mod kernels;
 pub mod namespace;
+pub mod published;
 pub mod ready;
 pub mod run;
 pub mod scheduler;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use raftwerk_proto::UPLOAD_SCHEME;
 use raftwerk_proto::v1::{JobSpec, KernelKind, KernelRef, SubmitReply};
 use serde_json::json;
 
@@ -12,19 +13,26 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::{self, Catalogue, Patches};
 use crate::target::Target;
+use crate::uploads::{self, FROM_STDIN};
 
-/// Changes to the job file from the command line.
 /// As the schedulers have it.
 const MAX_KEY_BYTES: usize = 256;
+const STDIN_PATHS: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
+/// Changes to the job file from the command line.
 #[derive(Args, Clone, Debug)]
 pub struct JobFlags {
     /// The job file (TOML)
     #[arg(value_name = "JOB.TOML")]
     pub job_file: PathBuf,
-    /// Replace the job file's input files by these; a path or a quoted pattern, relative to the current directory (repeatable)
+    /// Replace the job file's input files by these, which the workers see; a path or a quoted pattern, relative to the current directory (repeatable).
+    /// `-` is standard input, brought as by --upload
     #[arg(long, value_name = "GLOB")]
     pub input: Vec<String>,
+    /// Replace the job file's input files by these of this machine, and bring them to the cluster; a path, a directory or a quoted pattern, or `-` for
+    /// standard input (repeatable, also beside --input)
+    #[arg(long, value_name = "FILE")]
+    pub upload: Vec<String>,
     /// Set one value of the job file, such as map.params.seed=7 or reduce.partitions=4 (repeatable)
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
@@ -36,7 +44,15 @@ pub struct JobFlags {
 impl JobFlags {
     /// `more`: what only some commands take.
     pub fn spec(self, more: Patches) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
-        let patches = Patches { set: self.set, input: self.input, output: self.output, ..more };
+        // Of a file that is called so the path is `./-`.
+        let input = self.input.into_iter().map(|input| if input == FROM_STDIN { format!("{UPLOAD_SCHEME}{input}") } else { input });
+        let input: Vec<String> = input.chain(self.upload.into_iter().map(|file| format!("{UPLOAD_SCHEME}{file}"))).collect();
+        let own = self.job_file.to_str().unwrap_or_default();
+        if STDIN_PATHS.contains(&own) && input.iter().any(|input| input.strip_prefix(UPLOAD_SCHEME) == Some(FROM_STDIN)) {
+            return Err(Failure::say(Exit::BadUsage, "standard input is the job file, and cannot be its input as well")
+                .fix("put the job file into a file"));
+        }
+        let patches = Patches { set: self.set, input, output: self.output, ..more };
         Ok(job_file::load(&self.job_file, &patches, &Catalogue::of_this_build())?)
     }
 }
@@ -103,13 +119,28 @@ fn not_known_to_be_taken(error: CallError, name: &str, key: &str) -> Failure {
 
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
     let more = Patches { wait_for_devices: args.wait_for_devices, after: args.after, after_any: args.after_any, ..Patches::default() };
-    let spec = args.job.spec(more)?;
+    let mut spec = args.job.spec(more)?;
     note_rows_that_nobody_keeps(console, &spec);
     let name = spec.name.clone();
+    let named = args.idempotency_key.is_some();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;
     let mut cluster = target.cluster()?;
-    let SubmitReply { job, existing } =
-        cluster.submit(spec, key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?;
+    let upload = uploads::gather(console, &mut spec).await?;
+    // What was submitted before with this key needs no second upload.
+    let before = match upload.is_some() && named {
+        true => cluster.submitted_before(spec.clone(), key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?,
+        false => None,
+    };
+    let mut placed = None;
+    let SubmitReply { job, existing } = match before {
+        Some(before) => before,
+        None => {
+            if let Some(upload) = &upload {
+                placed = Some(uploads::place(console, &mut cluster, upload).await?);
+            }
+            cluster.submit(spec, key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?
+        }
+    };
     let verb = if existing { "was submitted before with this key" } else { "submitted" };
     if args.wait {
         console.note(format!("job {job} ({name}) {verb}"));
@@ -117,7 +148,8 @@ pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Out
         return wait::report(console, &view);
     }
     if console.is_json() {
-        console.json(json!({"job": job, "existing": existing, "idempotency_key": key}));
+        let upload = upload.map(|upload| upload.to_json(placed.as_ref()));
+        console.json(json!({"job": job, "existing": existing, "idempotency_key": key, "upload": upload}));
     } else {
         console.line(job);
         console.note(format!("job {job} ({name}) {verb}; follow it with: raftwerk job wait {job}"));

@@ -101,7 +101,7 @@ pub struct Start {
     /// Address under which other workers reach this one, when it differs from the one it listens at
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_address)]
     advertise: Option<String>,
-    /// Take no more tasks that leave data here when shuffle data and results take so much, as in 50GiB
+    /// Take no more tasks that leave data here, and no more uploads, when shuffle data, results and uploads take so much, as in 50GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     shuffle_quota: Option<u64>,
     /// The same when less than this is free on the disk of the data directory

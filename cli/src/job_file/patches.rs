@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use raftwerk_proto::OUTPUT_ON_WORKERS;
+use raftwerk_proto::{OUTPUT_ON_WORKERS, UPLOAD_SCHEME};
 
 use super::paths;
 use super::problem::{Origin, Problem};
@@ -13,7 +13,7 @@ use super::tree::{Node, Table, Value, parse_value};
 pub struct Patches {
     /// `path=value`, in the order given; a later one wins.
     pub set: Vec<String>,
-    /// Replaces `[input] files`; relative to the current directory.
+    /// Replaces `[input] files`; relative to the current directory, behind `upload:` to be brought from there.
     pub input: Vec<String>,
     /// Replaces `[output] path`; relative to the current directory.
     pub output: Option<String>,
@@ -81,10 +81,14 @@ fn set(root: &mut Table, assignment: &str) -> Result<(), Problem> {
 }
 
 fn replace_input(root: &mut Table, patterns: &[String], current_dir: &Path) -> Result<(), Problem> {
-    let origin = Origin::Flag(format!("--input {}", patterns[0]));
+    let flag = |pattern: &str| match pattern.strip_prefix(UPLOAD_SCHEME) {
+        Some(own) => Origin::Flag(format!("--upload {own}")),
+        None => Origin::Flag(format!("--input {pattern}")),
+    };
+    let origin = flag(&patterns[0]);
     let mut nodes = Vec::new();
     for pattern in patterns {
-        let origin = Origin::Flag(format!("--input {pattern}"));
+        let origin = flag(pattern);
         let absolute = paths::absolute_pattern(current_dir, pattern).map_err(|message| Problem::new(origin.clone(), message))?;
         nodes.push(Node { origin, value: Value::Text(absolute) });
     }

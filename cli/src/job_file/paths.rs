@@ -3,10 +3,20 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use raftwerk_proto::{OUTPUT_ON_WORKERS, STORE_SCHEMES, is_store_url};
+use raftwerk_proto::{OUTPUT_ON_WORKERS, STORE_SCHEMES, UPLOAD_SCHEME, is_store_url};
+
+use crate::uploads::FROM_STDIN;
 
 /// An absolute glob for `pattern` below `base`, or the URL of objects in a store. `base` itself is taken literally, also when its name holds `*` or `[`.
+/// Behind `upload:` stands one of this machine, for the cluster to be brought.
 pub fn absolute_pattern(base: &Path, pattern: &str) -> Result<String, String> {
+    if let Some(own) = pattern.strip_prefix(UPLOAD_SCHEME) {
+        return match own {
+            FROM_STDIN => Ok(pattern.to_owned()),
+            url if is_store_url(url) => Err(format!("`{url}` lies in a store, where workers read it themselves; leave out the upload")),
+            path => absolute_pattern(base, path).map(|path| format!("{UPLOAD_SCHEME}{path}")),
+        };
+    }
     if is_store_url(pattern) {
         let (_, key) = store_url(pattern)?;
         return match glob::Pattern::new(key) {
@@ -168,6 +178,16 @@ mod tests {
         }
         assert!(output("s3://b/").unwrap_err().contains("names no prefix"));
         assert!(input("s3://b/a***").unwrap_err().contains("not a valid pattern"));
+    }
+
+    #[test]
+    fn a_file_to_upload_is_one_of_this_machine() {
+        let input = |text| absolute_pattern(Path::new("/a"), text);
+        assert_eq!(input("upload:b/*.txt").unwrap(), "upload:/a/b/*.txt");
+        assert_eq!(input("upload:-").unwrap(), "upload:-");
+        assert_eq!(input("upload:./-").unwrap(), "upload:/a/-");
+        assert!(input("upload:").unwrap_err().contains("empty"));
+        assert!(input("upload:s3://b/c").unwrap_err().contains("leave out the upload"));
     }
 
     #[test]

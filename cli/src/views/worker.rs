@@ -112,7 +112,8 @@ pub fn print(console: &Console, view: &WorkerView) {
 fn disk_lines(load: &Load) -> Vec<String> {
     let (shuffle, kept) = (format_bytes(load.shuffle_bytes), format_bytes(load.kept_bytes));
     let quota = if load.quota_bytes == 0 { "no quota".to_owned() } else { format!("quota {}", format_bytes(load.quota_bytes)) };
-    let mut lines = vec![format!("disk: {shuffle} of shuffle data, {kept} of results, {quota}")];
+    let uploads = if load.upload_bytes == 0 { String::new() } else { format!(", {} of uploads", format_bytes(load.upload_bytes)) };
+    let mut lines = vec![format!("disk: {shuffle} of shuffle data, {kept} of results{uploads}, {quota}")];
     if !load.full.is_empty() {
         lines.push(printable(&format!("full, so it gets no tasks that leave data there: {}", load.full)));
     }
@@ -143,6 +144,7 @@ pub fn to_json(view: &WorkerView) -> Value {
         })),
         "load": view.load.as_ref().map(|load| json!({
             "cpu_permille": load.cpu_permille, "memory_used_bytes": load.memory_used_bytes, "shuffle_bytes": load.shuffle_bytes, "kept_bytes": load.kept_bytes,
+            "upload_bytes": load.upload_bytes,
             "orphans": {"bytes": load.brought_bytes, "jobs": load.brought_jobs},
             "quota_bytes": if load.quota_bytes == 0 { Value::Null } else { load.quota_bytes.into() },
             "full": if load.full.is_empty() { Value::Null } else { load.full.clone().into() },

@@ -102,7 +102,8 @@ impl Leader {
                 grants.stages.push(stage_info(job, lease.stage));
             }
             let (copy_to, patience_ms) = (self.copies.targets(state, &full, job, *id, lease), patience.of(state, job, lease));
-            grants.grants.push(wire::Grant { copy_to, patience_ms, ..grant(state, job, *id, lease) });
+            let uploads = self.uploads.sources(state, job, lease.stage, id.index.wrapping_add(u64::from(id.position)));
+            grants.grants.push(wire::Grant { copy_to, patience_ms, uploads, ..grant(state, job, *id, lease) });
         }
         for (conn, grants) in messages {
             effects.push(Effect::Send { conn, message: down::Message::Grants(grants) });

@@ -21,6 +21,7 @@ mod retention;
 mod room;
 mod sessions;
 mod submissions;
+mod uploads;
 mod views;
 
 use batch::Batch;
@@ -37,6 +38,7 @@ use retention::Retention;
 use sessions::Sessions;
 use std::sync::Arc;
 use submissions::Submissions;
+pub(crate) use submissions::existing;
 
 /// A worker's connection; numbered by the edge, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +196,7 @@ pub struct Leader {
     keeping: keeping::Keeping,
     checks: checks::Checks,
     recopy: recopy::Recopy,
+    uploads: uploads::Uploads,
     waiting_for_room: room::WaitingForRoom,
     format: format::Format,
     /// Something changed since the last planning round.
@@ -248,6 +251,7 @@ impl Leader {
             keeping: keeping::Keeping::since(state.applied_index),
             checks: checks::Checks::default(),
             recopy: recopy::Recopy::default(),
+            uploads: uploads::Uploads::default(),
             waiting_for_room: room::WaitingForRoom::default(),
             format: format::Format::default(),
             replan: true,

@@ -168,6 +168,7 @@ impl Leader {
                 && record.hello.data_address == hello.data_address
         });
         let brought_jobs = std::mem::take(&mut hello.brought_jobs).into_iter().map(JobId).collect();
+        self.uploads.told(worker, std::mem::take(&mut hello.uploads));
         let checks_parts = std::mem::take(&mut hello.checks_parts);
         let session = resumed.map(|record| record.session);
         let entry = WorkerConn {
@@ -248,6 +249,7 @@ impl Leader {
     pub(super) fn on_worker_disconnected(&mut self, now: u64, conn: ConnId, effects: &mut Vec<Effect>) {
         let Some(entry) = self.sessions.conns.remove(&conn) else { return };
         if self.sessions.by_worker.get(&entry.worker) == Some(&conn) {
+            self.uploads.gone(entry.worker);
             self.sessions.by_worker.remove(&entry.worker);
             self.sessions.lost_at.insert(entry.worker, now + self.timing.reconnect_grace_ms);
         }
@@ -282,10 +284,11 @@ impl Leader {
                 if heartbeat.load.is_some() {
                     entry.load = heartbeat.load;
                 }
-                let message = down::Message::HeartbeatAck(wire::HeartbeatAck {
-                    sequence: heartbeat.sequence,
-                    schedulers: self.sessions.schedulers.news(&mut entry.told),
-                });
+                let schedulers = self.sessions.schedulers.news(&mut entry.told);
+                self.uploads.told(worker, heartbeat.uploads);
+                let unneeded_uploads = self.unneeded_uploads(now, state, worker);
+                let message =
+                    down::Message::HeartbeatAck(wire::HeartbeatAck { sequence: heartbeat.sequence, schedulers, unneeded_uploads });
                 effects.push(Effect::Send { conn, message });
             }
             up::Message::Reports(mut reports) => {
@@ -362,6 +365,7 @@ impl Leader {
         if self.sessions.conns.get(&conn).is_some_and(|c| c.session.is_some()) {
             self.sessions.by_worker.remove(&worker);
             self.sessions.conns.remove(&conn);
+            self.uploads.gone(worker);
             self.connection_gone(conn);
             effects.push(Effect::Close { conn });
         }

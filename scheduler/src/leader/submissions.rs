@@ -34,6 +34,27 @@ impl Submissions {
     }
 }
 
+/// Without what is derived from the rest, which former releases do not see: the same submission is the same to all.
+fn payload_sha256(spec: &JobSpec) -> Vec<u8> {
+    let mut payload = spec.clone();
+    spec::forget_costs(&mut payload);
+    Sha256::digest(payload.encode_to_vec()).to_vec()
+}
+
+/// What a submission with a key that is known is answered.
+fn earlier(state: &State, namespace: &str, key: &str, payload_sha256: &[u8]) -> Option<Answer> {
+    let earlier = state.idempotency.get(&(namespace.to_owned(), key.to_owned())).filter(|_| !key.is_empty())?;
+    Some(match earlier.payload_sha256 == payload_sha256 {
+        true => Answer::Submitted { job: earlier.job, existing: true },
+        false => Answer::IdempotencyConflict { job: earlier.job },
+    })
+}
+
+/// The job that a submission made before, for whoever would have to bring its files first.
+pub(crate) fn existing(state: &State, spec: &JobSpec, key: &str) -> Option<Answer> {
+    earlier(state, &spec.namespace, key, &payload_sha256(spec))
+}
+
 fn files_of(spec: &JobSpec) -> Vec<Files> {
     let inputs = spec.stages.iter().flat_map(|s| &s.inputs);
     inputs
@@ -79,18 +100,8 @@ impl Leader {
         idempotency_key: String,
         effects: &mut Vec<Effect>,
     ) {
-        // Without what is derived from the rest, which former releases do not see: the same submission is the same to all.
-        let mut payload = spec.clone();
-        spec::forget_costs(&mut payload);
-        let payload_sha256 = Sha256::digest(payload.encode_to_vec()).to_vec();
-        if let Some(earlier) =
-            state.idempotency.get(&(spec.namespace.clone(), idempotency_key.clone())).filter(|_| !idempotency_key.is_empty())
-        {
-            let answer = if earlier.payload_sha256 == payload_sha256 {
-                Answer::Submitted { job: earlier.job, existing: true }
-            } else {
-                Answer::IdempotencyConflict { job: earlier.job }
-            };
+        let payload_sha256 = payload_sha256(&spec);
+        if let Some(answer) = earlier(state, &spec.namespace, &idempotency_key, &payload_sha256) {
             effects.push(Effect::Answer { request, answer });
             return;
         }

@@ -3,7 +3,7 @@
 use super::job_list::{page, shorten};
 use super::{membership, not_leader, propose_error, worker_session};
 use crate::edge::Shared;
-use crate::leader::{Answer, Input};
+use crate::leader::{self, Answer, Input};
 use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::client_server::Client;
 use raftwerk_proto::v1::{
@@ -91,6 +91,16 @@ impl Client for ClientService {
         let spec = submit.spec.ok_or_else(|| Status::invalid_argument("the request has no job spec"))?;
         if submit.idempotency_key.len() > MAX_KEY_BYTES {
             return Err(Status::invalid_argument(format!("an idempotency key has at most {MAX_KEY_BYTES} bytes")));
+        }
+        if submit.only_existing {
+            self.barrier().await?;
+            let found =
+                leader::existing(&self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0, &spec, &submit.idempotency_key);
+            return match found {
+                Some(Answer::Submitted { job, existing }) => Ok(Response::new(SubmitReply { job: job.0, existing })),
+                Some(other) => Err(refusal(other)),
+                None => Err(Status::not_found("no job was submitted with this key")),
+            };
         }
         match self.ask(|request| Input::Submit { request, spec, idempotency_key: submit.idempotency_key }).await? {
             Answer::Submitted { job, existing } => Ok(Response::new(SubmitReply { job: job.0, existing })),

@@ -193,7 +193,7 @@ pub fn one_reduce_task() -> JobSpec {
 }
 
 pub fn heartbeat(full: &str) -> Up {
-    Up::Heartbeat(Heartbeat { sequence: 1, load: Some(Load { full: full.into(), ..Load::default() }) })
+    Up::Heartbeat(Heartbeat { sequence: 1, load: Some(Load { full: full.into(), ..Load::default() }), ..Heartbeat::default() })
 }
 
 /// A job whose only map task leaves shuffle data.

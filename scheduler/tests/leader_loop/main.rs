@@ -11,3 +11,4 @@ mod publishing;
 mod rounds;
 mod sessions;
 mod submissions;
+mod uploads;

@@ -93,7 +93,7 @@ fn a_silent_worker_is_suspect_and_given_nothing_new_until_it_speaks_again() {
     for n in 1..=20 {
         host.now += 500;
         for worker in [10, 11] {
-            host.up(worker, Up::Heartbeat(Heartbeat { sequence: n, load: None }));
+            host.up(worker, Up::Heartbeat(Heartbeat { sequence: n, ..Heartbeat::default() }));
         }
     }
     // Worker 11 stops speaking; its connection stands.

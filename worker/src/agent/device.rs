@@ -8,7 +8,7 @@ use super::{
     logs::{DeviceOutput, LeaseFacts},
     oom,
     part_file::{PartFile, PartFiles},
-    prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, sides, source, writes},
+    prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, name_uploads, sides, source, writes},
     results::store::ResultStore,
     room::{Place, Room},
     shuffle::{
@@ -366,7 +366,9 @@ impl Device {
         let known = running.defined.get(&place).is_some_and(|known| Arc::ptr_eq(known, stage) || known == stage);
         if !known {
             running.defined.insert(place, stage.clone());
-            let define = DefineStage { info: Some((**stage).clone()), descriptors: sides.len() as u32 };
+            let mut info = (**stage).clone();
+            name_uploads(&mut info);
+            let define = DefineStage { info: Some(info), descriptors: sides.len() as u32 };
             self.send(to_executor::Message::Define(define), sides);
         }
     }

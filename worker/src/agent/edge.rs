@@ -4,7 +4,6 @@ use super::{
     connection::{Connection, Ended, Failed},
     data_dir::DataDir,
     device::{Common, DeviceEvent, DeviceHandle},
-    listing,
     load::LoadMeter,
     logs::Logs,
     publish, results, store,
@@ -270,7 +269,11 @@ impl Edge {
             }
             Effect::ListInputs(request) => {
                 let name = self.name.clone();
-                self.answer(move |_| Input::Listing(listing::answer(request, &name)));
+                self.answer(move |common| Input::Listing(common.preparer.uploads.listing(request, &name)));
+            }
+            Effect::ReleaseUploads(ids) => {
+                let common = self.common.clone();
+                tokio::task::spawn_blocking(move || common.preparer.uploads.release(&ids));
             }
             Effect::Publish(request) => {
                 let (turn, common) = (self.state.publishing.clone(), self.common.clone());
@@ -415,6 +418,7 @@ impl Edge {
             let load = meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(Load {
                 shuffle_bytes: common.store.bytes(),
                 kept_bytes: common.results.bytes(),
+                upload_bytes: common.preparer.uploads.store.bytes(),
                 brought_bytes: common.results.brought().bytes(),
                 brought_jobs: common.results.brought().jobs().into_iter().take(BROUGHT_TOLD).collect(),
                 quota_bytes: common.room.limits().quota_bytes.unwrap_or_default(),

@@ -6,6 +6,7 @@
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
 //! footers                 of files of columns              store/             input and output in object stores
+//! uploads/                input that clients have brought
 //! takes                   whether kernels take them
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
@@ -36,6 +37,7 @@ mod staging;
 mod store;
 mod survey;
 mod takes;
+mod uploads;
 mod watchdog;
 
 /// What shuffle data takes from one worker to another.
@@ -74,6 +76,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tonic::service::interceptor::InterceptedService;
+use uploads::{Uploads, store::UploadStore};
 
 /// How to start a worker.
 #[derive(Clone, Debug)]
@@ -223,7 +226,9 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         let dir = results.brought().dir().display();
         tracing::info!(jobs = ?results.brought().jobs(), "parts of results of another cluster lie in {dir}: this one is told, and asks for what it knows");
     }
-    let room = Arc::new(Room::new(config.disk, dir.path().to_owned(), store.clone(), results.clone()));
+    let held = UploadStore::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("uploads").display()))?;
+    let held = Arc::new(held);
+    let room = Arc::new(Room::new(config.disk, dir.path().to_owned(), store.clone(), results.clone(), held.clone()));
     let cannot_listen = |source| ListenError { address: config.listen.clone(), source };
     let listener = TcpListener::bind(&config.listen).await.map_err(cannot_listen)?;
     let local = listener.local_addr()?;
@@ -244,7 +249,10 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let found = discovery::discover(&launcher, &machine, &config.devices, &logs).await;
 
     let (edge, inputs) = mpsc::unbounded_channel();
+    let uploads = Arc::new(Uploads::new(held.clone(), room.clone(), identity.clone(), edge.clone()));
     let preparer = Arc::new(Preparer {
+        worker: id,
+        uploads: uploads.clone(),
         objects: store::Objects::new(&config.name, identity.cluster()),
         store: store.clone(),
         room: room.clone(),
@@ -273,7 +281,7 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let (devices, offered) = offer(&common, found)?;
     let incarnation = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
     let data_service =
-        serve_data(listener, &identity, DataService { store, results: results.clone(), room, incarnation, edge: edge.clone() });
+        serve_data(listener, &identity, DataService { store, results: results.clone(), room, uploads, incarnation, edge: edge.clone() });
 
     let hello = Hello {
         protocol_version: Window::own().oldest,
@@ -287,6 +295,7 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         kernels: known_kernels(),
         left_leader: String::new(),
         kept_jobs: results.jobs(),
+        uploads: held.ids(),
         brought_jobs: results.brought().jobs(),
         versions: own_versions(0),
         // A process that stands in for the former release knows of two stages only.

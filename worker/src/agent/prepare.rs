@@ -12,9 +12,11 @@ use super::{
         store::ShuffleStore,
     },
     store,
+    uploads::{Uploads, store::UploadStore},
 };
 use crate::lease::LeaseKey;
 use futures::{StreamExt, TryStreamExt, stream};
+use raftwerk_proto::upload_path;
 use raftwerk_proto::v1::{
     ExecutorInput, FailureClass, Grant, InputFile, KernelKind, RunLease, Scratch, ShuffleSource, Split, StageInfo, StageInput, TaskFailure,
     stage_input::Source,
@@ -116,6 +118,9 @@ impl Inputs {
 }
 
 pub(crate) struct Preparer {
+    /// This one.
+    pub(crate) worker: u64,
+    pub(crate) uploads: Arc<Uploads>,
     pub(crate) objects: store::Objects,
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) room: Arc<Room>,
@@ -173,6 +178,20 @@ impl Preparer {
                 }
             }
         }
+        if !grant.uploads.is_empty() {
+            let step = match self.uploads.for_lease(&grant.uploads, self.worker).await {
+                Ok(took) => Prepared::Fetched(took),
+                Err((class, message)) => Prepared::Failed(vec![failure(grant.first_task, grant.task_count, class, message)]),
+            };
+            let failed = matches!(step, Prepared::Failed(_));
+            if !tell(step) {
+                return;
+            }
+            if failed {
+                tell(Prepared::End);
+                return;
+            }
+        }
         let sides = sides(&stage);
         if !sides.is_empty() {
             // With every lease, though the executor maps them once: a file that has changed is found like a changed split.
@@ -180,7 +199,8 @@ impl Preparer {
             let opened: Opened = if sides.iter().any(|side| store::is_url(&side.path)) {
                 stream::iter(sides).then(|side| self.open_side(side)).try_collect().await
             } else {
-                let open = move || -> Opened { sides.iter().map(|side| open_checked(side).map(OwnedFd::from)).collect() };
+                let uploads = self.uploads.store.clone();
+                let open = move || -> Opened { sides.iter().map(|side| open_checked(side, &uploads).map(OwnedFd::from)).collect() };
                 self.on_disk(open).await.unwrap_or_else(|error| Err((FailureClass::Worker, error.to_string())))
             };
             match opened {
@@ -256,7 +276,8 @@ impl Preparer {
         if store::is_url(&side.path) {
             return self.open_object(&side).await;
         }
-        let opened = self.on_disk(move || open_checked(&side).map(OwnedFd::from)).await;
+        let uploads = self.uploads.store.clone();
+        let opened = self.on_disk(move || open_checked(&side, &uploads).map(OwnedFd::from)).await;
         opened.unwrap_or_else(|error| Err((FailureClass::Worker, error.to_string())))
     }
 
@@ -285,7 +306,8 @@ impl Preparer {
             let Ok(permit) = self.descriptors.clone().acquire_many_owned(descriptors as u32).await else { return };
             let mut permit = Some(permit);
             let scratch = ScratchFiles { dir: self.store.dir().to_owned(), limits: self.room.limits() };
-            let opened = self.on_disk(move || open_group(first_task, splits, &scratch)).await;
+            let uploads = self.uploads.store.clone();
+            let opened = self.on_disk(move || open_group(first_task, splits, &scratch, &uploads)).await;
             let opened = opened.unwrap_or_else(|error| {
                 vec![Prepared::Failed(vec![failure(first_task, count as u64, FailureClass::Worker, error.to_string())])]
             });
@@ -421,16 +443,17 @@ fn group(splits: &[Split]) -> (usize, usize) {
 }
 
 /// Opens the files of consecutive tasks. Tasks whose file cannot be opened are left out, which cuts the group there.
-fn open_group(first_task: u64, splits: Vec<Split>, scratch: &ScratchFiles) -> Vec<Prepared> {
+fn open_group(first_task: u64, splits: Vec<Split>, scratch: &ScratchFiles, uploads: &UploadStore) -> Vec<Prepared> {
     let mut steps = Vec::new();
     let mut segment = Segment::default();
     for (task, split) in (first_task..).zip(splits) {
-        let file = split.file.unwrap_or_default();
-        match segment.descriptor(&file).and_then(|descriptor| Ok((descriptor, segment.scratch(&file, scratch)?))) {
+        let mut file = split.file.unwrap_or_default();
+        match segment.descriptor(&file, uploads).and_then(|descriptor| Ok((descriptor, segment.scratch(&file, scratch)?))) {
             Ok((descriptor, scratch)) => {
                 if segment.tasks.is_empty() {
                     segment.first_task = task;
                 }
+                name_upload(&mut file);
                 segment.tasks.push(ExecutorInput {
                     descriptor,
                     offset: split.offset,
@@ -465,11 +488,11 @@ struct Segment {
 }
 
 impl Segment {
-    fn descriptor(&mut self, file: &InputFile) -> Result<u32, (FailureClass, String)> {
+    fn descriptor(&mut self, file: &InputFile, uploads: &UploadStore) -> Result<u32, (FailureClass, String)> {
         if let Some(&descriptor) = self.by_path.get(&file.path) {
             return Ok(descriptor);
         }
-        let opened = open_checked(file)?;
+        let opened = open_checked(file, uploads)?;
         let descriptor = self.descriptors.len() as u32;
         self.descriptors.push(opened.into());
         self.by_path.insert(file.path.clone(), descriptor);
@@ -494,15 +517,33 @@ impl Segment {
     }
 }
 
+/// Kernels, and what they say of their input, know a file of an upload by its name.
+fn name_upload(file: &mut InputFile) {
+    if let Some((_, name)) = upload_path(&file.path) {
+        file.path = name.to_owned();
+    }
+}
+
+/// The same for a stage, whose side inputs its executor knows from its description.
+pub(crate) fn name_uploads(stage: &mut StageInfo) {
+    for input in stage.spec.iter_mut().flat_map(|spec| &mut spec.inputs) {
+        if let Some(Source::Files(files)) = &mut input.source {
+            files.listing.iter_mut().for_each(name_upload);
+        }
+    }
+}
+
 /// Opens an input file and makes sure that it is still the one that was listed.
-fn open_checked(file: &InputFile) -> Result<File, (FailureClass, String)> {
-    let path = Path::new(&file.path);
-    let elsewhere = |error: io::Error| (FailureClass::Worker, format!("cannot read {}: {error}", file.path));
+fn open_checked(file: &InputFile, uploads: &UploadStore) -> Result<File, (FailureClass, String)> {
+    // One that has gone since the lease was prepared is fetched again by the next attempt.
+    let place = uploads.place(&file.path).map_err(|reason| (FailureClass::Task, reason))?;
+    let path = place.as_deref().unwrap_or(Path::new(&file.path));
+    let elsewhere = |error: io::Error| (FailureClass::Worker, format!("cannot read {}: {error}", path.display()));
     // Without blocking: a pipe under the name of an input must not hold up the agent.
     let opened = OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path).map_err(elsewhere)?;
     let metadata = opened.metadata().map_err(elsewhere)?;
     if !metadata.is_file() || metadata.len() != file.bytes || listing::version(&metadata) != file.version {
-        return Err((FailureClass::Fatal, format!("input changed while the job runs: {}", file.path)));
+        return Err((FailureClass::Fatal, format!("input changed while the job runs: {}", path.display())));
     }
     Ok(opened)
 }
@@ -537,7 +578,9 @@ mod tests {
         let scratch = ScratchFiles { dir: dir.path().to_owned(), limits: DiskLimits::default() };
         std::fs::write(&changed.1, "longer text").unwrap();
         std::fs::remove_file(&missing.1).unwrap();
-        let steps = open_group(5, vec![split(&good.0), split(&good.0), split(&changed.0), split(&missing.0), split(&good.0)], &scratch);
+        let uploads = UploadStore::open(dir.path()).unwrap();
+        let splits = vec![split(&good.0), split(&good.0), split(&changed.0), split(&missing.0), split(&good.0)];
+        let steps = open_group(5, splits, &scratch, &uploads);
         let [Prepared::Segment { first_task: 5, inputs: first, .. }, Prepared::Failed(failures), Prepared::Segment { first_task: 9, .. }] =
             &steps[..]
         else {

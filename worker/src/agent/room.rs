@@ -1,11 +1,12 @@
-//! How much of its disk a worker gives to data that jobs leave on it: what map tasks write, copies of other workers' data, and results.
+//! How much of its disk a worker gives to data that jobs leave on it: what map tasks write, copies of other workers' data, results, and files that
+//! clients have brought.
 //!
 //! Over the quota, or with too little of the disk left, a worker is full: it takes no more tasks that leave data, and says so with its
 //! heartbeats. Tasks that only read what is there go on: they lead to the end of jobs, which gives the space back. What comes from other
 //! workers is promised its room before a byte of it is taken ([`Room::reserve`]); leases that leave data begin when they fit ([`Room::place`]).
 mod ledger;
 
-use super::{results::store::ResultStore, shuffle::store::ShuffleStore};
+use super::{results::store::ResultStore, shuffle::store::ShuffleStore, uploads::store::UploadStore};
 use std::{
     path::PathBuf,
     sync::{
@@ -24,7 +25,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 /// What a worker may use, as its operator says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskLimits {
-    /// Bytes of shuffle data and results together; without it the disk is the limit.
+    /// Bytes of shuffle data, results and uploads together; without it the disk is the limit.
     pub quota_bytes: Option<u64>,
     /// Of the disk under the data directory so much stays free.
     pub min_free_bytes: u64,
@@ -35,6 +36,7 @@ pub(crate) struct Room {
     dir: PathBuf,
     store: Arc<ShuffleStore>,
     results: Arc<ResultStore>,
+    uploads: Arc<UploadStore>,
     free: Mutex<Option<(Instant, u64)>>,
     was_full: AtomicBool,
     ledger: Mutex<Ledger>,
@@ -56,12 +58,19 @@ pub(crate) struct Place {
 }
 
 impl Room {
-    pub(crate) fn new(limits: DiskLimits, dir: PathBuf, store: Arc<ShuffleStore>, results: Arc<ResultStore>) -> Self {
+    pub(crate) fn new(
+        limits: DiskLimits,
+        dir: PathBuf,
+        store: Arc<ShuffleStore>,
+        results: Arc<ResultStore>,
+        uploads: Arc<UploadStore>,
+    ) -> Self {
         Self {
             limits,
             dir,
             store,
             results,
+            uploads,
             free: Mutex::default(),
             was_full: AtomicBool::new(false),
             ledger: Mutex::default(),
@@ -73,9 +82,9 @@ impl Room {
         self.limits
     }
 
-    /// Bytes of shuffle data and results.
+    /// Bytes of shuffle data, results and uploads.
     fn used(&self) -> u64 {
-        self.store.bytes() + self.results.bytes()
+        self.store.bytes() + self.results.bytes() + self.uploads.bytes()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -100,7 +109,7 @@ impl Room {
             && used.saturating_add(expected).saturating_add(after) > quota
         {
             return Err(format!(
-                "{more} bytes more do not fit: shuffle data and results in {} take {used} bytes, {arriving} are on their way, running leases \
+                "{more} bytes more do not fit: shuffle data, results and uploads in {} take {used} bytes, {arriving} are on their way, running leases \
                  are expected to leave {expected}, and --shuffle-quota is {quota}",
                 self.dir.display()
             ));
@@ -164,7 +173,7 @@ impl Room {
             Some(quota) if used.saturating_add(arriving) >= quota => {
                 let on_their_way = if arriving > 0 { format!(", {arriving} more are on their way") } else { String::new() };
                 let dir = self.dir.display();
-                Some(format!("shuffle data and results in {dir} take {used} bytes{on_their_way}, and --shuffle-quota is {quota}"))
+                Some(format!("shuffle data, results and uploads in {dir} take {used} bytes{on_their_way}, and --shuffle-quota is {quota}"))
             }
             _ if self.limits.min_free_bytes == 0 => None,
             _ => self.free_bytes().filter(|free| *free < self.limits.min_free_bytes).map(|free| {
@@ -253,8 +262,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(ShuffleStore::open(dir.path()).unwrap());
         let results = Arc::new(ResultStore::open(dir.path()).unwrap());
+        let uploads = Arc::new(UploadStore::open(dir.path()).unwrap());
         let room = |quota_bytes, min_free_bytes| {
-            Room::new(DiskLimits { quota_bytes, min_free_bytes }, dir.path().to_owned(), store.clone(), results.clone())
+            let limits = DiskLimits { quota_bytes, min_free_bytes };
+            Room::new(limits, dir.path().to_owned(), store.clone(), results.clone(), uploads.clone())
         };
         let of_ten = room(Some(10), 0);
         assert_eq!(of_ten.full(), None);
@@ -273,7 +284,8 @@ mod tests {
         let store = Arc::new(ShuffleStore::open(dir.path()).unwrap());
         let results = Arc::new(ResultStore::open(dir.path()).unwrap());
         let limits = DiskLimits { quota_bytes: Some(100), min_free_bytes: 0 };
-        let room = Arc::new(Room::new(limits, dir.path().to_owned(), store.clone(), results));
+        let uploads = Arc::new(UploadStore::open(dir.path()).unwrap());
+        let room = Arc::new(Room::new(limits, dir.path().to_owned(), store.clone(), results, uploads));
         let mut copy = room.reserve(60).unwrap();
         let refused = room.reserve(41).err().unwrap();
         assert!(refused.contains("41 bytes more do not fit") && refused.contains("60 are on their way"), "{refused}");

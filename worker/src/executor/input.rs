@@ -12,6 +12,7 @@ use bytes::Bytes;
 use memmap2::{Advice, Mmap};
 use raftwerk_formats::{Compression, Notes, Table};
 use raftwerk_kernels::{Block, Input};
+use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
 use rayon::prelude::*;
 use std::{
@@ -138,7 +139,8 @@ impl Inputs {
         // Bytes on disk.
         let plain = |read: Input<'a>, bytes: u64| Ok((read, Reading::of_bytes(bytes)));
         let table = |table: Table, bytes: u64| {
-            let notes = Arc::new(Notes::allowing(bad_records));
+            let notes = Notes::allowing(bad_records);
+            let notes = Arc::new(if self.has_holes(task) && unpacked.is_none() { notes.of_part() } else { notes });
             Ok((Input::Table(table.noted(notes.clone())), Reading { bytes, records: None, notes: Some(notes) }))
         };
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
@@ -270,6 +272,11 @@ impl Inputs {
             }
         }
         Ok(Block { task: block.task, bytes })
+    }
+
+    /// Of an object just what the task reads is here, at its place.
+    fn has_holes(&self, task: u64) -> bool {
+        is_store_url(self.path(task))
     }
 
     /// The file that a task reads; empty where it reads none.

@@ -5,7 +5,6 @@ use super::stage::Fault;
 use crate::counters::Numbers;
 use raftwerk_formats::{FormatError, Noted, Notes};
 use raftwerk_kernels::TaskOutput;
-use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{BadRecord, FailureClass};
 use std::sync::Arc;
 
@@ -57,8 +56,7 @@ impl Reading {
             task,
             path: path.to_owned(),
             offset: bad.offset,
-            // Of an object just the split is here, so that no lines were counted before it.
-            line: bad.line.filter(|_| !is_store_url(path)).unwrap_or(0),
+            line: bad.line.unwrap_or(0),
             reason: bad.reason,
             data: bad.shown.into(),
             bytes: bad.bytes,

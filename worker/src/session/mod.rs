@@ -89,6 +89,8 @@ pub enum Input {
     /// Parts that should lie here do not, or not as they were made.
     PartsMissing(pb::PartsMissing),
     CopiedAgain(pb::CopiedAgain),
+    /// The uploads that lie here now.
+    Uploads(Vec<String>),
     Logs(AttemptLogs),
     /// Time has passed; wanted at [`AgentSession::wake_at`].
     Tick,
@@ -148,6 +150,8 @@ pub enum Effect {
     CopyAgain(pb::CopyAgain),
     /// Of what lies here of the job's result only these parts are still needed.
     ReleaseParts(pb::KeptParts),
+    /// No job that has not ended reads these uploads.
+    ReleaseUploads(Vec<String>),
     FetchLogs(pb::FetchLogs),
     /// The last effect ever.
     Exit(ExitReason),
@@ -333,6 +337,12 @@ impl AgentSession {
             Input::PartsKept(report) => self.send_if_connected(worker_message::Message::PartsKept(report), &mut effects),
             Input::PartsMissing(report) => self.send_if_connected(worker_message::Message::PartsMissing(report), &mut effects),
             Input::CopiedAgain(report) => self.send_if_connected(worker_message::Message::CopiedAgain(report), &mut effects),
+            Input::Uploads(ids) => {
+                self.hello.uploads = ids;
+                // With the next heartbeat, which is now: whoever submits a job that reads a new one does it next.
+                self.next_heartbeat_ms = self.next_heartbeat_ms.min(now_ms);
+                self.on_tick(now_ms, &mut effects);
+            }
             Input::Logs(logs) => self.send_if_connected(worker_message::Message::Logs(logs), &mut effects),
             Input::Tick => self.on_tick(now_ms, &mut effects),
             Input::ShutdownRequested { reason } => self.on_shutdown(reason, &mut effects),
@@ -399,7 +409,12 @@ impl AgentSession {
             Message::Refused(refused) => self.exit(ExitReason::Refused(refused.reason), effects),
             _ if greeting => self.close("protocol error: expected Welcome", effects),
             Message::Welcome(_) => self.close("protocol error: Welcome came twice", effects),
-            Message::HeartbeatAck(ack) => know(ack.schedulers, effects),
+            Message::HeartbeatAck(ack) => {
+                know(ack.schedulers, effects);
+                if !ack.unneeded_uploads.is_empty() {
+                    effects.push(Effect::ReleaseUploads(ack.unneeded_uploads));
+                }
+            }
             Message::Grants(grants) => self.on_grants(grants, effects),
             Message::Revoke(revoke) => {
                 for lease in revoke.leases {
@@ -529,7 +544,8 @@ impl AgentSession {
             Link::Open if now_ms >= self.next_heartbeat_ms => {
                 self.heartbeat_sequence += 1;
                 self.next_heartbeat_ms = now_ms + self.heartbeat_ms;
-                let heartbeat = Heartbeat { sequence: self.heartbeat_sequence, load: Some(self.current_load()) };
+                let uploads = self.hello.uploads.clone();
+                let heartbeat = Heartbeat { sequence: self.heartbeat_sequence, load: Some(self.current_load()), uploads };
                 effects.push(send(worker_message::Message::Heartbeat(heartbeat)));
             }
             Link::Greeting { since_ms } if now_ms >= since_ms + GREETING_MS => self.close("Hello was not answered", effects),

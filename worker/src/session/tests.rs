@@ -563,10 +563,28 @@ fn addresses_of_schedulers_are_passed_on_when_they_are_told() {
     let mut bench = Bench::open();
     let ack = |schedulers: &[&str]| {
         let schedulers = schedulers.iter().map(|address| (*address).to_owned()).collect();
-        Down::HeartbeatAck(pb::HeartbeatAck { sequence: 1, schedulers })
+        Down::HeartbeatAck(pb::HeartbeatAck { sequence: 1, schedulers, ..pb::HeartbeatAck::default() })
     };
     assert_eq!(bench.hear(ack(&["a:1", "b:1"])), [Effect::KnowSchedulers(vec!["a:1".into(), "b:1".into()])]);
     assert!(bench.hear(ack(&[])).is_empty());
+}
+
+#[test]
+fn what_uploads_lie_here_is_said_at_once_and_with_every_greeting_and_what_nobody_needs_is_passed_on() {
+    let mut bench = Bench::open();
+    let uploads = |message: &Effect| match message {
+        Effect::Send(WorkerMessage { message: Some(worker_message::Message::Heartbeat(beat)) }) => Some(beat.uploads.clone()),
+        Effect::Send(WorkerMessage { message: Some(worker_message::Message::Hello(hello)) }) => Some(hello.uploads.clone()),
+        _ => None,
+    };
+    let now = bench.now;
+    let said = bench.session.handle(now, Input::Uploads(vec!["a".into()]));
+    assert_eq!(said.iter().find_map(uploads), Some(vec!["a".to_owned()]), "{said:?}");
+    let ack = pb::HeartbeatAck { sequence: 1, unneeded_uploads: vec!["a".into()], ..pb::HeartbeatAck::default() };
+    assert_eq!(bench.hear(Down::HeartbeatAck(ack)), [Effect::ReleaseUploads(vec!["a".into()])]);
+    bench.session.handle(now, Input::Disconnected { reason: "cut".into(), jitter_permille: 0 });
+    let greeting = bench.session.handle(now, Input::Connected { address: "b:1".into() });
+    assert_eq!(greeting.iter().find_map(uploads), Some(vec!["a".to_owned()]));
 }
 
 #[test]

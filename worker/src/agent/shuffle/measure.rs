@@ -11,6 +11,7 @@ use crate::{
         results::store::ResultStore,
         room::{DiskLimits, Room},
         serve_data,
+        uploads::{Uploads, store::UploadStore},
     },
     lease::LeaseKey,
 };
@@ -53,10 +54,12 @@ pub async fn measure(dir: &Path, shape: ShuffleShape, lz4: bool, runs: usize) ->
     fill(&store, shape)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let room = Arc::new(Room::new(DiskLimits::default(), dir.to_owned(), store.clone(), results.clone()));
+    let held = Arc::new(UploadStore::open(dir)?);
+    let room = Arc::new(Room::new(DiskLimits::default(), dir.to_owned(), store.clone(), results.clone(), held.clone()));
     let (edge, _inputs) = mpsc::unbounded_channel();
-    let server =
-        serve_data(listener, &authority.issue(PeerKind::Worker, 1, "one")?, DataService { store, results, room, incarnation: 1, edge });
+    let identity = authority.issue(PeerKind::Worker, 1, "one")?;
+    let uploads = Arc::new(Uploads::new(held, room.clone(), identity.clone(), edge.clone()));
+    let server = serve_data(listener, &identity, DataService { store, results, room, uploads, incarnation: 1, edge });
     let fetcher = Fetcher::new(authority.issue(PeerKind::Worker, 2, "other")?, own, lz4, None);
     let source = ShuffleSource { worker: 1, address, generation: 1, task_count: shape.tasks, ..ShuffleSource::default() };
     let (stages, sources) = (Arc::new(vec!["map".to_owned()]), Arc::new(vec![source]));

@@ -1,4 +1,4 @@
-//! `WorkerData`: other workers fetch partitions here, streamed from disk; so do they and clients with parts of results.
+//! `WorkerData`: other workers fetch partitions here, streamed from disk; so do they and clients with parts of results. Clients bring uploads.
 use super::{
     copy, packed,
     store::{BlockPlace, Placed, ShuffleStore},
@@ -7,11 +7,12 @@ use crate::agent::{
     edge::EdgeInput,
     results::{self, store::ResultStore},
     room::Room,
+    uploads::{self, Uploads},
 };
 use bytes::{Bytes, BytesMut};
 use raftwerk_proto::v1::{
-    FetchPartRequest, FetchPartitionRequest, KeepCopyReply, KeepCopyRequest, PartPiece, ShuffleBlock, ShuffleBlocks,
-    worker_data_server::WorkerData,
+    CopyUploadProgress, CopyUploadRequest, FetchPartRequest, FetchPartitionRequest, FetchUploadRequest, KeepCopyReply, KeepCopyRequest,
+    PartPiece, PutUploadReply, ShuffleBlock, ShuffleBlocks, UploadMessage, worker_data_server::WorkerData,
 };
 use raftwerk_transport::{PeerKind, require};
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
@@ -28,6 +29,7 @@ pub(crate) struct DataService {
     pub(crate) store: Arc<ShuffleStore>,
     pub(crate) results: Arc<ResultStore>,
     pub(crate) room: Arc<Room>,
+    pub(crate) uploads: Arc<Uploads>,
     /// Of this process; whoever has a copy here knows with it that the copy is gone when another process answers to this worker's name.
     pub(crate) incarnation: u64,
     pub(crate) edge: mpsc::UnboundedSender<EdgeInput>,
@@ -37,6 +39,23 @@ pub(crate) struct DataService {
 impl WorkerData for DataService {
     type FetchPartitionStream = ReceiverStream<Result<ShuffleBlocks, Status>>;
     type FetchPartStream = ReceiverStream<Result<PartPiece, Status>>;
+    type CopyUploadStream = ReceiverStream<Result<CopyUploadProgress, Status>>;
+    type FetchUploadStream = ReceiverStream<Result<UploadMessage, Status>>;
+
+    async fn put_upload(&self, request: Request<Streaming<UploadMessage>>) -> Result<Response<PutUploadReply>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        uploads::service::put(&self.uploads, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn copy_upload(&self, request: Request<CopyUploadRequest>) -> Result<Response<Self::CopyUploadStream>, Status> {
+        require(&request, &[PeerKind::Client])?;
+        Ok(Response::new(ReceiverStream::new(uploads::service::copy(self.uploads.clone(), request.into_inner()))))
+    }
+
+    async fn fetch_upload(&self, request: Request<FetchUploadRequest>) -> Result<Response<Self::FetchUploadStream>, Status> {
+        require(&request, &[PeerKind::Worker])?;
+        uploads::service::fetch(&self.uploads, request.get_ref()).map(|pieces| Response::new(ReceiverStream::new(pieces)))
+    }
 
     async fn fetch_partition(&self, request: Request<FetchPartitionRequest>) -> Result<Response<Self::FetchPartitionStream>, Status> {
         require(&request, &[PeerKind::Worker, PeerKind::Client])?;
