@@ -36,6 +36,7 @@ pub use retention::Limits;
 use retention::Retention;
 use sessions::Sessions;
 use std::sync::Arc;
+pub use submissions::OR_WAIT;
 use submissions::Submissions;
 
 /// A worker's connection; numbered by the edge, never reused.
