@@ -8,10 +8,10 @@ use raftwerk_scheduler::{RunningScheduler, SchedulerConfig, StartMode};
 use raftwerk_worker::{DeviceSelection, DiskLimits, RunningWorker, WorkerConfig};
 
 use crate::client::Cluster;
+use crate::commands::executor;
 use crate::commands::worker::exit_of;
-use crate::commands::{executor, join};
+use crate::credential::{load_credential, read_token};
 use crate::failure::{Exit, Failure};
-use crate::target::load_credential;
 
 /// The scheduler is in this very process; whatever takes longer than this will not come.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ impl Embedded {
             name: "embedded".to_owned(),
             data_dir: dir.join("worker"),
             schedulers: vec![scheduler.address().to_owned()],
-            token: Some(join::read(&scheduler.data_dir().join(raftwerk_scheduler::TOKEN_FILE))?),
+            token: Some(read_token(&scheduler.data_dir().join(raftwerk_scheduler::TOKEN_FILE))?),
             listen: "127.0.0.1:0".to_owned(),
             advertise: None,
             devices,

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use crate::job_file::JobFileError;
+use crate::remedy;
 
 /// Exit codes are part of the interface; `docs/cli.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,8 @@ impl Failure {
             lines.push(if last.is_empty() { format!("error: {text}") } else { format!("  caused by: {text}") });
             last = text;
         }
-        lines.extend(self.fix.iter().map(|fix| format!("fix: {fix}")));
+        let fix = self.fix.as_deref().or_else(|| remedy::of_chain(self.error.chain()));
+        lines.extend(fix.map(|fix| format!("fix: {fix}")));
         lines
     }
 

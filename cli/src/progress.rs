@@ -8,7 +8,7 @@ use raftwerk_proto::v1::{JobState, JobView};
 
 use crate::client::Sighting;
 use crate::console::Console;
-use crate::units::{format_duration, group_digits};
+use crate::units::{counted, format_duration, group_digits};
 use crate::views::{job, rounds};
 
 /// Between two plain lines: a log file should not be mostly progress.
@@ -74,7 +74,7 @@ impl Progress {
                 if !ended && last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
                     *last = Some(Instant::now());
                     let eta = if eta.is_empty() { eta } else { format!(", {eta}") };
-                    write_line(&format!("{}: {} of {} tasks{eta}", phase(view), group_digits(accepted), group_digits(tasks)));
+                    write_line(&format!("{}: {} of {}{eta}", phase(view), group_digits(accepted), counted(tasks, "task")));
                 }
             }
         }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use raftwerk_transport::Identity;
 
 use crate::client::Cluster;
 use crate::contexts::{self, Contexts};
+use crate::credential::load_credential;
 use crate::failure::{Exit, Failure};
 use crate::job_file::hint;
+use crate::temporary;
 use crate::units::{parse_address, parse_duration};
 
 #[derive(Args, Clone, Debug)]
@@ -61,12 +62,25 @@ impl Target {
 
     pub fn cluster(&self) -> Result<Cluster, Failure> {
         let destination = self.destination()?;
+        if let Some(gone) = destination.gone() {
+            return Err(gone);
+        }
         let credential = load_credential(&destination.credential)?;
         let cluster = Cluster::new(destination.addresses, credential, self.timeout);
         Ok(match destination.context {
             Some(name) if destination.from_context => cluster.of_context(name),
             _ => cluster,
         })
+    }
+}
+
+impl Destination {
+    /// Why this leads nowhere any more, of the context of a temporary cluster that has ended.
+    pub fn gone(&self) -> Option<Failure> {
+        let known = contexts::file().and_then(|file| Contexts::load(&file)).unwrap_or_default();
+        let whole = |name: &&String| self.from_context && known.contexts.get(*name).is_some_and(|c| c.credential == self.credential);
+        let context = self.context.as_ref().filter(whole)?;
+        temporary::gone(context, &self.credential, &known)
     }
 }
 
@@ -115,17 +129,6 @@ fn no_context(wanted: Option<&str>, known: &Contexts, file: &Path, has_address: 
              --address and --credential",
         ),
     }
-}
-
-pub fn load_credential(file: &Path) -> Result<Identity, Failure> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot read the credential {}", file.display())))?;
-    // What is no text is no credential either; the reader of PEM says so.
-    Identity::from_pem_bundle(&String::from_utf8_lossy(&bytes)).map_err(|error| {
-        Failure::new(Exit::BadUsage, error)
-            .context(format!("{} is not a credential", file.display()))
-            .fix("name a client's credential, for example admin.pem in the first scheduler's data directory")
-    })
 }
 
 #[cfg(test)]

@@ -100,9 +100,19 @@ pub fn group_digits(number: impl std::fmt::Display) -> String {
     grouped
 }
 
+/// `1 part`, `1,234 parts`.
+pub fn counted(number: u64, one: &str) -> String {
+    format!("{} {one}{}", group_digits(number), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2, 1234].map(|n| counted(n, "csv part")), ["0 csv parts", "1 csv part", "2 csv parts", "1,234 csv parts"]);
+    }
 
     #[test]
     fn sizes_are_read_with_their_unit() {

@@ -524,6 +524,64 @@ mod on_a_dev_cluster {
     }
 }
 
+#[cfg(unix)]
+mod a_dev_that_was_killed {
+    use super::*;
+
+    fn start(home: &Home, more: &[&str]) -> (std::process::Child, Value) {
+        let line = ["dev", "--schedulers", "1", "--workers", "1", "--no-gpu", "--cpus-per-worker", "1", "-o", "json"];
+        let mut dev = home.command(&[&line[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(dev.stdout.as_mut().unwrap()), &mut ready).unwrap();
+        let ready = serde_json::from_str(&ready).unwrap_or_else(|error| panic!("{error}: {ready:?}"));
+        (dev, ready)
+    }
+
+    fn left(home: &Home) -> usize {
+        let entries = std::fs::read_dir(home.path()).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("raftwerk-dev-")).count()
+    }
+
+    /// It left a credential and the current context, and commands then waited for a cluster that nobody starts again.
+    #[test]
+    fn is_told_from_one_that_runs_and_tidied_up_by_the_next() {
+        let home = Home::new();
+        // The one that is current before.
+        let contexts = "current = \"mine\"\n[contexts.mine]\naddresses = [\"127.0.0.1:1\"]\ncredential = \"/not/there.pem\"\n";
+        home.write("contexts.toml", contexts);
+        let (mut dev, ready) = start(&home, &[]);
+        let dir = PathBuf::from(ready["data_dir"].as_str().unwrap());
+        assert_exit(&home.run(&["worker", "list"]), 0);
+        dev.kill().unwrap();
+        dev.wait().unwrap();
+        assert!(dir.exists());
+        // Its processes end by themselves, and are waited for here as a person would.
+        let until = Instant::now() + Duration::from_secs(60);
+        let said = loop {
+            let output = home.run(&["worker", "list", "--timeout", "200ms"]);
+            let said = stderr(&output);
+            if said.contains("that context `dev` leads to is gone") {
+                assert_exit(&output, 5);
+                break said;
+            }
+            assert!(Instant::now() < until, "{said}");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert!(said.contains("fix: start one again with `raftwerk dev`") && said.contains("`raftwerk context use mine`"), "{said}");
+        assert!(stderr(&home.run(&["context", "show"])).contains("is gone"));
+
+        let (mut next, ready) = start(&home, &["--context-name", "other"]);
+        assert!(!dir.exists() && left(&home) == 1);
+        assert_exit(&home.run(&["worker", "list"]), 0);
+        assert!(Command::new("kill").arg(next.id().to_string()).status().unwrap().success());
+        let notes = std::io::read_to_string(next.stderr.take().unwrap()).unwrap();
+        assert_eq!(next.wait().unwrap().code(), Some(0), "{notes}");
+        assert!(notes.contains(&format!("removed {}", dir.display())) && notes.contains("removed its context dev"), "{notes}");
+        assert_eq!((ready["context"].as_str(), left(&home)), (Some("other"), 0));
+        assert_eq!(json(&home.run(&["context", "list", "-o", "json"]))["current"], "mine");
+    }
+}
+
 /// A start that knocks at a door where nobody lives: what it says, and when.
 mod joining_nobody {
     use super::*;

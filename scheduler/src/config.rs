@@ -70,11 +70,11 @@ impl SchedulerConfig {
 pub enum StartError {
     #[error("cannot use {path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    #[error("cannot listen on {address}: {source}")]
     Listen { address: String, source: std::io::Error },
     #[error("{listen} is every address of this machine; tell the others which one to use with --advertise HOST:PORT")]
     EveryAddress { listen: String },
-    #[error("{0} holds no replica yet; start the first one with --bootstrap, further ones with --join and --token")]
+    #[error("{} holds no replica", .0.display())]
     Empty(PathBuf),
     #[error("the identity in {path}: {source}")]
     Identity { path: PathBuf, source: raftwerk_transport::IdentityError },

@@ -1,6 +1,6 @@
 //! All schedulers are replaced by ones at other addresses: workers and contexts that were told the first ones go on.
 
-use raftwerk_tests::cluster::{Cluster, text};
+use raftwerk_tests::cluster::{Cluster, Launch, Process, text, until_it_ends};
 use serde_json::Value;
 use std::process::Output;
 
@@ -153,4 +153,36 @@ fn a_worker_joins_through_a_replica_that_does_not_lead() {
     cluster.wait_for_workers(2);
     let through = job(&cluster, "through", 20, 1_000);
     done_and_each_task_counted_once(&cluster, through, 20);
+}
+
+/// It was silent about it while its own cluster was there, and tried for ever when that was gone.
+#[test]
+fn a_worker_that_is_sent_to_another_cluster_says_whose_it_is_and_ends_when_its_own_is_gone() {
+    let mut own = Cluster::start(1, 1);
+    let other = Cluster::start(1, 0);
+    let dir = own.path("worker-1").display().to_string();
+    let start = || {
+        let mut command = other.command(&["worker", "start", "--cpus", "1", "--no-gpu", "--name", "w", "--data-dir", &dir]);
+        command.args(["--join", &other.addresses[0]]);
+        command
+    };
+    own.workers[0].signal("TERM");
+    assert_eq!(own.workers[0].wait(), Some(0), "{}", own.workers[0].log());
+    // Its own cluster is there: that is where it works.
+    let args: Vec<String> = start().get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    own.workers[0] = Process::launch("worker-1", &args, own.home.path(), &Launch::default());
+    own.wait_for_workers(1);
+    let said = || own.workers[0].log().contains("belongs to another cluster and is not used");
+    own.until("the worker has said whose it is", said);
+    assert!(own.workers[0].log().contains(&other.addresses[0]), "{}", own.workers[0].log());
+    own.workers[0].signal("TERM");
+    assert_eq!(own.workers[0].wait(), Some(0), "{}", own.workers[0].log());
+
+    own.schedulers[0].kill();
+    let (code, said) = until_it_ends(start());
+    assert_eq!(code, Some(6), "{said}");
+    for words in ["is the data directory of a worker of cluster", &other.addresses[0], &own.addresses[0], "\nfix: give --join an address"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(other.json(&["worker", "list"])["workers"].as_array().map(Vec::len), Some(0));
 }

@@ -148,6 +148,13 @@ fn a_job_starts_after_others_also_when_the_scheduler_dies_meanwhile() {
     // What comes after a job that was cancelled is refused, unless it is to start however that ended.
     let refused = cluster.run(&["submit", &quick, "--after", &doomed.to_string()]);
     assert!(text(&refused.stderr).contains("was cancelled, so this one would never start"), "{}", text(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(6));
+    // And what comes after a job that there is not is not found.
+    for unknown in ["99999", "no-such-key"] {
+        let refused = cluster.run(&["submit", &quick, "--after", unknown]);
+        assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains(unknown), "{}", text(&refused.stderr));
+    }
     let last = cluster.submit(&quick, &["--after", &doomed.to_string(), "--after-any"]);
     cluster.wait_done(last);
 }

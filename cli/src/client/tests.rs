@@ -262,7 +262,8 @@ async fn waiting_survives_a_change_of_leader() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         old.becomes(Role::Follower { leader: new.address.clone() });
         new.becomes(Role::Leader(JobState::Running));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Long enough that somebody on a busy machine sees it run there.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         new.becomes(Role::Leader(JobState::Done));
     });
     let mut seen = Vec::new();
@@ -313,6 +314,55 @@ async fn a_paused_leader_does_not_freeze_whoever_waits() {
     // 2 s of silence and 2 s for the question come to 4 s.
     assert!(seen[0].0 - paused < Duration::from_secs(6), "said so after {:?}", seen[0].0 - paused);
     assert!(seen[1].0 - paused < Duration::from_secs(7), "back after {:?}", seen[1].0 - paused);
+}
+
+/// It gave up at the moment when it found contact lost: to notice that had taken longer than its patience, and nobody else was asked.
+#[tokio::test]
+async fn patience_that_is_shorter_than_it_takes_to_notice_still_asks_the_other_replicas() {
+    let (replicas, mut cluster) = replicas(3).await;
+    replicas[0].becomes(Role::Leader(JobState::Running));
+    replicas[1].becomes(Role::Follower { leader: replicas[2].address.clone() });
+    replicas[2].becomes(Role::Follower { leader: replicas[0].address.clone() });
+    let (old, new) = (replicas[0].clone(), replicas[2].clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        old.becomes(Role::Paused);
+        // The others elect one long before a client notices anything.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        new.becomes(Role::Leader(JobState::Running));
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        new.becomes(Role::Leader(JobState::Done));
+    });
+    let mut seen = Vec::new();
+    let on = |sighting: Sighting<'_>| match sighting {
+        Sighting::Lost(_) => seen.push("lost"),
+        Sighting::Back => seen.push("back"),
+        Sighting::View(_) | Sighting::Waits(_) => {}
+    };
+    let view = cluster.follow(7, Duration::from_secs(1), on).await.unwrap();
+    assert_eq!((view.state(), seen), (JobState::Done, vec!["lost", "back"]));
+}
+
+/// The other side of it: when nobody is there, patience does end.
+#[tokio::test]
+async fn patience_begins_when_contact_is_found_lost_and_then_ends() {
+    let (replicas, mut cluster) = replicas(3).await;
+    replicas[0].becomes(Role::Leader(JobState::Running));
+    let all = replicas.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        all.iter().for_each(|replica| replica.becomes(Role::Paused));
+    });
+    let mut lost = None;
+    let on = |sighting: Sighting<'_>| {
+        if let Sighting::Lost(_) = sighting {
+            lost.get_or_insert_with(Instant::now);
+        }
+    };
+    let error = cluster.follow(7, Duration::from_secs(1), on).await.unwrap_err();
+    assert!(matches!(error, Standstill::ContactLost(..)), "{error}");
+    let after = lost.expect("contact was lost").elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(12)).contains(&after), "gave up after {after:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::client::Cluster;
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::target::Target;
-use crate::units::format_bytes;
+use crate::units::{counted, format_bytes};
 use crate::views;
 
 #[derive(Subcommand, Debug)]
@@ -81,8 +81,9 @@ async fn backup(console: &Console, mut cluster: Cluster, file: &Path) -> Outcome
         console.json(json!({"file": file, "cluster": of, "applied_index": index, "jobs": jobs, "bytes": bytes.len()}));
     } else {
         console.note(format!(
-            "{}: {jobs} jobs of cluster {of} as of log entry {index}, {}",
+            "{}: {} of cluster {of} as of log entry {index}, {}",
             file.display(),
+            counted(jobs as u64, "job"),
             format_bytes(bytes.len() as u64)
         ));
     }

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use crate::console::Console;
 use crate::contexts::{self, Context, Contexts};
+use crate::credential::load_credential;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::hint;
 use crate::table::Table;
-use crate::target::{Target, load_credential};
+use crate::target::Target;
 
 #[derive(Subcommand, Debug)]
 pub enum ContextCommand {
@@ -113,6 +114,9 @@ fn list(console: &Console, known: &Contexts) {
 
 fn show(console: &Console, target: &Target) -> Outcome {
     let destination = target.destination()?;
+    if let Some(gone) = destination.gone() {
+        gone.lines().iter().for_each(|line| console.note(line));
+    }
     if console.is_json() {
         console.json(json!({"context": destination.context, "addresses": destination.addresses, "credential": destination.credential}));
     } else {

@@ -16,8 +16,10 @@ use super::worker::MAX_CPUS;
 use crate::client::Cluster;
 use crate::console::Console;
 use crate::contexts::{self, Context, Contexts};
+use crate::credential::load_credential;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::target::load_credential;
+use crate::temporary::{self, Temporary};
+use crate::units::counted;
 
 /// For the workers' sessions to begin, after their devices are ready.
 const REGISTRATION: Duration = Duration::from_secs(20);
@@ -63,7 +65,7 @@ fn replica_count(text: &str) -> Result<u32, String> {
 pub async fn dev(console: &Console, args: Dev) -> Outcome {
     let temporary = match &args.data_dir {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("raftwerk-dev-").tempdir().map_err(|error| {
+        None => Some(Temporary::make(temporary::DEV).map_err(|error| {
             Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR or give --data-dir")
         })?),
     };
@@ -77,7 +79,7 @@ pub async fn dev(console: &Console, args: Dev) -> Outcome {
 
     let mut children = Children::default();
     let outcome = tokio::select! {
-        outcome = live(console, &args, &dir, &mut children, temporary.is_some()) => outcome,
+        outcome = live(console, &args, &dir, &mut children, temporary.as_ref()) => outcome,
         signal = signals::stop() => {
             console.note(format!("{signal}: stopping"));
             Ok(())
@@ -88,7 +90,9 @@ pub async fn dev(console: &Console, args: Dev) -> Outcome {
 }
 
 /// Starts the cluster and watches over it until the caller drops this.
-async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children, temporary: bool) -> Outcome {
+async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children, owned: Option<&Temporary>) -> Outcome {
+    temporary::tidy_up(console, true).await;
+    let temporary = owned.is_some();
     if temporary {
         name_is_free(&args.context_name, &[]).await?;
     }
@@ -99,7 +103,7 @@ async fn live(console: &Console, args: &Dev, dir: &Path, children: &mut Children
         // Somebody else may have been faster meanwhile. What answers at an address of this cluster is this cluster, whoever was there once.
         name_is_free(&args.context_name, &layout.addresses()).await?;
     }
-    let _written = WrittenContext::write(&args.context_name, context.clone(), temporary)?;
+    let _written = WrittenContext::write(&args.context_name, context.clone(), owned)?;
     start_workers(console, args, &layout, children).await?;
     let mut cluster = Cluster::new(layout.addresses(), load_credential(&context.credential)?, REGISTRATION);
     if !cluster.wait_for_workers(args.workers as usize, REGISTRATION).await? {
@@ -191,7 +195,7 @@ fn announce(console: &Console, args: &Dev, context: &Context, dir: &Path, tempor
     }
     let kept = if temporary { "gone when this command ends" } else { "kept; the same --data-dir continues" };
     console.line(format!(
-        "the cluster runs: {} schedulers, {} workers, context `{}`
+        "the cluster runs: {}, {}, context `{}`
   addresses   {}
   credential  {}
   data, logs  {} ({kept})
@@ -200,8 +204,8 @@ in another terminal:
   raftwerk cluster show
   raftwerk worker list
 Ctrl-C stops it",
-        args.schedulers,
-        args.workers,
+        counted(args.schedulers.into(), "scheduler"),
+        counted(args.workers.into(), "worker"),
         args.context_name,
         context.addresses.join(","),
         context.credential.display(),
@@ -218,11 +222,15 @@ struct WrittenContext {
 }
 
 impl WrittenContext {
-    fn write(name: &str, context: Context, temporary: bool) -> Result<Self, Failure> {
+    fn write(name: &str, context: Context, owned: Option<&Temporary>) -> Result<Self, Failure> {
         let file = contexts::place()?;
         let former = Contexts::load(&file).map_err(|error| Failure::new(Exit::BadUsage, error))?.current;
+        if let Some(owned) = owned {
+            let doing = || format!("cannot write in {}", owned.path().display());
+            owned.note(name, former.as_deref()).map_err(|error| Failure::new(Exit::Internal, error).context(doing()))?;
+        }
         contexts::write(name, context.clone())?;
-        Ok(Self { name: name.to_owned(), context, former, temporary })
+        Ok(Self { name: name.to_owned(), context, former, temporary: owned.is_some() })
     }
 }
 

@@ -13,8 +13,9 @@ use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::table::{printable, printable_lines};
 use crate::target::Target;
-use crate::units::format_bytes;
-use crate::views::{self, kept};
+use crate::units::{counted, format_bytes};
+use crate::views::names::Names;
+use crate::views::{self, failures, kept};
 
 #[derive(Subcommand, Debug)]
 pub enum Job {
@@ -184,20 +185,26 @@ fn say_brought(console: &Console, view: &JobView, directory: &Path, brought: &do
     if console.is_json() {
         console.json(json!({"job": view.job, "directory": directory.display().to_string(), "parts": parts, "bytes": bytes}));
     } else {
-        console.line(format!("{}: {parts} parts, {}", directory.display(), format_bytes(bytes)));
+        console.line(format!("{}: {}, {}", directory.display(), counted(parts as u64, "part"), format_bytes(bytes)));
     }
     wait::verdict(view)
 }
 
 async fn logs(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
     let workers = cluster.logs(job).await?;
+    let view = cluster.job(job).await?;
     if console.is_json() {
-        console.json(json!({"job": job, "workers": workers.iter().map(worker_json).collect::<Vec<_>>()}));
+        console.json(json!({
+            "job": job, "workers": workers.iter().map(worker_json).collect::<Vec<_>>(),
+            "failures": view.failures.iter().map(failures::to_json).collect::<Vec<_>>(),
+        }));
         return Ok(());
     }
+    let names = Names::of(workers.iter().map(|worker| (worker.worker, worker.worker_name.as_str())));
     for worker in &workers {
+        let name = printable(names.get(worker.worker));
         for log in &worker.logs {
-            console.line(format!("==> {} device {} {}", printable(&worker.worker_name), log.device, attempt(log)));
+            console.line(format!("==> {name} device {} {}", log.device, attempt(log)));
             let text = printable_lines(&log.text);
             console.line(text.trim_end_matches('\n'));
             if log.truncated {
@@ -205,11 +212,16 @@ async fn logs(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
             }
         }
         if !worker.error.is_empty() {
-            console.note(format!("no logs from worker {}: {}", printable(&worker.worker_name), printable(&worker.error)));
+            console.note(format!("no logs from worker {name}: {}", printable(&worker.error)));
         }
     }
     if workers.iter().all(|worker| worker.logs.is_empty()) {
         console.note(format!("the kernels of job {job} printed nothing"));
+    }
+    // What an executor was killed by it could not print.
+    if !view.failures.is_empty() {
+        console.note("attempts that failed lately:");
+        view.failures.iter().for_each(|failed| console.note(format!("  {}", failures::line(failed))));
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! `--join`, `--token` and `--token-file`, the same for schedulers and workers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use raftwerk_transport::JoinToken;
 
-use crate::failure::{Exit, Failure};
+use crate::credential::{parse_token, read_token};
+use crate::failure::Failure;
 
 #[derive(Args, Clone, Debug)]
 pub struct TokenFlags {
@@ -20,25 +21,11 @@ pub struct TokenFlags {
 impl TokenFlags {
     pub fn token(&self) -> Result<Option<JoinToken>, Failure> {
         match (&self.token, &self.token_file) {
-            (Some(text), _) => parse(text, "--token").map(Some),
-            (None, Some(file)) => read(file).map(Some),
+            (Some(text), _) => parse_token(text, "--token").map(Some),
+            (None, Some(file)) => read_token(file).map(Some),
             (None, None) => Ok(None),
         }
     }
-}
-
-pub fn read(file: &Path) -> Result<JoinToken, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::new(Exit::BadUsage, error).context(format!("cannot read the join token {}", file.display())))?;
-    parse(&text, &file.display().to_string())
-}
-
-fn parse(text: &str, place: &str) -> Result<JoinToken, Failure> {
-    text.trim().parse().map_err(|error| {
-        Failure::new(Exit::BadUsage, anyhow::Error::new(error))
-            .context(format!("{place} holds no join token"))
-            .fix("copy the whole content of the file `join-token` in the first scheduler's data directory")
-    })
 }
 
 /// What a certificate takes.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use raftwerk_proto::v1::{JobSpec, JobState, JobView};
+use raftwerk_scheduler::leader::OR_WAIT;
 
 use super::submit::{self, JobFlags};
 use super::worker::DeviceFlags;
@@ -15,6 +16,7 @@ use crate::embedded::Embedded;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::Patches;
 use crate::progress::Progress;
+use crate::temporary::{self, Temporary};
 use crate::uploads::{self, Upload};
 
 /// The embedded scheduler cannot move elsewhere: a minute without contact means that this machine is in trouble.
@@ -41,6 +43,8 @@ pub struct Run {
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
     let mut spec = args.job.spec(Patches::default())?;
+    // Nobody else will ever come.
+    spec.wait_for_devices = false;
     if spec.output.as_ref().is_some_and(|output| output.url == raftwerk_proto::OUTPUT_ON_WORKERS) {
         return Err(Failure::say(
             Exit::BadUsage,
@@ -48,9 +52,14 @@ pub async fn run(console: &Console, args: Run) -> Outcome {
         )
         .fix("name a directory with --output DIR, or submit the job to a cluster that stays"));
     }
+    if spec.after.is_some() {
+        return Err(Failure::say(Exit::BadUsage, "the cluster of `run` has no job that this one could start after")
+            .fix("take `after` out of the job file, or submit the job to the cluster that has the other one"));
+    }
     submit::note_rows_that_nobody_keeps(console, &spec);
     let upload = uploads::gather(console, &mut spec).await?;
-    let dir = tempfile::Builder::new().prefix("raftwerk-run-").tempdir().map_err(|error| {
+    temporary::tidy_up(console, false).await;
+    let dir = Temporary::make(temporary::RUN).map_err(|error| {
         Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR to a directory with room")
     })?;
     let view = on_embedded_cluster(console, dir.path(), &args.devices, spec, upload).await;
@@ -169,16 +178,39 @@ async fn to_the_end(
         // To the one worker there is: what comes through a pipe is here and nowhere else, and a copy of a file is read as the file is.
         uploads::bring(console, client, upload).await?;
     }
-    let reply = client.submit(spec, submit::random_key()?).await?;
+    let reply = client.submit(spec, submit::random_key()?).await.map_err(refused)?;
     client.follow(reply.job, CONTACT, |sighting| progress.on(sighting)).await.map_err(|error| match error {
         Standstill::Refused(error) => error.into(),
         error @ Standstill::ContactLost(..) => Failure::new(Exit::ContactLost, error),
     })
 }
 
+/// To wait for devices is good advice in a cluster to which some may come.
+fn refused(error: CallError) -> Failure {
+    match &error {
+        CallError::Refused(status) => match status.message().strip_suffix(OR_WAIT) {
+            Some(reason) => Failure::say(Exit::Refused, reason)
+                .fix("`raftwerk doctor` shows what this machine offers; submit the job to a cluster that has such devices"),
+            None => error.into(),
+        },
+        _ => error.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_submit_takes_is_not_advised() {
+        let said = |message: &str| {
+            let status = tonic::Status::failed_precondition(message);
+            refused(CallError::Refused(Box::new(status))).lines().join("\n")
+        };
+        let short = said(&format!("no device can run it\n  nearest: worker 1{OR_WAIT}"));
+        assert!(short.starts_with("error: no device can run it\n  nearest: worker 1\nfix: `raftwerk doctor`"), "{short}");
+        assert_eq!(said("the output exists"), "error: the output exists");
+    }
 
     #[test]
     fn a_sweep_takes_what_this_cluster_staged_and_nothing_of_others() {

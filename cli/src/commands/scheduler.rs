@@ -125,6 +125,7 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     let until_stdin_closes = args.until_stdin_closes;
     let name = args.name.clone();
     let bootstrap = args.bootstrap || args.restore.is_some();
+    let joins = !args.join.is_empty();
     let config = config(args)?;
     end_on_panic();
     let stop = signals::stop_or_stdin(until_stdin_closes);
@@ -136,7 +137,7 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
             return Ok(());
         }
     };
-    let mut running = started.map_err(|error| refused_start(error, &name))?;
+    let mut running = started.map_err(|error| refused_start(error, &name, joins))?;
     if bootstrap {
         introduce(console, &running);
     }
@@ -186,7 +187,7 @@ fn config(args: Start) -> Result<SchedulerConfig, Failure> {
     config.start = match (args.bootstrap, args.join.is_empty(), token) {
         (true, _, _) => StartMode::Bootstrap,
         (false, false, Some(token)) => StartMode::Join { addresses: args.join, token },
-        // With a data directory that holds a replica this is enough; otherwise the start says what is missing.
+        // With a data directory that holds a replica this is enough; otherwise the start says what is missing, for `--join` the token.
         (false, _, None) => StartMode::Continue,
         (false, true, Some(_)) => {
             return Err(
@@ -216,23 +217,35 @@ fn exit_of(error: &StartError) -> Exit {
     }
 }
 
-fn refused_start(error: StartError, name: &str) -> Failure {
-    let exit = exit_of(&error);
-    let in_use = matches!(error, StartError::Raft(OpenError::Store(StoreError::InUse { .. })));
-    let failure = Failure::new(exit, error).context(format!("scheduler {name} cannot start"));
-    match exit {
-        Exit::ContactLost => failure.fix("check that the schedulers run and that --join has the addresses they listen at"),
-        _ if in_use => failure.fix("stop that process, or give this one a --data-dir of its own"),
-        _ => failure,
-    }
+/// `joins`: it was told whom to join.
+fn refused_start(error: StartError, name: &str, joins: bool) -> Failure {
+    let fix = match &error {
+        // With a token it would have joined.
+        StartError::Empty(_) if joins => {
+            "to join, it needs the cluster's token too: add --token-file FILE, a copy of `join-token` in the first scheduler's data directory"
+        }
+        StartError::Empty(_) => {
+            "start the first replica of a cluster with --bootstrap, and a further one with --join HOST:PORT and --token-file FILE"
+        }
+        StartError::Listen { .. } => OTHER_LISTEN,
+        StartError::Unreachable(_) => "check that the schedulers run and that --join has the addresses they listen at",
+        StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => "stop that process, or give this one a --data-dir of its own",
+        _ => "",
+    };
+    let failure = Failure::new(exit_of(&error), error).context(format!("scheduler {name} cannot start"));
+    if fix.is_empty() { failure } else { failure.fix(fix) }
 }
+
+/// An address that cannot be listened at is another process's, of another machine, or below the ports that everybody may have.
+pub const OTHER_LISTEN: &str = "choose another with --listen; ports below 1024 need special rights, and port 0 is any that is free";
 
 async fn recover(console: &Console, args: Recover) -> Outcome {
     let dir = args.data_dir.display();
     let done = if args.yes { raftwerk_scheduler::recover(&args.data_dir).await } else { raftwerk_scheduler::survey(&args.data_dir).await };
     let done = done.map_err(|error| {
-        let exit = exit_of(&error);
-        Failure::new(exit, error).context(format!("the replica in {dir} cannot be recovered"))
+        let empty = matches!(error, StartError::Empty(_));
+        let failure = Failure::new(exit_of(&error), error).context(format!("the replica in {dir} cannot be recovered"));
+        if empty { failure.fix("give the data directory of a stopped replica") } else { failure }
     })?;
     let survey = &done.survey;
     let others: Vec<u64> = survey.members.iter().map(|m| m.id).filter(|id| *id != survey.replica).collect();

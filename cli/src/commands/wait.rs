@@ -9,6 +9,7 @@ use crate::client::{Cluster, Standstill};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::progress::Progress;
+use crate::remedy::says_full;
 use crate::units::parse_duration;
 use crate::views::result;
 
@@ -70,6 +71,11 @@ fn next_step(job: u64, cause: &str) -> Option<String> {
     if cause.contains("input changed while the job runs") {
         return Some("submit it again when the input stays as it is".to_owned());
     }
+    if says_full(cause) {
+        return Some(
+            "make room on that disk of the worker (`raftwerk worker list` tells which machine it is), and submit the job again".to_owned(),
+        );
+    }
     // No kernel had a part in it.
     let is_about_jobs = cause.starts_with("publishing: ") || cause.starts_with("it was to start after job ");
     (!is_about_jobs).then(|| format!("raftwerk job logs {job} shows what its kernels printed"))
@@ -97,6 +103,11 @@ mod tests {
     fn logs_are_named_only_where_a_kernel_can_have_said_why() {
         assert!(next_step(7, "task 3 of map was set aside: no such column").unwrap().contains("job logs 7"));
         assert!(next_step(7, "task 3 of map was set aside: input changed while the job runs: /a").unwrap().starts_with("submit it again"));
+        assert!(
+            next_step(7, "task 3 of map failed 4 times, the last time with: /d/x: No space left on device")
+                .unwrap()
+                .starts_with("make room")
+        );
         assert_eq!(next_step(7, "publishing: the output /out exists already; choose another, or remove it"), None);
         assert_eq!(next_step(7, "it was to start after job 6, which was cancelled"), None);
     }

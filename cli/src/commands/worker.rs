@@ -12,13 +12,15 @@ use raftwerk_worker::{DeviceSelection, DiskLimits, JoinError, ListenError, Worke
 use serde_json::json;
 
 use super::join::{TokenFlags, peer_name};
+use super::scheduler::OTHER_LISTEN;
 use super::{executor, ready, signals};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::job_file::hint;
 use crate::target::Target;
-use crate::units::{parse_address, parse_bytes, parse_duration, parse_listen};
+use crate::units::{counted, parse_address, parse_bytes, parse_duration, parse_listen};
 use crate::views;
+use crate::views::names::numbered;
 
 /// More threads than any machine has cores; a slip of the finger should not start a hundred thousand.
 pub const MAX_CPUS: i64 = 1024;
@@ -195,13 +197,10 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
             return Ok(());
         }
     };
-    let mut running = started.map_err(|error| Failure::new(exit_of(&error), error).context(format!("worker {name} cannot start")))?;
+    let mut running = started.map_err(|error| refused_start(error).context(format!("worker {name} cannot start")))?;
     ready::worker(console, &name, running.id(), &running.address());
     let outcome = tokio::select! {
-        ended = running.wait() => ended.map_err(|error| {
-            let exit = if matches!(error, WorkerError::Refused(_)) { Exit::Refused } else { Exit::Internal };
-            Failure::new(exit, error).context(format!("worker {name} stopped"))
-        }),
+        ended = running.wait() => ended.map_err(|error| ended_by_itself(error).context(format!("worker {name} stopped"))),
         signal = &mut stop => {
             console.note(format!("{signal}: worker {name} stops"));
             Ok(())
@@ -209,6 +208,23 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
     };
     running.stop().await;
     outcome
+}
+
+fn refused_start(error: anyhow::Error) -> Failure {
+    let (exit, cannot_listen) = (exit_of(&error), error.is::<ListenError>());
+    let failure = Failure::new(exit, error);
+    if cannot_listen { failure.fix(OTHER_LISTEN) } else { failure }
+}
+
+fn ended_by_itself(error: WorkerError) -> Failure {
+    match error {
+        WorkerError::Refused(_) => Failure::new(Exit::Refused, error),
+        WorkerError::Unreachable(_) => Failure::new(Exit::Refused, error).fix(
+            "give --join an address of a scheduler of the cluster that the data directory belongs to; or, to work for another cluster, an empty \
+             --data-dir and that cluster's --token-file (with --bring-results the results kept here come along)",
+        ),
+        WorkerError::Died => Failure::new(Exit::Internal, error),
+    }
 }
 
 /// Who has to do something about it: the person who typed the command, or the one who runs the cluster.
@@ -262,7 +278,7 @@ async fn drain(console: &Console, Which { worker, target }: Which) -> Outcome {
         console.json(json!({"worker": view.worker, "drained": true}));
     } else {
         let leases: u64 = view.device_loads.iter().map(|load| load.leases).sum();
-        console.note(format!("worker {} ({}) gets no new work; it holds {leases} leases", view.worker, view.name));
+        console.note(format!("worker {} ({}) gets no new work; it holds {}", view.worker, view.name, counted(leases, "lease")));
     }
     Ok(())
 }
@@ -288,7 +304,8 @@ fn pick<'a>(workers: &'a [WorkerView], wanted: &str) -> Result<&'a WorkerView, F
     if let Some(view) = workers.iter().find(|view| view.worker.to_string() == wanted) {
         return Ok(view);
     }
-    let named: Vec<&WorkerView> = workers.iter().filter(|view| view.name == wanted).collect();
+    let is_called = |view: &&WorkerView| view.name == wanted || numbered(&view.name, view.worker) == wanted;
+    let named: Vec<&WorkerView> = workers.iter().filter(is_called).collect();
     match named.as_slice() {
         [view] => Ok(view),
         [] => {
@@ -298,7 +315,7 @@ fn pick<'a>(workers: &'a [WorkerView], wanted: &str) -> Result<&'a WorkerView, F
         several => {
             let numbers: Vec<String> = several.iter().map(|view| view.worker.to_string()).collect();
             Err(Failure::say(Exit::BadUsage, format!("{} workers are called `{wanted}`", several.len()))
-                .fix(format!("name one by its number: {}", numbers.join(", "))))
+                .fix(format!("name one by its number: {} (`raftwerk worker list` tells where each of them is)", numbers.join(", "))))
         }
     }
 }

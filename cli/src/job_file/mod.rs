@@ -46,7 +46,8 @@ const SECTIONS: [&str; 7] = ["job", "input", "map", "reduce", "stage", "rounds",
 pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
     let file = path.display().to_string();
     let unreadable = |message: String| JobFileError { place: file.clone(), message, fix: None };
-    let bytes = std::fs::read(path).map_err(|error| unreadable(format!("cannot read the job file: {error}")))?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| JobFileError { fix: Some(how_to_read(&error)), ..unreadable(format!("cannot read the job file: {error}")) })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         Problem::new(Origin::Line(line), "the line is no text in UTF-8").fix("save it as UTF-8").in_file(&file)
@@ -63,6 +64,18 @@ pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<Job
     let dir = own.parent().unwrap_or(Path::new("/"));
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
     parse(&text, stem, dir, &current, patches, catalogue).map_err(|problem| problem.in_file(&file))
+}
+
+fn how_to_read(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            let here = std::env::current_dir().map_or_else(|_| "the current directory".to_owned(), |dir| dir.display().to_string());
+            format!("check the path; one that does not begin with `/` is looked for below {here}")
+        }
+        ErrorKind::IsADirectory => "name the file in it".to_owned(),
+        ErrorKind::PermissionDenied => "let this user read it: `chmod u+r FILE`, if it is yours; `ls -l FILE` shows whose it is".to_owned(),
+        _ => "check the path and its file system".to_owned(),
+    }
 }
 
 fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, Problem> {

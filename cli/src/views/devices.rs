@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::table::printable;
-use crate::units::format_bytes;
+use crate::units::{counted, format_bytes};
 
 pub fn print(console: &Console, device: &Device) {
     let line = |text: String| console.line(printable(&text));
@@ -14,11 +14,11 @@ pub fn print(console: &Console, device: &Device) {
     line(format!("  vendor {}, backend {}{driver}", or_unknown(&device.vendor), or_unknown(&device.backend)));
     let capacity = device.capacity.unwrap_or_default();
     line(format!(
-        "  capacity: {} slots, {} milli-CPU, {}; {} tasks at once",
-        capacity.slots,
+        "  capacity: {}, {} milli-CPU, {}; {} at once",
+        counted(capacity.slots, "slot"),
         capacity.milli_cpu,
         format_bytes(capacity.memory_bytes),
-        device.parallelism
+        counted(device.parallelism.into(), "task")
     ));
     line(format!("  kernels: {}", or_none(&device.kernels.join(", "))));
     if !device.features.is_empty() {

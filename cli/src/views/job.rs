@@ -9,12 +9,13 @@ use raftwerk_proto::v1::{
 };
 use serde_json::{Value, json};
 
-use super::{counters, kept, rounds};
+use super::names::Names;
+use super::{counters, failures, kept, rounds};
 use crate::calendar::utc;
 use crate::console::Console;
 use crate::job_file::DEFAULT_PRIORITY;
 use crate::table::{Cell, Colour, Table};
-use crate::units::{format_bytes, format_duration, group_digits};
+use crate::units::{counted, format_bytes, format_duration, group_digits};
 
 pub fn state_name(state: JobState) -> &'static str {
     match state {
@@ -121,6 +122,10 @@ pub fn print(console: &Console, view: &JobView) {
     if !view.set_aside.is_empty() {
         console.line("");
         console.table(&set_aside(&view.set_aside));
+    }
+    if !view.failures.is_empty() {
+        console.line("");
+        console.table(&failures::table(&view.failures));
     }
     if !view.shares.is_empty() {
         console.line("");
@@ -274,12 +279,12 @@ fn stage_text(stage: &StageSpec) -> String {
         Some(Source::Stage(_)) if read_stages.len() > 1 => format!("stages {}", read_stages.join(" and ")),
         Some(Source::Stage(stage)) if is_map => format!("the parts of stage {}", stage.stage),
         Some(Source::Range(range)) => {
-            format!("range {}..{} in {} tasks", range.start, range.start.saturating_add(range.count), group_digits(range.tasks))
+            format!("range {}..{} in {}", range.start, range.start.saturating_add(range.count), counted(range.tasks, "task"))
         }
         Some(Source::Files(files)) => {
             let more = files.patterns.len().saturating_sub(1);
             let first = files.patterns.first().map_or("", String::as_str);
-            let rest = if more > 0 { format!(" and {more} more patterns") } else { String::new() };
+            let rest = if more > 0 { format!(" and {}", counted(more as u64, "more pattern")) } else { String::new() };
             let splits = match &files.table {
                 Some(table) if table.whole_files => "one split for each".to_owned(),
                 _ => format!("splits of {}", format_bytes(files.split_bytes)),
@@ -311,17 +316,17 @@ fn wants(stage: &StageSpec) -> Vec<String> {
     };
     let require = stage.require.as_ref().map(|wanted| format!("requires {}", one(wanted)));
     let prefer = stage.prefer.as_ref().map(|wanted| format!("prefers {}", one(wanted)));
-    let gang = stage.gang.as_ref().map(|gang| format!("begins on {} devices at once", gang.devices));
+    let gang = stage.gang.as_ref().map(|gang| format!("begins on {} at once", counted(gang.devices.into(), "device")));
     [require, prefer, gang].into_iter().flatten().collect()
 }
 
 /// Whether the copies of shuffle data that the job asked for were made.
 pub fn copies_text(copies: &ShuffleCopies) -> String {
-    let (two, one) = (group_digits(copies.two_places), group_digits(copies.one_place));
+    let (two, one) = (counted(copies.two_places, "task"), group_digits(copies.one_place));
     match copies.one_place {
-        0 => format!("shuffle data of {}: {two} tasks at two workers", copies.stage),
+        0 => format!("shuffle data of {}: {two} at two workers", copies.stage),
         _ => format!(
-            "shuffle data of {}: {two} tasks at two workers, {one} at one only (no other worker was there or had room to take a copy, or one was lost)",
+            "shuffle data of {}: {two} at two workers, {one} at one only (no other worker was there or had room to take a copy, or one was lost)",
             copies.stage
         ),
     }
@@ -330,13 +335,14 @@ pub fn copies_text(copies: &ShuffleCopies) -> String {
 /// Which device did how much.
 pub fn shares(shares: &[DeviceShare]) -> Table {
     let mut table = Table::new(["device", "class", "worker", "stage", ">tasks", ">share", ">busy", ">input"]);
+    let names = Names::of(shares.iter().map(|share| (share.worker, share.worker_name.as_str())));
     for share in shares {
         let all: u64 = shares.iter().filter(|other| other.stage == share.stage).map(|other| other.tasks).sum();
         let percent = if all == 0 { 0.0 } else { share.tasks as f64 * 100.0 / all as f64 };
         table.row([
             share.device_name.as_str().into(),
             share.class.as_str().into(),
-            share.worker_name.as_str().into(),
+            names.get(share.worker).into(),
             share.stage.as_str().into(),
             group_digits(share.tasks).into(),
             format!("{percent:.1} %").into(),
@@ -402,6 +408,7 @@ pub fn to_json(view: &JobView) -> Value {
             "stage": aside.stage, "first_task": aside.first_task, "task_count": aside.task_count, "attempts": aside.attempts,
             "workers": aside.workers, "message": aside.message, "at_ms": aside.at_ms,
         })).collect::<Vec<_>>(),
+        "failures": view.failures.iter().map(failures::to_json).collect::<Vec<_>>(),
         "bad_records": view.bad_records.iter().map(counters::bad_to_json).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
         "rounds": view.rounds.as_ref().map(rounds::to_json),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{counters, job, kept};
 use crate::console::Console;
 use crate::table::{Cell, Table, printable, printable_lines};
-use crate::units::{format_bytes, format_duration, group_digits};
+use crate::units::{counted, format_bytes, format_duration, group_digits};
 
 /// Rows shown of the merged previews. Each part sends at most as many, so the merged top is exact.
 pub const TOP_ROWS: usize = 20;
@@ -45,7 +45,7 @@ pub fn print(console: &Console, view: &JobView) {
     }
     let took = job::elapsed(view).map_or_else(String::new, |took| format!(" in {}", format_duration(took)));
     let (accepted, _) = job::tasks_of(view);
-    console.note(format!("\njob {} {}: {} tasks{took}", view.job, job::state_name(view.state()), group_digits(accepted)));
+    console.note(format!("\njob {} {}: {}{took}", view.job, job::state_name(view.state()), counted(accepted, "task")));
 }
 
 /// The heaviest rows of all parts. Among equals the kernel that made the parts knows the order, so that the same result reads the same
@@ -90,11 +90,9 @@ fn place(view: &JobView) -> Option<String> {
             _ if kept::was_dropped(view) => "full result: it was dropped from the workers".to_owned(),
             parts => {
                 let (rows, bytes) = view.parts.iter().fold((0, 0), |(rows, bytes), part| (rows + part.rows, bytes + part.bytes));
-                let (rows, bytes) = (group_digits(rows), format_bytes(bytes));
-                format!(
-                    "full result: on workers ({rows} rows in {parts} {} parts, {bytes}); raftwerk job result {} --output DIR",
-                    output.format, view.job
-                )
+                let (rows, parts) = (counted(rows, "row"), counted(parts as u64, &format!("{} part", output.format)));
+                let bytes = format_bytes(bytes);
+                format!("full result: on workers ({rows} in {parts}, {bytes}); raftwerk job result {} --output DIR", view.job)
             }
         });
     }
@@ -105,10 +103,11 @@ fn place(view: &JobView) -> Option<String> {
         [part] => {
             // In a store a part keeps the name that its attempt gave it.
             let name = if is_store_url(&output.url) { &part.staged_name } else { &part.name };
-            format!("full result: {dir}/{name} ({} rows, {})", group_digits(rows), format_bytes(bytes))
+            format!("full result: {dir}/{name} ({}, {})", counted(rows, "row"), format_bytes(bytes))
         }
         parts => {
-            format!("full result: {dir} ({} rows in {} {} parts, {})", group_digits(rows), parts.len(), output.format, format_bytes(bytes))
+            let parts = counted(parts.len() as u64, &format!("{} part", output.format));
+            format!("full result: {dir} ({} in {parts}, {})", counted(rows, "row"), format_bytes(bytes))
         }
     };
     Some(printable_lines(&text))

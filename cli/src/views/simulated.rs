@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::table::Table;
+use crate::units::counted;
 
 pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
     let Some(first) = outcomes.first() else { return };
@@ -14,11 +15,14 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
         By::CriticalPath => "what has to come one after the other",
     };
     console.line(format!(
-        "{} devices, {} {}, {} tasks, seed {}",
-        scenario.devices(),
-        first.jobs,
-        if scenario.graph.is_empty() { "jobs" } else { "tasks that may wait for others" },
-        first.tasks,
+        "{}, {}, {}, seed {}",
+        counted(scenario.devices(), "device"),
+        if scenario.graph.is_empty() {
+            counted(first.jobs as u64, "job")
+        } else {
+            format!("{} tasks that may wait for others", first.jobs)
+        },
+        counted(first.tasks, "task"),
         scenario.seed
     ));
     console.line(format!("lower bound: {} s ({by})", seconds(first.bound.seconds)));

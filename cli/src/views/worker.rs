@@ -6,9 +6,10 @@ use raftwerk_proto::v1::{DeviceLoad, Load, Quarantine, WorkerView};
 use serde_json::{Value, json};
 
 use super::devices;
+use super::names::Names;
 use crate::console::Console;
 use crate::table::{Cell, Colour, Table, printable};
-use crate::units::{format_bytes, format_duration};
+use crate::units::{counted, format_bytes, format_duration};
 
 fn liveness(view: &WorkerView) -> Cell {
     let colour = match view.liveness.as_str() {
@@ -20,9 +21,9 @@ fn liveness(view: &WorkerView) -> Cell {
     Cell::coloured(view.liveness.as_str(), colour)
 }
 
-/// How long ago the leader heard from it; of a lost worker it has forgotten that.
+/// How long ago the leader heard from it; of a lost worker it has forgotten that, and of one that has not come to it yet it never knew.
 fn heard_ms(view: &WorkerView) -> Option<u64> {
-    (view.liveness != "lost").then_some(view.last_heard_ms)
+    (view.liveness != "lost" && !view.unheard).then_some(view.last_heard_ms)
 }
 
 fn cpu(view: &WorkerView) -> String {
@@ -41,12 +42,13 @@ fn memory(view: &WorkerView) -> String {
 pub fn list(workers: &[WorkerView]) -> Table {
     let mut table =
         Table::new(["worker", "name", "address", "liveness", ">heard", "devices", ">cpu", ">memory", ">leases", ">shuffle", "standing"]);
+    let names = Names::of(workers.iter().map(|view| (view.worker, view.name.as_str())));
     for view in workers {
         let devices: Vec<&str> = view.devices.iter().map(|device| device.class.as_str()).collect();
         let load = view.load.as_ref();
         table.row([
             view.worker.to_string().into(),
-            view.name.as_str().into(),
+            names.get(view.worker).into(),
             view.address.as_str().into(),
             liveness(view),
             heard_ms(view).map_or_else(|| "-".to_owned(), |ms| format!("{} ago", format_duration(Duration::from_millis(ms)))).into(),
@@ -97,7 +99,13 @@ pub fn print(console: &Console, view: &WorkerView) {
     }
     if let Some(host) = &view.host {
         console.line("");
-        console.line(printable(&format!("host: {}, {}, {} cores; build {}", host.hostname, host.os, host.cores, view.build)));
+        console.line(printable(&format!(
+            "host: {}, {}, {}; build {}",
+            host.hostname,
+            host.os,
+            counted(host.cores.into(), "core"),
+            view.build
+        )));
     }
     for device in &view.devices {
         console.line("");
@@ -128,7 +136,8 @@ fn disk_lines(load: &Load) -> Vec<String> {
 fn load_text(load: &DeviceLoad) -> String {
     let held = load.held.unwrap_or_default();
     let memory = format_bytes(held.memory_bytes);
-    format!("{} leases with {} tasks; holds {} slots, {} milli-CPU, {memory}", load.leases, load.tasks, held.slots, held.milli_cpu)
+    let (leases, tasks, slots) = (counted(load.leases, "lease"), counted(load.tasks, "task"), counted(held.slots, "slot"));
+    format!("{leases} with {tasks}; holds {slots}, {} milli-CPU, {memory}", held.milli_cpu)
 }
 
 pub fn to_json(view: &WorkerView) -> Value {
@@ -170,6 +179,9 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[1].contains(" 40 ms ago"), "{table}");
         assert!(!lines[2].contains("ago") && lines[2].contains(" -"), "{table}");
+        let unheard = WorkerView { unheard: true, last_heard_ms: 0, ..seen("suspect") };
+        assert!(!list(std::slice::from_ref(&unheard)).render(false).contains("ago"));
+        assert_eq!(to_json(&unheard)["last_heard_ms"], Value::Null);
         assert_eq!((to_json(&seen("alive"))["last_heard_ms"].as_u64(), &to_json(&seen("lost"))["last_heard_ms"]), (Some(40), &Value::Null));
     }
 }

@@ -44,6 +44,7 @@ pub struct KmeansAssign;
 
 /// Sums of squares of coordinates are taken in halves of 16 bits, which so many of do not overflow.
 const MOST_COLUMNS: usize = 1 << 16;
+const MOST_CLUSTERS: u64 = 1 << 16;
 
 static DESCRIPTOR: Descriptor = Descriptor {
     name: "kmeans_assign",
@@ -52,7 +53,7 @@ static DESCRIPTOR: Descriptor = Descriptor {
     summary: "Finds the nearest centroid of each point and adds clusters up; one round of k-means",
     accepts: Accepts::Rows(&["f4"]),
     params: &[
-        ParamSpec { name: "clusters", kind: ParamType::U64 { min: 1, max: 65_536 }, default: Some("8"), doc: "how many centroids" },
+        ParamSpec { name: "clusters", kind: ParamType::U64 { min: 1, max: MOST_CLUSTERS }, default: Some("8"), doc: "how many centroids" },
         ParamSpec {
             name: "seed",
             kind: ParamType::U64 { min: 0, max: u64::MAX },

@@ -1,6 +1,6 @@
 //! Centroids that the job gives to start from: the side input `centroids`.
 
-use super::Sample;
+use super::{MOST_CLUSTERS, Sample, model};
 use crate::api::{KernelError, Params};
 use crate::listed::{InputProblem, ListedInput};
 use crate::params::Resolved;
@@ -75,8 +75,11 @@ pub(super) fn check_listed(params: &Params, input: &ListedInput, columns: u64) -
         ));
     }
     let Ok(params) = Resolved::new(&super::DESCRIPTOR, params) else { return Ok(()) };
-    match unfit(params.u64("clusters"), rows) {
-        Some(problem) => Err(InputProblem::new(format!("side input '{NAME}' ({path}) {problem}"), format!("set `clusters` to {rows}"))),
-        None => Ok(()),
-    }
+    let clusters = params.u64("clusters");
+    let Some(problem) = unfit(clusters, rows) else { return Ok(()) };
+    // Nobody should be sent from one refusal into the next.
+    let possible = rows > 0 && rows <= MOST_CLUSTERS && model::check_size(rows as usize, columns as usize).is_ok();
+    let fix =
+        if possible { format!("set `clusters` to {rows}") } else { format!("give an array of {clusters} rows, one for each cluster") };
+    Err(InputProblem::new(format!("side input '{NAME}' ({path}) {problem}"), fix))
 }

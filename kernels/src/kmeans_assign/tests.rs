@@ -347,5 +347,15 @@ fn centroids_that_do_not_go_with_the_job_are_refused() {
         said("8", [3, 2]),
         "side input 'centroids' (start.npy) has 3 rows, and clusters = 8: there must be one for each\nfix: set `clusters` to 3"
     );
+    // Neither no cluster nor more than a model holds can be asked for.
+    for rows in [0, 70_000, 1 << 40] {
+        assert_eq!(
+            said("8", [rows, 2]),
+            format!(
+                "side input 'centroids' (start.npy) has {rows} rows, and clusters = 8: there must be one for each\nfix: give an array of 8 rows, one \
+                 for each cluster"
+            )
+        );
+    }
     assert!(said("3", [3, 5]).contains("has rows of 5 elements, and the points have 2"));
 }

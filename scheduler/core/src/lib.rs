@@ -15,6 +15,7 @@ pub mod copies;
 pub mod cost;
 pub mod counters;
 pub mod device_match;
+pub mod failures;
 pub mod gang;
 pub mod graph;
 pub mod homes;

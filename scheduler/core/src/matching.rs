@@ -140,7 +140,8 @@ pub fn shortfall_of_stage(state: &State, stage: &StageSpec, tasks: Option<u64>) 
         *count += 1;
     }
     order.sort_by_key(|lack| std::cmp::Reverse(counts[*lack]));
-    let mut changes: Vec<String> = order.iter().map(|lack| format!("{} of {all} devices: {lack}", counts[*lack])).collect();
+    let plural = if all == 1 { "" } else { "s" };
+    let mut changes: Vec<String> = order.iter().map(|lack| format!("{} of {all} device{plural}: {lack}", counts[*lack])).collect();
     if left_out > found {
         changes.push(format!("{} GPUs in software are left out, because there is other hardware that fits", left_out - found));
     }

@@ -367,6 +367,7 @@ fn stage_record(job: &Job, index: usize) -> wire::StageRecord {
         avoided_classes: stage.avoided.iter().cloned().collect(),
         counters: (stage.counters != wire::StageCounters::default()).then_some(stage.counters),
         bad_records: stage.bad_records.values().cloned().collect(),
+        failures: stage.failures.clone(),
     }
 }
 
@@ -425,6 +426,7 @@ fn stage_from(record: wire::StageRecord) -> Option<Stage> {
     stage.counters = record.counters.unwrap_or_default();
     stage.bad_records = record.bad_records.into_iter().map(|bad| ((bad.task, bad.offset), bad)).collect();
     stage.failed_attempts = record.failed_attempts;
+    stage.failures = record.failures;
     stage.leases = record.leases;
     stage.earlier_leases = record.earlier_leases;
     stage.fenced = record.fenced;

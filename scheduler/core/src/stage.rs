@@ -16,7 +16,7 @@ use crate::ids::{LeaseId, TaskRange, Timestamp, WorkerId};
 use crate::interval_map::IntervalMap;
 use crate::state::State;
 use crate::trouble::{Evidence, Suspicions};
-use raftwerk_proto::v1::StageCounters;
+use raftwerk_proto::v1::{FailedAttempts, StageCounters};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,8 @@ pub struct Stage {
     /// Tasks counted in `tallies` and `counters` although they run again, because only their shuffle data was lost. Task to one past the last.
     pub counted: IntervalMap<bool>,
     pub failed_attempts: u64,
+    /// The newest of them, by their reasons; the newest last.
+    pub failures: Vec<FailedAttempts>,
     pub leases: u64,
     /// Of these, those of rounds that have ended.
     pub earlier_leases: u64,
@@ -166,6 +168,7 @@ impl Stage {
             counters: StageCounters::default(),
             bad_records: BadRecords::new(),
             failed_attempts: 0,
+            failures: Vec::new(),
             leases: 0,
             earlier_leases: 0,
             fenced: 0,

@@ -4,7 +4,9 @@ use crate::ids::JobId;
 use crate::job::{Job, Phase};
 use crate::stage::Stage;
 use crate::state::State;
-use raftwerk_proto::v1::{BadRecord, JobState, JobView, NamespaceUse, NamespaceView, SetAside, StageSpec, StageView, TallyTotal};
+use raftwerk_proto::v1::{
+    BadRecord, FailedAttempts, JobState, JobView, NamespaceUse, NamespaceView, SetAside, StageSpec, StageView, TallyTotal,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -82,6 +84,15 @@ fn bad_records(job: &Job) -> impl Iterator<Item = BadRecord> + '_ {
     job.stages.iter().zip(&job.spec.stages).flat_map(of_stage)
 }
 
+/// The newest ones of each stage.
+fn failures(job: &Job) -> impl Iterator<Item = FailedAttempts> + '_ {
+    let of_stage = |(stage, spec): (&'_ Stage, &'_ StageSpec)| {
+        let name = spec.name.clone();
+        stage.failures.iter().map(move |failed| FailedAttempts { stage: name.clone(), ..failed.clone() }).collect::<Vec<_>>()
+    };
+    job.stages.iter().zip(&job.spec.stages).flat_map(of_stage)
+}
+
 fn job_view(job: &Job) -> JobView {
     let stages = job.stages.iter().zip(&job.spec.stages).map(|(stage, spec)| StageView {
         name: spec.name.clone(),
@@ -118,6 +129,7 @@ fn job_view(job: &Job) -> JobView {
         rounds: job.rounds.as_ref().map(|rounds| rounds.view(&job.spec)),
         waiting_for: job.waiting_for.iter().map(|job| job.0).collect(),
         bad_records: bad_records(job).collect(),
+        failures: failures(job).collect(),
         // Not of every job of a list: it takes a look at every device.
         waits: String::new(),
     }

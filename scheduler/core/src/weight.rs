@@ -17,6 +17,8 @@ const INTERVAL_BYTES: u64 = 64;
 const EVIDENCE_BYTES: u64 = 500;
 /// A record that could not be read, beside its texts.
 const BAD_RECORD_BYTES: u64 = 300;
+/// Reasons of failed attempts, beside their texts.
+const FAILURE_BYTES: u64 = 150;
 const PART_BYTES: u64 = 600;
 const SHARE_BYTES: u64 = 300;
 const SPAN_BYTES: u64 = 16;
@@ -73,7 +75,9 @@ fn job_weight(job: &Job) -> u64 {
     let bad =
         |s: &Stage| s.bad_records.values().map(|r| BAD_RECORD_BYTES + (r.path.len() + r.reason.len() + r.data.len()) as u64).sum::<u64>();
     let shares: u64 = job.shares.values().map(|s| SHARE_BYTES + s.spans.len() as u64 * SPAN_BYTES).sum();
-    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + s.evidence.len() as u64 * EVIDENCE_BYTES + bad(s)).sum();
+    let failures = |s: &Stage| s.failures.iter().map(|f| FAILURE_BYTES + (f.reason.len() + f.worker_name.len()) as u64).sum::<u64>();
+    let evidence = |s: &Stage| s.evidence.len() as u64 * EVIDENCE_BYTES;
+    let stages: u64 = job.stages.iter().map(|s| STAGE_BYTES + intervals(s) + evidence(s) + bad(s) + failures(s)).sum();
     let rounds = job.rounds.as_ref().map_or(0, |r| r.state.len() as u64 + r.ended.len() as u64 * ROUND_BYTES);
     JOB_BYTES + rounds + stages + job.spec_bytes * PER_SPEC_BYTE + job.parts.len() as u64 * PART_BYTES + shares
 }

@@ -102,16 +102,18 @@ fn one_that_waits_can_be_cancelled_and_nobody_starts_it_afterwards() {
 fn jobs_that_cannot_be_waited_for_are_named_at_submit() {
     let mut r = cluster();
     let mut refusal = |spec: JobSpec| match submit(&mut r, spec, "") {
+        Outcome::NotFound(reason) => format!("not found: {reason}"),
         Outcome::Refused(reason) => reason,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refusal(following(&["9"], false)), "after: there is no job 9");
-    assert!(refusal(following(&["nightly"], false)).contains("no job of namespace 'default' has the idempotency key 'nightly'"));
+    assert_eq!(refusal(following(&["9"], false)), "not found: after: there is no job 9");
+    let said = refusal(following(&["nightly"], false));
+    assert!(said.starts_with("not found: after: no job of namespace 'default' has the idempotency key 'nightly'"), "{said}");
     assert!(refusal(following(&[], false)).contains("after names 0 jobs; 1 to 100 are possible"));
     let failed = r.submit(map_only(4));
     r.apply(Command::FailJob(FailJob { job: failed.0, cause: "no".into() }));
     match submit(&mut r, following(&["1"], false), "") {
-        Outcome::Refused(reason) => {
+        Outcome::Precondition(reason) => {
             assert!(reason.contains("job 1 failed: no, so this one would never start") && reason.contains("--after-any"))
         }
         other => panic!("{other:?}"),
@@ -120,7 +122,7 @@ fn jobs_that_cannot_be_waited_for_are_named_at_submit() {
     r.pause_ms = 2 * RETENTION_MS;
     r.apply(Command::Forget(Forget { jobs: vec![1], workers: vec![] }));
     match submit(&mut r, following(&["1"], true), "") {
-        Outcome::Refused(reason) => assert!(reason.contains("job 1 is forgotten, and nobody knows how it ended"), "{reason}"),
+        Outcome::NotFound(reason) => assert!(reason.contains("job 1 is forgotten, and nobody knows how it ended"), "{reason}"),
         other => panic!("{other:?}"),
     }
     r.format = ENTRY_FORMAT - 1;

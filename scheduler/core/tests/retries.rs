@@ -327,3 +327,37 @@ fn a_record_that_cannot_be_read_is_not_tried_again() {
     r.fail(second, FailureClass::Record, unread);
     assert_eq!(r.state.jobs[&job].stages[0].set_aside(), 1);
 }
+
+/// Only the log of the worker said why, and a job that went on all the same showed nothing but a number.
+#[test]
+fn why_an_attempt_failed_is_shown_also_of_a_job_that_succeeds_in_the_end() {
+    let mut r = workers(2, 2);
+    let job = r.submit(map_only(8));
+    for (first, worker) in [(0, 7), (4, 8)] {
+        let lease = r.grant(job, 0, first, 4, worker).unwrap();
+        r.fail(lease, FailureClass::Executor, "the executor died (signal 9)");
+    }
+    // Nobody's fault, and so nothing to be told.
+    r.pause_ms = 20_000;
+    r.apply_all(Vec::new());
+    let lease = r.grant(job, 0, 0, 1, 7).unwrap();
+    r.fail(lease, FailureClass::Stopped, "stopped");
+    r.run();
+    assert!(done(&r, job));
+    let shown = r.state.job_view(job).unwrap().failures;
+    let lines: Vec<_> =
+        shown.iter().map(|f| (f.stage.as_str(), f.first_task, f.task_count, f.worker, f.worker_name.as_str(), f.times)).collect();
+    assert_eq!(lines, [("map", 0, 4, 7, "w7", 1), ("map", 4, 4, 8, "w8", 1)]);
+    assert!(shown.iter().all(|f| f.reason == "the executor died (signal 9)" && f.at_ms > 0), "{shown:?}");
+    assert_eq!(State::from_snapshot("test", &r.state.to_snapshot()).expect("a snapshot"), r.state);
+}
+
+#[test]
+fn entries_of_before_keep_no_reasons() {
+    let mut r = workers(2, 2);
+    r.format = 3;
+    let job = r.submit(map_only(8));
+    let lease = r.grant(job, 0, 0, 4, 7).unwrap();
+    r.fail(lease, FailureClass::Task, "boom");
+    assert_eq!((r.state.jobs[&job].stages[0].failed_attempts, r.state.job_view(job).unwrap().failures), (4, vec![]));
+}

@@ -49,6 +49,8 @@ impl Leader {
             (Waiter::Submit(request), Outcome::IdempotencyConflict { job }) => answer(request, Answer::IdempotencyConflict { job: *job }),
             (Waiter::Submit(request), Outcome::Full(reason)) => answer(request, Answer::Exhausted(reason.clone())),
             (Waiter::Submit(request), Outcome::Refused(reason)) => answer(request, Answer::Refused(reason.clone())),
+            (Waiter::Submit(request), Outcome::NotFound(reason)) => answer(request, Answer::NotFound(reason.clone())),
+            (Waiter::Submit(request), Outcome::Precondition(reason)) => answer(request, Answer::Precondition(reason.clone())),
             (Waiter::Cancel(request), Outcome::Refused(reason)) => answer(request, Answer::Precondition(reason.clone())),
             (Waiter::Cancel(request), _) => answer(request, Answer::Cancelled),
             (Waiter::Release(request), Outcome::Refused(reason)) => answer(request, Answer::NotFound(reason.clone())),

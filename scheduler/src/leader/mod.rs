@@ -37,6 +37,7 @@ pub use retention::Limits;
 use retention::Retention;
 use sessions::Sessions;
 use std::sync::Arc;
+pub use submissions::OR_WAIT;
 use submissions::Submissions;
 pub(crate) use submissions::existing;
 

@@ -44,6 +44,8 @@ pub(super) struct Sessions {
     pub(super) by_worker: BTreeMap<WorkerId, ConnId>,
     /// Workers of the state that are not connected, and when they will be declared lost.
     pub(super) lost_at: BTreeMap<WorkerId, u64>,
+    /// When those of them were last heard that were connected during this leadership.
+    last_heard: BTreeMap<WorkerId, u64>,
     /// When this leadership began.
     begun: u64,
     pub(super) schedulers: Schedulers,
@@ -74,7 +76,22 @@ impl Schedulers {
 impl Sessions {
     pub(super) fn new(state: &State, begun: u64, grace_ends: u64) -> Sessions {
         let lost_at = state.workers.iter().filter(|(_, w)| !w.lost).map(|(id, _)| (*id, grace_ends)).collect();
-        Sessions { conns: BTreeMap::new(), by_worker: BTreeMap::new(), lost_at, begun, schedulers: Schedulers::default() }
+        Sessions {
+            conns: BTreeMap::new(),
+            by_worker: BTreeMap::new(),
+            lost_at,
+            last_heard: BTreeMap::new(),
+            begun,
+            schedulers: Schedulers::default(),
+        }
+    }
+
+    /// For how long nothing was heard of a worker that is not lost; `None` when this leadership never heard it.
+    pub(super) fn silence(&self, worker: WorkerId, now: u64) -> Option<u64> {
+        match self.by_worker.get(&worker).and_then(|conn| self.conns.get(conn)) {
+            Some(conn) => Some(conn.detector.silence(now)),
+            None => self.last_heard.get(&worker).map(|heard| now.saturating_sub(*heard)),
+        }
     }
 
     /// Workers that may be given leases: registered, and not suspect.
@@ -159,6 +176,7 @@ impl Leader {
             effects.push(Effect::Close { conn: old });
         }
         self.sessions.lost_at.remove(&worker);
+        self.sessions.last_heard.remove(&worker);
         let held = std::mem::take(&mut hello.held).into_iter().map(LeaseId::from).collect();
         let kept_jobs = std::mem::take(&mut hello.kept_jobs).into_iter().map(JobId).collect();
         let resumed = state.workers.get(&worker).filter(|record| {
@@ -252,6 +270,7 @@ impl Leader {
             self.uploads.gone(entry.worker);
             self.sessions.by_worker.remove(&entry.worker);
             self.sessions.lost_at.insert(entry.worker, now + self.timing.reconnect_grace_ms);
+            self.sessions.last_heard.insert(entry.worker, now.saturating_sub(entry.detector.silence(now)));
         }
         self.connection_gone(conn);
         self.settle_submissions(effects);
@@ -390,6 +409,7 @@ impl Leader {
         let lost: Vec<WorkerId> = self.sessions.lost_at.iter().filter(|(_, at)| **at <= now).map(|(w, _)| *w).collect();
         for worker in lost {
             self.sessions.lost_at.remove(&worker);
+            self.sessions.last_heard.remove(&worker);
             if let Some(record) = state.workers.get(&worker).filter(|w| !w.lost) {
                 let command = wire::LoseWorker { worker: worker.0, session: record.session.0, reason: "not heard of in time".into() };
                 self.batch.push(Command::LoseWorker(command), Waiter::Nobody);

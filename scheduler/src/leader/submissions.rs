@@ -10,6 +10,9 @@ use raftwerk_proto::v1::{self as wire, Files, JobSpec, command::Command, schedul
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Ends the refusal of a job that no device can run, for a person with a command line; `raftwerk run`, which has no such flag, leaves it out.
+pub const OR_WAIT: &str = "\n(or submit it with --wait-for-devices, and it waits for them)";
+
 struct Submission {
     spec: JobSpec,
     idempotency_key: String,
@@ -163,7 +166,7 @@ impl Leader {
             && !waits
             && let Some(short) = matching::shortfall(state, &submission.spec)
         {
-            let answer = Answer::Precondition(format!("{}\n(or submit it with --wait-for-devices, and it waits for them)", short.lines()));
+            let answer = Answer::Precondition(format!("{}{OR_WAIT}", short.lines()));
             self.submissions.waiting.remove(&request);
             effects.push(Effect::Answer { request, answer });
             return;

@@ -26,7 +26,7 @@ impl Leader {
 
     fn worker_view(&self, now: u64, state: &State, id: WorkerId, record: &raftwerk_core::worker::Worker) -> WorkerView {
         let conn = self.sessions.by_worker.get(&id).and_then(|c| self.sessions.conns.get(c));
-        let silence = conn.map(|c| c.detector.silence(now));
+        let silence = self.sessions.silence(id, now);
         let liveness = match conn {
             _ if record.lost => "lost",
             Some(c) if !c.detector.is_suspect(now) => "alive",
@@ -42,6 +42,7 @@ impl Leader {
             devices: record.hello.devices.clone(),
             load: conn.and_then(|c| c.load.clone()),
             last_heard_ms: silence.unwrap_or_default(),
+            unheard: silence.is_none(),
             device_loads: uses
                 .map(|((_, device), u)| DeviceLoad { device: *device, leases: u.leases, tasks: u.tasks, held: Some(u.held) })
                 .collect(),

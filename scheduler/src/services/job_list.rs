@@ -20,6 +20,7 @@ pub(super) fn page(state: &State, wanted: &ListJobsRequest) -> ListJobsReply {
         shorten(&mut view);
         // Lists show how jobs stand; `GetJob` shows what they made.
         view.parts.clear();
+        view.failures.clear();
         view.rounds.iter_mut().for_each(|rounds| rounds.ended.clear());
         view.shares.iter_mut().for_each(|share| share.spans.clear());
         bytes += view.encoded_len();

@@ -35,7 +35,7 @@ fn a_submit_that_no_device_can_run_is_refused_with_what_would_have_to_change() {
     let [Answer::Precondition(text)] = &said[..] else { panic!("{said:?}") };
     for part in [
         "no device of the cluster can run stage 'map'",
-        "1 of 1 devices: its worker has no label zone=b",
+        "1 of 1 device: its worker has no label zone=b",
         "nearest: worker 7 (w7) device 0",
         "--wait-for-devices",
     ] {

@@ -59,6 +59,27 @@ fn a_broken_connection_is_forgiven_within_the_grace_and_its_leases_go_on() {
     assert!(!host.state.workers[&WorkerId(7)].lost);
 }
 
+/// It said "heard 0 ms ago" of a worker that had just been killed.
+#[test]
+fn a_worker_whose_connection_broke_was_heard_when_it_was_heard() {
+    let mut host = Host::new();
+    let seen = |host: &Host| {
+        let view = host.leader.worker_views(host.now, &host.state).remove(0);
+        (view.liveness.clone(), (!view.unheard).then_some(view.last_heard_ms))
+    };
+    host.connect(1, 7);
+    host.wait(300);
+    assert_eq!(seen(&host), ("alive".into(), Some(300)));
+    host.input(Input::WorkerDisconnected { conn: ConnId(1) });
+    host.wait(400);
+    assert_eq!(seen(&host), ("suspect".into(), Some(700)));
+    host.connect(2, 7);
+    assert_eq!(seen(&host), ("alive".into(), Some(0)));
+    // What the former leader heard, the new one did not.
+    host.change_leader();
+    assert_eq!(seen(&host), ("suspect".into(), None));
+}
+
 #[test]
 fn a_grant_that_never_arrived_is_sent_again_at_hand_over_and_an_ended_one_is_stopped() {
     let mut host = Host::new();

@@ -29,6 +29,7 @@ pub(crate) struct Failed {
     pub(crate) address: String,
     /// It will never do.
     pub(crate) hopeless: bool,
+    pub(crate) reason: String,
 }
 
 /// How long a clean end may take to leave.
@@ -77,6 +78,7 @@ async fn run(number: u64, addresses: Vec<String>, identity: &Identity, edge: &mp
             let failed = failures.into_iter().map(|(place, error)| Failed {
                 address: addresses[place].clone(),
                 hopeless: !matches!(error, ConnectError::Unreachable { .. }),
+                reason: plain_error(&error),
             });
             return Ended { reason: reasons.join("; "), failed: failed.collect() };
         }

@@ -1,9 +1,10 @@
 //! The edge of the agent: waits, hands inputs to the session, performs its effects. It decides nothing and never blocks; files, network
 //! and executors are other tasks that answer through the same queue.
 use super::{
-    connection::{Connection, Ended, Failed},
+    connection::{Connection, Ended},
     data_dir::DataDir,
     device::{Common, DeviceEvent, DeviceHandle},
+    elsewhere::{Tried, warn_of_others},
     load::LoadMeter,
     logs::Logs,
     publish, results, store,
@@ -12,7 +13,7 @@ use crate::session::{AgentSession, Effect, ExitReason, Input, rotation::Rotation
 use raftwerk_proto::v1::{AttemptLogs, Device, Grant, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
 use raftwerk_transport::Identity;
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,7 +63,7 @@ pub(crate) struct EdgeState {
     connections: u64,
     connection: Option<Connection>,
     rotation: Rotation,
-    hopeless: HashSet<String>,
+    tried: Tried,
     mentioned: Option<Instant>,
     was_open: bool,
     load_asked: Option<Instant>,
@@ -78,7 +79,7 @@ impl EdgeState {
             connections: 0,
             connection: None,
             rotation: Rotation::default(),
-            hopeless: HashSet::new(),
+            tried: Tried::default(),
             mentioned: None,
             was_open: false,
             load_asked: None,
@@ -181,9 +182,11 @@ impl Edge {
         if self.session.is_open() && !self.state.was_open {
             let leader = self.state.connection.as_ref().map_or_else(String::new, |connection| connection.address.clone());
             tracing::info!(worker = self.session.worker(), session = self.session.session(), leader, "registered with the cluster");
+            if self.state.tried.found() {
+                self.look_at_given(&leader);
+            }
             self.remember(leader);
             self.state.rotation.found();
-            self.state.hopeless.clear();
             self.state.mentioned = None;
         }
         self.state.was_open = self.session.is_open();
@@ -298,6 +301,9 @@ impl Edge {
                 if let ExitReason::Refused(reason) = &reason {
                     tracing::error!(reason, "the cluster refuses this worker");
                 }
+                if let ExitReason::Unreachable(reason) = &reason {
+                    tracing::error!(reason, "no scheduler will ever take this worker");
+                }
                 if let Some(exited) = self.exited.take() {
                     let _ = exited.send(reason);
                 }
@@ -312,6 +318,13 @@ impl Edge {
         }
         self.addresses.push(address);
         self.write_down(self.addresses.clone());
+    }
+
+    /// Addresses that were typed and were not needed may be other names of the cluster's schedulers, or a mistake.
+    fn look_at_given(&self, leader: &str) {
+        let others: Vec<String> = self.given.iter().filter(|given| *given != leader).cloned().collect();
+        let (identity, dir) = (self.identity.clone(), self.dir.clone());
+        tokio::spawn(async move { warn_of_others(others, identity, dir.path()).await });
     }
 
     /// The cluster's own list comes first. What this process was started with stays behind it: the addresses under which replicas know one another
@@ -378,7 +391,7 @@ impl Edge {
             self.state.rotation.asked(&asked);
             let address = asked.into_iter().next_back().unwrap_or_default();
             connection.address.clone_from(&address);
-            self.state.hopeless.remove(&address);
+            self.state.tried.answered(&address);
             self.handle(Input::Connected { address });
         }
     }
@@ -388,17 +401,11 @@ impl Edge {
         let Ended { reason, failed } = ended;
         let asked: Vec<String> = failed.iter().map(|failed| failed.address.clone()).collect();
         self.state.rotation.asked(&asked);
-        let hopeless = failed.iter().any(|failed| failed.hopeless);
-        for Failed { address, hopeless } in failed {
-            if hopeless {
-                self.state.hopeless.insert(address);
-            } else {
-                self.state.hopeless.remove(&address);
-            }
-        }
-        if hopeless && self.addresses.iter().all(|address| self.state.hopeless.contains(address)) {
-            let fix = "start with the data directory and the addresses of one cluster, or join again with an empty data directory";
-            return self.handle(Input::Unreachable { reason: format!("{reason}; {fix}") });
+        failed.into_iter().for_each(|failed| self.state.tried.failed(failed));
+        if let Some(why) = self.state.tried.hopeless(&self.addresses, &self.given) {
+            let (dir, cluster) = (self.dir.path().display(), self.identity.cluster());
+            let reason = format!("{dir} is the data directory of a worker of cluster {cluster}, but {why}");
+            return self.handle(Input::Unreachable { reason });
         }
         if self.state.was_open || self.state.mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
             tracing::warn!(address = connection.address, reason, "no connection to the cluster, trying again");

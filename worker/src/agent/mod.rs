@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! data_dir, identity      who this worker is               connection, edge   the session's clock, network and effects
+//! elsewhere               addresses of another cluster
 //! discovery, child, oom   devices and their executors      device, socket     leases on their way to an executor and back
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
@@ -18,6 +19,7 @@ mod device;
 mod discovery;
 mod edge;
 mod footers;
+mod elsewhere;
 mod identity;
 mod listing;
 mod load;
@@ -115,13 +117,16 @@ pub struct WorkerConfig {
 pub enum WorkerError {
     #[error("the cluster refuses this worker: {0}")]
     Refused(String),
+    /// Its data directory is of another cluster than the addresses, or the cluster knows its certificate no more.
+    #[error("{0}")]
+    Unreachable(String),
     #[error("the worker ended unexpectedly; its log says why")]
     Died,
 }
 
 /// The address at which this worker was told to listen cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; choose another with --listen")]
+#[error("cannot listen on {address}: {source}")]
 pub struct ListenError {
     address: String,
     source: std::io::Error,
@@ -177,6 +182,7 @@ impl RunningWorker {
         self.exited = None;
         match reason {
             Ok(ExitReason::Refused(reason)) => Err(WorkerError::Refused(reason)),
+            Ok(ExitReason::Unreachable(reason)) => Err(WorkerError::Unreachable(reason)),
             Ok(ExitReason::Stopped) => Ok(()),
             Err(_) => Err(WorkerError::Died),
         }

@@ -173,6 +173,8 @@ pub enum StopReason {
 pub enum ExitReason {
     /// The cluster refuses this worker for good.
     Refused(String),
+    /// No address will ever accept it.
+    Unreachable(String),
     Stopped,
 }
 
@@ -318,7 +320,7 @@ impl AgentSession {
             }
             Input::Connected { address } => self.on_connected(now_ms, address, &mut effects),
             Input::Disconnected { jitter_permille, .. } => self.on_disconnected(jitter_permille, &mut effects),
-            Input::Unreachable { reason } => self.exit(ExitReason::Refused(reason), &mut effects),
+            Input::Unreachable { reason } => self.exit(ExitReason::Unreachable(reason), &mut effects),
             Input::FromScheduler(message) => self.on_message(now_ms, message, &mut effects),
             Input::Progress(batch) => self.on_progress(batch, &mut effects),
             Input::ExecutorLost { device, message, running, class } => {

@@ -611,10 +611,23 @@ fn a_data_directory_of_another_cluster_is_refused() {
         let other = Cluster::start().await;
         let error = raftwerk_worker::start(other.config("anna", &dir)).await.unwrap_err();
         assert!(error.to_string().contains("the join token is of another cluster"), "{error}");
-        let config = raftwerk_worker::WorkerConfig { token: None, ..other.config("anna", &dir) };
-        let mut worker = raftwerk_worker::start(config).await.unwrap();
-        let error = tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.expect("in time").unwrap_err();
-        assert!(error.to_string().contains("another cluster") && error.to_string().contains("join again"), "{error}");
+        let refusal = async || {
+            let config = raftwerk_worker::WorkerConfig { token: None, ..other.config("anna", &dir) };
+            let mut worker = raftwerk_worker::start(config).await.unwrap();
+            let error = tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.expect("in time").unwrap_err();
+            assert!(matches!(error, raftwerk_worker::WorkerError::Unreachable(_)), "{error}");
+            error.to_string()
+        };
+        let said = refusal().await;
+        assert!(
+            said.contains("anna is the data directory of a worker of cluster c-test, but") && said.contains("another cluster"),
+            "{said}"
+        );
+        // It went on for ever when the directory knows schedulers of its own, which are gone.
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap();
+        fs::write(dir.join("anna/schedulers"), format!("{nobody}\n")).unwrap();
+        let said = refusal().await;
+        assert!(said.contains("no scheduler that it knows answers") && said.contains(&nobody.to_string()), "{said}");
     });
 }
 

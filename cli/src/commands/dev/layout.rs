@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Exit, Failure};
+use crate::units::counted;
 
 /// First port tried; the next ones follow.
 const FIRST_PORT: u16 = 7301;
@@ -48,7 +49,8 @@ impl Layout {
         let mut held = BTreeMap::new();
         let ports = match saved {
             Some(saved) if saved.ports.len() != schedulers as usize => {
-                let message = format!("{} holds a cluster of {} schedulers, not {schedulers}", dir.display(), saved.ports.len());
+                let message =
+                    format!("{} holds a cluster of {}, not {schedulers}", dir.display(), counted(saved.ports.len() as u64, "scheduler"));
                 return Err(
                     Failure::say(Exit::BadUsage, message).fix(format!("give --schedulers {} or another --data-dir", saved.ports.len()))
                 );

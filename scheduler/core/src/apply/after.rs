@@ -7,7 +7,7 @@
 //! What a job waits for is in the state from its submit on, as numbers. The entry that ends a job starts those that waited for it alone.
 
 use super::failure::shortened;
-use super::{Entry, Event};
+use super::{Entry, Event, Outcome};
 use crate::ids::JobId;
 use crate::job::{Job, Phase};
 use crate::spec::{SpecError, refuse};
@@ -38,8 +38,9 @@ pub(crate) fn waits(job: &Job) -> String {
 }
 
 impl State {
-    /// Jobs that have not ended and after which a new one is to start; the spec then names all of them by their numbers.
-    pub(crate) fn resolve_after(&self, spec: &mut JobSpec) -> Result<BTreeSet<JobId>, String> {
+    /// Jobs that have not ended and after which a new one is to start; the spec then names all of them by their numbers. An error is the outcome of
+    /// the submission.
+    pub(crate) fn resolve_after(&self, spec: &mut JobSpec) -> Result<BTreeSet<JobId>, Outcome> {
         let mut waiting_for = BTreeSet::new();
         let namespace = spec.namespace.clone();
         let Some(after) = &mut spec.after else { return Ok(waiting_for) };
@@ -50,9 +51,9 @@ impl State {
                 Err(_) => match self.idempotency.get(&(namespace.clone(), given.clone())) {
                     Some(submission) => submission.job,
                     None => {
-                        return Err(format!(
+                        return Err(Outcome::NotFound(format!(
                             "after: no job of namespace '{namespace}' has the idempotency key '{given}', or it is forgotten; take it out, or use a job's number"
-                        ));
+                        )));
                     }
                 },
             };
@@ -63,15 +64,16 @@ impl State {
                 Some(Phase::Done { .. }) => {}
                 Some(Phase::Failed { .. } | Phase::Cancelled { .. }) if after.any => {}
                 Some(phase) => {
-                    return Err(format!(
+                    return Err(Outcome::Precondition(format!(
                         "after: job {id} {}, so this one would never start; submit that one again first, or say after_any (--after-any)",
                         end_of(phase)
-                    ));
+                    )));
                 }
                 None if self.has_had(id) => {
-                    return Err(format!("after: job {id} is forgotten, and nobody knows how it ended; take it out if it was done"));
+                    let text = format!("after: job {id} is forgotten, and nobody knows how it ended; take it out if it was done");
+                    return Err(Outcome::NotFound(text));
                 }
-                None => return Err(format!("after: there is no job {id}")),
+                None => return Err(Outcome::NotFound(format!("after: there is no job {id}"))),
             }
             *given = id.to_string();
         }

@@ -16,13 +16,15 @@
 //! Entries of format 1 knew no pauses, suspicions, strikes and no setting aside: under them a job failed when attempts were used up.
 
 use super::report::{Consequence, SOURCE_FAILURES_UNTIL_LOST};
-use super::{Entry, Event, LEARNING, OWN_RULES};
+use super::{Entry, Event, LEARNING, OWN_RULES, REASONS};
+use crate::failures;
 use crate::ids::{LeaseId, TaskRange, Timestamp, WorkerId};
 use crate::job::Job;
 use crate::lease::Lease;
 use crate::stage::TaskState;
 use crate::state::State;
 use crate::trouble::{DEATHS_UNTIL_SET_ASIDE, Evidence, MAX_SET_ASIDE, RETRY_MS, retry_at};
+use crate::worker::Worker;
 use raftwerk_proto::v1::{FailureClass, OnSetAside, TaskFailure};
 use std::collections::BTreeSet;
 
@@ -45,7 +47,7 @@ pub(super) fn shortened(message: &str) -> String {
 pub(super) fn fail(
     job: &mut Job,
     lease: &Lease,
-    device_class: Option<&str>,
+    record: Option<&Worker>,
     id: LeaseId,
     failure: &TaskFailure,
     now: Timestamp,
@@ -65,6 +67,12 @@ pub(super) fn fail(
     let Some(first) = held.first().map(|(r, _)| r.first) else { return Consequence::None };
     // Neither says anything about the task or the worker.
     let no_fault = matches!(class, FailureClass::Stopped | FailureClass::Full);
+    if !no_fault && entry.format >= REASONS {
+        let tasks = TaskRange { first, end: held.last().map_or(first, |(r, _)| r.end) };
+        let worker_name = record.map_or("", |worker| worker.hello.name.as_str());
+        let (worker, device, reason) = (lease.worker, lease.device, failure.message.as_str());
+        failures::keep(&mut stage.failures, &failures::Attempt { tasks, worker, worker_name, device, reason, at: now });
+    }
     if !no_fault {
         entry.applied.events.push(Event::TaskFailed { job: job.id, stage: lease.stage, task: first, message: failure.message.clone() });
     }
@@ -118,6 +126,7 @@ pub(super) fn fail(
             if with_rules && fresh { Consequence::Strike(Culprit::Device, failure.message.clone()) } else { Consequence::None }
         }
         FailureClass::OutOfMemory => {
+            let device_class = record.and_then(|worker| worker.device(lease.device)).map(|device| device.class.as_str());
             if !crate::memory::ran_out(job, lease, device_class) {
                 return Consequence::None;
             }

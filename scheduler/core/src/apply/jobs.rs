@@ -47,7 +47,7 @@ impl State {
         }
         let waiting_for = match self.resolve_after(&mut spec) {
             Ok(waiting_for) => waiting_for,
-            Err(reason) => return Outcome::Refused(reason),
+            Err(outcome) => return outcome,
         };
         self.forget_old_jobs(entry);
         let id = JobId(self.next_job);

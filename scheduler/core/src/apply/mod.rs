@@ -30,7 +30,7 @@ use raftwerk_proto::v1::{EntryBody, command::Command};
 /// | 1 | failed tasks are ready at once; used-up attempts fail the job |
 /// | 2 | pauses, suspicion, setting aside, quarantine; speculative leases; names of stages are distinct; two places of shuffle data; decided parts that are lost are made again |
 /// | 3 | the state remembers the newest format of its log; workers can be drained; second leases that end undecided are not counted; first in which a leader writes of results on workers, copies made again and full workers |
-/// | 4 | a job names the policy by which its tasks are placed; costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted; specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks; jobs may have rounds; workers have labels, stages require and prefer devices, and begin as gangs on devices that are held for them; inputs may be tables; keepers of parts say what they have no more; tasks say what they have read and made, and inputs how many records may be bad |
+/// | 4 | a job names the policy by which its tasks are placed; costs are learnt from reports and can be imported; specs carry footprint and memory; a device that runs out of memory gets smaller leases; priorities; namespaces have terms, and what they and their jobs have had is counted; specs may have side inputs, reproducible stages and bounded kernels; of the latter it is recorded which device ran which tasks; jobs may have rounds; workers have labels, stages require and prefer devices, and begin as gangs on devices that are held for them; inputs may be tables; keepers of parts say what they have no more; tasks say what they have read and made, and inputs how many records may be bad; why attempts failed is kept |
 ///
 /// An entry keeps the rules of its own format for ever: a replica that replays it must come to the state of one that applied it long ago.
 ///
@@ -55,6 +55,8 @@ pub const KEPT_LOSSES: u32 = 4;
 pub const SHARES: u32 = 4;
 /// First format under which tasks say what they have read and made.
 pub(crate) const COUNTING: u32 = 4;
+/// First format under which it is kept why attempts failed.
+pub(crate) const REASONS: u32 = 4;
 /// First format under which workers have labels, and stages require and prefer devices and begin as gangs.
 pub const MATCHING: u32 = 4;
 
@@ -91,6 +93,10 @@ pub enum Outcome {
         job: JobId,
     },
     Refused(String),
+    /// It names something that there is not, or not any more.
+    NotFound(String),
+    /// It is well as it stands, but the state is not one in which it is possible.
+    Precondition(String),
     /// There is no room for it now; the same may be possible later.
     Full(String),
     Cancelled {

@@ -108,8 +108,7 @@ impl State {
             consequences.extend(counters::too_many(&job.spec.stages[index], &job.stages[index]).map(Consequence::FailJob));
         }
         for failure in &report.failures {
-            let class = record.and_then(|w| w.device(lease.device)).map(|d| d.class.as_str());
-            consequences.push(fail(job, &lease, class, id, failure, self.now, entry));
+            consequences.push(fail(job, &lease, record, id, failure, self.now, entry));
         }
         let job_id = lease.job;
         if report.final_report {
