@@ -410,10 +410,10 @@ mod on_an_embedded_cluster {
         assert_exit(&output, 6);
         let said = stderr(&output);
         assert!(said.contains("missing-*.txt") && said.contains("fix: give a path that exists"), "{said}");
-        // What is there but cannot be read says itself what to do.
+        // What is there but cannot be read is bad input, and says itself what to do.
         home.write("job.toml", "[input]\nfiles = \"/dev/null\"\n[map]\nkernel = \"word_count\"\n");
         let output = home.run(&["run", "job.toml", "--no-gpu"]);
-        assert_exit(&output, 6);
+        assert_exit(&output, 2);
         assert!(stderr(&output).contains("/dev/null") && !stderr(&output).contains("fix: give a path"), "{}", stderr(&output));
     }
 

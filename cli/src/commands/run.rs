@@ -13,7 +13,7 @@ use crate::client::{CallError, Cluster, Standstill, ended};
 use crate::console::Console;
 use crate::embedded::Embedded;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::job_file::Patches;
+use crate::job_file::{Loaded, Named, Patches};
 use crate::progress::Progress;
 
 /// The embedded scheduler cannot move elsewhere: a minute without contact means that this machine is in trouble.
@@ -39,7 +39,8 @@ pub struct Run {
 
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
-    let spec = args.job.spec(Patches::default())?;
+    let loaded = args.job.load(Patches::default())?;
+    let spec = &loaded.spec;
     if spec.output.as_ref().is_some_and(|output| output.url == raftwerk_proto::OUTPUT_ON_WORKERS) {
         return Err(Failure::say(
             Exit::BadUsage,
@@ -47,11 +48,11 @@ pub async fn run(console: &Console, args: Run) -> Outcome {
         )
         .fix("name a directory with --output DIR, or submit the job to a cluster that stays"));
     }
-    submit::note_rows_that_nobody_keeps(console, &spec);
+    submit::note_rows_that_nobody_keeps(console, spec);
     let dir = tempfile::Builder::new().prefix("raftwerk-run-").tempdir().map_err(|error| {
         Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR to a directory with room")
     })?;
-    let view = on_embedded_cluster(console, dir.path(), &args.devices, spec).await;
+    let view = on_embedded_cluster(console, dir.path(), &args.devices, loaded).await;
     if args.keep {
         console.note(format!("the cluster's data is kept in {}", dir.keep().display()));
     } else if let Err(error) = dir.close() {
@@ -63,7 +64,8 @@ pub async fn run(console: &Console, args: Run) -> Outcome {
     wait::ending(&view)
 }
 
-async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlags, spec: JobSpec) -> Result<JobView, Failure> {
+async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlags, loaded: Loaded) -> Result<JobView, Failure> {
+    let Loaded { spec, named } = loaded;
     let mut cluster = tokio::select! {
         started = Embedded::start(dir, devices.selection()) => started?,
         _ = signals::stop() => return Err(Failure::say(Exit::JobCancelled, "stopped before the job began")),
@@ -80,7 +82,7 @@ async fn on_embedded_cluster(console: &Console, dir: &Path, devices: &DeviceFlag
     let writes = spec.output.is_some();
     let mut stopped = false;
     let outcome = tokio::select! {
-        outcome = to_the_end(&mut client, spec, &mut progress) => outcome,
+        outcome = to_the_end(&mut client, spec, &named, &mut progress) => outcome,
         failure = cluster.broke() => Err(failure),
         signal = signals::stop() => {
             stopped = true;
@@ -146,12 +148,13 @@ async fn cancel(client: &mut Cluster, writes: bool) {
     }
 }
 
-async fn to_the_end(client: &mut Cluster, spec: JobSpec, progress: &mut Progress) -> Result<JobView, Failure> {
+async fn to_the_end(client: &mut Cluster, spec: JobSpec, named: &Named, progress: &mut Progress) -> Result<JobView, Failure> {
     // A submit asks the workers which files there are, so one of them must be there.
     if !client.wait_for_workers(1, REGISTRATION).await? {
         return Err(Failure::say(Exit::Internal, "the embedded worker did not reach its scheduler"));
     }
-    let reply = client.submit(spec, submit::random_key()?).await?;
+    let name = spec.name.clone();
+    let reply = client.submit(spec, submit::random_key()?).await.map_err(|error| submit::refusal(error, &name, named))?;
     client.follow(reply.job, CONTACT, |sighting| progress.on(sighting)).await.map_err(|error| match error {
         Standstill::Refused(error) => error.into(),
         error @ Standstill::ContactLost(..) => Failure::new(Exit::ContactLost, error),
