@@ -37,7 +37,7 @@ fn cases() -> Vec<Case> {
         case("word_count", "", "", "word,count\n"),
         case("grep", "params = { pattern = \"x\" }\n", "", ""),
         case("histogram", "", u4.clone(), "bin,count\n"),
-        case("statistics", "", f4.clone(), "statistic,value\ncount,0\n"),
+        case("statistics", "", f4.clone(), "statistic,value\nvalues,0\ninvalid,0\n"),
         case("radix_sort", "", u4, "(0,)"),
         case("sort", "[reduce]\npartitions = 3\n", "", ""),
         case("dedup", "", "", ""),
