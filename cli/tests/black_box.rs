@@ -437,7 +437,8 @@ mod on_an_embedded_cluster {
             home.write("job.toml", job);
             let output = home.run(&["run", "job.toml", "--no-gpu"]);
             assert_exit(&output, 2);
-            stderr(&output).lines().filter(|line| line.starts_with("error: ") || line.starts_with("fix: ")).collect::<Vec<_>>().join("\n")
+            let said = |line: &&str| ["error: ", "  caused by: ", "fix: "].iter().any(|start| line.starts_with(start));
+            stderr(&output).lines().filter(said).collect::<Vec<_>>().join("\n")
         };
         for (file, found) in [("u8.npy", "u8"), ("f8.npy", "'<f8'")] {
             let said = refusal(&format!("[input]\nfiles = \"{file}\"\n[map]\nkernel = \"histogram\"\n"));
