@@ -410,10 +410,10 @@ mod on_an_embedded_cluster {
         assert_exit(&output, 6);
         let said = stderr(&output);
         assert!(said.contains("missing-*.txt") && said.contains("fix: give a path that exists"), "{said}");
-        // What is there but cannot be read says itself what to do.
+        // What is there but cannot be read is bad input, and says itself what to do.
         home.write("job.toml", "[input]\nfiles = \"/dev/null\"\n[map]\nkernel = \"word_count\"\n");
         let output = home.run(&["run", "job.toml", "--no-gpu"]);
-        assert_exit(&output, 6);
+        assert_exit(&output, 2);
         assert!(stderr(&output).contains("/dev/null") && !stderr(&output).contains("fix: give a path"), "{}", stderr(&output));
     }
 
@@ -437,7 +437,8 @@ mod on_an_embedded_cluster {
             home.write("job.toml", job);
             let output = home.run(&["run", "job.toml", "--no-gpu"]);
             assert_exit(&output, 2);
-            stderr(&output).lines().filter(|line| line.starts_with("error: ") || line.starts_with("fix: ")).collect::<Vec<_>>().join("\n")
+            let said = |line: &&str| ["error: ", "  caused by: ", "fix: "].iter().any(|start| line.starts_with(start));
+            stderr(&output).lines().filter(said).collect::<Vec<_>>().join("\n")
         };
         for (file, found) in [("u8.npy", "u8"), ("f8.npy", "'<f8'")] {
             let said = refusal(&format!("[input]\nfiles = \"{file}\"\n[map]\nkernel = \"histogram\"\n"));

@@ -72,6 +72,18 @@ impl FormatError {
         self
     }
 
+    /// Whether the file is sound, and only has not the columns that are wanted, or this build cannot look.
+    pub fn is_about_columns(&self) -> bool {
+        matches!(
+            self,
+            FormatError::UnknownColumn { .. }
+                | FormatError::AmbiguousColumn { .. }
+                | FormatError::Names { .. }
+                | FormatError::Type { .. }
+                | FormatError::Feature { .. }
+        )
+    }
+
     /// What is wrong, for whoever says beside it where.
     pub(crate) fn without_place(&self) -> String {
         match self {
@@ -98,6 +110,12 @@ pub struct Place {
 /// Counting lines reads the file from its start; of what is longer, the byte must do.
 pub(crate) const COUNTED_BYTES: usize = 256 << 20;
 
+/// In which line a byte of a file is, from 1, if counting does not take long.
+pub fn line_of(file: &[u8], byte: u64) -> Option<u64> {
+    let before = &file[..file.len().min(byte as usize)];
+    (before.len() <= COUNTED_BYTES).then(|| newlines(before) + 1)
+}
+
 pub(crate) fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
@@ -109,8 +127,7 @@ impl Place {
     }
 
     fn count(&mut self, file: &[u8]) {
-        let before = &file[..file.len().min(self.byte as usize)];
-        self.line = (before.len() <= COUNTED_BYTES).then(|| newlines(before) + 1);
+        self.line = line_of(file, self.byte);
     }
 }
 

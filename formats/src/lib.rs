@@ -38,7 +38,7 @@ pub use columnar::write::{Cell, TableWriter};
 pub use columnar::{Columnar, Footer};
 pub use columns::{Kind, Wanted};
 pub use compression::{Compression, Unpacked};
-pub use error::FormatError;
+pub use error::{FormatError, line_of};
 pub use filter::Filter;
 pub use notes::{BAD_BYTES_SHOWN, BAD_DESCRIBED, BadRecord, Noted, Notes};
 pub use number::{MAX_SCALE, Number};

@@ -23,21 +23,23 @@ pub struct Noted {
     /// Records that could be read, filtered ones among them.
     pub records: u64,
     pub bad: u64,
-    /// The first [`BAD_DESCRIBED`] of these.
+    /// The first [`BAD_DESCRIBED`] of these, and of the one that was too many.
     pub first: Vec<BadRecord>,
-    /// There were more of them than are allowed, so that the reading ended with an error.
+    /// Some are allowed, and there were more of them, so that the reading ended with an error.
     pub too_many: bool,
     /// How far lines have been counted: a byte, and its line.
     counted: Option<(usize, u64)>,
 }
 
-/// A record that was left out.
+/// A record that was left out, or that ended the reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
     /// Of its first byte in the file.
     pub offset: u64,
     /// In which it begins, from 1, where counting does not take long.
     pub line: Option<u64>,
+    /// In a file of records of one length, which has no lines: which one it is, from 1.
+    pub record: Option<u64>,
     pub bytes: u64,
     /// The first [`BAD_BYTES_SHOWN`] of them.
     pub shown: Vec<u8>,
@@ -75,25 +77,33 @@ impl Notes {
     /// Notes that `file[record]` is left out. Gives the error back, with its line, if that is one too many.
     pub fn leave_out(&self, file: &[u8], record: Range<usize>, error: FormatError) -> Result<(), FormatError> {
         let mut noted = self.noted();
+        if noted.first.len() < BAD_DESCRIBED {
+            noted.describe(file, record, self.part, &error);
+        }
         if noted.bad >= self.allowed {
             noted.too_many = self.allowed > 0;
             return Err(if self.part { error } else { error.with_line(file) });
         }
         noted.bad += 1;
-        if noted.first.len() < BAD_DESCRIBED {
-            let line = if self.part { None } else { noted.line(file, record.start) };
-            let bytes = &file[record.clone()];
-            let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-            let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-            let shown = bytes[..bytes.len().min(BAD_BYTES_SHOWN)].to_vec();
-            let reason = error.without_place();
-            noted.first.push(BadRecord { offset: record.start as u64, line, bytes: bytes.len() as u64, shown, reason });
-        }
         Ok(())
     }
 }
 
 impl Noted {
+    fn describe(&mut self, file: &[u8], at: Range<usize>, part: bool, error: &FormatError) {
+        let offset = at.start as u64;
+        let (line, record, bytes) = match error {
+            FormatError::CutRecord { record, .. } => (None, offset.checked_div(*record).map(|before| before + 1), &file[at]),
+            _ => {
+                let bytes = &file[at.clone()];
+                let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+                (if part { None } else { self.line(file, at.start) }, None, bytes.strip_suffix(b"\r").unwrap_or(bytes))
+            }
+        };
+        let shown = bytes[..bytes.len().min(BAD_BYTES_SHOWN)].to_vec();
+        self.first.push(BadRecord { offset, line, record, bytes: bytes.len() as u64, shown, reason: error.without_place() });
+    }
+
     /// Records come in the order of the file, so that it is gone through once.
     fn line(&mut self, file: &[u8], at: usize) -> Option<u64> {
         let (from, line) = match self.counted {
@@ -168,7 +178,8 @@ mod tests {
         assert_eq!(numbers(csv(), text, 2).unwrap().0, [1.0]);
         let (error, noted) = numbers(csv(), text, 1).unwrap_err();
         assert!(error.contains("the row at line 4 (byte 10 of the file) has 1 cells"), "{error}");
-        assert!(noted.too_many && noted.bad == 1 && noted.first[0].line == Some(2), "{noted:?}");
+        assert!(noted.too_many && noted.bad == 1, "{noted:?}");
+        assert_eq!(noted.first.iter().map(|bad| bad.line).collect::<Vec<_>>(), [Some(2), Some(4)], "the one too many is described too");
         let (error, noted) = numbers(csv(), text, 0).unwrap_err();
         assert!(error.contains("line 2 (byte 4 of the file)") && !noted.too_many, "{error}");
     }
@@ -188,6 +199,17 @@ mod tests {
         let (error, noted) = read(1);
         assert!(error.contains("the row at byte 110 of the file has 1 cells"), "{error}");
         assert_eq!((noted.first[0].offset, noted.first[0].line), (108, None));
+    }
+
+    #[test]
+    fn in_a_file_without_lines_a_record_is_counted_by_its_length() {
+        let file = b"0123\n567890\r\n";
+        let notes = Notes::allowing(1);
+        let error = FormatError::CutRecord { at: 8, bytes: 5, record: 8 };
+        notes.leave_out(file, 8..file.len(), error).unwrap();
+        let noted = notes.so_far();
+        let [bad] = noted.first.as_slice() else { panic!("{noted:?}") };
+        assert_eq!((bad.line, bad.record, bad.offset, bad.bytes, bad.shown.as_slice()), (None, Some(2), 8, 5, &file[8..]));
     }
 
     #[test]

@@ -447,12 +447,16 @@ pub enum KernelError {
     /// A parameter is missing, unknown or out of range.
     #[error("{0}")]
     Param(String),
-    /// The input is not what the kernel accepts; running the task again gives the same answer.
+    /// The input is not what the kernel accepts, or not with these parameters. Every device would say so, so the task is not tried again.
     #[error("{0}")]
     Input(String),
-    /// A record of the input cannot be read; the text says which one. No device could read it, so the task is not tried again.
+    /// The same of one line of a text, which starts `at` bytes behind the start of the task's input.
+    #[error("{message}")]
+    Line { at: usize, message: String },
+    /// The task failed, and another try may go well: shuffle data whose checksum is right is not as its kernel writes it, so the machine that wrote it or
+    /// this one may be at fault.
     #[error("{0}")]
-    Record(String),
+    Failed(String),
     /// The device failed; the task may succeed elsewhere.
     #[error("device: {0}")]
     Device(String),
@@ -464,6 +468,6 @@ pub enum KernelError {
 impl KernelError {
     /// What is wrong with a table.
     pub fn of_table(error: FormatError) -> KernelError {
-        KernelError::Record(error.to_string())
+        KernelError::Input(error.to_string())
     }
 }

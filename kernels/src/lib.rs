@@ -12,7 +12,7 @@
 //! sorted_run/ shuffle blocks of sorted records and lines: layout, order, merge
 //! cells.rs    cells of tables that kernels write      keyed.rs    tables in memory by keys of bytes
 //! table_form.rs  tables as lines, or as files of columns
-//! pieces.rs   parts that are handed out while they are made
+//! pieces.rs   parts that are handed out while they are made    preview.rs  lines and records as people are shown them
 //! ```
 //! This crate reads and writes memory only: no path, no socket. The GPU's own device files are the exception, and `noop` may print.
 
@@ -30,6 +30,7 @@ mod params;
 mod philox;
 mod pieces;
 pub mod png_file;
+mod preview;
 mod round;
 pub mod run;
 mod side;

@@ -86,7 +86,7 @@ fn take_long_varint(bytes: &mut &[u8]) -> Option<u64> {
 pub fn count_value(mut value: &[u8]) -> Result<u64, KernelError> {
     match take_varint(&mut value) {
         Some(count) if value.is_empty() => Ok(count),
-        _ => Err(KernelError::Input("shuffle record: the value is not a count".into())),
+        _ => Err(KernelError::Failed("shuffle record: the value is not a count".into())),
     }
 }
 
@@ -129,7 +129,7 @@ impl<'a> Iterator for Reader<'a> {
             Some(record) => Some(Ok(record)),
             None => {
                 self.rest = &[];
-                Some(Err(KernelError::Input(format!("shuffle block is damaged: no whole record in its last {left} bytes"))))
+                Some(Err(KernelError::Failed(format!("shuffle block is damaged: no whole record in its last {left} bytes"))))
             }
         }
     }
@@ -166,7 +166,7 @@ impl<'a> Head<'a> {
             Some(before) => prefix > self.prefix || (prefix == self.prefix && record.key > before.key),
         };
         if !rises {
-            return Err(KernelError::Input("shuffle block is damaged: its keys do not rise".into()));
+            return Err(KernelError::Failed("shuffle block is damaged: its keys do not rise".into()));
         }
         self.prefix = prefix;
         self.record = Some(record);
@@ -244,6 +244,19 @@ impl<'a> Merge<'a> {
     /// Records handed out so far.
     pub fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// Records of all runs: those handed out, and those that nobody has asked for, which are read for it.
+    pub fn count(self) -> Result<u64, KernelError> {
+        let mut count = self.taken;
+        for head in self.heads {
+            count += u64::from(head.record.is_some());
+            for record in head.reader {
+                record?;
+                count += 1;
+            }
+        }
+        Ok(count)
     }
 }
 

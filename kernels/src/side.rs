@@ -24,13 +24,26 @@ pub struct SideInput {
     pub dtype: String,
     /// Lengths of its dimensions.
     pub shape: Vec<u64>,
+    /// The file that it comes from, for messages; empty where there is none.
+    pub path: String,
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
 }
 
 impl SideInput {
     /// `bytes` are little-endian elements, as many as the shape says; whoever opened the file has made sure.
     pub fn new(name: String, dtype: String, shape: Vec<u64>, bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> SideInput {
-        SideInput { name, dtype, shape, bytes }
+        SideInput { name, dtype, shape, path: String::new(), bytes }
+    }
+
+    /// The same, and of which file it is.
+    pub fn of_file(self, path: String) -> SideInput {
+        SideInput { path, ..self }
+    }
+
+    /// "side input 'b' (/data/b.npy)", for messages.
+    pub(crate) fn named(&self) -> String {
+        let path = if self.path.is_empty() { String::new() } else { format!(" ({})", self.path) };
+        format!("side input '{}'{path}", self.name)
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -44,6 +57,7 @@ impl std::fmt::Debug for SideInput {
             .field("name", &self.name)
             .field("dtype", &self.dtype)
             .field("shape", &self.shape)
+            .field("path", &self.path)
             .finish_non_exhaustive()
     }
 }

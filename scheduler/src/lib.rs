@@ -4,12 +4,14 @@
 //! raft/      consensus, log, snapshots; knows nothing about jobs        machine   the core as Raft sees it
 //! leader/    the leader loop: a state machine, input in, effects out    edge      drives it: clock, network, proposals
 //! services/  gRPC handlers                                              server    puts a replica together and starts it
+//! document   JSON about jobs: manifests, and what commands show
 //! ```
 
 mod awake;
 mod backup;
 mod config;
 mod decisions;
+pub mod document;
 pub mod edge;
 mod fail_point;
 mod join;

@@ -73,7 +73,7 @@ impl From<CallError> for Failure {
                     // Other reasons, such as an output that cannot be written, say themselves what to do.
                     Code::FailedPrecondition
                         if status.message().starts_with("no worker sees the input")
-                            && ["no file matches", "No such file"].iter().any(|reason| status.message().contains(reason)) =>
+                            && ["no file matches", "no object matches", "No such file"].iter().any(|reason| status.message().contains(reason)) =>
                     {
                         (Exit::Refused, Some("give a path that exists on a worker's machine"))
                     }

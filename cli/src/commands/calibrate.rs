@@ -83,7 +83,7 @@ async fn run(
 ) -> Result<(), Failure> {
     let file = write_job(dir, kernel, standard, class, lease_tasks)
         .map_err(|error| Failure::new(Exit::Internal, error).context(format!("cannot write below {}", dir.display())))?;
-    let spec = job_file::load(&file, &Patches::default(), &Catalogue::of_this_build())?;
+    let spec = job_file::load(&file, &Patches::default(), &Catalogue::of_this_build())?.spec;
     let reply = client.submit(spec, random_key()?).await?;
     let view = client.follow(reply.job, super::run::CONTACT, |_| ()).await.map_err(|error| match error {
         Standstill::Refused(error) => error.into(),
@@ -219,7 +219,8 @@ mod tests {
                 range => range,
             };
             let file = write_job(dir.path(), *kernel, &Standard { input: small, ..standard }, "cpu", 4).expect("a file");
-            let spec = job_file::load(&file, &Patches::default(), &Catalogue::of_this_build()).unwrap_or_else(|error| panic!("{error:?}"));
+            let spec =
+                job_file::load(&file, &Patches::default(), &Catalogue::of_this_build()).unwrap_or_else(|error| panic!("{error:?}")).spec;
             assert_eq!(spec.stages[0].max_lease_tasks, 4);
             assert_eq!(spec.stages[0].inputs.len(), 1 + kernel.sides().iter().filter(|side| side.required).count());
             assert_eq!(spec.rounds.is_some(), kernel.rounds());

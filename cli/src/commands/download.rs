@@ -368,7 +368,7 @@ fn away(job: u64, missing: &[Partial], workers: &[WorkerView]) -> Failure {
 
 /// The manifest, and the one rename that makes the directory visible.
 pub(super) fn finish(staging: &Staging, view: &JobView, cluster: &str, to: &Path) -> io::Result<()> {
-    let manifest = serde_json::to_string_pretty(&kept::manifest(view, cluster)).map_err(io::Error::other)?;
+    let manifest = serde_json::to_string_pretty(&raftwerk_scheduler::document::manifest(view, cluster)).map_err(io::Error::other)?;
     let mut file = File::create_new(staging.path.join(MANIFEST))?;
     file.write_all(manifest.as_bytes())?;
     file.sync_all()?;

@@ -14,7 +14,7 @@ use crate::client::{CallError, Cluster, Standstill, ended};
 use crate::console::Console;
 use crate::embedded::Embedded;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::job_file::Patches;
+use crate::job_file::{Loaded, Named, Patches};
 use crate::progress::Progress;
 use crate::temporary::{self, Temporary};
 use crate::uploads::{self, Upload};
@@ -42,7 +42,8 @@ pub struct Run {
 
 pub async fn run(console: &Console, args: Run) -> Outcome {
     // The job file comes first: nobody wants to wait for a cluster to hear about a typing error.
-    let mut spec = args.job.spec(Patches::default())?;
+    let mut loaded = args.job.load(Patches::default())?;
+    let spec = &mut loaded.spec;
     // Nobody else will ever come.
     spec.wait_for_devices = false;
     if spec.output.as_ref().is_some_and(|output| output.url == raftwerk_proto::OUTPUT_ON_WORKERS) {
@@ -56,13 +57,13 @@ pub async fn run(console: &Console, args: Run) -> Outcome {
         return Err(Failure::say(Exit::BadUsage, "the cluster of `run` has no job that this one could start after")
             .fix("take `after` out of the job file, or submit the job to the cluster that has the other one"));
     }
-    submit::note_rows_that_nobody_keeps(console, &spec);
-    let upload = uploads::gather(console, &mut spec).await?;
+    submit::note_rows_that_nobody_keeps(console, spec);
+    let upload = uploads::gather(console, spec).await?;
     temporary::tidy_up(console, false).await;
     let dir = Temporary::make(temporary::RUN).map_err(|error| {
         Failure::new(Exit::Internal, error).context("cannot make a temporary directory").fix("set TMPDIR to a directory with room")
     })?;
-    let view = on_embedded_cluster(console, dir.path(), &args.devices, spec, upload).await;
+    let view = on_embedded_cluster(console, dir.path(), &args.devices, loaded, upload).await;
     if args.keep {
         console.note(format!("the cluster's data is kept in {}", dir.keep().display()));
     } else if let Err(error) = dir.close() {
@@ -78,7 +79,7 @@ async fn on_embedded_cluster(
     console: &Console,
     dir: &Path,
     devices: &DeviceFlags,
-    spec: JobSpec,
+    loaded: Loaded,
     upload: Option<Upload>,
 ) -> Result<JobView, Failure> {
     let mut cluster = tokio::select! {
@@ -94,10 +95,10 @@ async fn on_embedded_cluster(
     };
     let mut progress = Progress::new(console);
     let output = spec.output.as_ref().and_then(|output| output.url.strip_prefix("file://")).map(PathBuf::from);
-    let writes = spec.output.is_some();
+    let writes = loaded.spec.output.is_some();
     let mut stopped = false;
     let outcome = tokio::select! {
-        outcome = to_the_end(console, &mut client, spec, upload, &mut progress) => outcome,
+        outcome = to_the_end(console, &mut client, loaded, upload, &mut progress) => outcome,
         failure = cluster.broke() => Err(failure),
         signal = signals::stop() => {
             stopped = true;
@@ -166,10 +167,11 @@ async fn cancel(client: &mut Cluster, writes: bool) {
 async fn to_the_end(
     console: &Console,
     client: &mut Cluster,
-    spec: JobSpec,
+    loaded: Loaded,
     upload: Option<Upload>,
     progress: &mut Progress,
 ) -> Result<JobView, Failure> {
+    let Loaded { spec, named } = loaded;
     // A submit asks the workers which files there are, so one of them must be there.
     if !client.wait_for_workers(1, REGISTRATION).await? {
         return Err(Failure::say(Exit::Internal, "the embedded worker did not reach its scheduler"));
@@ -178,7 +180,8 @@ async fn to_the_end(
         // To the one worker there is: what comes through a pipe is here and nowhere else, and a copy of a file is read as the file is.
         uploads::bring(console, client, upload).await?;
     }
-    let reply = client.submit(spec, submit::random_key()?).await.map_err(refused)?;
+    let name = spec.name.clone();
+    let reply = client.submit(spec, submit::random_key()?).await.map_err(|error| refused(error, &name, &named))?;
     client.follow(reply.job, CONTACT, |sighting| progress.on(sighting)).await.map_err(|error| match error {
         Standstill::Refused(error) => error.into(),
         error @ Standstill::ContactLost(..) => Failure::new(Exit::ContactLost, error),
@@ -186,14 +189,14 @@ async fn to_the_end(
 }
 
 /// To wait for devices is good advice in a cluster to which some may come.
-fn refused(error: CallError) -> Failure {
+fn refused(error: CallError, name: &str, named: &Named) -> Failure {
     match &error {
         CallError::Refused(status) => match status.message().strip_suffix(OR_WAIT) {
             Some(reason) => Failure::say(Exit::Refused, reason)
                 .fix("`raftwerk doctor` shows what this machine offers; submit the job to a cluster that has such devices"),
-            None => error.into(),
+            None => submit::refusal(error, name, named),
         },
-        _ => error.into(),
+        _ => submit::refusal(error, name, named),
     }
 }
 
@@ -205,11 +208,11 @@ mod tests {
     fn what_only_submit_takes_is_not_advised() {
         let said = |message: &str| {
             let status = tonic::Status::failed_precondition(message);
-            refused(CallError::Refused(Box::new(status))).lines().join("\n")
+            refused(CallError::Refused(Box::new(status)), "words", &Named::default()).lines().join("\n")
         };
         let short = said(&format!("no device can run it\n  nearest: worker 1{OR_WAIT}"));
         assert!(short.starts_with("error: no device can run it\n  nearest: worker 1\nfix: `raftwerk doctor`"), "{short}");
-        assert_eq!(said("the output exists"), "error: the output exists");
+        assert_eq!(said("the output exists"), "error: job `words` was not submitted: the output exists");
     }
 
     #[test]

@@ -6,12 +6,13 @@ use clap::Args;
 use raftwerk_proto::UPLOAD_SCHEME;
 use raftwerk_proto::v1::{JobSpec, KernelKind, KernelRef, SubmitReply};
 use serde_json::json;
+use tonic::{Code, Status};
 
 use super::wait::{self, Patience};
 use crate::client::CallError;
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
-use crate::job_file::{self, Catalogue, Patches};
+use crate::job_file::{self, Catalogue, Loaded, Named, Patches};
 use crate::target::Target;
 use crate::uploads::{self, FROM_STDIN};
 
@@ -43,7 +44,7 @@ pub struct JobFlags {
 
 impl JobFlags {
     /// `more`: what only some commands take.
-    pub fn spec(self, more: Patches) -> Result<raftwerk_proto::v1::JobSpec, Failure> {
+    pub fn load(self, more: Patches) -> Result<Loaded, Failure> {
         // Of a file that is called so the path is `./-`.
         let input = self.input.into_iter().map(|input| if input == FROM_STDIN { format!("{UPLOAD_SCHEME}{input}") } else { input });
         let input: Vec<String> = input.chain(self.upload.into_iter().map(|file| format!("{UPLOAD_SCHEME}{file}"))).collect();
@@ -107,28 +108,44 @@ fn idempotency_key(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A submission that was refused, with the line of the job file that names the input, if that is what is wrong.
+pub fn refusal(error: CallError, name: &str, named: &Named) -> Failure {
+    let place = match &error {
+        CallError::Refused(status) if is_about_input(status) => named.place_of(status.message()).map(str::to_owned),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    place.into_iter().fold(failure, Failure::context).context(format!("job `{name}` was not submitted"))
+}
+
+/// Others may have the path of an input in them too, such as an output that lies beside it.
+fn is_about_input(status: &Status) -> bool {
+    status.code() == Code::InvalidArgument || status.message().starts_with("no worker sees the input")
+}
+
 /// A request that was sent may have been taken, whatever became of the answer; what was not sent was not.
-fn not_known_to_be_taken(error: CallError, name: &str, key: &str) -> Failure {
+fn not_known_to_be_taken(error: CallError, name: &str, key: &str, named: &Named) -> Failure {
     match error {
         CallError::Unreachable { doubt: true, .. } => Failure::from(error)
             .context(format!("it is not known whether job `{name}` was submitted"))
             .fix(format!("submit it again with --idempotency-key {key:?}: if it was taken, that finds it instead of running it twice")),
-        error => Failure::from(error).context(format!("job `{name}` was not submitted")),
+        error => refusal(error, name, named),
     }
 }
 
 pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Outcome {
     let more = Patches { wait_for_devices: args.wait_for_devices, after: args.after, after_any: args.after_any, ..Patches::default() };
-    let mut spec = args.job.spec(more)?;
+    let Loaded { mut spec, named } = args.job.load(more)?;
     note_rows_that_nobody_keeps(console, &spec);
     let name = spec.name.clone();
-    let named = args.idempotency_key.is_some();
+    let has_key = args.idempotency_key.is_some();
     let key = args.idempotency_key.map_or_else(random_key, Ok)?;
     let mut cluster = target.cluster()?;
     let upload = uploads::gather(console, &mut spec).await?;
     // What was submitted before with this key needs no second upload.
-    let before = match upload.is_some() && named {
-        true => cluster.submitted_before(spec.clone(), key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?,
+    let refused = |error| not_known_to_be_taken(error, &name, &key, &named);
+    let before = match upload.is_some() && has_key {
+        true => cluster.submitted_before(spec.clone(), key.clone()).await.map_err(refused)?,
         false => None,
     };
     let mut placed = None;
@@ -138,7 +155,7 @@ pub async fn submit(console: &Console, target: &Target, args: SubmitArgs) -> Out
             if let Some(upload) = &upload {
                 placed = Some(uploads::place(console, &mut cluster, upload).await?);
             }
-            cluster.submit(spec, key.clone()).await.map_err(|error| not_known_to_be_taken(error, &name, &key))?
+            cluster.submit(spec, key.clone()).await.map_err(refused)?
         }
     };
     let verb = if existing { "was submitted before with this key" } else { "submitted" };

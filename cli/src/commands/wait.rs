@@ -11,7 +11,7 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::progress::Progress;
 use crate::remedy::says_full;
 use crate::units::parse_duration;
-use crate::views::result;
+use crate::views::{counters, result};
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Patience {
@@ -45,12 +45,14 @@ pub fn report(console: &Console, view: &JobView) -> Outcome {
     verdict(view)
 }
 
-/// Prints what the job made: nothing, for people, when it made nothing.
+/// Prints what the job made: nothing, for people, when it made nothing. One that failed by its input shows the records that are to blame.
 pub fn show(console: &Console, view: &JobView) {
     if console.is_json() {
         console.json(result::to_json(view));
     } else if view.state() == JobState::Done {
         result::print(console, view);
+    } else if view.state() == JobState::Failed && !view.bad_records.is_empty() {
+        counters::print_bad(console, view);
     }
 }
 

@@ -8,6 +8,7 @@ mod catalogue;
 mod graph;
 mod input;
 mod limits;
+mod named;
 mod params;
 mod patches;
 mod paths;
@@ -32,6 +33,7 @@ use raftwerk_proto::v1::{JobSpec, OnSetAside, OutputSpec, Rounds, StageSpec, Sta
 
 pub use catalogue::Catalogue;
 pub use limits::DEFAULT_PRIORITY;
+pub use named::Named;
 pub use patches::Patches;
 pub use problem::JobFileError;
 pub use suggest::hint;
@@ -42,8 +44,16 @@ use tree::Table;
 
 const SECTIONS: [&str; 7] = ["job", "input", "map", "reduce", "stage", "rounds", "output"];
 
-/// Reads and checks the job file at `path`. Every path in the result is absolute.
-pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, JobFileError> {
+/// A job file that was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Every path in it is absolute.
+    pub spec: JobSpec,
+    pub named: Named,
+}
+
+/// Reads and checks the job file at `path`.
+pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<Loaded, JobFileError> {
     let file = path.display().to_string();
     let unreadable = |message: String| JobFileError { place: file.clone(), message, fix: None };
     let bytes = std::fs::read(path)
@@ -63,7 +73,11 @@ pub fn load(path: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<Job
     };
     let dir = own.parent().unwrap_or(Path::new("/"));
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
-    parse(&text, stem, dir, &current, patches, catalogue).map_err(|problem| problem.in_file(&file))
+    let read = || {
+        let (root, names) = patched(&text, &current, patches)?;
+        Ok(Loaded { spec: read(&root, &names, stem, dir, catalogue)?, named: Named::of(&root, dir, &file) })
+    };
+    read().map_err(|problem: Problem| problem.in_file(&file))
 }
 
 fn how_to_read(error: &std::io::Error) -> String {
@@ -78,29 +92,40 @@ fn how_to_read(error: &std::io::Error) -> String {
     }
 }
 
+#[cfg(test)]
 fn parse(text: &str, stem: &str, dir: &Path, current_dir: &Path, patches: &Patches, catalogue: &Catalogue) -> Result<JobSpec, Problem> {
+    let (root, names) = patched(text, current_dir, patches)?;
+    read(&root, &names, stem, dir, catalogue)
+}
+
+/// The tree with what the command line changes, and the names of its stages in the order of the file.
+fn patched(text: &str, current_dir: &Path, patches: &Patches) -> Result<(Table, Vec<String>), Problem> {
     let mut root = tree::parse(text)?;
     let names = graph::by_name(&mut root)?;
     patches.apply(&mut root, current_dir)?;
-    check_sections(&root)?;
-    let head = Head::read(&root, stem)?;
+    Ok((root, names))
+}
+
+fn read(root: &Table, names: &[String], stem: &str, dir: &Path, catalogue: &Catalogue) -> Result<JobSpec, Problem> {
+    check_sections(root)?;
+    let head = Head::read(root, stem)?;
     if root.get("stage").is_some() {
-        let (stages, output) = graph::read(&root, &names, catalogue, dir, head.reproducible)?;
+        let (stages, output) = graph::read(root, names, catalogue, dir, head.reproducible)?;
         return Ok(head.into_spec(stages, output, None));
     }
-    let mut map = stages::read_map(&root, catalogue, dir)?;
-    if let Some(section) = Section::open(&root, "input", &input::KEYS)? {
+    let mut map = stages::read_map(root, catalogue, dir)?;
+    if let Some(section) = Section::open(root, "input", &input::KEYS)? {
         map.reads_records(input::record_bytes(&section, map.kernel)?);
     }
-    let mut reduce = stages::read_reduce(&root, catalogue, &map)?;
+    let mut reduce = stages::read_reduce(root, catalogue, &map)?;
     if head.reproducible {
         map.pin();
         reduce.iter_mut().for_each(stages::Stage::pin);
     }
-    let rounds = rounds::read(&root, &map, reduce.as_ref(), head.on_set_aside)?;
-    let output = stages::read_output(&root, reduce.as_ref().unwrap_or(&map), dir)?;
+    let rounds = rounds::read(root, &map, reduce.as_ref(), head.on_set_aside)?;
+    let output = stages::read_output(root, reduce.as_ref().unwrap_or(&map), dir)?;
     let partitions = reduce.as_ref().map_or(0, |stage| stage.partitions);
-    let mut input = input::read(&root, map.kernel, partitions, dir)?;
+    let mut input = input::read(root, map.kernel, partitions, dir)?;
     // How many tasks files make is known when a worker has listed them; no kernel's rule about parameters depends on it.
     let tasks = match &input.stage_input.source {
         Some(Source::Range(range)) => range.tasks,

@@ -1,8 +1,6 @@
 //! What the stages of a job have read and made, and the records that could not be read.
 
-use raftwerk_proto::COUNTER_NAMES;
-use raftwerk_proto::v1::{BadRecord, JobView, StageCounters, StageView};
-use serde_json::{Map, Value, json};
+use raftwerk_proto::v1::{JobView, StageCounters, StageView};
 
 use crate::console::Console;
 use crate::table::{Table, printable};
@@ -17,9 +15,9 @@ fn of(stage: &StageView) -> StageCounters {
     stage.counters.unwrap_or_default()
 }
 
-/// Whether anything was counted: a cluster of an older release counts nothing.
+/// Whether anything was counted, or there is a bad record to show: a cluster of an older release counts nothing.
 pub fn any(view: &JobView) -> bool {
-    view.stages.iter().any(|stage| of(stage) != StageCounters::default())
+    !view.bad_records.is_empty() || view.stages.iter().any(|stage| of(stage) != StageCounters::default())
 }
 
 fn table(view: &JobView) -> Table {
@@ -45,7 +43,12 @@ fn bad_table(view: &JobView) -> Table {
         table.row([
             format!("{} task {}", record.stage, record.task).into(),
             printable(&record.path).into(),
-            if record.line == 0 { String::new() } else { record.line.to_string() }.into(),
+            match (record.line, record.record) {
+                (0, 0) => String::new(),
+                (0, number) => format!("record {number}"),
+                (line, _) => line.to_string(),
+            }
+            .into(),
             record.offset.to_string().into(),
             printable(&record.reason).into(),
             printable(&text).into(),
@@ -54,44 +57,32 @@ fn bad_table(view: &JobView) -> Table {
     table
 }
 
-/// The counters, and the first records that were left out.
+/// The counters, and the first records that could not be read.
 pub fn print(console: &Console, view: &JobView) {
     console.table(&table(view));
-    print_bad(console, view);
+    if !view.bad_records.is_empty() {
+        console.line("");
+        print_bad(console, view);
+    }
 }
 
-fn print_bad(console: &Console, view: &JobView) {
-    if view.bad_records.is_empty() {
-        return;
-    }
-    console.line("");
+/// The first records that could not be read, of a job that has some.
+pub fn print_bad(console: &Console, view: &JobView) {
     console.table(&bad_table(view));
-    let all: u64 = view.stages.iter().map(|stage| of(stage).bad_records).sum();
-    let shown = view.bad_records.len().min(SHOWN) as u64;
+    let counted: u64 = view.stages.iter().map(|stage| of(stage).bad_records).sum();
+    let kept = view.bad_records.len() as u64;
+    // Those of a task that has failed by them are in no counter.
+    let (all, shown) = (counted.max(kept), kept.min(SHOWN as u64));
     if all > shown {
-        let kept = view.bad_records.len() as u64;
         let more = if kept > shown { format!("; `-o json` has the first {kept}") } else { String::new() };
         console.line(format!("{} of {} bad records{more}", group_digits(shown), group_digits(all)));
     }
 }
 
-/// Of one stage.
-pub fn to_json(stage: &StageView) -> Value {
-    let numbers = COUNTER_NAMES.iter().zip(of(stage).numbers());
-    numbers.map(|(name, number)| ((*name).to_owned(), Value::from(number))).collect::<Map<_, _>>().into()
-}
-
-pub fn bad_to_json(record: &BadRecord) -> Value {
-    json!({
-        "stage": record.stage, "task": record.task, "file": record.path, "offset": record.offset, "bytes": record.bytes,
-        "line": if record.line == 0 { Value::Null } else { record.line.into() },
-        "reason": record.reason, "text": String::from_utf8_lossy(&record.data),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raftwerk_proto::v1::BadRecord;
 
     #[test]
     fn a_stage_is_a_row_and_what_a_record_holds_sends_nothing_to_the_terminal() {
@@ -103,7 +94,8 @@ mod tests {
         let row: Vec<&str> = text.lines().last().unwrap_or_default().split_whitespace().collect();
         assert_eq!(row, ["map", "1,000", "2", "KiB", "0", "0", "B", "1"], "{text}");
         assert!(bad_table(&view).render(false).contains("\\u{1b}[2J"));
-        assert_eq!(to_json(&view.stages[0])["records_in"], 1_000);
+        let of_records = BadRecord { record: 5, ..BadRecord::default() };
+        assert!(bad_table(&JobView { bad_records: vec![of_records], ..JobView::default() }).render(false).contains("record 5"));
         assert!(!any(&JobView::default()));
     }
 }

@@ -7,6 +7,7 @@ use raftwerk_proto::v1::{
     DeviceMatch, DeviceShare, Files, JobSpec, JobState, JobView, KernelKind, OutputSpec, Param, SetAside, ShuffleCopies, StageSpec,
     StageView, TallyTotal,
 };
+use raftwerk_scheduler::document;
 use serde_json::{Value, json};
 
 use super::names::Names;
@@ -365,9 +366,10 @@ pub fn to_json(view: &JobView) -> Value {
             "name": stage.name, "tasks": stage.tasks, "ready": stage.ready, "leased": stage.leased, "accepted": stage.accepted,
             "leases": stage.leases, "failed_attempts": stage.failed_attempts, "fenced": stage.fenced, "generation": stage.generation,
             "waiting": stage.waiting, "set_aside": stage.set_aside, "speculated": stage.speculated, "speculative_wins": stage.speculative_wins,
-            "state": stage_state(stage), "counters": counters::to_json(stage),
+            "state": stage_state(stage), "counters": document::counters(&stage.counters.unwrap_or_default()),
             "kernel": spec.and_then(|spec| spec.kernel.as_ref()).map(|kernel| json!({"name": kernel.name, "version": kernel.version})),
-            "params": spec.map(|spec| spec.params.iter().map(|p| (p.name.clone(), Value::from(p.value.clone()))).collect::<serde_json::Map<_, _>>()),
+            "params": spec.map(document::params),
+            "inputs": spec.map(document::inputs),
             "device": spec.and_then(|spec| spec.device.as_ref()).map(|device| device.class.clone()),
             "reproducible": spec.map(|spec| spec.reproducible),
         })
@@ -376,7 +378,7 @@ pub fn to_json(view: &JobView) -> Value {
         json!({
             "worker": share.worker, "worker_name": share.worker_name, "device": share.device, "device_name": share.device_name,
             "class": share.class, "stage": share.stage, "tasks": share.tasks, "busy_ns": share.busy_ns, "input_bytes": share.input_bytes,
-            "task_ranges": kept::task_ranges(share), "tasks_without_range": share.spans_dropped,
+            "task_ranges": document::task_ranges(share), "tasks_without_range": share.spans_dropped,
         })
     };
     json!({
@@ -409,7 +411,7 @@ pub fn to_json(view: &JobView) -> Value {
             "workers": aside.workers, "message": aside.message, "at_ms": aside.at_ms,
         })).collect::<Vec<_>>(),
         "failures": view.failures.iter().map(failures::to_json).collect::<Vec<_>>(),
-        "bad_records": view.bad_records.iter().map(counters::bad_to_json).collect::<Vec<_>>(),
+        "bad_records": view.bad_records.iter().map(document::bad_record).collect::<Vec<_>>(),
         "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
         "rounds": view.rounds.as_ref().map(rounds::to_json),
         "shuffle_copies": view.shuffle_copies.iter().map(|copies| json!({

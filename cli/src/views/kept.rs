@@ -1,8 +1,7 @@
 //! A result that stays on workers: which worker keeps which part.
 
 use raftwerk_proto::OUTPUT_ON_WORKERS;
-use raftwerk_proto::v1::{DeviceShare, JobView, OutputPart, WorkerView};
-use serde_json::{Value, json};
+use raftwerk_proto::v1::{JobView, OutputPart, WorkerView};
 
 use crate::table::Table;
 use crate::units::{format_bytes, group_digits};
@@ -100,53 +99,6 @@ pub fn away_text(job: u64, part: &OutputPart, workers: &[WorkerView], why: impl 
         format!("{}{reason}", name(workers, worker))
     };
     format!("{} was kept by {}", part.name, keepers(part).map(one).collect::<Vec<_>>().join("; "))
-}
-
-/// What a directory of parts says of itself; the same as that of an output that was published to shared storage.
-pub fn manifest(view: &JobView, cluster: &str) -> Value {
-    let parts: Vec<Value> = view
-        .parts
-        .iter()
-        .map(|p| {
-            json!({"partition": p.partition, "bytes": p.bytes, "rows": p.rows, "name": p.name, "crc32c": format!("{:08x}", p.crc32c), "worker": p.worker})
-        })
-        .collect();
-    let spec = view.spec.clone().unwrap_or_default();
-    let stages: Vec<Value> = spec
-        .stages
-        .iter()
-        .zip(&view.stages)
-        .map(|(spec, stage)| {
-            let kernel = spec.kernel.clone().unwrap_or_default();
-            let params: serde_json::Map<String, Value> = spec.params.iter().map(|p| (p.name.clone(), p.value.clone().into())).collect();
-            json!({
-                "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
-                "tasks": stage.tasks, "generation": stage.generation, "bounded": kernel.bounded, "reproducible": spec.reproducible,
-            })
-        })
-        .collect();
-    let devices: Vec<Value> = view
-        .shares
-        .iter()
-        .map(|s| json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks, "task_ranges": task_ranges(s), "tasks_without_range": s.spans_dropped}))
-        .collect();
-    let set_aside: Vec<Value> = view
-        .set_aside
-        .iter()
-        .map(|a| json!({"stage": a.stage, "first_task": a.first_task, "task_count": a.task_count, "message": a.message}))
-        .collect();
-    json!({
-        "schema": 1, "cluster": cluster, "job": view.job, "name": spec.name, "format": spec.output.map(|output| output.format),
-        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside, "rounds": view.rounds.as_ref().map(|rounds| rounds.ended.len()),
-    })
-}
-
-/// Which tasks of a bounded kernel the device ran, as [first, number]; null for an exact one, of which it makes no difference.
-pub fn task_ranges(share: &DeviceShare) -> Value {
-    match share.spans.as_slice() {
-        [] => Value::Null,
-        spans => spans.iter().map(|span| vec![span.first_task, span.task_count]).collect(),
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use crate::api::*;
 use crate::key;
 use crate::key_lines::fields::{SEPARATOR, Separator, key_of};
-use crate::key_lines::shortened;
+use crate::key_lines::refused;
 use crate::keyed::{Key, KeyMap};
 use crate::params::Resolved;
 use crate::run::push_record;
@@ -87,8 +87,7 @@ impl Prepared for PreparedDedup {
                 continue;
             }
             lines += 1;
-            let key = key_of(line, self.separator, column)
-                .map_err(|problem| KernelError::Input(format!("line '{}': {problem}", shortened(line))))?;
+            let key = key_of(line, self.separator, column).map_err(|problem| refused(text, line, &problem))?;
             match key {
                 Cow::Borrowed(key) => {
                     first.entry(Key(key)).or_insert(line);

@@ -10,6 +10,7 @@
 use crate::api::*;
 use crate::gather;
 use crate::pieces::{self, Pieces};
+use crate::preview;
 use crate::run::Merge;
 
 pub struct FirstLines;
@@ -28,8 +29,6 @@ impl Kernel for FirstLines {
 }
 
 struct PreparedLines;
-
-const SHOWN_BYTES: usize = 300;
 
 impl Prepared for PreparedLines {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
@@ -58,8 +57,7 @@ impl Prepared for PreparedLines {
             out.row_ends()?;
             rows += 1;
             if preview.len() < PREVIEW_ROWS {
-                let text = String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)]).into_owned();
-                preview.push(PreviewRow { cells: vec![text], weight: 0 });
+                preview.push(PreviewRow { cells: vec![preview::line(line)], weight: 0 });
             }
         }
         out.finish()?;

@@ -91,7 +91,7 @@ pub(crate) struct Found<'a> {
 }
 
 fn damaged() -> KernelError {
-    KernelError::Input("shuffle block of found lines is damaged".into())
+    KernelError::Failed("shuffle block of found lines is damaged".into())
 }
 
 fn number(rest: &mut &[u8]) -> Result<u64, KernelError> {

@@ -103,7 +103,7 @@ impl Group {
 
     /// Adds what a task has seen. Tasks come in their order, so that also what is rounded is the same on every cluster.
     pub(crate) fn add(&mut self, plan: &Plan, mut bytes: &[u8]) -> Result<(), KernelError> {
-        let damaged = || KernelError::Input("shuffle block is damaged: a group is cut short".into());
+        let damaged = || KernelError::Failed("shuffle block is damaged: a group is cut short".into());
         let bytes = &mut bytes;
         let count = |all: &mut u64, bytes: &mut &[u8]| -> Option<()> {
             *all = all.checked_add(take_varint(bytes)?)?;

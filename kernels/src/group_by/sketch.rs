@@ -100,7 +100,7 @@ impl Sketch {
     }
 
     pub(crate) fn take(bytes: &mut &[u8]) -> Result<Sketch, KernelError> {
-        let damaged = || KernelError::Input("shuffle block is damaged: no whole sketch".into());
+        let damaged = || KernelError::Failed("shuffle block is damaged: no whole sketch".into());
         let count =
             take_varint(bytes).and_then(|count| usize::try_from(count).ok()).filter(|count| *count <= EXACT + 1).ok_or_else(damaged)?;
         if count == EXACT + 1 {

@@ -105,8 +105,8 @@ impl Prepared for PreparedLines {
                 continue;
             }
             lines += 1;
-            let (key, value) = split_off(line, self.separator, self.column, self.whole_line)
-                .map_err(|problem| KernelError::Input(format!("line '{}': {problem}", shortened(line))))?;
+            let (key, value) =
+                split_off(line, self.separator, self.column, self.whole_line).map_err(|problem| refused(text, line, &problem))?;
             keyed.push(Keyed { partition: key::partition(&key, self.partitions), key, value });
         }
         // Stable: lines of one key stay in the order of the input.
@@ -128,8 +128,10 @@ impl Prepared for PreparedLines {
     }
 }
 
-/// Of a line, for a message.
-pub(crate) fn shortened(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
-    if line.len() > SHOWN { format!("{text}..") } else { text.into_owned() }
+/// What is wrong with a line, which is a slice of the task's text.
+pub(crate) fn refused(text: &[u8], line: &[u8], problem: &str) -> KernelError {
+    let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
+    let goes_on = if line.len() > SHOWN { ".." } else { "" };
+    let at = line.as_ptr().addr() - text.as_ptr().addr();
+    KernelError::Line { at, message: format!("line '{shown}{goes_on}': {problem}") }
 }

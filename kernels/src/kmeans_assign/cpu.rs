@@ -39,6 +39,11 @@ fn assign_all(model: &Model, panels: &[Panel], numbers: &[f32]) -> Partial {
     let (clusters, columns) = (model.clusters(), model.columns());
     let mut partial = Partial::new(clusters, columns);
     let mut places = vec![0u16; columns];
+    if clusters == 0 {
+        // The first round has found no point that is finite.
+        partial.invalid = (numbers.len() / columns.max(1)) as u64;
+        return partial;
+    }
     for point in numbers.chunks_exact(columns) {
         if !model.grid.places(point, &mut places) {
             partial.invalid += 1;

@@ -191,6 +191,9 @@ impl Prepared for Assigning {
     }
 
     fn run_gpu(&self, gpu: &Gpu, tasks: &[Task<'_>]) -> Result<Vec<TaskOutput>, KernelError> {
+        if self.model.clusters() == 0 {
+            return tasks.iter().map(|task| self.run_cpu(task)).collect();
+        }
         let inputs = tasks.iter().map(|task| Ok((task.number, self.rows(task)?))).collect::<Result<Vec<_>, KernelError>>()?;
         let partials = gpu::assign(gpu, &self.model, &self.points, &inputs)?;
         let made = tasks.iter().zip(partials);

@@ -15,7 +15,7 @@ const HEAD_BYTES: usize = 20;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Model {
     pub(crate) grid: Grid,
-    /// Places, centroid by centroid. At least one.
+    /// Places, centroid by centroid. None of an input without points.
     pub(crate) centroids: Vec<u16>,
 }
 
@@ -36,7 +36,12 @@ impl Model {
     }
 
     pub(crate) fn clusters(&self) -> usize {
-        self.centroids.len() / self.columns()
+        self.centroids.len().checked_div(self.columns()).unwrap_or_default()
+    }
+
+    /// Of an input without points. Where it has no task either, nobody knows how many coordinates they would have.
+    pub(crate) fn empty(columns: usize) -> Model {
+        Model { grid: Grid { low: vec![0.0; columns], step: 1.0 }, centroids: Vec::new() }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -49,14 +54,15 @@ impl Model {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Model, KernelError> {
-        Model::read(bytes).ok_or_else(|| KernelError::Input("what the round before has left is no set of centroids".into()))
+        Model::read(bytes).ok_or_else(|| KernelError::Failed("what the round before has left is no set of centroids".into()))
     }
 
     fn read(bytes: &[u8]) -> Option<Model> {
         let mut fields = Fields(bytes);
         let (format, clusters, columns) = (fields.u32()?, fields.u32()? as usize, fields.u32()? as usize);
         let step = fields.f64()?;
-        let sound = format == FORMAT && clusters > 0 && (1..=MOST_COLUMNS).contains(&columns) && step.is_normal() && step > 0.0;
+        let fits = columns <= MOST_COLUMNS && (columns > 0 || clusters == 0);
+        let sound = format == FORMAT && fits && step.is_normal() && step > 0.0;
         if !sound || bytes.len() != HEAD_BYTES + 4 * columns + clusters.checked_mul(2 * columns)? {
             return None;
         }

@@ -24,7 +24,7 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn new(side: &SideInput, clusters: usize) -> Result<Start, KernelError> {
-        let refuse = |text: String| Err(KernelError::Param(format!("kernel 'kmeans_assign': side input '{NAME}' {text}")));
+        let refuse = |text: String| Err(KernelError::Param(format!("kernel 'kmeans_assign': {} {text}", side.named())));
         let &[rows, columns] = side.shape.as_slice() else { return refuse(format!("has {} dimensions; 2 are wanted", side.shape.len())) };
         if let Some(problem) = unfit(clusters as u64, rows) {
             return refuse(problem);

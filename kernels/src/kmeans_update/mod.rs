@@ -1,11 +1,13 @@
 //! Ends a round of k-means: adds up what `kmeans_assign` has found, and moves each centroid to the mean of its points.
 //!
 //! Shapes    shuffle blocks of `kmeans_assign` -> in the first round the starting centroids, in every other the means; as csv (cluster, points,
-//!           its coordinates) or npy (f4 [clusters, d]). Leaves the model for the next round. Tally empty: clusters without points
+//!           its coordinates) or npy (f4 [clusters, d]). Leaves the model for the next round. Tally empty: clusters without points.
+//!           Of an input without points, or with none that is finite, there are no centroids: a heading alone, or an array of shape (0, d), and the
+//!           rounds are over. Where the input has no row at all, nobody has told d, and it is 0
 //! Limits    one partition. The model is at most 256 KiB
 //! Agreement exact: sums are integers. A centroid lies on the grid that the points lie on, at the place nearest to its mean, halves upward; in the
 //!           output stands the mean itself. No GPU twin: it adds a few numbers per task
-//! Errors    fewer points than clusters; points of different numbers of coordinates; damaged shuffle data. A cluster that loses all of its points
+//! Errors    points, but fewer than clusters; points of different numbers of coordinates; damaged shuffle data. A cluster that loses all of its points
 //!           keeps its centroid
 //! Source    see `kmeans_assign`
 
@@ -116,7 +118,8 @@ fn begin(blocks: &[Block<'_>]) -> Result<(Centroids, RoundEnd), KernelError> {
             Some(all) => all.add(sample).map_err(KernelError::Input)?,
         }
     }
-    let all = all.ok_or_else(|| KernelError::Input("the input has no points".into()))?;
+    let columns = all.as_ref().map_or(0, |all| all.low.len());
+    let Some(all) = all.filter(|all| all.points > 0 || !all.chosen.is_empty()) else { return Ok(without_points(columns)) };
     if all.chosen.len() < all.clusters {
         let (points, clusters) = (all.points, all.clusters);
         return Err(KernelError::Input(format!("the input has {points} points, and clusters = {clusters}: use fewer clusters")));
@@ -132,6 +135,12 @@ fn begin(blocks: &[Block<'_>]) -> Result<(Centroids, RoundEnd), KernelError> {
     let end = RoundEnd { state, converged: false, measures: vec![("points".into(), all.points.to_string())] };
     // Each centroid is a point, and that is all that is known yet.
     Ok((Centroids { columns, counts: vec![1; all.clusters], coordinates }, end))
+}
+
+/// Nothing has no clusters, and no round would change that.
+fn without_points(columns: usize) -> (Centroids, RoundEnd) {
+    let end = RoundEnd { state: Model::empty(columns).encode(), converged: true, measures: vec![("points".into(), "0".into())] };
+    (Centroids { columns, counts: Vec::new(), coordinates: Vec::new() }, end)
 }
 
 fn update(model: &Model, tolerance: f64, blocks: &[Block<'_>]) -> Result<(Centroids, RoundEnd), KernelError> {
@@ -170,7 +179,7 @@ fn update(model: &Model, tolerance: f64, blocks: &[Block<'_>]) -> Result<(Centro
 }
 
 fn damaged() -> KernelError {
-    KernelError::Input("shuffle data is damaged: it is not what kmeans_assign writes in this round".into())
+    KernelError::Failed("shuffle data is damaged: it is not what kmeans_assign writes in this round".into())
 }
 
 fn records<'a>(blocks: &'a [Block<'a>]) -> impl Iterator<Item = Result<Record<'a>, KernelError>> + 'a {

@@ -56,7 +56,7 @@ fn rounds_have_converged_when_no_centroid_moves() {
 fn damaged_records_are_errors_and_never_panics() {
     let whole = partial(&[1, 2, 0], &[1, 2, 30, 33, 0, 0]).encode();
     for cut in 0..whole.len() {
-        assert!(matches!(run("csv", "0", &[whole[..cut].to_vec()]), Err(KernelError::Input(_))), "{cut}");
+        assert!(matches!(run("csv", "0", &[whole[..cut].to_vec()]), Err(KernelError::Failed(_))), "{cut}");
     }
     for at in 0..whole.len() {
         let mut bent = whole.clone();
@@ -66,19 +66,52 @@ fn damaged_records_are_errors_and_never_panics() {
     let beyond = partial(&[1, 0, 0], &[1 << 40, 0, 0, 0, 0, 0]).encode();
     let full = partial(&[u64::MAX, 0, 0], &[u64::MAX, 0, 0, 0, 0, 0]).encode();
     for bad in [vec![beyond], vec![full.clone(), full], vec![Partial::new(2, 2).encode()], vec![vec![]]] {
-        assert!(matches!(run("csv", "0", &bad), Err(KernelError::Input(_))));
+        assert!(matches!(run("csv", "0", &bad), Err(KernelError::Failed(_) | KernelError::Input(_))));
     }
     let sample = Sample::of(&[1.0, 2.0, 3.0, 4.0], 2, 2, 1, 0).encode();
-    assert!(matches!(run("csv", "0", std::slice::from_ref(&sample)), Err(KernelError::Input(_))), "of the first round");
+    assert!(matches!(run("csv", "0", std::slice::from_ref(&sample)), Err(KernelError::Failed(_))), "of the first round");
     for cut in 0..sample.len() {
         let first = KmeansUpdate.prepare(&stage("csv", "0")).unwrap();
         let bytes = block(0, &sample[..cut]);
         let task = Task { number: 0, input: Input::Blocks(vec![Block { task: 0, bytes: &bytes }]) };
-        assert!(matches!(first.run_round(&task), Err(KernelError::Input(_))), "{cut}");
+        assert!(matches!(first.run_round(&task), Err(KernelError::Failed(_))), "{cut}");
     }
     for state in [vec![], model().encode()[1..].to_vec(), vec![0xff; 64]] {
         assert!(KmeansUpdate.prepare_round(&stage("csv", "0"), &state, None).is_err());
     }
+}
+
+#[test]
+fn an_input_without_points_has_no_centroids_and_needs_no_further_round() {
+    let first = |format: &str, blocks: &[Vec<u8>]| {
+        let blocks = blocks.iter().enumerate().map(|(task, bytes)| Block { task: task as u64, bytes }).collect();
+        let prepared = KmeansUpdate.prepare(&stage(format, "0")).unwrap();
+        let (output, end) = prepared.run_round(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap();
+        (output.part.unwrap(), end)
+    };
+    let no_task = first("csv", &[]);
+    let empty = [block(0, &Sample::of(&[], 2, 3, 1, 0).encode())];
+    let not_finite = [block(0, &Sample::of(&[f32::NAN, 1.0], 2, 3, 1, 0).encode())];
+    for (blocks, heading, shape) in [
+        (&[][..], "cluster,points\n", "(0, 0)"),
+        (&empty, "cluster,points,x0,x1\n", "(0, 2)"),
+        (&not_finite, "cluster,points,x0,x1\n", "(0, 2)"),
+    ] {
+        let (part, end) = first("csv", blocks);
+        assert_eq!((String::from_utf8(part.bytes).unwrap().as_str(), part.rows), (heading, 0));
+        assert!(end.converged);
+        let (npy, _) = first("npy", blocks);
+        assert!(npy.bytes.windows(shape.len()).any(|window| window == shape.as_bytes()), "{:?}", npy.bytes);
+        // A job that wants all of its rounds goes on from nothing.
+        let again = KmeansUpdate.prepare_round(&stage("csv", "0"), &end.state, None).unwrap();
+        let (output, next) = again.run_round(&Task { number: 0, input: Input::Blocks(Vec::new()) }).unwrap();
+        assert_eq!((output.part.unwrap().rows, next.state), (0, end.state));
+    }
+    assert_eq!(no_task.0.columns, ["cluster", "points"]);
+    let few = [block(0, &Sample::of(&[1.0, 2.0], 2, 3, 1, 0).encode())];
+    let blocks = vec![Block { task: 0, bytes: &few[0] }];
+    let error = KmeansUpdate.prepare(&stage("csv", "0")).unwrap().run_round(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap_err();
+    assert!(matches!(&error, KernelError::Input(text) if text.contains("has 1 points, and clusters = 3")), "{error}");
 }
 
 #[test]

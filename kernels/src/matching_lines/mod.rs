@@ -16,6 +16,7 @@ use crate::api::*;
 use crate::gather;
 use crate::grep::found::{Found, Lines};
 use crate::pieces;
+use crate::preview;
 
 pub struct MatchingLines;
 
@@ -181,11 +182,7 @@ impl Part {
         self.rows += piece.lines.count;
         for (number, line) in piece.numbered().take(PREVIEW_ROWS - self.preview.len().min(PREVIEW_ROWS)) {
             let number = number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-            // No more than a person reads, of a line that may have megabytes.
-            let text = String::from_utf8_lossy(&line[..line.len().min(PREVIEW_BYTES)]).into_owned();
-            self.preview.push(PreviewRow { cells: vec![piece.path.to_owned(), number, text], weight: 0 });
+            self.preview.push(PreviewRow { cells: vec![piece.path.to_owned(), number, preview::line(line)], weight: 0 });
         }
     }
 }
-
-const PREVIEW_BYTES: usize = 300;

@@ -122,7 +122,7 @@ struct Right {
 
 impl Right {
     fn new(side: SideInput) -> Result<Right, KernelError> {
-        let refuse = |text: String| Err(KernelError::Param(format!("kernel 'matmul': side input 'b' {text}")));
+        let refuse = |text: String| Err(KernelError::Param(format!("kernel 'matmul': {} {text}", side.named())));
         if side.dtype != "f4" {
             return refuse(format!(
                 "has elements of type '{}'; f4 is wanted; fix: convert it, in NumPy by array.astype(\"f4\")",

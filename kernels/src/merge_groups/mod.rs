@@ -108,7 +108,7 @@ impl<'a> Table<'a> {
     }
 
     fn row(&mut self, key: &[u8], group: &Group) -> Result<(), KernelError> {
-        let damaged = || KernelError::Input("shuffle block is damaged: a key has other columns than the job".into());
+        let damaged = || KernelError::Failed("shuffle block is damaged: a key has other columns than the job".into());
         let keys = key_cells(key, self.plan.keys.len()).ok_or_else(damaged)?;
         let cells: Vec<Option<String>> = self.plan.outputs.iter().map(|output| group.cell(*output)).collect();
         let texts = cells.iter().map(|cell| cell.as_deref().unwrap_or_default().as_bytes());

@@ -50,7 +50,7 @@ impl Prepared for PreparedMerge {
     }
 
     fn run_streamed(&self, task: &Task<'_>, part: &mut dyn PartWriter) -> Result<TaskOutput, KernelError> {
-        let damaged = |what: &str| KernelError::Input(format!("shuffle block is damaged: {what}"));
+        let damaged = |what: &str| KernelError::Failed(format!("shuffle block is damaged: {what}"));
         let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
         let mut files: Vec<Option<&[u8]>> = vec![None; blocks.len()];

@@ -13,7 +13,8 @@ mod tests;
 use crate::api::*;
 use crate::gather;
 use crate::params::Resolved;
-use crate::sorted_run::{KEY_BYTES, KEY_OFFSET, Merge, ORDER, Order, without_end};
+use crate::preview;
+use crate::sorted_run::{KEY_BYTES, KEY_OFFSET, Merge, ORDER, Order};
 
 pub struct MergeRuns;
 
@@ -24,8 +25,6 @@ static DESCRIPTOR: Descriptor = Descriptor {
 
 /// Written at once.
 const PIECE_BYTES: usize = 1 << 20;
-/// Of a line or key that is shown.
-const SHOWN_BYTES: usize = 120;
 
 impl Kernel for MergeRuns {
     fn descriptor(&self) -> &'static Descriptor {
@@ -71,15 +70,9 @@ impl PreparedMerge {
 
     fn cell(&self, item: &[u8]) -> String {
         if self.order.record == 0 {
-            let line = without_end(item);
-            return String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)]).into_owned();
+            return preview::line(item);
         }
-        let key = self.order.key(item);
-        let key = &key[..key.len().min(SHOWN_BYTES / 2)];
-        match std::str::from_utf8(key) {
-            Ok(text) if key.iter().all(|byte| (b' '..=b'~').contains(byte)) => text.to_owned(),
-            _ => key.iter().fold(String::from("0x"), |text, byte| text + &format!("{byte:02x}")),
-        }
+        preview::record(self.order.key(item))
     }
 }
 

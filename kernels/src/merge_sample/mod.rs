@@ -10,6 +10,7 @@ use crate::api::*;
 use crate::gather;
 use crate::params::Resolved;
 use crate::pieces::{self, Pieces};
+use crate::preview;
 use crate::run::Merge;
 use crate::sample::COUNT;
 
@@ -44,8 +45,6 @@ struct PreparedMerge {
     lines: bool,
 }
 
-const SHOWN_BYTES: usize = 120;
-
 impl Prepared for PreparedMerge {
     fn run_cpu(&self, task: &Task<'_>) -> Result<TaskOutput, KernelError> {
         pieces::whole(|part| self.run_streamed(task, part))
@@ -68,13 +67,14 @@ impl Prepared for PreparedMerge {
                 && let Some(record) = merge.next_record()?
             {
                 // Behind the random number stands the place in the input.
-                let place = record.key.get(8..).ok_or_else(|| KernelError::Input("shuffle block is damaged: it is no sample".into()))?;
+                let place = record.key.get(8..).ok_or_else(|| KernelError::Failed("shuffle block is damaged: it is no sample".into()))?;
                 drawn.push((place, record.value));
             }
             drawn.sort_unstable();
             drawn.into_iter().try_for_each(|(_, item)| out.item(item))?;
         }
-        let read = merge.taken();
+        // Also those that were not drawn: the task was given them.
+        let read = merge.count()?;
         let Sampled { pieces, rows, preview, .. } = out;
         pieces.finish()?;
         let (extension, column) = if self.lines { ("txt", "line") } else { ("bin", "record") };
@@ -97,8 +97,8 @@ impl Sampled<'_> {
             self.pieces.bytes.push(b'\n');
         }
         if self.preview.len() < PREVIEW_ROWS {
-            let text = String::from_utf8_lossy(&item[..item.len().min(SHOWN_BYTES)]);
-            self.preview.push(PreviewRow { cells: vec![text.trim_end_matches(['\r', '\n']).to_owned()], weight: 0 });
+            let text = if self.lines { preview::line(item) } else { preview::record(item) };
+            self.preview.push(PreviewRow { cells: vec![text], weight: 0 });
         }
         self.rows += 1;
         self.pieces.row_ends()

@@ -80,7 +80,7 @@ struct Pieces<'a> {
 }
 
 fn pieces<'a>(blocks: &[Block<'a>]) -> Result<Pieces<'a>, KernelError> {
-    let damaged = || KernelError::Input("shuffle block is damaged: a record is not one of sorted elements".into());
+    let damaged = || KernelError::Failed("shuffle block is damaged: a record is not one of sorted elements".into());
     let mut pieces = Pieces::default();
     let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
     while let Some(record) = merge.next_record()? {

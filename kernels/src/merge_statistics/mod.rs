@@ -64,8 +64,9 @@ fn add_all(blocks: &[Block<'_>]) -> Result<(Option<(ElementType, Moments)>, u64)
     let mut merge = Merge::new(blocks.iter().map(|block| block.bytes))?;
     let mut all: Option<(ElementType, Moments)> = None;
     while let Some(record) = merge.next_record()? {
-        let element = element_of(record.key)
-            .ok_or_else(|| KernelError::Input(format!("no element type is named '{}'", String::from_utf8_lossy(record.key))))?;
+        let element = element_of(record.key).ok_or_else(|| {
+            KernelError::Failed(format!("shuffle block is damaged: no element type is named '{}'", String::from_utf8_lossy(record.key)))
+        })?;
         let (first, moments) = all.get_or_insert_with(|| (element, Moments::default()));
         if *first != element {
             let (a, b) = (first.name(), element.name());

@@ -59,7 +59,7 @@ impl Prepared for PreparedMerge {
         while part.rows < self.asked.k as u64
             && let Some(record) = merge.next_record()?
         {
-            let damaged = || KernelError::Input("shuffle block is damaged: a row has other cells than the job".into());
+            let damaged = || KernelError::Failed("shuffle block is damaged: a row has other cells than the job".into());
             let cells = cells(record.value).filter(|cells| cells.len() == self.asked.columns.len()).ok_or_else(damaged)?;
             match &mut columns {
                 Some(columns) => columns.push(cells.iter().copied()).map_err(KernelError::of_table)?,
@@ -75,7 +75,9 @@ impl Prepared for PreparedMerge {
         if let Some(columns) = columns {
             part.bytes = columns.finish().map_err(KernelError::of_table)?;
         }
-        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part), records: Records { read: merge.taken(), made: 0 } })
+        // Also those behind the first k: the task was given them.
+        let read = merge.count()?;
+        Ok(TaskOutput { tallies: vec![part.rows], blocks: Vec::new(), part: Some(part), records: Records { read, made: 0 } })
     }
 }
 

@@ -96,7 +96,7 @@ impl Prepared for PreparedNoop {
             std::process::abort();
         }
         if self.fail_task == Some(task.number) {
-            return Err(KernelError::Input(format!("task {} fails because parameter 'fail_task' names it", task.number)));
+            return Err(KernelError::Failed(format!("task {} fails because parameter 'fail_task' names it", task.number)));
         }
         let value = range_sum(start, count)
             .ok_or_else(|| KernelError::Input(format!("the sum of the {count} integers from {start} exceeds 64 bits")))?;

@@ -122,3 +122,21 @@ fn keys_that_do_not_rise_are_an_error() {
     }
     assert!(merged(&[pair(b"a", b"a\0"), pair(&long(1), &long(2))]).is_ok());
 }
+
+#[test]
+fn all_records_are_counted_also_those_that_nobody_has_taken() {
+    let mut random = random("all_records_are_counted_also_those_that_nobody_has_taken");
+    for _ in 0..50 {
+        let all: Vec<Vec<Pair>> = (0..random.below(6)).map(|_| sorted_records(&mut random)).collect();
+        let runs: Vec<Vec<u8>> = all.iter().map(|records| run_of(records)).collect();
+        let records = all.iter().map(|records| records.len() as u64).sum::<u64>();
+        let mut merge = Merge::new(runs.iter().map(Vec::as_slice)).unwrap();
+        for _ in 0..random.below(records + 2) {
+            merge.next_record().unwrap();
+        }
+        assert_eq!(merge.count().unwrap(), records);
+    }
+    let mut cut = run_of(&[(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"3".to_vec())]);
+    cut.pop();
+    assert!(Merge::new([cut.as_slice()]).unwrap().count().is_err(), "what is damaged behind the end of the output is damaged");
+}

@@ -82,3 +82,16 @@ fn records_come_whole_and_a_count_needs_one_partition() {
     let error = reduce("merge_sample", &[("count", "2")], "plain", 1, &[b"\x01a\x01b"]).unwrap_err().to_string();
     assert!(error.contains("it is no sample"), "{error}");
 }
+
+#[test]
+fn the_reduce_task_counts_all_items_that_it_was_given() {
+    let all = splits(300);
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let blocks = blocks(&all, &[("count", "50")], 1);
+    let stage =
+        StageContext { params: params(&[("count", "50")]), tasks: 1, partitions: 1, format: "plain".into(), ..StageContext::default() };
+    let given = blocks[0].iter().enumerate().map(|(task, bytes)| Block { task: task as u64, bytes }).collect();
+    let merged =
+        crate::find("merge_sample").unwrap().prepare(&stage).unwrap().run_cpu(&Task { number: 0, input: Input::Blocks(given) }).unwrap();
+    assert_eq!((merged.part.unwrap().rows, merged.records.read), (50, 50 * 3 + 9), "of 97 lines each split has drawn 50, of 9 all");
+}

@@ -95,7 +95,7 @@ impl<'a> Merge<'a> {
             let falls = next.prefix < prefix
                 || (next.prefix == prefix && self.order.goes_on(prefix) && self.order.compare_rest(item, head.item).is_gt());
             if falls {
-                return Err(KernelError::Input("shuffle block is damaged: a run is not sorted".into()));
+                return Err(KernelError::Failed("shuffle block is damaged: a run is not sorted".into()));
             }
             next
         } else {
@@ -126,7 +126,7 @@ impl Head<'_> {
             0 => memchr::memchr(b'\n', self.rest).map_or(self.rest.len(), |newline| newline + 1),
             record => record,
         };
-        let damaged = || KernelError::Input("shuffle block is damaged: it ends within an item".into());
+        let damaged = || KernelError::Failed("shuffle block is damaged: it ends within an item".into());
         (self.item, self.rest) = self.rest.split_at_checked(length).ok_or_else(damaged)?;
         Ok(true)
     }

@@ -86,7 +86,7 @@ impl Order {
 
     /// The items of a run that is in this order. Not empty.
     pub(crate) fn items<'a>(&self, run: &'a [u8]) -> Result<&'a [u8], KernelError> {
-        let damaged = || KernelError::Input("shuffle block is damaged: it is no sorted run".into());
+        let damaged = || KernelError::Failed("shuffle block is damaged: it is no sorted run".into());
         let (header, items) = run.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
         if header != self.header() {
             return Err(KernelError::Param(

@@ -110,22 +110,23 @@ struct Gathered<'a> {
 }
 
 fn gather<'a>(blocks: &[Block<'a>]) -> Result<Gathered<'a>, KernelError> {
-    let input = |text: String| KernelError::Input(text);
+    let damaged = |text: String| KernelError::Failed(format!("shuffle block is damaged: {text}"));
     let mut gathered = Gathered::default();
     let mut last: Option<u64> = None;
     for record in blocks.iter().flat_map(|block| Reader::new(block.bytes)) {
         let record = record?;
-        let task = key::to_u64(record.key).ok_or_else(|| input(format!("a task's number has 8 bytes, not {}", record.key.len())))?;
+        let task = key::to_u64(record.key).ok_or_else(|| damaged(format!("a task's number has 8 bytes, not {}", record.key.len())))?;
         if last.is_some_and(|last| last >= task) {
-            return Err(input(format!("the rows of task {task} come after those of task {}", last.unwrap_or_default())));
+            return Err(damaged(format!("the rows of task {task} come after those of task {}", last.unwrap_or_default())));
         }
         let mut value = record.value;
-        let columns = take_varint(&mut value).ok_or_else(|| input(format!("the rows of task {task} do not say how long they are")))?;
+        let columns = take_varint(&mut value).ok_or_else(|| damaged(format!("the rows of task {task} do not say how long they are")))?;
         if last.is_some() && columns != gathered.columns {
-            return Err(input(format!("the rows of task {task} have {columns} elements and those before them {}", gathered.columns)));
+            let before = gathered.columns;
+            return Err(KernelError::Input(format!("the rows of task {task} have {columns} elements and those before them {before}")));
         }
         if !(value.len() as u64).is_multiple_of(columns.max(1).saturating_mul(4)) {
-            return Err(input(format!("{} bytes of task {task} are no whole number of rows of {columns} elements", value.len())));
+            return Err(damaged(format!("{} bytes of task {task} are no whole number of rows of {columns} elements", value.len())));
         }
         last = Some(task);
         gathered.columns = columns;

@@ -65,7 +65,7 @@ impl Moments {
     /// Adds what a record says.
     pub(crate) fn add(&mut self, mut value: &[u8]) -> Result<(), KernelError> {
         self.take(&mut value).filter(|()| value.is_empty()).ok_or_else(|| {
-            KernelError::Input("shuffle block is damaged: a record is not one of statistics, or counts exceed 64 bits".into())
+            KernelError::Failed("shuffle block is damaged: a record is not one of statistics, or counts exceed 64 bits".into())
         })
     }
 

@@ -54,3 +54,22 @@ fn the_rows_are_those_of_a_full_sort() {
         assert_eq!(found, format!("n,t\n{expected}"));
     }
 }
+
+#[test]
+fn the_reduce_task_counts_all_rows_that_it_was_given() {
+    let table = |text: &str| {
+        let format = Format::Csv(CsvOptions { header: false, names: vec!["n".into()], ..CsvOptions::default() });
+        Table::new(Arc::new(format), bytes::Bytes::copy_from_slice(text.as_bytes()), 0..text.len())
+    };
+    let pairs = [("of", "n"), ("k", "2")];
+    let kernel = prepare("top_k", &pairs, 1).unwrap();
+    let run = |number, text| kernel.run_cpu(&Task { number, input: Input::Table(table(text)) }).unwrap();
+    let made = [run(0, "1\n5\n4\n"), run(1, "3\n"), run(2, "9\n8\n")];
+    let stage =
+        StageContext { params: crate::testing::params(&pairs), tasks: 1, partitions: 1, format: "csv".into(), ..StageContext::default() };
+    let blocks = made.iter().enumerate().map(|(task, output)| Block { task: task as u64, bytes: &output.blocks[0] }).collect();
+    let merged =
+        crate::find("merge_top").unwrap().prepare(&stage).unwrap().run_cpu(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap();
+    assert_eq!((merged.part.unwrap().rows, merged.records.read), (2, made.iter().map(|output| output.records.made).sum()));
+    assert_eq!(merged.records.read, 5);
+}

@@ -3,9 +3,9 @@
 //! A task is counted when it is accepted for the first time, from the report that is accepted ([`Stage::counted`], as with tallies): what ran twice,
 //! lost a race or had to be made again because its shuffle data was lost counts once.
 
-use crate::ids::TaskRange;
+use crate::ids::{LeaseId, TaskRange};
 use crate::stage::Stage;
-use raftwerk_proto::v1::{BadRecord, StageCounters, StageSpec, TaskCounters, stage_input::Source};
+use raftwerk_proto::v1::{BadRecord, FailureClass, StageCounters, StageSpec, TaskCounters, TaskFailure, stage_input::Source};
 use std::collections::BTreeMap;
 
 /// Records that are kept of each stage, the first ones of its input: enough to see what is wrong, and little enough for replicated state.
@@ -37,6 +37,13 @@ pub(crate) fn keep(kept: &mut BadRecords, record: BadRecord) {
     }
 }
 
+/// Tasks of the lease that have failed for good by what they read: their bad records are kept too, because the job may fail by them.
+pub(crate) fn failed_by_input(stage: &Stage, lease: LeaseId, tasks: TaskRange, failures: &[TaskFailure]) -> Vec<TaskRange> {
+    let for_good = failures.iter().filter(|failure| matches!(failure.class(), FailureClass::Fatal | FailureClass::Input));
+    let ranges = for_good.filter_map(|failure| TaskRange::new(failure.first_task, failure.task_count));
+    ranges.flat_map(|range| stage.held_by(range.intersect(tasks), lease).into_iter().map(|(held, _)| held)).collect()
+}
+
 /// How many records of its input a stage may leave out.
 pub fn bad_records_allowed(spec: &StageSpec) -> u64 {
     match spec.inputs.first().and_then(|input| input.source.as_ref()) {
@@ -51,9 +58,10 @@ pub(crate) fn too_many(spec: &StageSpec, stage: &Stage) -> Option<String> {
     if found <= allowed {
         return None;
     }
-    let place = |record: &BadRecord| match record.line {
-        0 => format!("{} byte {}", record.path, record.offset),
-        line => format!("{} line {line} (byte {})", record.path, record.offset),
+    let place = |record: &BadRecord| match (record.line, record.record) {
+        (0, 0) => format!("{} byte {}", record.path, record.offset),
+        (0, number) => format!("{} record {number} (byte {})", record.path, record.offset),
+        (line, _) => format!("{} line {line} (byte {})", record.path, record.offset),
     };
     let named = stage.bad_records.values().take(NAMED).map(|record| format!("{}: {}", place(record), record.reason));
     let first = named.collect::<Vec<_>>().join("; ");

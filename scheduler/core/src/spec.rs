@@ -140,11 +140,16 @@ pub fn count_partitions(spec: &mut JobSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Takes out what came with format 4: what placement by cost needs to know of a stage.
-pub fn forget_costs(spec: &mut JobSpec) {
+/// Takes out what came with format 4 and nobody has asked for: what placement by cost needs to know of a stage, and how many files were listed.
+pub fn forget_derived(spec: &mut JobSpec) {
     for stage in &mut spec.stages {
         stage.footprint.clear();
         stage.memory = None;
+        for input in &mut stage.inputs {
+            if let Some(Source::Files(files)) = &mut input.source {
+                (files.listed_files, files.listed_bytes) = (0, 0);
+            }
+        }
     }
 }
 

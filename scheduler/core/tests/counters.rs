@@ -151,6 +151,23 @@ fn as_many_bad_records_as_are_allowed_are_kept_aside_and_one_more_fails_the_job(
 }
 
 #[test]
+fn a_task_that_fails_for_good_leaves_the_records_that_are_to_blame() {
+    for (class, kept) in [(FailureClass::Fatal, 2), (FailureClass::Input, 2), (FailureClass::Task, 0), (FailureClass::Device, 0)] {
+        let (mut r, job, all) = leased(over_a_file(7), 4);
+        let mut report = with_bad(&r, all, 2);
+        let failure = TaskFailure { first_task: 1, task_count: 1, class: class.into(), message: "unread".into(), ..TaskFailure::default() };
+        // Nothing of tasks that it says nothing of, nor of those that it does not hold.
+        let elsewhere = TaskFailure { first_task: 4, task_count: 9, ..failure.clone() };
+        report.bad_records.push(BadRecord { task: 5, ..BadRecord::default() });
+        r.report(7, Report { results: Vec::new(), failures: vec![failure, elsewhere], ..report });
+        let view = r.state.job_view(job).unwrap();
+        assert_eq!(view.bad_records.iter().filter(|bad| bad.task == 1).count(), kept, "{class:?}");
+        assert_eq!(view.bad_records.len(), kept, "{class:?}");
+        assert_eq!(r.state.jobs[&job].stages[0].counters.bad_records, 0, "counters are of accepted tasks");
+    }
+}
+
+#[test]
 fn of_many_bad_records_the_first_of_the_input_are_kept() {
     let (mut r, job, late) = leased(over_a_file(10_000), 4);
     let early = r.speculate(job, 0, 0, 2, 8).unwrap();

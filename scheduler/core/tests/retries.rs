@@ -306,12 +306,12 @@ fn a_record_that_cannot_be_read_is_not_tried_again() {
     let mut r = workers(2, 1);
     let job = r.submit(map_only(6));
     let lease = r.grant(job, 0, 2, 1, 7).unwrap();
-    r.fail(lease, FailureClass::Record, unread);
+    r.fail(lease, FailureClass::Input, unread);
     assert_eq!(cause(&r, job), format!("stage 'map' task 2: {unread}"), "after one attempt");
 
     let job = r.submit(going_on(map_only(6)));
     let lease = r.grant(job, 0, 2, 1, 7).unwrap();
-    r.fail(lease, FailureClass::Record, unread);
+    r.fail(lease, FailureClass::Input, unread);
     let stage = &r.state.jobs[&job].stages[0];
     assert_eq!((stage.set_aside(), stage.evidence[&2].attempts, stage.evidence[&2].message.as_str()), (1, 1, unread));
     assert!(r.state.workers.values().all(|worker| worker.standing == Default::default() && worker.device_standing.is_empty()));
@@ -322,9 +322,9 @@ fn a_record_that_cannot_be_read_is_not_tried_again() {
     let job = r.submit(going_on(map_only(6)));
     let first = r.grant(job, 0, 2, 1, 7).unwrap();
     let second = r.speculate(job, 0, 2, 1, 8).unwrap();
-    r.fail(first, FailureClass::Record, unread);
+    r.fail(first, FailureClass::Input, unread);
     assert_eq!(r.state.jobs[&job].stages[0].set_aside(), 0);
-    r.fail(second, FailureClass::Record, unread);
+    r.fail(second, FailureClass::Input, unread);
     assert_eq!(r.state.jobs[&job].stages[0].set_aside(), 1);
 }
 

@@ -6,11 +6,10 @@
 
 use super::batch::Waiter;
 use super::{ConnId, Effect, Leader};
+use crate::document;
 use raftwerk_core::{Job, JobId, Phase, State, WorkerId, kept};
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::COUNTER_NAMES;
-use raftwerk_proto::v1::{self as wire, DeviceShare, command::Command, scheduler_message as down};
-use serde_json::Value;
+use raftwerk_proto::v1::{self as wire, command::Command, scheduler_message as down};
 use std::collections::BTreeMap;
 
 /// Retryable failures after which the job fails with the last message.
@@ -178,65 +177,8 @@ fn judge(job: &Job, present: &BTreeMap<WorkerId, raftwerk_core::Session>, attemp
     verdict
 }
 
-/// What the published directory says of itself: counts, checksums, and who made it.
+/// What the published directory says of itself.
 fn manifest(state: &State, job: &Job) -> String {
-    let parts: Vec<_> = job
-        .parts
-        .values()
-        .map(|p| serde_json::json!({"partition": p.partition, "bytes": p.bytes, "rows": p.rows, "name": p.name, "crc32c": format!("{:08x}", p.crc32c), "worker": p.worker}))
-        .collect();
-    let stages: Vec<_> = job
-        .spec
-        .stages
-        .iter()
-        .zip(&job.stages)
-        .map(|(spec, stage)| {
-            let kernel = spec.kernel.clone().unwrap_or_default();
-            let params: BTreeMap<_, _> = spec.params.iter().map(|p| (&p.name, &p.value)).collect();
-            serde_json::json!({
-                "name": spec.name, "kernel": kernel.name, "kernel_version": kernel.version, "params": params,
-                "tasks": stage.tasks().len(), "generation": stage.generation, "bounded": kernel.bounded, "reproducible": spec.reproducible,
-                "counters": counters(&stage.counters),
-            })
-        })
-        .collect();
-    let devices: Vec<_> = job
-        .shares
-        .values()
-        .map(|s| serde_json::json!({"stage": s.stage, "worker": s.worker, "worker_name": s.worker_name, "device": s.device_name, "class": s.class, "tasks": s.tasks, "task_ranges": task_ranges(s), "tasks_without_range": s.spans_dropped}))
-        .collect();
     let view = state.job_view(job.id).unwrap_or_default();
-    let set_aside: Vec<_> = view
-        .set_aside
-        .iter()
-        .map(|a| serde_json::json!({"stage": a.stage, "first_task": a.first_task, "task_count": a.task_count, "message": a.message}))
-        .collect();
-    let manifest = serde_json::json!({
-        "schema": 1, "cluster": state.cluster, "job": job.id.0, "name": job.spec.name, "format": job.spec.output.as_ref().map(|o| &o.format),
-        "parts": parts, "stages": stages, "devices": devices, "set_aside": set_aside, "rounds": view.rounds.as_ref().map(|rounds| rounds.ended.len()),
-        "bad_records": view.bad_records.iter().map(bad_record).collect::<Vec<_>>(),
-    });
-    serde_json::to_string_pretty(&manifest).unwrap_or_default()
-}
-
-fn counters(of: &wire::StageCounters) -> Value {
-    let numbers = COUNTER_NAMES.iter().zip(of.numbers());
-    numbers.map(|(name, number)| ((*name).to_owned(), Value::from(number))).collect::<serde_json::Map<_, _>>().into()
-}
-
-/// A record that the job went on without.
-fn bad_record(record: &wire::BadRecord) -> Value {
-    serde_json::json!({
-        "stage": record.stage, "task": record.task, "file": record.path, "offset": record.offset, "bytes": record.bytes,
-        "line": if record.line == 0 { Value::Null } else { record.line.into() },
-        "reason": record.reason, "text": String::from_utf8_lossy(&record.data),
-    })
-}
-
-/// Which tasks of a bounded kernel the device ran, as [first, number]; null for an exact one, of which it makes no difference.
-fn task_ranges(share: &DeviceShare) -> Value {
-    match share.spans.as_slice() {
-        [] => Value::Null,
-        spans => spans.iter().map(|span| vec![span.first_task, span.task_count]).collect(),
-    }
+    serde_json::to_string_pretty(&document::manifest(&view, &state.cluster)).unwrap_or_default()
 }

@@ -327,7 +327,7 @@ impl Leader {
                     let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
                     failures.filter(|f| f.class() == wire::FailureClass::OutOfMemory).for_each(|f| f.set_class(wire::FailureClass::Device));
                     let failures = reports.reports.iter_mut().flat_map(|report| &mut report.failures);
-                    failures.filter(|f| f.class() == wire::FailureClass::Record).for_each(|f| f.set_class(wire::FailureClass::Task));
+                    failures.filter(|f| f.class() == wire::FailureClass::Input).for_each(|f| f.set_class(wire::FailureClass::Task));
                 }
                 for chunk in chunks_below_one_entry(reports.reports) {
                     let sequences: Vec<u64> = chunk.iter().map(|r| r.sequence).collect();

@@ -20,8 +20,20 @@ struct Submission {
     deadline: u64,
     asked: BTreeSet<ConnId>,
     waiting_for: BTreeSet<ConnId>,
-    /// Worker name and what it could not see.
-    errors: Vec<(String, String)>,
+    errors: Vec<Unable>,
+}
+
+/// What a worker could not do.
+struct Unable {
+    worker: String,
+    error: String,
+    of_output: bool,
+}
+
+impl Unable {
+    fn to_read(worker: String, error: impl Into<String>) -> Unable {
+        Unable { worker, error: error.into(), of_output: false }
+    }
 }
 
 #[derive(Default)]
@@ -40,7 +52,7 @@ impl Submissions {
 /// Without what is derived from the rest, which former releases do not see: the same submission is the same to all.
 fn payload_sha256(spec: &JobSpec) -> Vec<u8> {
     let mut payload = spec.clone();
-    spec::forget_costs(&mut payload);
+    spec::forget_derived(&mut payload);
     Sha256::digest(payload.encode_to_vec()).to_vec()
 }
 
@@ -212,7 +224,7 @@ impl Leader {
             return;
         }
         if !listing.error.is_empty() {
-            submission.errors.push((name, listing.error));
+            submission.errors.push(Unable { worker: name, error: listing.error, of_output: listing.output_error });
             self.settle_submissions(effects);
             return;
         }
@@ -229,13 +241,13 @@ impl Leader {
         let asked = surveys_of(&submission.spec);
         if !asked.iter().all(|asked| listing.surveys.iter().any(|survey| survey.input == asked.input)) {
             // Another one may know how.
-            submission.errors.push((name, "it runs a release that cannot look at the input for this kernel".into()));
+            submission.errors.push(Unable::to_read(name, "it runs a release that cannot look at the input for this kernel"));
             self.settle_submissions(effects);
             return;
         }
         let asked = files_of(&submission.spec);
         if asked.iter().zip(&listing.inputs).any(|(asked, listed)| asked.compression != listed.compression) {
-            submission.errors.push((name, "it runs a release that does not read compressed files".into()));
+            submission.errors.push(Unable::to_read(name, "it runs a release that does not read compressed files"));
             self.settle_submissions(effects);
             return;
         }
@@ -255,6 +267,8 @@ impl Leader {
                     && let Some(listed) = found.next()
                 {
                     files.listing = listed.listing;
+                    files.listed_files = files.listing.len() as u64;
+                    files.listed_bytes = files.listing.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
                     if !listed.format.is_empty() {
                         files.format = listed.format;
                     }
@@ -328,7 +342,7 @@ impl Leader {
 
 /// What each asked worker said.
 fn nobody_sees(submission: &Submission) -> Answer {
-    let said: Vec<String> = submission.errors.iter().map(|(worker, error)| format!("worker {worker}: {error}")).collect();
+    let said: Vec<String> = submission.errors.iter().map(|unable| format!("worker {}: {}", unable.worker, unable.error)).collect();
     let silent = submission.waiting_for.len();
     if said.is_empty() {
         // Cut off, stopped or busy: that says nothing about the input, and asking again may.
@@ -337,7 +351,13 @@ fn nobody_sees(submission: &Submission) -> Answer {
             submission.asked.len()
         ));
     }
-    let mut text = format!("no worker sees the input and can write the output; asked {}: {}", submission.asked.len(), said.join("; "));
+    let of_output = submission.errors.iter().filter(|unable| unable.of_output).count();
+    let what = match of_output {
+        0 => "no worker sees the input",
+        all if all == said.len() => "no worker can write the output",
+        _ => "no worker sees the input and can write the output",
+    };
+    let mut text = format!("{what}; asked {}: {}", submission.asked.len(), said.join("; "));
     if silent > 0 {
         text.push_str(&format!("; {silent} did not answer in time"));
     }

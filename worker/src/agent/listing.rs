@@ -64,7 +64,7 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     let output_problem = output_path(&request.output_url).and_then(|path| destination::problem(&path, replace)).unwrap_or_default();
     let mut listing = InputListing { request: request.request, output_problem, ..InputListing::default() };
     if let Some(error) = output_path(&request.output_url).and_then(|path| destination::unwritable(&path, worker)) {
-        listing.error = error;
+        (listing.error, listing.output_error) = (error, true);
         return listing;
     }
     if store::is_url(&request.output_url) {
@@ -72,17 +72,18 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
             Ok(()) => {}
             Err(problem @ store::StoreError::InTheWay { .. }) => listing.output_problem = problem.to_string(),
             Err(error) => {
-                listing.error = error.to_string();
+                (listing.error, listing.output_error) = (error.to_string(), true);
                 return listing;
             }
         }
     }
     let readers = request.readers;
     for (number, input) in request.inputs.into_iter().enumerate() {
+        let (format, record) = (input.format.clone(), input.record_bytes);
         match list(input, worker) {
             Ok(files) => listing.inputs.push(files),
             Err(error) => {
-                match refused(&readers, number, &error) {
+                match refused(&readers, number, &called(&format, record), &error) {
                     Some(problem) => listing.input_problem = problem,
                     None => listing.error = error.to_string(),
                 }
@@ -95,26 +96,54 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
     if listing.input_problem.is_empty() {
         match survey::answer(&request.surveys, &listing.inputs) {
             Ok(surveys) => listing.surveys = surveys,
-            Err(error @ survey::SurveyError::Packed { .. }) => listing.input_problem = error.to_string(),
+            Err(error @ survey::SurveyError::Packed { .. }) => listing.input_problem = format!("the input cannot be read: {error}"),
+            Err(error @ survey::SurveyError::Refused { .. }) => listing.input_problem = error.to_string(),
             Err(error) => listing.error = format!("worker {worker}: {error}"),
         }
     }
     if listing.encoded_len() > ANSWER_BYTES {
         let files: usize = listing.inputs.iter().map(|files| files.listing.len()).sum();
-        let error = format!("the patterns match {files} files, more than one job can list; put small files together");
-        return InputListing { request: request.request, error, ..InputListing::default() };
+        let input_problem = format!("the patterns match {files} files, more than one job can list; put small files together");
+        return InputListing { request: request.request, input_problem, ..InputListing::default() };
     }
     listing
 }
 
-/// What is said of a file that is there and not what the job says of it: no other worker can do better.
-fn refused(readers: &[StageReads], input: usize, error: &ListingError) -> Option<String> {
+/// What is said of a file that is there and not what the job says of it: no other worker can do better. `what` is what it was to be.
+fn refused(readers: &[StageReads], input: usize, what: &str, error: &ListingError) -> Option<String> {
+    let unread = |what: &str| Some(format!("the input cannot be read as {what}: {error}"));
     match error {
         ListingError::Npy { path, source: npy::NpyError::Dtype(found) } => {
             takes::problem_of_type(readers, input, path.to_str()?, &format!("'{found}'"))
         }
-        ListingError::Table { .. } | ListingError::Packed { .. } | ListingError::Records { .. } => Some(error.to_string()),
+        ListingError::Npy { source: npy::NpyError::Read(_), .. } => None,
+        ListingError::Npy { .. } | ListingError::Png { .. } | ListingError::Records { .. } => unread(what),
+        ListingError::Packed { source: FormatError::NotCompressed { with, .. }, .. } => unread(with),
+        ListingError::Packed { .. } => unread(what),
+        // The file is sound, and the job asks for what it has not.
+        ListingError::Table { source, .. } if source.is_about_columns() => Some(error.to_string()),
+        ListingError::Table { .. } => unread(what),
+        ListingError::Store(store::StoreError::Content { url, reason, .. }) => {
+            Some(format!("the input cannot be read as {what}: {url}: {reason}"))
+        }
+        ListingError::Special { .. } | ListingError::MadeUp { .. } | ListingError::Name { .. } | ListingError::Large { .. } => {
+            Some(error.to_string())
+        }
         _ => None,
+    }
+}
+
+/// A format of input, for people.
+fn called(format: &str, record_bytes: u32) -> String {
+    match format {
+        "npy" | "npy-rows" => "a NumPy array".into(),
+        "png" => "PNG".into(),
+        "csv" => "CSV".into(),
+        "jsonl" => "JSON lines".into(),
+        "parquet" => "Parquet".into(),
+        "arrow" => "an Arrow file".into(),
+        "records" => format!("records of {record_bytes} bytes"),
+        other => other.into(),
     }
 }
 
@@ -349,8 +378,9 @@ mod tests {
     fn listing(patterns: &[String], format: &str) -> Result<Vec<(String, u64)>, String> {
         let files = Files { patterns: patterns.to_vec(), format: format.into(), ..Files::default() };
         let answer = answer(ListInputs { request: 1, inputs: vec![files], ..ListInputs::default() }, "anna");
-        if !answer.error.is_empty() {
-            return Err(answer.error);
+        let problem = answer.error + &answer.input_problem;
+        if !problem.is_empty() {
+            return Err(problem);
         }
         Ok(answer.inputs[0].listing.iter().map(|file| (file.path.clone(), file.bytes)).collect())
     }
@@ -458,7 +488,10 @@ mod tests {
         fs::write(at("empty.png"), "").unwrap();
         for (name, expected) in [("short", "its PNG header is damaged"), ("text", "not a PNG file"), ("empty", "not a PNG file")] {
             let path = at(&format!("{name}.png"));
-            assert_eq!(listing(std::slice::from_ref(&path), "png").unwrap_err(), format!("{path}: {expected}"));
+            assert_eq!(
+                listing(std::slice::from_ref(&path), "png").unwrap_err(),
+                format!("the input cannot be read as PNG: {path}: {expected}")
+            );
         }
     }
 

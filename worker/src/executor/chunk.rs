@@ -43,6 +43,7 @@ struct Summed {
 impl Done {
     pub(super) fn failed(&mut self, first_task: u64, task_count: u64, fault: Fault) {
         self.tasks += task_count;
+        self.bad_records.extend(fault.bad_records);
         if let Some(last) = self.failures.last_mut()
             && last.first_task + last.task_count == first_task
             && last.class == i32::from(fault.class)
@@ -51,7 +52,7 @@ impl Done {
             last.task_count += task_count;
             return;
         }
-        let Fault { class, message } = fault;
+        let Fault { class, message, .. } = fault;
         self.failures.push(TaskFailure { first_task, task_count, class: class.into(), message, source_worker: 0 });
     }
 

@@ -12,6 +12,7 @@ use super::{
     rounds,
     stage::{Fault, panic_message},
 };
+use bytes::Bytes;
 use raftwerk_kernels::{KernelError, PartWriter, Prepared, Task, TaskOutput, output};
 use raftwerk_proto::v1::{FailureClass, RoundEnd};
 use std::{
@@ -147,7 +148,8 @@ fn run_task(
     let chunk = &*chunk;
     let stage = &chunk.lease.stage;
     let of_input = chunk.inputs.of(&stage.input, stage.bad_records, number, unpacked.as_ref());
-    let (input, reading) = of_input.map_err(|fault| with_place(chunk, number, fault))?;
+    let placed = |fault| with_place(chunk, number, unpacked.as_ref(), fault);
+    let (input, reading) = of_input.map_err(placed)?;
     *input_bytes += reading.bytes;
     let task = Task { number, input };
     let own = chunk.inputs.output.as_ref().filter(|_| chunk.inputs.tasks.len() == 1);
@@ -158,8 +160,8 @@ fn run_task(
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(made)) => Ok((made, reading)),
-        Ok(Err(fault)) => Err(with_place(chunk, number, reading.fault(fault))),
-        Err(payload) => Err(with_place(chunk, number, Fault::new(FailureClass::Task, panic_message(payload.as_ref())))),
+        Ok(Err(fault)) => Err(placed(reading.fault(number, chunk.inputs.path(number), fault))),
+        Err(payload) => Err(placed(Fault::new(FailureClass::Task, panic_message(payload.as_ref())))),
     }
 }
 
@@ -177,10 +179,10 @@ fn run_streamed(prepared: &dyn Prepared, task: &Task<'_>, mut file: PartFile<'_>
     Ok(Made { output: ran?, end: None, written: Some(written) })
 }
 
-/// Bad input is named by its file, so that a person finds it.
-pub(super) fn with_place(chunk: &Chunk, number: u64, mut fault: Fault) -> Fault {
-    if matches!(fault.class, FailureClass::Task | FailureClass::Record | FailureClass::Fatal)
-        && let Some(place) = chunk.inputs.place(number)
+/// Bad input is named by its file, so that a person finds it. `unpacked` is what a compressed file holds.
+pub(super) fn with_place(chunk: &Chunk, number: u64, unpacked: Option<&Bytes>, mut fault: Fault) -> Fault {
+    if matches!(fault.class, FailureClass::Task | FailureClass::Input | FailureClass::Fatal)
+        && let Some(place) = chunk.inputs.place(number, fault.at, unpacked)
     {
         fault.message = format!("{} ({place})", fault.message);
     }

@@ -76,7 +76,7 @@ fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
             Ok(output) => collectors[owner].0.add(task.number, output, None, reading),
             Err(fault) => {
                 lost |= fault.class == FailureClass::Device && is_lost(gpu);
-                collectors[owner].0.done.failed(task.number, 1, with_place(&batch[owner], task.number, fault));
+                collectors[owner].0.done.failed(task.number, 1, with_place(&batch[owner], task.number, None, fault));
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::arrays::element_bytes;
 use crate::table;
 use bytes::Bytes;
 use memmap2::{Advice, Mmap};
-use raftwerk_formats::{Compression, Notes, Table};
+use raftwerk_formats::{Compression, Notes, Table, line_of};
 use raftwerk_kernels::{Block, Input};
 use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
@@ -285,11 +285,24 @@ impl Inputs {
         input.and_then(|input| input.file.as_ref()).map_or("", |file| &file.path)
     }
 
-    /// "in /data/a.txt at byte 4096", for messages about bad input.
-    pub(super) fn place(&self, task: u64) -> Option<String> {
+    /// Where bad input is, for messages: "in /data/a.txt from byte 4096", which is where the split begins, or, of a line that starts `at` bytes behind the
+    /// start of the task's text, "in /data/a.txt at line 98, byte 4207". `unpacked` is what a compressed file holds.
+    pub(super) fn place(&self, task: u64, at: Option<u64>, unpacked: Option<&Bytes>) -> Option<String> {
         let input = self.tasks.get(task.checked_sub(self.first_task)? as usize)?;
         let file = input.file.as_ref().filter(|file| !file.path.is_empty())?;
-        Some(format!("in {} from byte {}", file.path, input.offset))
+        let path = &file.path;
+        if let Some(at) = at {
+            let (text, start) = match (unpacked, self.files.get(input.descriptor as usize)?.bytes().ok()?) {
+                (Some(unpacked), _) => (&unpacked[..], 0),
+                (None, bytes) => (bytes, align::lines(bytes, input.offset, input.bytes).start as u64),
+            };
+            let byte = start + at;
+            // Of an object just the split is here, so that no lines were counted before it.
+            let line = line_of(text, byte).filter(|_| !is_store_url(path)).map_or_else(String::new, |line| format!("line {line}, "));
+            return Some(format!("in {path} at {line}byte {byte}"));
+        }
+        let is_whole = input.offset <= file.data_offset && input.offset.saturating_add(input.bytes) >= file.bytes;
+        Some(if is_whole { format!("in {path}") } else { format!("in {path} from byte {}", input.offset) })
     }
 }
 

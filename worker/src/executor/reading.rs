@@ -8,6 +8,9 @@ use raftwerk_kernels::TaskOutput;
 use raftwerk_proto::v1::{BadRecord, FailureClass};
 use std::sync::Arc;
 
+/// How many bad records a message names beside the last one.
+const NAMED: usize = 3;
+
 /// Of one task, as far as it is known beside its kernel.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reading {
@@ -27,16 +30,19 @@ impl Reading {
         self.notes.as_ref().map(|notes| notes.so_far()).unwrap_or_default()
     }
 
-    /// More records are bad than the whole job may leave out: to try again, or without this task, would be in vain.
-    pub(super) fn fault(&self, fault: Fault) -> Fault {
+    /// What the task has failed by, with the records that are to blame. To try again, or without this task, would be in vain where more of them are bad
+    /// than the whole job may leave out.
+    pub(super) fn fault(&self, task: u64, path: &str, fault: Fault) -> Fault {
         let noted = self.noted();
-        if !noted.too_many {
+        if fault.class != FailureClass::Input {
             return fault;
         }
-        let first = noted.first.first().map_or_else(String::new, |bad| format!("; the first of this task is {}", place(bad)));
-        let message =
-            format!("more records cannot be read than the {} that bad_records allows{first}. The last: {}", noted.bad, fault.message);
-        Fault::new(FailureClass::Fatal, message)
+        let (class, message) = match noted.too_many {
+            true => (FailureClass::Fatal, too_many(&noted, &fault.message)),
+            false => (fault.class, fault.message),
+        };
+        let bad_records = noted.first.into_iter().map(|bad| record(task, path, bad)).collect();
+        Fault { class, message, bad_records, ..fault }
     }
 
     /// What the task counts, and the bad records that it left out.
@@ -52,27 +58,41 @@ impl Reading {
             None => (output.records.made, 0),
         };
         let bytes_out = part_bytes + output.blocks.iter().map(|block| block.len() as u64).sum::<u64>();
-        let bad = noted.first.into_iter().map(|bad| BadRecord {
-            task,
-            path: path.to_owned(),
-            offset: bad.offset,
-            line: bad.line.unwrap_or(0),
-            reason: bad.reason,
-            data: bad.shown.into(),
-            bytes: bad.bytes,
-            stage: String::new(),
-        });
-        ([records_in, records_out, self.bytes, bytes_out, noted.bad], bad.collect())
+        let bad = noted.first.into_iter().map(|bad| record(task, path, bad)).collect();
+        ([records_in, records_out, self.bytes, bytes_out, noted.bad], bad)
     }
 }
 
-fn place(bad: &raftwerk_formats::BadRecord) -> String {
-    let line = bad.line.map_or_else(String::new, |line| format!("line {line}, "));
-    format!("at {line}byte {}: {}", bad.offset, bad.reason)
+fn record(task: u64, path: &str, bad: raftwerk_formats::BadRecord) -> BadRecord {
+    BadRecord {
+        task,
+        path: path.to_owned(),
+        offset: bad.offset,
+        line: bad.line.unwrap_or(0),
+        record: bad.record.unwrap_or(0),
+        reason: bad.reason,
+        data: bad.shown.into(),
+        bytes: bad.bytes,
+        stage: String::new(),
+    }
+}
+
+/// `last` is what was said of the one that was too many.
+fn too_many(noted: &Noted, last: &str) -> String {
+    let place = |bad: &raftwerk_formats::BadRecord| {
+        let line = bad.line.map_or_else(String::new, |line| format!("line {line}, "));
+        format!("{line}byte {}: {}", bad.offset, bad.reason)
+    };
+    let first: Vec<String> = noted.first.iter().take(NAMED.min(noted.bad as usize)).map(place).collect();
+    format!(
+        "more records cannot be read than the {} that bad_records allows; the first of this task: {}; the last: {last}",
+        noted.bad,
+        first.join("; ")
+    )
 }
 
 /// A file of fixed-size records ends in the middle of one.
 pub(super) fn leave_out_tail(notes: &Notes, file: &[u8], start: usize, record_bytes: usize) -> Result<(), Fault> {
     let error = FormatError::CutRecord { at: start as u64, bytes: (file.len() - start) as u64, record: record_bytes as u64 };
-    notes.leave_out(file, start..file.len(), error).map_err(|error| Fault::new(FailureClass::Record, error.to_string()))
+    notes.leave_out(file, start..file.len(), error).map_err(|error| Fault::new(FailureClass::Input, error.to_string()))
 }

@@ -32,7 +32,7 @@ fn one(input: &StageInput, descriptor: OwnedFd) -> Result<SideInput, Fault> {
     let Some(Source::Files(files)) = &input.source else { return Err(fault("it is no file".into())) };
     let listed = files.listing.first().cloned().unwrap_or_default();
     let lengths = shape(&files.format, &listed);
-    let InputFile { bytes, data_offset, record_bytes, dtype, .. } = listed;
+    let InputFile { bytes, data_offset, record_bytes, dtype, path, .. } = listed;
     let file = Mapped::with(descriptor, Advice::WillNeed);
     let found = file.bytes().map_err(&fault)?.len() as u64;
     let records = bytes.saturating_sub(data_offset) / u64::from(record_bytes.max(1));
@@ -43,5 +43,5 @@ fn one(input: &StageInput, descriptor: OwnedFd) -> Result<SideInput, Fault> {
         return Err(fault(format!("it has {found} bytes where {bytes} were listed")));
     };
     let (start, end) = (data_offset as usize, (data_offset + records * u64::from(record_bytes)) as usize);
-    Ok(SideInput::new(input.name.clone(), dtype, shape, Arc::new(Elements { file, start, end })))
+    Ok(SideInput::new(input.name.clone(), dtype, shape, Arc::new(Elements { file, start, end })).of_file(path))
 }

@@ -6,7 +6,9 @@ use raftwerk_kernels::{
     Accepts, Kernel, KernelError, Kind, Prepared, StageContext,
     gpu::{AdapterReport, DeviceClass, Gpu},
 };
-use raftwerk_proto::v1::{Capacity, Device, FailureClass, KernelKind, Limit, RoundInfo, StageInfo, StageInput, stage_input::Source};
+use raftwerk_proto::v1::{
+    BadRecord, Capacity, Device, FailureClass, KernelKind, Limit, RoundInfo, StageInfo, StageInput, stage_input::Source,
+};
 use std::{
     os::fd::OwnedFd,
     sync::{Arc, atomic::AtomicU64},
@@ -83,27 +85,35 @@ fn gpu_device(report: &AdapterReport, kernels: Vec<String>) -> Device {
 }
 
 /// A failure of tasks, as the scheduler counts it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     pub(super) class: FailureClass,
     pub(super) message: String,
+    /// Of a line that is at fault: where it starts in the text of the task.
+    pub(super) at: Option<u64>,
+    /// Records of the task that cannot be read, when the task fails by them.
+    pub(super) bad_records: Vec<BadRecord>,
 }
 
 impl Fault {
     pub(super) fn new(class: FailureClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self { class, message: message.into(), at: None, bad_records: Vec::new() }
     }
 }
 
 impl From<KernelError> for Fault {
     fn from(error: KernelError) -> Self {
         let class = match error {
-            KernelError::Param(_) | KernelError::Input(_) => FailureClass::Task,
-            KernelError::Record(_) => FailureClass::Record,
+            KernelError::Param(_) | KernelError::Input(_) | KernelError::Line { .. } => FailureClass::Input,
+            KernelError::Failed(_) => FailureClass::Task,
             KernelError::Device(_) => FailureClass::Device,
             KernelError::Memory(_) => FailureClass::OutOfMemory,
         };
-        Self::new(class, error.to_string())
+        let at = match error {
+            KernelError::Line { at, .. } => Some(at as u64),
+            _ => None,
+        };
+        Self { at, ..Self::new(class, error.to_string()) }
     }
 }
 

@@ -18,7 +18,7 @@ const LOOK_EVERY: u64 = 64 << 20;
 /// Unpacks a file; `path` is for messages. Its bytes go when the last who has them is done.
 pub(super) fn unpack(path: &str, with: Compression, packed: &[u8], scratch: File, limits: Scratch) -> Result<Bytes, Fault> {
     // The same bytes are as damaged when somebody else reads them: no attempt is wasted on that.
-    let damaged = |error| Fault::new(FailureClass::Fatal, format!("{path}: {error}"));
+    let damaged = |error| Fault::new(FailureClass::Input, format!("{path}: {error}"));
     let mut unpacked = with.unpack(packed).map_err(damaged)?;
     let mut target = Target { path, file: &scratch, limits, written: 0, looked_at: None };
     let (mut held, mut filled) = (Vec::new(), 0);
@@ -152,7 +152,7 @@ mod tests {
         let whole = packed.len();
         packed.truncate(whole - 3);
         let fault = run(&packed, Scratch::default()).0.unwrap_err();
-        assert_eq!(fault.class, FailureClass::Fatal);
+        assert_eq!(fault.class, FailureClass::Input);
         assert!(
             fault.message.starts_with("/data/a.gz: its gzip data ends in the middle: the file was cut off at byte "),
             "{}",

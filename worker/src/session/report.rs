@@ -30,7 +30,7 @@ pub(super) struct Body {
     pub(super) copy: (u64, u64),
     /// Beside the result of the task that ends a round.
     pub(super) round_end: Option<RoundEnd>,
-    /// Of the tasks in `results`.
+    /// Of the tasks in `results`, and of those in `failures` that failed by them.
     pub(super) bad_records: Vec<BadRecord>,
 }
 
@@ -164,8 +164,22 @@ impl Cutter {
     }
 
     fn failure(&mut self, failure: TaskFailure) {
-        self.room_for(64 + failure.message.len());
+        let end = failure.first_task.saturating_add(failure.task_count);
+        let blamed: Vec<u64> = self.bad_records.range(failure.first_task..end).map(|(&task, _)| task).collect();
+        let mut bytes = 64 + failure.message.len();
+        let mut bad_records = Vec::new();
+        // The failure itself must be told; of many long records the first ones do.
+        for record in blamed.into_iter().filter_map(|task| self.bad_records.remove(&task)).flatten() {
+            let more = record.encoded_len() + 4;
+            if bytes + more > REPORT_BYTES {
+                break;
+            }
+            bytes += more;
+            bad_records.push(record);
+        }
+        self.room_for(bytes);
         self.current.failures.push(failure);
+        self.current.bad_records.extend(bad_records);
     }
 
     fn finish(mut self) -> Vec<Body> {

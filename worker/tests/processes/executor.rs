@@ -92,7 +92,7 @@ fn a_panic_costs_one_task() {
 
 fn a_parameter_that_is_refused_fails_the_tasks_and_not_the_process() {
     let progress = trouble("refuse", 6);
-    assert_eq!(failures(&progress), [(0, 6, FailureClass::Task)]);
+    assert_eq!(failures(&progress), [(0, 6, FailureClass::Input)]);
     assert!(progress.failures[0].message.contains("`do` must not be `refuse`"));
 }
 
@@ -232,8 +232,8 @@ fn bad_input_is_named_by_file_and_place() {
     driver.define(stage("t-lines", &["lines"], Source::Files(Files { format: "text".into(), ..Files::default() }), 2, 1, &[]));
     driver.run(RunLease { inputs, has_output: true, ..run_index(1, 0, 2) }, &[&with_text(text), &output]);
     let progress = driver.finish(lease(1));
-    assert_eq!(failures(&progress), [(1, 1, FailureClass::Task)]);
-    assert_eq!(progress.failures[0].message, "a bad line (in /data/input.txt from byte 5)");
+    assert_eq!(failures(&progress), [(1, 1, FailureClass::Input)]);
+    assert_eq!(progress.failures[0].message, "a bad line (in /data/input.txt at line 2, byte 5)");
 }
 
 fn blocks_become_a_part_in_the_output_file() {

@@ -130,7 +130,8 @@ impl Prepared for PreparedLines {
         let mut lines = 0;
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             if line.starts_with(b"bad") {
-                return Err(KernelError::Input("a bad line".into()));
+                let at = line.as_ptr().addr() - text.as_ptr().addr();
+                return Err(KernelError::Line { at, message: "a bad line".into() });
             }
             lines += 1;
             let block = &mut blocks[line.len() % self.partitions];

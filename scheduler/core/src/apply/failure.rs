@@ -3,7 +3,7 @@
 //! | class | charged to the task | tried again | who is avoided |
 //! |---|---|---|---|
 //! | task | yes | after a pause that doubles | nobody |
-//! | record that cannot be read | yes | never: the task is set aside | nobody |
+//! | input, or parameters | yes | never: the task is set aside | nobody |
 //! | executor died | yes, and under suspicion | after a pause, alone, elsewhere | the worker, for this task; a strike against the device |
 //! | device | no | at once | the device, for this job; a strike against it |
 //! | out of memory | no | at once, in leases half as long; elsewhere when one task alone is too much | then the device's class, for this stage |
@@ -56,11 +56,11 @@ pub(super) fn fail(
     let Some(range) = TaskRange::new(failure.first_task, failure.task_count) else { return Consequence::None };
     let class = match failure.class() {
         // Builds of before do not know them, and take them for no class at all.
-        FailureClass::OutOfMemory | FailureClass::Record if entry.format < LEARNING => FailureClass::Unspecified,
+        FailureClass::OutOfMemory | FailureClass::Input if entry.format < LEARNING => FailureClass::Unspecified,
         class => class,
     };
     let with_rules = entry.format >= OWN_RULES;
-    let charged = matches!(class, FailureClass::Task | FailureClass::Record | FailureClass::Executor | FailureClass::Unspecified);
+    let charged = matches!(class, FailureClass::Task | FailureClass::Input | FailureClass::Executor | FailureClass::Unspecified);
     let limit = job.max_attempts();
     let stage = &mut job.stages[lease.stage as usize];
     let held = stage.held_by(range.intersect(lease.tasks), id);
@@ -106,7 +106,7 @@ pub(super) fn fail(
             for (tasks, workers) in pieces {
                 // Of several that died together only one is to blame: they part before anything is said about one.
                 let kills = tasks.count() == 1 && workers.len() >= DEATHS_UNTIL_SET_ASIDE;
-                if attempts >= limit || kills || class == FailureClass::Record {
+                if attempts >= limit || kills || class == FailureClass::Input {
                     hopeless.push(Evidence { tasks, attempts, workers, message: shortened(&failure.message), at: now });
                 } else if with_rules {
                     stage.set(tasks, TaskState::Waiting(retry_at(now, attempts)));
@@ -154,7 +154,7 @@ pub(super) fn fail(
 fn set_aside(job: &mut Job, stage_index: u32, hopeless: Vec<Evidence>, class: FailureClass, entry: &mut Entry) -> Option<String> {
     let first = hopeless.first()?.clone();
     let name = job.spec.stages[stage_index as usize].name.clone();
-    let cause = if class == FailureClass::Record {
+    let cause = if class == FailureClass::Input {
         format!("stage '{name}' task {}: {}", first.tasks.first, first.message)
     } else if first.attempts < job.max_attempts() {
         let workers: Vec<String> = first.workers.iter().map(|w| w.to_string()).collect();

@@ -13,7 +13,7 @@ impl State {
         let Some(mut spec) = submit.spec else { return Outcome::Refused("the submission has no job spec".into()) };
         if entry.format < LEARNING {
             // Builds of before drop these in silence, and all have to hold the same.
-            spec::forget_costs(&mut spec);
+            spec::forget_derived(&mut spec);
         }
         if let Err(reason) = spec::check(&spec) {
             return Outcome::Refused(reason.0);

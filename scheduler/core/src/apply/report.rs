@@ -60,8 +60,10 @@ impl State {
         stage.fenced = stage.fenced.saturating_add(offered.saturating_sub(accepted.tasks));
         if entry.format >= COUNTING {
             let is_new = |task: u64| accepted.counted.iter().any(|range| range.first <= task && task < range.end);
+            let failed = counters::failed_by_input(stage, id, lease.tasks, &report.failures);
+            let is_told = |task: u64| is_new(task) || failed.iter().any(|range| range.first <= task && task < range.end);
             let records = std::mem::take(&mut report.bad_records);
-            records.into_iter().filter(|record| is_new(record.task)).for_each(|record| counters::keep(&mut stage.bad_records, record));
+            records.into_iter().filter(|record| is_told(record.task)).for_each(|record| counters::keep(&mut stage.bad_records, record));
         }
         credit(job, &lease, record, &accepted, &report);
         if entry.format >= SHARES {
