@@ -204,7 +204,10 @@ impl Sim {
                     self.agents[index].know(addresses);
                 }
                 session::Effect::FreeRounds { job, stage, before } => self.agents[index].free_rounds(job, &stage, before),
-                session::Effect::FreeLease(_) | session::Effect::ReplaceExecutor { .. } | session::Effect::FetchLogs(_) => {}
+                session::Effect::FreeLease(_)
+                | session::Effect::ReplaceExecutor { .. }
+                | session::Effect::FetchLogs(_)
+                | session::Effect::ReleaseUploads(_) => {}
             }
         }
         self.dial_if_due(index);
