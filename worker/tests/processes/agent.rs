@@ -615,6 +615,8 @@ fn a_data_directory_of_another_cluster_is_refused() {
             let config = raftwerk_worker::WorkerConfig { token: None, ..other.config("anna", &dir) };
             let mut worker = raftwerk_worker::start(config).await.unwrap();
             let error = tokio::time::timeout(Duration::from_secs(10), worker.wait()).await.expect("in time").unwrap_err();
+            // Only then is the directory free again.
+            worker.stop().await;
             assert!(matches!(error, raftwerk_worker::WorkerError::Unreachable(_)), "{error}");
             error.to_string()
         };
