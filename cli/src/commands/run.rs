@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use raftwerk_proto::v1::{JobSpec, JobState, JobView};
+use raftwerk_proto::v1::{JobState, JobView};
 use raftwerk_scheduler::leader::OR_WAIT;
 
 use super::submit::{self, JobFlags};
@@ -94,7 +94,7 @@ async fn on_embedded_cluster(
         }
     };
     let mut progress = Progress::new(console);
-    let output = spec.output.as_ref().and_then(|output| output.url.strip_prefix("file://")).map(PathBuf::from);
+    let output = loaded.spec.output.as_ref().and_then(|output| output.url.strip_prefix("file://")).map(PathBuf::from);
     let writes = loaded.spec.output.is_some();
     let mut stopped = false;
     let outcome = tokio::select! {
