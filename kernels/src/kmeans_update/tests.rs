@@ -74,7 +74,8 @@ fn damaged_records_are_errors_and_never_panics() {
         let first = KmeansUpdate.prepare(&stage("csv", "0")).unwrap();
         let bytes = block(0, &sample[..cut]);
         let task = Task { number: 0, input: Input::Blocks(vec![Block { task: 0, bytes: &bytes }]) };
-        assert!(matches!(first.run_round(&task), Err(KernelError::Failed(_))), "{cut}");
+        // Cut between two points it says nothing but that there are too few.
+        assert!(matches!(first.run_round(&task), Err(KernelError::Failed(_) | KernelError::Input(_))), "{cut}");
     }
     for state in [vec![], model().encode()[1..].to_vec(), vec![0xff; 64]] {
         assert!(KmeansUpdate.prepare_round(&stage("csv", "0"), &state, None).is_err());
