@@ -168,7 +168,7 @@ fn files_of_columns_are_read_from_a_store_as_from_a_disk() {
         assert!(said.contains(&format!("s3://{format}/part-")) && said.contains("no column 'kay'; did you mean 'key'?"), "{said}");
         std::fs::copy(&table, bucket.join("table.csv")).expect("an object");
         let said = refused(&format!("s3://{format}/table.csv"), "key");
-        assert!(said.contains(&format!("cannot read s3://{format}/table.csv as {format}")), "{said}");
+        assert!(said.contains("the input cannot be read as") && said.contains(&format!("s3://{format}/table.csv: ")), "{said}");
     }
     assert!(proxy.told().truncated.load(Ordering::Relaxed) > 0);
 }

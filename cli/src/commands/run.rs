@@ -212,7 +212,7 @@ mod tests {
         };
         let short = said(&format!("no device can run it\n  nearest: worker 1{OR_WAIT}"));
         assert!(short.starts_with("error: no device can run it\n  nearest: worker 1\nfix: `raftwerk doctor`"), "{short}");
-        assert_eq!(said("the output exists"), "error: job `words` was not submitted: the output exists");
+        assert_eq!(said("the output exists"), "error: job `words` was not submitted\n  caused by: the output exists");
     }
 
     #[test]

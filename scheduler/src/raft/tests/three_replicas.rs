@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use super::Chain;
 use crate::raft::{OpenError, ProposeError, RaftConfig, Replica};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+// Disks may be slow, and other tests write a lot meanwhile.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Running {
     replica: Replica<Chain>,
