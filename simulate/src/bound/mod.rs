@@ -1,5 +1,5 @@
 //! What no schedule can beat, whatever it knows: the area bound and the critical path, whichever is higher.
-//! And of the mean time of the jobs ([`mean`]).
+//! And, in `mean`, of the mean time of the jobs.
 //!
 //! Every task's own time is counted with its noise. Launches, transfers, the log's and the network's delays and jitter only ever add time, so
 //! they are left out; a device that dies or is slow has only the time it really has.
