@@ -181,7 +181,8 @@ fn a_survivor_of_a_lost_majority_goes_on_in_a_new_epoch_and_nobody_else_does() {
     // Where it was before: the workers and contexts look there.
     assert_eq!(cluster.schedulers[survivor - 1].ready["address"], *cluster.addresses[survivor - 1]);
     cluster.until("the survivor leads alone", || members(&cluster) == [(replica_of(&cluster.schedulers[survivor - 1]), true)]);
-    assert_eq!(cluster.json(&["cluster", "show"])["epoch"], 1);
+    // It leads before the entry that begins the epoch is on its disk.
+    cluster.until("the new epoch has begun", || cluster.json(&["cluster", "show"])["epoch"] == 1);
     done_and_each_task_counted_once(&cluster, job);
 
     // The others come back with a majority of the old membership, and are told at the first word.
