@@ -13,7 +13,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out.join("raftwerk.descriptors"), descriptors.encode_to_vec())?;
+    let messages: Vec<&str> = descriptors.file.iter().flat_map(|file| &file.message_type).map(|message| message.name()).collect();
+    fs::write(out.join("messages.rs"), format!("wire! {{ {} }}", messages.join(" ")))?;
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
-    tonic_prost_build::configure().build_client(services).build_server(services).bytes(".raftwerk.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
+        .codec_path("crate::WireCodec")
+        .bytes(".raftwerk.v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -11,8 +11,12 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwer
 
 mod counters;
 mod versions;
+mod wire;
 pub use counters::COUNTER_NAMES;
 pub use versions::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Window, own_entry_format, own_versions};
+pub use wire::Wire;
+#[cfg(feature = "services")]
+pub use wire::WireCodec;
 
 /// Most bytes of what a kernel makes of a survey of its input: it becomes part of the job's spec, and so of a log entry, and is sent to every worker
 /// with the stage. Enough for 4096 keys of 64 bytes.

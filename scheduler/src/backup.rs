@@ -5,9 +5,9 @@ use crate::machine::Replicated;
 use crate::raft::{Node, OpenError, StoreError, offline, read_backup, write_backup};
 use crate::server::{ADMIN_FILE, FIRST_REPLICA, TOKEN_FILE, make_cluster, write_secret};
 use futures::future::BoxFuture;
-use prost::Message;
 use raftwerk_core::State;
 use raftwerk_core::apply::ENTRY_FORMAT;
+use raftwerk_proto::Wire;
 use raftwerk_proto::own_entry_format;
 use raftwerk_proto::v1::{self as pb, EntryBody, command::Command};
 use raftwerk_transport::{Authority, Identity, PeerKind};
@@ -33,14 +33,14 @@ fn read(file: &Path, record: &[u8]) -> Result<(String, State), String> {
         StoreError::UnknownFormat { .. } => "it does not begin like one, or a newer version wrote it".to_owned(),
         other => other.to_string(),
     })?;
-    let of = pb::Snapshot::decode(body.state.clone()).map_err(|e| e.to_string())?.cluster;
+    let of = pb::Snapshot::from_wire(body.state.clone()).map_err(|e| e.to_string())?.cluster;
     let state = State::from_snapshot(&of, &body.state).map_err(|e| e.to_string())?;
     Ok((of, state))
 }
 
 fn entry(at_ms: u64, command: Command) -> bytes::Bytes {
     let commands = vec![pb::Command { command: Some(command) }];
-    EntryBody { format: own_entry_format(ENTRY_FORMAT), at_ms, commands }.encode_to_vec().into()
+    EntryBody { format: own_entry_format(ENTRY_FORMAT), at_ms, commands }.to_wire().into()
 }
 
 /// Makes a new cluster, with an authority of its own, whose state begins with that of the backup. Machines of the old one join it anew.

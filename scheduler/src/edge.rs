@@ -6,9 +6,9 @@ use crate::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Ti
 use crate::machine::Replicated;
 use crate::members::Members;
 use crate::raft::{ProposeError, Replica};
-use prost::Message;
 use raftwerk_core::Applied;
 use raftwerk_core::plan::policy::Policy;
+use raftwerk_proto::Wire;
 use raftwerk_proto::v1::{SchedulerMessage, WorkerView};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
         };
         effects.iter().for_each(fail_point::on_effect);
         if let Some(body) = body {
-            let (replica, bytes) = (shared.replica.clone(), bytes::Bytes::from(body.encode_to_vec()));
+            let (replica, bytes) = (shared.replica.clone(), bytes::Bytes::from(body.to_wire()));
             proposal = Some(Box::pin(async move { replica.propose(bytes).await }));
         }
         for conn in outlets.perform(effects) {

@@ -3,10 +3,10 @@
 use crate::decisions;
 use crate::raft::{ApplyError, StateMachine};
 use crate::versions::unreadable;
-use prost::Message;
 use raftwerk_core::apply::ENTRY_FORMAT;
 use raftwerk_core::snapshot::SNAPSHOT_FORMAT;
 use raftwerk_core::{Applied, State};
+use raftwerk_proto::Wire;
 use raftwerk_proto::own_entry_format;
 use raftwerk_proto::v1::{EntryBody, Snapshot};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl StateMachine for Replicated {
     type Outcome = Arc<Applied>;
 
     fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Arc<Applied>, ApplyError> {
-        let body = EntryBody::decode(payload)
+        let body = EntryBody::from_wire_slice(payload)
             .map_err(|e| raftwerk_core::ApplyError::Undecodable { index, reason: e.to_string() })
             .map_err(|e| ApplyError(e.to_string()))?;
         readable(&format!("log entry {index}"), body.format, ENTRY_FORMAT)?;
@@ -34,7 +34,7 @@ impl StateMachine for Replicated {
     }
 
     fn restore(cluster: &str, bytes: &[u8]) -> Result<Self, ApplyError> {
-        let format = Snapshot::decode(bytes).map_or(0, |snapshot| snapshot.format);
+        let format = Snapshot::from_wire_slice(bytes).map_or(0, |snapshot| snapshot.format);
         readable("the snapshot", format, SNAPSHOT_FORMAT)?;
         State::from_snapshot(cluster, bytes).map(Replicated).map_err(|e| ApplyError(e.to_string()))
     }

@@ -33,12 +33,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// search for the live one; it leaves room for a scheduler that every worker reconnects to at once.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 
+/// A connection that is being made. A future is compiled where it is polled, and this one holds all of an HTTP/2 client: boxed here it is compiled once,
+/// and not in every program and crate that connects.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Channel, ConnectError>> + Send>>;
+
 /// A mutual-TLS channel to a peer of kind `expect` at `address` ("host:port").
 ///
 /// Returns once the peer has accepted us too, so a refused credential is an error here and not a puzzle at the first call. The channel reconnects
 /// by itself under the same conditions; [`ConnectError::find`] reads the reason out of a failed call's status.
-pub async fn connect(address: &str, identity: &Identity, expect: PeerKind) -> Result<Channel, ConnectError> {
-    Dialer::new(address, identity, expect)?.connect().await
+pub fn connect(address: &str, identity: &Identity, expect: PeerKind) -> Connecting {
+    connecting(Dialer::new(address, identity, expect))
 }
 
 /// Like [`connect`], but connects when the first call is made; only a malformed address is an error now.
@@ -48,9 +52,13 @@ pub fn connect_lazy(address: &str, identity: &Identity, expect: PeerKind) -> Res
 
 /// A channel for the Join service alone: we show no certificate, the scheduler is recognised by the CA hash in the token. Nothing, the token's
 /// secret included, is sent before that.
-pub async fn connect_to_join(address: &str, token: &JoinToken) -> Result<Channel, ConnectError> {
+pub fn connect_to_join(address: &str, token: &JoinToken) -> Connecting {
     let tls = tls_config(Arc::new(TokenVerifier::new(token.ca_sha256)), None);
-    Dialer::with_tls(address, tls, PeerKind::Scheduler)?.connect().await
+    connecting(Dialer::with_tls(address, tls, PeerKind::Scheduler))
+}
+
+fn connecting(dialer: Result<Dialer, ConnectError>) -> Connecting {
+    Box::pin(async move { dialer?.connect().await })
 }
 
 fn tls_config(verifier: Arc<dyn ServerCertVerifier>, identity: Option<&Identity>) -> ClientConfig {

@@ -38,7 +38,7 @@ use std::time::Duration;
 use rustls::crypto::CryptoProvider;
 
 pub use authority::Authority;
-pub use channel::{connect, connect_lazy, connect_to_join};
+pub use channel::{Connecting, connect, connect_lazy, connect_to_join};
 pub use connect_error::ConnectError;
 pub use head_start::{HEAD_START, Reached, first_of};
 pub use identity::{Identity, PendingIdentity};

@@ -3,17 +3,17 @@
 //! ```text
 //! | length: u32 le | protobuf message of that length | length | message | ..
 //! ```
-use prost::Message;
+use raftwerk_proto::Wire;
 
 /// A longer frame is taken for garbage. A lease of a million tasks with four tallies each reports 40 MiB at most.
 pub const FRAME_BYTES_MAX: usize = 256 << 20;
 
 /// Appends one frame; many frames go out in one write.
-pub fn push(buffer: &mut Vec<u8>, message: &impl Message) {
-    let length = message.encoded_len();
+pub fn push(buffer: &mut Vec<u8>, message: &impl Wire) {
+    let length = message.wire_bytes();
     buffer.reserve(4 + length);
     buffer.extend_from_slice(&(length as u32).to_le_bytes());
-    message.encode_raw(buffer);
+    message.append_to(buffer);
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ impl Frames {
         self.buffer.truncate(length - space + read);
     }
 
-    pub fn decode<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn decode<M: Wire>(&mut self) -> Result<Option<M>, FrameError> {
         let bytes = &self.buffer[self.start..];
         let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
@@ -57,7 +57,7 @@ impl Frames {
             return Err(FrameError::TooLong(length));
         }
         let Some(frame) = rest.get(..length) else { return Ok(None) };
-        let message = M::decode(frame)?;
+        let message = M::from_wire_slice(frame)?;
         self.start += 4 + length;
         Ok(Some(message))
     }

@@ -2,7 +2,7 @@
 //! costs) is looked up once for all of them. A round over ten thousand devices reads a few descriptions instead of ten thousand.
 
 use crate::ring::place_of;
-use prost::Message;
+use raftwerk_proto::Wire;
 use raftwerk_proto::v1::{Device, Hello};
 
 /// A device of a worker.
@@ -19,9 +19,9 @@ pub(crate) struct Alike {
 
 /// Devices of a worker in the order of their indices; of several with one index the first.
 pub(crate) fn alike(hello: &Hello) -> Vec<Alike> {
-    let labels = hello.labels.iter().fold(u64::from(hello.stage_graphs), |hash, label| number(hash, &label.encode_to_vec()));
+    let labels = hello.labels.iter().fold(u64::from(hello.stage_graphs), |hash, label| number(hash, &label.to_wire()));
     let of_device = |(place, device): (usize, &Device)| {
-        let description = Device { index: 0, ..device.clone() }.encode_to_vec();
+        let description = Device { index: 0, ..device.clone() }.to_wire();
         Alike { index: device.index, place: place as u32, number: number(labels, &description) }
     };
     let mut all: Vec<Alike> = hello.devices.iter().enumerate().map(of_device).collect();

@@ -15,8 +15,8 @@ use crate::state::{State, Submission};
 use crate::trouble::{Evidence, Standing, Suspicions};
 use crate::view::{job_state, set_aside_records, tally_totals};
 use crate::worker::Worker;
-use prost::Message;
 use raftwerk_planted::{self as planted, Bug};
+use raftwerk_proto::Wire;
 use raftwerk_proto::v1::{self as wire, task_interval};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
@@ -70,13 +70,13 @@ impl State {
         } else if needs_format_2(&snapshot) {
             snapshot.format = 2;
         }
-        snapshot.encode_to_vec()
+        snapshot.to_wire()
     }
 
     /// Refuses what it does not know or what does not fit together; never guesses.
     pub fn from_snapshot(cluster: &str, bytes: &[u8]) -> Result<State, ApplyError> {
         let damaged = |what: &str| ApplyError::Snapshot(what.to_string());
-        let snapshot = wire::Snapshot::decode(bytes).map_err(|e| ApplyError::Snapshot(e.to_string()))?;
+        let snapshot = wire::Snapshot::from_wire_slice(bytes).map_err(|e| ApplyError::Snapshot(e.to_string()))?;
         if snapshot.format == 0 || snapshot.format > SNAPSHOT_FORMAT {
             return Err(ApplyError::Snapshot(format!("format {} is unknown; this build reads up to {SNAPSHOT_FORMAT}", snapshot.format)));
         }
@@ -137,7 +137,7 @@ impl State {
 
     /// The state of a snapshot of any cluster as the beginning of cluster `cluster`, whose replicas get ids of their own.
     pub fn from_backup(cluster: &str, bytes: &[u8]) -> Result<State, ApplyError> {
-        let of = wire::Snapshot::decode(bytes).map_err(|e| ApplyError::Snapshot(e.to_string()))?.cluster;
+        let of = wire::Snapshot::from_wire_slice(bytes).map_err(|e| ApplyError::Snapshot(e.to_string()))?.cluster;
         let mut state = State::from_snapshot(&of, bytes)?;
         state.cluster = cluster.to_string();
         state.removed_replicas.clear();
@@ -303,7 +303,7 @@ fn job_from(record: wire::JobRecord) -> Option<Job> {
         served_at: Timestamp(record.served_at_ms),
         rounds,
         waiting_for: record.waiting_for.into_iter().map(JobId).collect(),
-        spec_bytes: spec.encoded_len() as u64,
+        spec_bytes: spec.wire_bytes() as u64,
         spec,
     })
 }

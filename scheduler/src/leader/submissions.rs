@@ -3,9 +3,9 @@
 use super::batch::Waiter;
 use super::readers::{learn, readers};
 use super::{Answer, ConnId, Effect, Leader, RequestId};
-use prost::Message;
 use raftwerk_core::plan::policy::{policies, policy};
 use raftwerk_core::{State, kept, matching, spec};
+use raftwerk_proto::Wire;
 use raftwerk_proto::v1::{self as wire, Files, JobSpec, command::Command, scheduler_message as down, stage_input::Source};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ impl Submissions {
 fn payload_sha256(spec: &JobSpec) -> Vec<u8> {
     let mut payload = spec.clone();
     spec::forget_derived(&mut payload);
-    Sha256::digest(payload.encode_to_vec()).to_vec()
+    Sha256::digest(payload.to_wire()).to_vec()
 }
 
 /// What a submission with a key that is known is answered.

@@ -241,7 +241,7 @@ impl Writer {
         Ok(())
     }
 
-    fn meta(&self, name: &'static str, kind: Kind, body: &impl prost::Message) -> Write {
+    fn meta(&self, name: &'static str, kind: Kind, body: &impl raftwerk_proto::Wire) -> Write {
         Write::Meta { name, record: self.seal.write(kind, body) }
     }
 }

@@ -14,7 +14,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use prost::Message;
+use raftwerk_proto::Wire;
 use sha2::{Digest, Sha256};
 
 use super::StoreError;
@@ -52,22 +52,22 @@ impl Seal {
         &self.cluster
     }
 
-    pub fn write(&self, kind: Kind, body: &impl Message) -> Vec<u8> {
-        let length = body.encoded_len();
+    pub fn write(&self, kind: Kind, body: &impl Wire) -> Vec<u8> {
+        let length = body.wire_bytes();
         let mut record = Vec::with_capacity(HEADER + length + CHECKSUM);
         record.extend_from_slice(&FORMAT.to_le_bytes());
         record.extend_from_slice(&[kind as u8, 0]);
         record.extend_from_slice(&self.fingerprint);
         let length = u32::try_from(length).expect("a record of 4 GiB or more: entries are at most 1 MiB, snapshots far below");
         record.extend_from_slice(&length.to_le_bytes());
-        body.encode_raw(&mut record);
+        body.append_to(&mut record);
         let checksum = crc32c::crc32c(&record);
         record.extend_from_slice(&checksum.to_le_bytes());
         record
     }
 
     /// The body of a record that must be of `kind`. `file` and `what` say in an error where it lies.
-    pub fn read<M: Message + Default>(&self, kind: Kind, record: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
+    pub fn read<M: Wire>(&self, kind: Kind, record: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
         let body = body(kind, record, file, what)?;
         if record[4..12] != self.fingerprint {
             return Err(StoreError::OtherCluster {
@@ -81,27 +81,22 @@ impl Seal {
 }
 
 /// Reads a record of any cluster: only the identity is read so, to be able to name the other cluster.
-pub fn read_of_any_cluster<M: Message + Default>(
-    kind: Kind,
-    record: &[u8],
-    file: &Path,
-    what: &dyn Fn() -> String,
-) -> Result<M, StoreError> {
+pub fn read_of_any_cluster<M: Wire>(kind: Kind, record: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
     decode(body(kind, record, file, what)?, file, what)
 }
 
 /// A backup is the record of a snapshot, of any cluster.
-pub fn write_backup(cluster: &str, body: &impl Message) -> Vec<u8> {
+pub fn write_backup(cluster: &str, body: &impl Wire) -> Vec<u8> {
     Seal::new(cluster).write(Kind::Snapshot, body)
 }
 
-pub fn read_backup<M: Message + Default>(record: &[u8], file: &Path) -> Result<M, StoreError> {
+pub fn read_backup<M: Wire>(record: &[u8], file: &Path) -> Result<M, StoreError> {
     read_of_any_cluster(Kind::Snapshot, record, file, &|| "the backup".into())
 }
 
-fn decode<M: Message + Default>(body: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
+fn decode<M: Wire>(body: &[u8], file: &Path, what: &dyn Fn() -> String) -> Result<M, StoreError> {
     // One copy, of which the payloads of the message are slices.
-    M::decode(Bytes::copy_from_slice(body)).map_err(|e| StoreError::damaged(file, format!("{} does not decode: {e}", what())))
+    M::from_wire(Bytes::copy_from_slice(body)).map_err(|e| StoreError::damaged(file, format!("{} does not decode: {e}", what())))
 }
 
 fn body<'a>(kind: Kind, record: &'a [u8], file: &Path, what: &dyn Fn() -> String) -> Result<&'a [u8], StoreError> {

@@ -2,7 +2,7 @@
 //! blocks where they lie; checksums are of the blocks as they lie there, so that they cover this too.
 
 use bytes::Bytes;
-use prost::Message;
+use raftwerk_proto::Wire;
 use raftwerk_proto::v1::{CopiedBlocks, ShuffleBlocks};
 use raftwerk_transport::MAX_MESSAGE_BYTES;
 
@@ -22,8 +22,8 @@ pub(super) fn pack_copied(message: CopiedBlocks) -> CopiedBlocks {
     }
 }
 
-fn compress(message: &impl Message) -> Option<(Bytes, u32)> {
-    let plain = message.encode_to_vec();
+fn compress(message: &impl Wire) -> Option<(Bytes, u32)> {
+    let plain = message.to_wire();
     let unpacked_bytes = u32::try_from(plain.len()).ok()?;
     let lz4 = lz4_flex::block::compress(&plain);
     (lz4.len() <= plain.len() / 10 * 9).then(|| (lz4.into(), unpacked_bytes))
@@ -47,7 +47,7 @@ pub(super) fn unpack_copied(message: CopiedBlocks) -> Result<CopiedBlocks, Strin
     if unpacked.lz4.is_empty() { Ok(unpacked) } else { Err("a compressed message holds another one".into()) }
 }
 
-fn decompress<M: Message + Default>(lz4: &[u8], unpacked_bytes: u32) -> Result<M, String> {
+fn decompress<M: Wire>(lz4: &[u8], unpacked_bytes: u32) -> Result<M, String> {
     let bytes = unpacked_bytes as usize;
     if bytes > MAX_MESSAGE_BYTES {
         return Err(format!("a compressed message says that it has {bytes} bytes, more than any has"));
@@ -56,12 +56,13 @@ fn decompress<M: Message + Default>(lz4: &[u8], unpacked_bytes: u32) -> Result<M
     if plain.len() != bytes {
         return Err(format!("a compressed message is damaged: it has {} bytes, not {bytes}", plain.len()));
     }
-    M::decode(Bytes::from(plain)).map_err(|error| format!("a compressed message is damaged: {error}"))
+    M::from_wire(Bytes::from(plain)).map_err(|error| format!("a compressed message is damaged: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message;
     use raftwerk_proto::v1::{CopiedBlock, ShuffleBlock};
 
     fn message(data: &[u8]) -> ShuffleBlocks {

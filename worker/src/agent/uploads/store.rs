@@ -9,7 +9,7 @@
 //! every worker: it is their version, as the listing of a job has it.
 use crate::agent::staging::sync_dir;
 use crate::upload::{bytes, check};
-use prost::Message;
+use raftwerk_proto::Wire;
 use raftwerk_proto::v1::UploadManifest;
 use raftwerk_proto::{is_upload_id, upload_path};
 use std::{
@@ -116,7 +116,7 @@ impl UploadStore {
     /// All of it is in this directory and flushed: it gets its name.
     pub(super) fn finish(&self, manifest: UploadManifest, half: &Path) -> io::Result<()> {
         let path = half.join(MANIFEST);
-        fs::write(&path, manifest.encode_to_vec())?;
+        fs::write(&path, manifest.to_wire())?;
         File::open(&path)?.sync_all()?;
         sync_dir(half)?;
         match fs::rename(half, self.dir.join(&manifest.id)) {
@@ -158,7 +158,7 @@ impl UploadStore {
 
 /// The manifest of an upload whose files are all there.
 fn whole(dir: &Path, id: &str) -> Option<UploadManifest> {
-    let manifest = UploadManifest::decode(fs::read(dir.join(MANIFEST)).ok()?.as_slice()).ok()?;
+    let manifest = UploadManifest::from_wire_slice(&fs::read(dir.join(MANIFEST)).ok()?).ok()?;
     let there = |(number, file): (usize, &raftwerk_proto::v1::UploadFile)| {
         fs::metadata(dir.join(file_name(number, &file.name))).is_ok_and(|found| found.is_file() && found.len() == file.bytes)
     };
