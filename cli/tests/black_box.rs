@@ -219,7 +219,7 @@ mod without_a_cluster {
             (&["context", "add", "a", "--address", "127.0.0.1:1,,", "--credential", "x"], "an address is a host and a port"),
             (&["context", "add", "", "--address", "127.0.0.1:1", "--credential", "x"], "a context's name"),
             (&["submit", "job.toml", "--idempotency-key", ""], "1 to 256 bytes"),
-            (&["run", "job.toml", "--memory", "1B"], "64MiB at least"),
+            (&["run", "job.toml", "--memory", "1B"], "32MiB at least"),
             (
                 &["scheduler", "start", "--name", "s", "--data-dir", "s", "--bootstrap", "--advertise", "foo"],
                 "an address is a host and a port",

@@ -2,6 +2,7 @@
 
 use raftwerk_tests::chaos::fleet::children;
 use raftwerk_tests::cluster::{Cluster, Launch, merged_rows, text};
+use raftwerk_tests::footprint::Footprint;
 use raftwerk_tests::store::{ACCESS_KEY, Faults, Proxy, SECRET_KEY, Server};
 use raftwerk_tests::words::{expected_rows, word_count, write_text};
 use serde_json::Value;
@@ -319,6 +320,33 @@ fn long_objects_come_and_go_in_pieces_and_stay_what_they_are() {
     assert!(from_store == from_files, "the same lines, wherever they lie");
     let told = proxy.told();
     assert!(told.reset.load(Ordering::Relaxed) + told.truncated.load(Ordering::Relaxed) > 0, "{told:?}");
+}
+
+/// A store sends faster than tasks read, and what waits for its turn must not be memory where that is limited.
+#[test]
+fn input_from_a_store_keeps_the_limit_of_memory() {
+    const LEAST: u64 = 32 << 20;
+    let (objects, lines) = (16, 60_000);
+    let mut cluster = Cluster::with_worker_flags(1, 0, &ONE_CPU);
+    let server = Server::start(&cluster.path("store"));
+    let texts = server.bucket("texts");
+    for object in 0..objects {
+        let line = |line: u32| format!("{:>80} of {object}\n", if line % 6_000 == 7 { "a needle" } else { "hay" });
+        std::fs::write(texts.join(format!("{object:02}.txt")), (0..lines).map(line).collect::<String>()).expect("an object of 5 MB");
+    }
+    cluster.launch_worker(1, &["--cpus", "1", "--no-gpu", "--memory", "32MiB"], &environment(server.address, SECRET_KEY));
+    cluster.wait_for_workers(1);
+    let toml = "[input]\nfiles = [\"s3://texts/*.txt\"]\nsplit = \"8MiB\"\n[map]\nkernel = \"grep\"\nparams = { pattern = \"needle\" }\n[reduce]\npartitions = 1\n\
+                [output]\npath = \"found\"\n";
+    let toml = toml.replace("\"found\"", &format!("{:?}", cluster.path("found")));
+    let footprint = Footprint::of(cluster.workers[0].child.id());
+    let view = cluster.wait_done(cluster.submit(&cluster.job_file("grep.toml", &toml), &[]));
+    let most = footprint.most();
+    assert_eq!(view["stages"][0]["tasks"], objects, "{view:#}");
+    let found = std::fs::read_to_string(cluster.path("found/part-00000.txt")).expect("a part");
+    assert_eq!(found.lines().filter(|line| line.contains("a needle of ")).count(), objects * (lines as usize / 6_000));
+    println!("{most:?}");
+    assert!(most.looks > 5 && most.together <= LEAST, "{most:?}");
 }
 
 /// The line that was told counted from the split's beginning: of an object nothing before it is there.

@@ -17,6 +17,7 @@ pub mod counters;
 pub mod executor;
 mod fail_point;
 pub mod frame;
+mod heap;
 pub mod lease;
 pub mod ranges;
 pub mod recorder;

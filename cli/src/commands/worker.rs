@@ -61,11 +61,11 @@ pub struct DeviceFlags {
 }
 
 /// What an executor takes before it has a task.
-const LEAST_MEMORY: u64 = 64 << 20;
+const LEAST_MEMORY: u64 = 32 << 20;
 
 fn memory(text: &str) -> Result<u64, String> {
     match parse_bytes(text)? {
-        bytes if bytes < LEAST_MEMORY => Err("a device needs 64MiB at least".to_owned()),
+        bytes if bytes < LEAST_MEMORY => Err("a device needs 32MiB at least".to_owned()),
         bytes => Ok(bytes),
     }
 }

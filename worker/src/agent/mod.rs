@@ -215,6 +215,7 @@ pub fn start(config: WorkerConfig) -> BoxFuture<'static, anyhow::Result<RunningW
 async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     raftwerk_transport::install_crypto();
     crate::executor::raise_descriptor_limit();
+    config.devices.memory_bytes.into_iter().for_each(crate::heap::keep_little);
     anyhow::ensure!(!config.schedulers.is_empty(), "no scheduler address was given");
     // Before anything is made there: the directory may be somebody else's.
     identity::nobody_elses(&config.data_dir)?;
@@ -259,7 +260,7 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
     let preparer = Arc::new(Preparer {
         worker: id,
         uploads: uploads.clone(),
-        objects: store::Objects::new(&config.name, identity.cluster()),
+        objects: store::Objects::new(&config.name, identity.cluster(), store.dir().to_owned(), config.devices.memory_bytes),
         store: store.clone(),
         room: room.clone(),
         fetcher: Fetcher::new(identity.clone(), store.clone(), config.compress_shuffle, config.devices.memory_bytes),

@@ -82,6 +82,11 @@ impl Done {
     }
 }
 
+/// What each of so many threads keeps of outputs, where tasks may take so much memory together.
+pub(super) fn write_bytes(memory: u64, threads: usize) -> usize {
+    (memory / WRITE_SHARE / threads.max(1) as u64).clamp(WRITE_LEAST, WRITE_BYTES as u64) as usize
+}
+
 /// Collects one chunk. Outputs wait in memory until they are worth a write; their tasks count as done only behind it.
 pub(super) struct Collector<'a> {
     /// That of the message, if it has one of its own, or else the lease's.
@@ -91,21 +96,26 @@ pub(super) struct Collector<'a> {
     pub(super) done: Done,
     unwritten: Vec<(Summed, TaskOutput)>,
     unwritten_bytes: usize,
+    /// Of them so much at most.
+    write_bytes: usize,
 }
 
-/// Memory that one thread keeps for outputs before it writes them.
+/// Memory that one thread keeps for outputs before it writes them, which takes as much again.
 const WRITE_BYTES: usize = 8 << 20;
+/// The same where memory is limited: of what tasks may take together all threads have a quarter for outputs and writes, if that is worth a write.
+const WRITE_SHARE: u64 = 8;
+const WRITE_LEAST: u64 = 64 << 10;
 /// A task with so much output is written by itself, ..
 const LARGE_OUTPUT_BYTES: usize = 1 << 20;
-/// .. as it lies if its blocks are about this long; shorter ones are put together first.
+/// .. as it lies if its blocks are about this long; shorter ones are put together first, unless they alone are all that a thread may keep.
 const LARGE_BLOCK_BYTES: usize = 4 << 10;
 /// Pieces that one system call takes.
 const PIECES_AT_ONCE: usize = 1024;
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(lease: &'a Lease, inputs: &'a Inputs) -> Self {
+    pub(super) fn new(lease: &'a Lease, inputs: &'a Inputs, write_bytes: usize) -> Self {
         let output = inputs.output.as_ref().or(lease.output.as_ref());
-        Self { output, stage: &lease.stage, inputs, done: Done::default(), unwritten: Vec::new(), unwritten_bytes: 0 }
+        Self { output, stage: &lease.stage, inputs, done: Done::default(), unwritten: Vec::new(), unwritten_bytes: 0, write_bytes }
     }
 
     /// `written`: its part is in the message's own output file already.
@@ -133,12 +143,13 @@ impl<'a> Collector<'a> {
             return self.done.succeeded(summed);
         }
         let bytes = output.blocks.iter().map(Vec::len).sum::<usize>() + output.part.as_ref().map_or(0, |part| part.bytes.len());
-        if output.part.is_none() && bytes >= LARGE_OUTPUT_BYTES && bytes / output.blocks.len().max(1) >= LARGE_BLOCK_BYTES {
+        let is_large = bytes >= LARGE_OUTPUT_BYTES && bytes / output.blocks.len().max(1) >= LARGE_BLOCK_BYTES;
+        if output.part.is_none() && (is_large || bytes >= self.write_bytes) {
             return self.write_large(summed, &output);
         }
         self.unwritten_bytes += bytes;
         self.unwritten.push((summed, output));
-        if self.unwritten_bytes >= WRITE_BYTES {
+        if self.unwritten_bytes >= self.write_bytes {
             self.write();
         }
     }

@@ -59,7 +59,7 @@ fn run(shared: &Arc<Shared>, place: usize, mut chunk: Chunk) {
     let (lease, inputs, expected) = (chunk.lease.clone(), chunk.inputs.clone(), chunk.memory);
     let stage = &lease.stage;
     let slot = shared.recorder.slot(place);
-    let mut collector = Collector::new(&lease, &inputs);
+    let mut collector = Collector::new(&lease, &inputs, shared.write_bytes);
     let outer = IN_TASK.replace(true);
     let key = chunk.lease.key;
     let outer_mark = output::set_mark(Some([u64::from(key.epoch), key.index, u64::from(key.position)]));
@@ -147,7 +147,8 @@ fn run_task(
     }
     let chunk = &*chunk;
     let stage = &chunk.lease.stage;
-    let of_input = chunk.inputs.of(&stage.input, stage.bad_records, number, unpacked.as_ref());
+    let gathered = chunk.inputs.gather(number)?;
+    let of_input = chunk.inputs.of(&stage.input, stage.bad_records, number, unpacked.as_ref().or(gathered.as_ref()));
     let placed = |fault| with_place(chunk, number, unpacked.as_ref(), fault);
     let (input, reading) = of_input.map_err(placed)?;
     *input_bytes += reading.bytes;

@@ -32,7 +32,8 @@ pub(super) fn start(shared: Arc<Shared>, gpu: Gpu) -> io::Result<()> {
 fn run(shared: &Arc<Shared>, gpu: &Gpu, batch: Vec<Chunk>) {
     let Some(stage) = batch.first().map(|chunk| chunk.lease.stage.clone()) else { return };
     let started = Instant::now();
-    let mut collectors: Vec<(Collector<'_>, u64)> = batch.iter().map(|chunk| (Collector::new(&chunk.lease, &chunk.inputs), 0)).collect();
+    let mut collectors: Vec<(Collector<'_>, u64)> =
+        batch.iter().map(|chunk| (Collector::new(&chunk.lease, &chunk.inputs, shared.write_bytes), 0)).collect();
     let prepared = match &stage.prepared {
         Ok(prepared) => prepared.as_ref(),
         Err(fault) => {

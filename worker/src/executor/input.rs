@@ -1,4 +1,5 @@
-//! The input of a task as memory: descriptors mapped once per message, ranges aligned per task.
+//! The input of a task as memory: descriptors mapped once per message, ranges aligned per task. Blocks that lie among others in files of this worker's
+//! own are read instead where memory is limited: the system maps more than was asked for, up to 2 MiB around it.
 use super::{
     align,
     lease::Output,
@@ -16,9 +17,10 @@ use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass};
 use rayon::prelude::*;
 use std::{
+    collections::HashSet,
     fs::File,
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::FileExt},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -31,6 +33,8 @@ const WINDOW_BYTES: u64 = 1 << 20;
 pub(super) enum Mapped {
     Empty,
     Bytes(Bytes),
+    /// Its blocks are read, by the task that has them ([`Inputs::gather`]).
+    Blocks(File),
     Failed(String),
     /// Empty, for what a compressed file holds; the task of that file takes it.
     Scratch(Mutex<Option<File>>),
@@ -64,20 +68,26 @@ impl Mapped {
         map_whole(&file, advice).map_or_else(|error| Self::Failed(error.to_string()), Self::Bytes)
     }
 
-    /// The files of one message; those that are named as scratch are kept as files.
-    pub(super) fn all(descriptors: Vec<OwnedFd>, tasks: &[ExecutorInput]) -> Vec<Self> {
-        let is_scratch = |index: usize| tasks.iter().filter_map(|task| task.scratch).any(|scratch| scratch.descriptor as usize == index);
-        let any = tasks.iter().any(|task| task.scratch.is_some());
-        let mapped = descriptors.into_iter().enumerate().map(|(index, descriptor)| match any && is_scratch(index) {
-            true => Self::Scratch(Mutex::new(Some(File::from(descriptor)))),
-            false => Self::new(descriptor),
+    /// The files of one message; those that are named as scratch are kept as files, and where memory is limited those of blocks that lie among others.
+    pub(super) fn all(descriptors: Vec<OwnedFd>, tasks: &[ExecutorInput], limited: bool) -> Vec<Self> {
+        let scratch: HashSet<u32> = tasks.iter().filter_map(|task| task.scratch).map(|scratch| scratch.descriptor).collect();
+        let among_others = tasks.iter().flat_map(|task| &task.blocks).filter(|block| limited && block.unchecked);
+        let read: HashSet<u32> = among_others.map(|block| block.descriptor).collect();
+        let mapped = (0..).zip(descriptors).map(|(index, descriptor)| {
+            if scratch.contains(&index) {
+                Self::Scratch(Mutex::new(Some(File::from(descriptor))))
+            } else if read.contains(&index) {
+                Self::Blocks(File::from(descriptor))
+            } else {
+                Self::new(descriptor)
+            }
         });
         mapped.collect()
     }
 
     pub(super) fn bytes(&self) -> Result<&[u8], String> {
         match self {
-            Self::Empty | Self::Scratch(_) => Ok(&[]),
+            Self::Empty | Self::Scratch(_) | Self::Blocks(_) => Ok(&[]),
             Self::Bytes(bytes) => Ok(bytes),
             Self::Failed(reason) => Err(format!("cannot map the input: {reason}")),
         }
@@ -89,7 +99,7 @@ impl Mapped {
     fn shared(&self) -> Bytes {
         match self {
             Self::Bytes(bytes) => bytes.clone(),
-            Self::Empty | Self::Failed(_) | Self::Scratch(_) => Bytes::new(),
+            Self::Empty | Self::Failed(_) | Self::Scratch(_) | Self::Blocks(_) => Bytes::new(),
         }
     }
 }
@@ -123,8 +133,35 @@ impl Inputs {
         unpack::unpack(&listed.path, with, packed, scratch, limits).map(Some)
     }
 
-    /// The task's input, and what is known of it beside what the kernel finds. `unpacked` is what a compressed file holds; so many bad records may
-    /// be left out.
+    /// The task's blocks that are to be read, behind each other in their order. None where all are mapped.
+    pub(super) fn gather(&self, task: u64) -> Result<Option<Bytes>, Fault> {
+        let input = task.checked_sub(self.first_task).and_then(|index| self.tasks.get(index as usize));
+        let blocks = input.into_iter().flat_map(|input| &input.blocks);
+        let read: Vec<(&File, &BlockRange)> = blocks.filter_map(|block| Some((self.file_of_blocks(block)?, block))).collect();
+        if read.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; read.iter().map(|(_, block)| block.bytes as usize).sum()];
+        let mut rest = bytes.as_mut_slice();
+        for (file, block) in read {
+            let (here, behind) = rest.split_at_mut(block.bytes as usize);
+            let failed =
+                |error: io::Error| Fault::new(FailureClass::Source, format!("cannot read the block of task {}: {error}", block.task));
+            file.read_exact_at(here, block.offset).map_err(failed)?;
+            rest = behind;
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    fn file_of_blocks(&self, block: &BlockRange) -> Option<&File> {
+        match self.files.get(block.descriptor as usize) {
+            Some(Mapped::Blocks(file)) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The task's input, and what is known of it beside what the kernel finds. `unpacked` is what a compressed file holds, or what was gathered of
+    /// blocks; so many bad records may be left out.
     pub(super) fn of<'a>(
         &'a self,
         kind: &InputKind,
@@ -146,13 +183,20 @@ impl Inputs {
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
         let input = self.tasks.get((task - self.first_task) as usize).ok_or_else(missing)?;
         if matches!(kind, InputKind::Blocks | InputKind::Joined | InputKind::Part) {
-            let of = |side: u32| -> Result<Vec<Block<'_>>, Fault> {
-                let blocks: Vec<&BlockRange> = input.blocks.iter().filter(|block| block.input == side).collect();
-                if blocks.iter().filter(|block| block.unchecked).map(|block| block.bytes).sum::<u64>() < CHECKED_APART {
-                    return blocks.into_iter().map(|block| self.block(block)).collect();
+            let mut gathered: &[u8] = unpacked.map(|gathered| &gathered[..]).unwrap_or_default();
+            let mut places: Vec<(&BlockRange, Option<&[u8]>)> = Vec::with_capacity(input.blocks.len());
+            for block in &input.blocks {
+                let read = self.file_of_blocks(block).map(|_| gathered.split_at_checked(block.bytes as usize).unwrap_or_default());
+                gathered = read.map_or(gathered, |(_, behind)| behind);
+                places.push((block, read.map(|(bytes, _)| bytes)));
+            }
+            let of = |side: u32| -> Result<Vec<Block<'a>>, Fault> {
+                let blocks: Vec<_> = places.iter().filter(|(block, _)| block.input == side).copied().collect();
+                if blocks.iter().filter(|(block, _)| block.unchecked).map(|(block, _)| block.bytes).sum::<u64>() < CHECKED_APART {
+                    return blocks.into_iter().map(|(block, read)| self.block(block, read)).collect();
                 }
                 // Reading them for the first time takes longer than merging some of them; whoever is idle helps.
-                let checked: Vec<_> = blocks.into_par_iter().map(|block| self.block(block)).collect();
+                let checked: Vec<_> = blocks.into_par_iter().map(|(block, read)| self.block(block, read)).collect();
                 checked.into_iter().collect()
             };
             let read = match kind {
@@ -258,11 +302,16 @@ impl Inputs {
     }
 
     /// A block of an earlier stage. One that comes from where it was written is looked at here for the first time.
-    fn block(&self, block: &BlockRange) -> Result<Block<'_>, Fault> {
+    fn block<'a>(&'a self, block: &BlockRange, read: Option<&'a [u8]>) -> Result<Block<'a>, Fault> {
         let missing = || Fault::new(FailureClass::Worker, "the agent sent no input for this task");
-        let file = self.files.get(block.descriptor as usize).ok_or_else(missing)?;
-        let bytes = file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?;
-        let bytes = slice(bytes, block.offset, block.bytes).ok_or_else(missing)?;
+        let bytes = match read {
+            Some(bytes) => bytes,
+            None => {
+                let file = self.files.get(block.descriptor as usize).ok_or_else(missing)?;
+                let bytes = file.bytes().map_err(|reason| Fault::new(FailureClass::Worker, reason))?;
+                slice(bytes, block.offset, block.bytes).ok_or_else(missing)?
+            }
+        };
         if block.unchecked {
             let found = crc32c::crc32c(bytes);
             if found != block.crc32c {

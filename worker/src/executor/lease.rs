@@ -8,7 +8,7 @@ use super::{
     stage::Stage,
 };
 use crate::lease::LeaseKey;
-use raftwerk_proto::v1::{BlockRange, ExecutorInput, FailureClass, LeaseProgress, RunLease, TaskFailure, TaskResults};
+use raftwerk_proto::v1::{ExecutorInput, FailureClass, LeaseProgress, RunLease, TaskFailure, TaskResults};
 use std::{
     fs::File,
     os::fd::OwnedFd,
@@ -165,7 +165,7 @@ impl Shared {
             if run.task_count > 0 { (Urgency::AlreadyKnown, false) } else { lease.announce(&mut state) }
         };
         if run.task_count > 0 {
-            let files = Mapped::all(descriptors, &run.inputs);
+            let files = Mapped::all(descriptors, &run.inputs, self.limited);
             let inputs = Inputs { first_task: run.first_task, files, tasks: run.inputs, output: own };
             let memory = memory(&lease.stage, &inputs);
             self.queue.push(Segment {
@@ -205,17 +205,11 @@ impl Shared {
     }
 }
 
-/// What is mapped of a file where a page is touched, at most, beyond what is read.
-const MAPPED_AROUND: u64 = 64 << 10;
-
 /// Of the task that takes most, with its input, which is mapped. What a compressed file holds is counted when it is known.
 fn memory(stage: &Stage, inputs: &Inputs) -> u64 {
-    // Of a block that lies among others the system maps what is around it as well.
-    let mapped = |block: &BlockRange| block.bytes + if block.unchecked { MAPPED_AROUND } else { 0 };
     let task = |task: &ExecutorInput| {
         let input = task.bytes.max(task.blocks.iter().map(|block| block.bytes).sum());
-        let held = task.bytes.max(task.blocks.iter().map(mapped).sum());
-        held.saturating_add(stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input)))
+        input.saturating_add(stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input)))
     };
     inputs.tasks.iter().map(task).max().unwrap_or(0)
 }

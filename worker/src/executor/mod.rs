@@ -117,6 +117,10 @@ impl ExecutorArgs {
 /// What all threads share.
 struct Shared {
     threads: usize,
+    /// Memory is: what is mapped is just what was asked for.
+    limited: bool,
+    /// Of outputs each thread keeps so much before it writes them.
+    write_bytes: usize,
     queue: Queue,
     writer: writer::Writer,
     recorder: Recorder,
@@ -146,6 +150,10 @@ fn run(args: ExecutorArgs, kernels: &'static dyn Kernels) -> Result<(), Failure>
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| protocol(e.to_string()))?;
     let (socket, recorder) = inherited().map_err(protocol)?;
     raise_descriptor_limit();
+    let limited = args.memory < u64::MAX;
+    if limited {
+        crate::heap::keep_little(args.memory);
+    }
     let recorder = {
         let file = recorder; // closed once it is mapped
         Recorder::open(&file).map_err(|e| protocol(format!("recorder: {e}")))?
@@ -168,7 +176,9 @@ fn run(args: ExecutorArgs, kernels: &'static dyn Kernels) -> Result<(), Failure>
     };
     kernels.self_test(gpu.as_ref()).map_err(|e| not_offered(format!("self test: {e}")))?;
 
-    let shared = Arc::new(Shared { threads, queue: Queue::new(args.memory), writer: writer::Writer::default(), recorder });
+    let write_bytes = chunk::write_bytes(args.memory, threads);
+    let shared =
+        Arc::new(Shared { threads, limited, write_bytes, queue: Queue::new(args.memory), writer: writer::Writer::default(), recorder });
     let output = socket.try_clone().map_err(|e| protocol(e.to_string()))?;
     writer::start(shared.clone(), output, &ready(device)).map_err(|e| protocol(e.to_string()))?;
     let runs_on_gpu = gpu.is_some();

@@ -30,6 +30,7 @@ pub const TESTS: &[Named] = named![
     bad_input_is_named_by_file_and_place,
     blocks_become_a_part_in_the_output_file,
     a_message_may_have_its_own_output_file_and_unchecked_blocks,
+    a_file_of_blocks_that_was_cut_short_is_its_holders_trouble,
     hundreds_of_files_travel_with_one_lease,
     what_a_round_left_reaches_the_next_and_what_a_kernel_keeps_too,
     a_part_is_made_in_the_last_round_only,
@@ -257,8 +258,14 @@ fn blocks_become_a_part_in_the_output_file() {
     assert_eq!((bytes.as_slice(), crc32c::crc32c(&bytes)), (&b"a\nb\nz\n"[..], part.crc32c));
 }
 
-/// A part that comes alone has a file of its own, and blocks that nobody has looked at are looked at here.
+/// A part that comes alone has a file of its own, and blocks that nobody has looked at are looked at here; with a limit of memory they are read, and
+/// not mapped.
 fn a_message_may_have_its_own_output_file_and_unchecked_blocks() {
+    unchecked_blocks(Driver::new(1));
+    unchecked_blocks(Driver::of_device("cpu", &["--memory", "16777216"]));
+}
+
+fn unchecked_blocks(mut driver: Driver) {
     let (first, second) = (with_text("a\nb\n"), with_text("-c\n"));
     let block = |descriptor: u32, offset, bytes, text: &str| BlockRange {
         task: descriptor.into(),
@@ -269,7 +276,6 @@ fn a_message_may_have_its_own_output_file_and_unchecked_blocks() {
         crc32c: crc32c::crc32c(text.as_bytes()),
         input: 0,
     };
-    let mut driver = Driver::new(1);
     driver.define(stage("t-gather", &["rows"], Source::Stage(StageOutput { stage: "map".into() }), 2, 0, &[]));
     let blocks = vec![block(0, 2, 2, "b\n"), block(1, 1, 2, "c\n")];
     let damaged = vec![block(0, 0, 2, "a\n"), block(1, 0, 2, "c\n")];
@@ -288,6 +294,31 @@ fn a_message_may_have_its_own_output_file_and_unchecked_blocks() {
     outputs[0].read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!((bytes.as_slice(), part.crc32c), (&b"b\nc\n"[..], crc32c::crc32c(b"b\nc\n")));
     assert_eq!(outputs[0].metadata().unwrap().len(), 4);
+
+    // What came over the network was looked at, and lies in a file beside those of this worker.
+    let (fetched, output) = (with_text("d\na\n"), tempfile::tempfile().unwrap());
+    let checked = BlockRange { task: 1, bytes: 4, descriptor: 1, ..BlockRange::default() };
+    let blocks = vec![block(0, 2, 2, "b\n"), checked, block(2, 1, 2, "c\n")];
+    let inputs = vec![ExecutorInput { blocks, ..ExecutorInput::default() }];
+    let run = RunLease { inputs, has_output: true, own_output: true, ..run_index(2, 0, 1) };
+    driver.run(run, &[&first, &fetched, &second, &output]);
+    let progress = driver.finish(lease(2));
+    assert!(progress.failures.is_empty(), "{:?}", progress.failures);
+    let mut bytes = vec![0; 8];
+    output.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, b"b\nd\na\nc\n");
+}
+
+fn a_file_of_blocks_that_was_cut_short_is_its_holders_trouble() {
+    let (short, output) = (with_text("a\n"), tempfile::tempfile().unwrap());
+    let beyond = BlockRange { task: 9, offset: 1, bytes: 2, unchecked: true, ..BlockRange::default() };
+    let mut driver = Driver::of_device("cpu", &["--memory", "16777216"]);
+    driver.define(stage("t-gather", &["rows"], Source::Stage(StageOutput { stage: "map".into() }), 1, 0, &[]));
+    let inputs = vec![ExecutorInput { blocks: vec![beyond], ..ExecutorInput::default() }];
+    driver.run(RunLease { inputs, has_output: true, own_output: true, ..run_index(1, 0, 1) }, &[&short, &output]);
+    let progress = driver.finish(lease(1));
+    assert_eq!(failures(&progress), [(0, 1, FailureClass::Source)]);
+    assert!(progress.failures[0].message.contains("cannot read the block of task 9: "), "{:?}", progress.failures);
 }
 
 fn hundreds_of_files_travel_with_one_lease() {

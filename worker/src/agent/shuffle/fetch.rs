@@ -41,7 +41,7 @@ const MEMORY_LEAST: usize = 64 << 10;
 const SOURCES_AT_ONCE: usize = 4;
 /// Files of this worker's own leases that one partition is read from where it lies. Each is a descriptor that travels and a mapping in the executor.
 pub(crate) const FILES_MAPPED: usize = 120;
-/// Less is copied faster than it is mapped.
+/// Less is copied faster than it is mapped, or read from many places.
 const MAPPED_BYTES: u64 = 1 << 20;
 /// A peer that sends nothing for this long is treated as gone.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -177,9 +177,7 @@ impl Fetcher {
             let blocks = self.store.blocks(wanted.job, stage, generation, wanted.partition, &ranges).ok()?;
             places.extend(blocks.into_iter().map(|(task, place)| Own { input, task, place }));
         }
-        // Where memory is limited they are copied together: of a block among others the system maps what is around it as well, up to 2 MiB where the page
-        // cache has it in large folios.
-        if self.memory.is_some() || places.iter().map(|own| own.place.bytes).sum::<u64>() < MAPPED_BYTES {
+        if places.iter().map(|own| own.place.bytes).sum::<u64>() < MAPPED_BYTES {
             return None;
         }
         tokio::task::spawn_blocking(move || open(&places)).await.ok().flatten()

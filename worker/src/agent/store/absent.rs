@@ -9,7 +9,7 @@ use crate::{
 };
 use raftwerk_formats::Columnar;
 use raftwerk_proto::v1::{BlockRange, FailureClass, Files, InputFile, OutputPart, Publish, PublishReport, Split, StageInfo};
-use std::{fs::File, os::fd::OwnedFd};
+use std::{fs::File, os::fd::OwnedFd, path::PathBuf};
 
 pub(crate) fn list(pattern: &str) -> Result<Vec<Listed>, StoreError> {
     Err(StoreError::NotBuilt(pattern.into()))
@@ -38,7 +38,7 @@ pub(crate) fn output_problem(url: &str) -> Result<(), StoreError> {
 pub(crate) struct Objects;
 
 impl Objects {
-    pub(crate) fn new(_worker: &str, _cluster: &str) -> Self {
+    pub(crate) fn new(_worker: &str, _cluster: &str, _dir: PathBuf, _memory: Option<u64>) -> Self {
         Self
     }
 

@@ -1,7 +1,7 @@
 //! Files of columns in a store: their ends, when they are listed, and of their groups what a task reads. Nothing else of them is fetched.
 use super::{
     StoreError,
-    fetch::{Object, Objects, nameless},
+    fetch::{Object, Objects, in_memory},
     listing::read_all,
 };
 use crate::table;
@@ -42,7 +42,7 @@ pub(crate) fn ends(files: &[InputFile], kind: Columnar) -> Result<Vec<File>, Sto
     let mut targets = Vec::with_capacity(files.len());
     let mut more: Vec<(&InputFile, Range<u64>)> = Vec::new();
     for ((file, first), bytes) in files.iter().zip(first).zip(looked) {
-        let target = nameless(file.bytes)?;
+        let target = in_memory(file.bytes)?;
         target.write_all_at(&bytes, first.start)?;
         targets.push(target);
         let end = end(file, kind, tail(&bytes))?;

@@ -1,17 +1,24 @@
-//! The bytes of a split, in memory that an executor can map as if it were the file.
+//! The bytes of a split, where an executor can map them as if they were the file.
 //!
 //! ```text
 //! the object     |..............[== split ==]..............|
 //! the file       |              [== split ==...newline]    |     as long as the object; what nobody reads is a hole and takes no memory
 //! ```
-//! A file without a name (`memfd`), with every byte at its own offset: executors align splits, count offsets and name places as in any other file, and
-//! open nothing. What is fetched beyond the split is what alignment looks at: the byte before it, and the rest of its last line.
+//! A file without a name, with every byte at its own offset: executors align splits, count offsets and name places as in any other file, and
+//! open nothing. What is fetched beyond the split is what alignment looks at: the byte before it, and the rest of its last line. The file is memory
+//! (`memfd`), which no disk slows down; with a limit of memory it lies on the worker's disk, and what waits there for its turn is no memory of anybody's.
 use super::{
     StoreError,
     address::Address,
     client::{self, Patience, again, explain, version},
 };
-use crate::{agent::part_file::PartFiles, lease::LeaseKey};
+use crate::{
+    agent::{
+        part_file::PartFiles,
+        shuffle::fetch::{Fetcher, nameless_file},
+    },
+    lease::LeaseKey,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use raftwerk_formats::{Columnar, HEAD_BYTES};
@@ -22,6 +29,7 @@ use std::{
     fs::File,
     ops::Range,
     os::unix::fs::FileExt,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,11 +41,10 @@ const PIECES_OF_SPLIT: usize = 4;
 const PIECES: usize = 16;
 /// First look for the end of a line behind the split; each further one is twice as long.
 const LINE_BYTES: u64 = 64 << 10;
-/// Memory for input from stores: splits that are on their way, wait at an executor, or run.
-const MEMORY_BYTES: u64 = 256 << 20;
-/// What memory is given out in. Small objects take one each, so this bounds their descriptors as well.
+/// Room for input from stores: splits that are on their way, wait at an executor, or run. With a smaller limit of memory not more than that.
+const ROOM_BYTES: u64 = 256 << 20;
+/// What room is given out in. Small objects take one each, so this bounds their descriptors as well.
 const UNIT_BYTES: u64 = 64 << 10;
-const UNITS: u32 = (MEMORY_BYTES / UNIT_BYTES) as u32;
 /// Side inputs that are kept between the leases that ask for them.
 const SIDES: usize = 8;
 /// A piece whose answer ends too early, although the client has asked again, is begun anew this often.
@@ -76,30 +83,38 @@ impl Need {
 /// What the agent keeps for work with stores.
 pub(crate) struct Objects {
     pub(super) worker: String,
-    memory: Arc<Semaphore>,
+    /// Where what is fetched lies, if memory is limited.
+    dir: Option<PathBuf>,
+    room: Arc<Semaphore>,
+    units: u32,
     pieces: Semaphore,
     sides: Mutex<VecDeque<(InputFile, Arc<File>)>>,
     pub(super) outputs: super::output::Outputs,
 }
 
 impl Objects {
-    pub(crate) fn new(worker: &str, cluster: &str) -> Self {
+    /// `memory` is what this worker may take of it, if that is limited; `dir` is on its disk.
+    pub(crate) fn new(worker: &str, cluster: &str, dir: PathBuf, memory: Option<u64>) -> Self {
+        let units = (memory.unwrap_or(ROOM_BYTES).min(ROOM_BYTES) / UNIT_BYTES).max(1) as u32;
         Self {
             worker: worker.into(),
-            memory: Arc::new(Semaphore::new(UNITS as usize)),
-            pieces: Semaphore::new(PIECES),
+            dir: memory.map(|_| dir),
+            room: Arc::new(Semaphore::new(units as usize)),
+            units,
+            // Each holds what has come and is not written: as much as one partition does that is fetched from another worker.
+            pieces: Semaphore::new(Fetcher::at_once(memory, PIECES)),
             sides: Mutex::default(),
-            outputs: super::output::Outputs::new(cluster),
+            outputs: super::output::Outputs::new(cluster, memory),
         }
     }
 
     /// Room for so many bytes. `own` is the lease's, of one permit: it lets every lease have one split whatever the others hold, because tasks of the
     /// lease that an executor runs next must never wait for those behind it.
     pub(super) async fn room(&self, own: &Arc<Semaphore>, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(UNITS).min(UNITS);
+        let units = u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(self.units).min(self.units);
         tokio::select! {
             biased;
-            permit = self.memory.clone().acquire_many_owned(units) => permit.ok(),
+            permit = self.room.clone().acquire_many_owned(units) => permit.ok(),
             permit = own.clone().acquire_owned() => permit.ok(),
         }
     }
@@ -111,13 +126,21 @@ impl Objects {
         let address = Address::parse(&file.path)?;
         // Nobody can begin in the middle of a compressed one.
         let need = if file.compression.is_empty() { need } else { &Need::Whole };
-        let object = Object { store: client::open(&address, Patience::Work)?, address, file, target: nameless(file.bytes)? };
+        let object = Object { store: client::open(&address, Patience::Work)?, address, file, target: self.target(file.bytes)? };
         match need {
             Need::Whole => self.pieces_of(&object, 0..file.bytes).await?,
             Need::Groups { kind, columns } => self.groups_of(&object, *kind, columns, splits).await?,
             Need::Records | Need::Lines { .. } => self.splits_of(&object, need, splits).await?,
         }
         Ok(object.target)
+    }
+
+    /// An empty file as long as an object.
+    fn target(&self, bytes: u64) -> Result<File, StoreError> {
+        let Some(dir) = &self.dir else { return in_memory(bytes) };
+        let file = nameless_file(dir)?;
+        file.set_len(bytes)?;
+        Ok(file)
     }
 
     async fn splits_of(&self, object: &Object<'_>, need: &Need, splits: &[Split]) -> Result<(), StoreError> {
@@ -281,7 +304,7 @@ impl Object<'_> {
     }
 }
 
-pub(super) fn nameless(bytes: u64) -> Result<File, StoreError> {
+pub(super) fn in_memory(bytes: u64) -> Result<File, StoreError> {
     let file = File::from(rustix::fs::memfd_create("object", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?);
     file.set_len(bytes)?;
     Ok(file)
@@ -307,6 +330,7 @@ mod tests {
     use object_store::{memory::InMemory, path::Path};
     use proptest::prelude::*;
     use raftwerk_proto::v1::TableFormat;
+    use std::os::unix::fs::MetadataExt;
 
     async fn fetched(text: &[u8], need: Need, split: Range<u64>) -> Result<Vec<u8>, StoreError> {
         let store = Arc::new(InMemory::new());
@@ -314,8 +338,8 @@ mod tests {
         let meta = store.head(&Path::from("a")).await.unwrap();
         assert_eq!(put.e_tag, meta.e_tag);
         let file = InputFile { path: "s3://b/a".into(), bytes: text.len() as u64, version: version(&meta), ..InputFile::default() };
-        let objects = Objects::new("anna", "c-1");
-        let object = Object { store, address: Address::parse(&file.path)?, file: &file, target: nameless(file.bytes)? };
+        let objects = Objects::new("anna", "c-1", PathBuf::new(), None);
+        let object = Object { store, address: Address::parse(&file.path)?, file: &file, target: in_memory(file.bytes)? };
         let from = split.start.saturating_sub(1);
         objects.pieces_of(&object, from..split.end).await?;
         objects.rest_of_line(&object, split.start, from, split.end).await?;
@@ -347,7 +371,7 @@ mod tests {
         let store = Arc::new(InMemory::new());
         store.put(&Path::from("a"), "text".into()).await.unwrap();
         let file = InputFile { path: "s3://b/a".into(), bytes: 4, version: 7, ..InputFile::default() };
-        let object = Object { store, address: Address::parse(&file.path).unwrap(), file: &file, target: nameless(4).unwrap() };
+        let object = Object { store, address: Address::parse(&file.path).unwrap(), file: &file, target: in_memory(4).unwrap() };
         let error = object.piece(0..4).await.unwrap_err();
         assert_eq!(error.to_string(), "input changed while the job runs: s3://b/a");
         let gone = InputFile { path: "s3://b/gone".into(), ..file.clone() };
@@ -356,17 +380,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_and_every_lease_has_one_split_all_the_same() {
-        let objects = Objects::new("anna", "c-1");
-        let (first, second) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
-        let all = objects.room(&first, u64::MAX).await;
-        assert!(all.is_some() && objects.memory.available_permits() == 0);
-        let beyond = objects.room(&second, 1).await;
-        assert!(beyond.is_some() && second.available_permits() == 0);
-        let waits = tokio::time::timeout(std::time::Duration::from_millis(50), objects.room(&second, 1)).await;
-        assert!(waits.is_err(), "one beyond the bound, not two");
-        drop(all);
-        assert!(objects.room(&second, 1).await.is_some());
+    async fn room_is_bounded_and_every_lease_has_one_split_all_the_same() {
+        for (memory, room) in [(None, 256 << 20), (Some(32 << 20), 32 << 20), (Some(4 << 30), 256 << 20)] {
+            let objects = Objects::new("anna", "c-1", PathBuf::new(), memory);
+            let (first, second) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+            assert_eq!(objects.room.available_permits() as u64 * UNIT_BYTES, room, "with {memory:?}");
+            let all = objects.room(&first, u64::MAX).await;
+            assert!(all.is_some() && objects.room.available_permits() == 0);
+            let beyond = objects.room(&second, 1).await;
+            assert!(beyond.is_some() && second.available_permits() == 0);
+            let waits = tokio::time::timeout(std::time::Duration::from_millis(50), objects.room(&second, 1)).await;
+            assert!(waits.is_err(), "one beyond the bound, not two");
+            drop(all);
+            assert!(objects.room(&second, 1).await.is_some());
+        }
+    }
+
+    #[test]
+    fn with_a_limit_of_memory_what_is_fetched_lies_on_the_disk_of_the_worker_and_few_pieces_come_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.len(), metadata.nlink())).unwrap();
+        let unlimited = Objects::new("anna", "c-1", dir.path().to_owned(), None);
+        let limited = Objects::new("anna", "c-1", dir.path().to_owned(), Some(32 << 20));
+        let (memory, disk) = (unlimited.target(12345).unwrap(), limited.target(12345).unwrap());
+        let of_dir = dir.path().metadata().unwrap().dev();
+        assert_eq!(device(&disk), (of_dir, 12345, 0), "without a name, and all of it a hole");
+        assert_ne!(device(&memory).0, of_dir);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!((unlimited.pieces.available_permits(), limited.pieces.available_permits()), (PIECES, 1));
     }
 
     #[test]

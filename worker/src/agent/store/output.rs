@@ -10,10 +10,10 @@ use super::{
     StoreError,
     address::Address,
     client::{self, Patience, again, block, explain},
-    upload,
+    upload::{self, Pieces},
 };
 use crate::{
-    agent::{part_file::PartFiles, publish::MANIFEST, staging::letters},
+    agent::{part_file::PartFiles, publish::MANIFEST, shuffle::fetch::Fetcher, staging::letters},
     fail_point,
     lease::LeaseKey,
 };
@@ -45,6 +45,7 @@ const SLOWEST_BYTES_PER_MS: u64 = 20_000;
 pub(super) struct Outputs {
     cluster: String,
     uploads: Semaphore,
+    pieces: Pieces,
     /// Prefixes this agent has written to, by job.
     touched: Mutex<HashMap<u64, Address>>,
     /// Jobs that have ended: a part that is still going up for one must not stay.
@@ -88,9 +89,11 @@ fn is_attempt(name: &str) -> bool {
 }
 
 impl Outputs {
-    pub(super) fn new(cluster: &str) -> Self {
+    /// `memory` is what this worker may take of it, if that is limited.
+    pub(super) fn new(cluster: &str, memory: Option<u64>) -> Self {
         let (touched, released) = (Mutex::default(), Mutex::default());
-        Self { cluster: letters(cluster), uploads: Semaphore::new(UPLOADS), touched, released }
+        let uploads = Semaphore::new(Fetcher::at_once(memory, UPLOADS));
+        Self { cluster: letters(cluster), uploads, pieces: Pieces::within(memory), touched, released }
     }
 
     fn is_released(&self, job: u64) -> bool {
@@ -137,7 +140,7 @@ impl Outputs {
             {
                 let _turn = self.uploads.acquire().await;
                 let source = files.of(part.partition)?;
-                again(Patience::Work, || upload::upload(store, &at, source, range, part.crc32c)).await?;
+                again(Patience::Work, || upload::upload(store, &at, source, range, part.crc32c, self.pieces)).await?;
             }
             if self.is_released(job) {
                 // Whoever released it may have looked before this part was there.
@@ -350,7 +353,11 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self { store: Arc::new(InMemory::new()), outputs: Outputs::new("c-1"), address: Address::parse("s3://b/out").unwrap() }
+            Self::with_memory(None)
+        }
+
+        fn with_memory(memory: Option<u64>) -> Self {
+            Self { store: Arc::new(InMemory::new()), outputs: Outputs::new("c-1", memory), address: Address::parse("s3://b/out").unwrap() }
         }
 
         async fn prepared(&self, job: u64, lease: LeaseKey, text: &[u8]) -> Publish {
@@ -421,7 +428,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_part_goes_up_in_pieces_and_a_damaged_one_not_at_all() {
-        let bench = Bench::new();
+        for memory in [None, Some(32 << 20)] {
+            goes_up_in_pieces_or_not_at_all(memory).await;
+        }
+    }
+
+    async fn goes_up_in_pieces_or_not_at_all(memory: Option<u64>) {
+        let bench = Bench::with_memory(memory);
         let text: Vec<u8> = (0..20u32 << 20).map(|at| (at % 251) as u8).collect();
         let request = bench.prepared(7, LEASE, &text).await;
         let name = Path::from(format!("out/{}", request.parts[0].staged_name));
@@ -432,7 +445,7 @@ mod tests {
         for bytes in [5, 9 << 20] {
             let range = BlockRange { bytes, ..BlockRange::default() };
             let at = bench.address.child("damaged");
-            let sent = upload::upload(&*bench.store, &at, &source, &range, 7).await;
+            let sent = upload::upload(&*bench.store, &at, &source, &range, 7, Pieces::within(memory)).await;
             assert!(matches!(sent, Err(StoreError::Checksum { .. })), "{sent:?}");
         }
         assert!(bench.store.head(&Path::from("out/damaged")).await.is_err());

@@ -4,9 +4,26 @@ use object_store::{Attribute, Attributes, ObjectStore, PutMultipartOptions, PutO
 use raftwerk_proto::v1::BlockRange;
 use std::{borrow::Cow, fs::File, os::unix::fs::FileExt};
 
-/// Longer parts go up in pieces of this length, several at once.
-const PIECE_BYTES: u64 = 8 << 20;
-const PIECES_AT_ONCE: usize = 3;
+/// In what pieces longer parts go up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pieces {
+    bytes: u64,
+    /// Under way, while one more is read.
+    at_once: usize,
+}
+
+impl Pieces {
+    const MANY: Self = Self { bytes: 8 << 20, at_once: 3 };
+    /// Stores take no smaller ones.
+    const FEW: Self = Self { bytes: 5 << 20, at_once: 1 };
+
+    /// For a worker that may take so much memory, if that is limited.
+    pub(super) fn within(memory: Option<u64>) -> Self {
+        const ENOUGH: u64 = 1 << 30;
+        if memory.is_some_and(|memory| memory < ENOUGH) { Self::FEW } else { Self::MANY }
+    }
+}
+
 /// Stores take ten thousand pieces of one object.
 const MOST_PIECES: u64 = 9_000;
 /// Under this name the store keeps the checksum that the part was accepted with, in letters that every store takes.
@@ -34,11 +51,12 @@ pub(super) async fn upload(
     source: &File,
     range: &BlockRange,
     expected: u32,
+    pieces: Pieces,
 ) -> Result<(), StoreError> {
     let failed = |error| explain(at, error);
     let key = client::key(at)?;
     let mut reader = Reader { source, range, at: 0, crc: 0 };
-    if range.bytes <= PIECE_BYTES {
+    if range.bytes <= pieces.bytes {
         let bytes = reader.next(range.bytes)?;
         reader.check(at, expected)?;
         let options = PutOptions { attributes: attributes(expected), ..PutOptions::default() };
@@ -46,9 +64,9 @@ pub(super) async fn upload(
     }
     let options = PutMultipartOptions { attributes: attributes(expected), ..PutMultipartOptions::default() };
     let upload = store.put_multipart_opts(&key, options).await.map_err(failed)?;
-    let piece = PIECE_BYTES.max(range.bytes.div_ceil(MOST_PIECES));
+    let piece = pieces.bytes.max(range.bytes.div_ceil(MOST_PIECES));
     let mut writing = WriteMultipart::new_with_chunk_size(upload, piece as usize);
-    match send(&mut writing, &mut reader, piece).await {
+    match send(&mut writing, &mut reader, piece, pieces.at_once).await {
         Ok(()) if reader.crc == expected => writing.finish().await.map(drop).map_err(failed),
         sent => {
             // Pieces that nobody puts together cost money until they are removed.
@@ -60,11 +78,11 @@ pub(super) async fn upload(
     }
 }
 
-async fn send(writing: &mut WriteMultipart, reader: &mut Reader<'_>, piece: u64) -> Result<(), StoreError> {
+async fn send(writing: &mut WriteMultipart, reader: &mut Reader<'_>, piece: u64, at_once: usize) -> Result<(), StoreError> {
     while reader.at < reader.range.bytes {
         let bytes = reader.next(piece)?;
         writing
-            .wait_for_capacity(PIECES_AT_ONCE)
+            .wait_for_capacity(at_once)
             .await
             .map_err(|error| StoreError::Unreachable { url: "the store of the output".into(), reason: error.to_string() })?;
         writing.put(bytes.into());
