@@ -166,8 +166,9 @@ pub(super) fn explain(address: &Address, error: Error) -> StoreError {
             let reason = "the endpoint is plain http, which is refused unless AWS_ALLOW_HTTP=true".into();
             StoreError::Settings { url, reason, variables: "AWS_ENDPOINT_URL and AWS_ALLOW_HTTP" }
         }
-        _ if text.contains("169.254.") => {
-            denied("the worker has no keys in its environment, and its machine has no role that gives some".into())
+        // The last place where keys are looked for is the machine's own service for them, by these paths.
+        _ if ["169.254.", "/latest/api/token", "/latest/meta-data/", "/computeMetadata/"].iter().any(|place| text.contains(place)) => {
+            denied("the process has no keys in its environment, and its machine has no role that gives some".into())
         }
         _ => StoreError::Unreachable { url, reason },
     }
