@@ -5,8 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{JobView, OutputPart};
+use raftwerk_proto::{StoreKind, is_store_url, parse_store_url};
 use raftwerk_worker::{StoredResult, StoredResultError};
 use tokio::task::JoinSet;
 
@@ -96,10 +96,10 @@ fn explained(job: u64, url: &str, to: &Path, error: StoredResultError) -> Failur
 
 fn by_hand(url: &str, to: &Path) -> String {
     let to = to.display();
-    match url.split_once("://").map_or("", |(scheme, _)| scheme) {
-        "gs" => format!("gcloud storage cp -r {url} {to}"),
-        "s3" => format!("aws s3 cp --recursive {url} {to}"),
-        _ => format!("az storage blob download-batch (its container and prefix are in {url}) -d {to}"),
+    match parse_store_url(url).map(|url| url.kind) {
+        Ok(StoreKind::Google) => format!("gcloud storage cp -r {url} {to}"),
+        Ok(StoreKind::Azure) => format!("az storage blob download-batch (its container and prefix are in {url}) -d {to}"),
+        _ => format!("aws s3 cp --recursive {url} {to}"),
     }
 }
 

@@ -6,8 +6,11 @@ pub(crate) enum StoreError {
     #[cfg_attr(feature = "object-stores", allow(dead_code, reason = "said by builds without the feature"))]
     #[error("this build reads and writes no object stores, so not {0}: start workers that were built with `--features object-stores`")]
     NotBuilt(String),
-    #[error("`{0}` names no object in a store: write it as s3://bucket/key, without empty parts in the key")]
-    Url(String),
+    #[error("{reason}")]
+    Url { url: String, reason: String },
+    #[cfg_attr(not(feature = "object-stores"), allow(dead_code, reason = "said of keys that a store is asked for"))]
+    #[error("`{0}` names no object in a store: its key has an empty part, `.` or `..`, or a character that no key has")]
+    Key(String),
     #[error("no object matches '{0}'")]
     NothingMatches(String),
     #[error("'{url}' is not a pattern: {source}")]
@@ -45,7 +48,9 @@ impl StoreError {
     /// Whose trouble it is for the task that meets it.
     pub(crate) fn class(&self) -> FailureClass {
         match self {
-            Self::Url(_) | Self::NothingMatches(_) | Self::Pattern { .. } | Self::NotFound(_) | Self::Changed(_) => FailureClass::Fatal,
+            Self::Url { .. } | Self::Key(_) | Self::NothingMatches(_) | Self::Pattern { .. } | Self::NotFound(_) | Self::Changed(_) => {
+                FailureClass::Fatal
+            }
             Self::Content { .. } | Self::InTheWay { .. } | Self::OtherLength { .. } => FailureClass::Fatal,
             // Of this worker: another may have the right keys, settings or build.
             Self::NotBuilt(_) | Self::Denied { .. } | Self::NoBucket { .. } | Self::Settings { .. } => FailureClass::Worker,
@@ -100,7 +105,8 @@ impl From<StoreError> for StoredResultError {
             StoreError::Changed(object) => Self::Different { object, found: "it is shorter".into() },
             StoreError::Unreachable { url, reason } => Self::Unreachable { object: url, reason },
             StoreError::Local(error) => Self::Local(error),
-            other @ (StoreError::Url(_)
+            other @ (StoreError::Url { .. }
+            | StoreError::Key(_)
             | StoreError::NothingMatches(_)
             | StoreError::Pattern { .. }
             | StoreError::Content { .. }
