@@ -232,6 +232,7 @@ mod tests {
 
     #[test]
     fn two_accounts_with_containers_of_one_name_are_two_stores() {
+        raftwerk_transport::install_crypto();
         let of = |url: &str| build(&Address::parse(url).unwrap(), Patience::Question).unwrap().to_string();
         let [one, other] = ["one", "other"].map(|account| of(&format!("abfss://c@{account}.dfs.core.windows.net/k")));
         assert!(one.contains("one") && other.contains("other") && one != other, "{one} {other}");
