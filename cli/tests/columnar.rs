@@ -158,3 +158,32 @@ fn a_build_without_parquet_names_the_feature() {
     assert_exit(&output, 2);
     assert!(stderr(&output).contains("--features parquet"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_row_whose_cell_is_no_number_is_left_out_of_a_file_of_columns_and_named_by_its_row() {
+    let home = Home::new();
+    let (whole, bad) = (sales(60), "Oslo,9,user x,many\n");
+    let at = whole.match_indices('\n').nth(21).unwrap().0 + 1;
+    let csv = format!("{}{bad}{}", &whole[..at], &whole[at..]);
+    home.write("job.toml", &job("csv"));
+    only(&home, "a.csv", whole.as_bytes());
+    assert_exit(&run(&home, &[]), 0);
+    let expected = part(&home, "csv");
+    for form in forms() {
+        let columns = as_columns(&home, &numbered(&csv), form);
+        only(&home, &format!("a.{form}"), &columns);
+        home.write("job.toml", &job(form));
+        let failed = run(&home, &[]);
+        assert_exit(&failed, 3);
+        assert!(stderr(&failed).contains("the cell in row 22, column 'amount', is \"many\", which is no number"), "{}", stderr(&failed));
+        let done = home.run(&["-o", "json", "run", "job.toml", "--no-gpu", "--cpus", "2", "--set", "input.bad_records=1"]);
+        assert_exit(&done, 0);
+        assert!(part(&home, "csv") == expected, "{form}: the other rows");
+        let view: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let bad = &view["bad_records"][0];
+        assert_eq!((&bad["record"], &bad["offset"], view["bad_records"].as_array().unwrap().len()), (&22.into(), &21.into(), 1), "{bad:#}");
+        assert_eq!(bad["text"], "city=Oslo, month=9, amount=many, user=user x", "{form}");
+        let shown = run(&home, &["--set", "input.bad_records=1"]);
+        assert!(String::from_utf8_lossy(&shown.stdout).contains("row 22"), "{}", String::from_utf8_lossy(&shown.stdout));
+    }
+}

@@ -64,6 +64,15 @@ impl FormatError {
         }
     }
 
+    /// The same of this row of a file of columns, from 1.
+    #[cfg_attr(not(feature = "arrow-ipc"), allow(dead_code))]
+    pub(crate) fn in_row(mut self, number: u64) -> FormatError {
+        if let FormatError::NoNumberInRow { row, .. } = &mut self {
+            *row = number;
+        }
+        self
+    }
+
     /// The same with the line, for whoever is shown it. Counting reads the file from its start, so errors that nobody sees go without.
     pub(crate) fn with_line(mut self, file: &[u8]) -> FormatError {
         if let Some(place) = self.place() {
@@ -88,7 +97,9 @@ impl FormatError {
     pub(crate) fn without_place(&self) -> String {
         match self {
             FormatError::Ragged { found, expected, .. } => format!("it has {found} cells and the table has {expected} columns"),
-            FormatError::NotANumber { column, text, .. } => format!("its cell in column '{column}' is \"{text}\", which is no number"),
+            FormatError::NotANumber { column, text, .. } | FormatError::NoNumberInRow { column, text, .. } => {
+                format!("its cell in column '{column}' is \"{text}\", which is no number")
+            }
             FormatError::Unclosed { in_line, .. } => {
                 format!("its quotes are not closed before the end of the {}", if *in_line { "line" } else { "file" })
             }

@@ -34,11 +34,11 @@ pub struct Noted {
 /// A record that was left out, or that ended the reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
-    /// Of its first byte in the file.
+    /// Of its first byte in the file; in a file of columns, where a row is in many places, how many rows are before it.
     pub offset: u64,
     /// In which it begins, from 1, where counting does not take long.
     pub line: Option<u64>,
-    /// In a file of records of one length, which has no lines: which one it is, from 1.
+    /// In a file of records of one length or of columns, which has no lines: which one it is, from 1.
     pub record: Option<u64>,
     pub bytes: u64,
     /// The first [`BAD_BYTES_SHOWN`] of them.
@@ -83,6 +83,24 @@ impl Notes {
         if noted.bad >= self.allowed {
             noted.too_many = self.allowed > 0;
             return Err(if self.part { error } else { error.with_line(file) });
+        }
+        noted.bad += 1;
+        Ok(())
+    }
+
+    /// The same of a row of a file of columns, with `before` rows before it; `text` shows its cells, and `beside` is said behind the reason.
+    #[cfg_attr(not(feature = "arrow-ipc"), allow(dead_code))]
+    pub(crate) fn leave_out_row(&self, before: u64, text: &str, beside: &str, error: FormatError) -> Result<(), FormatError> {
+        let mut noted = self.noted();
+        if noted.first.len() < BAD_DESCRIBED {
+            let shown = text.as_bytes()[..text.len().min(BAD_BYTES_SHOWN)].to_vec();
+            let reason = format!("{}{beside}", error.without_place());
+            let record = Some(before + 1);
+            noted.first.push(BadRecord { offset: before, line: None, record, bytes: text.len() as u64, shown, reason });
+        }
+        if noted.bad >= self.allowed {
+            noted.too_many = self.allowed > 0;
+            return Err(error);
         }
         noted.bad += 1;
         Ok(())

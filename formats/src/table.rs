@@ -177,7 +177,7 @@ impl Table {
         Ok(match self.format.as_ref() {
             Format::Csv(options) => Box::new(BatchesOf::new(rows(), csv::Reader::new(&file, range, options, wanted)?, notes)),
             Format::Jsonl => Box::new(BatchesOf::new(rows(), jsonl::Reader::new(&file, range, wanted), notes)),
-            Format::Columnar(kind) => return kind.read(file, groups, counted, wanted, self.filter.as_deref()),
+            Format::Columnar(kind) => return kind.read(file, groups, counted, wanted, self.filter.as_deref(), notes),
         })
     }
 }

@@ -10,9 +10,11 @@ pub mod v1 {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwerk.descriptors"));
 
 mod counters;
+mod store_url;
 mod versions;
 mod wire;
 pub use counters::COUNTER_NAMES;
+pub use store_url::{STORE_SCHEMES, StoreAccount, StoreKind, StoreUrl, is_store_url, parse_store_url};
 pub use versions::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Window, own_entry_format, own_versions};
 pub use wire::Wire;
 #[cfg(feature = "services")]
@@ -53,12 +55,4 @@ pub fn group_start(file: &v1::InputFile, group: u64) -> u64 {
     let data = file.bytes.saturating_sub(file.data_offset);
     let within = u128::from(data) * u128::from(group) / u128::from(file.groups.max(1));
     file.data_offset.saturating_add(u64::try_from(within).unwrap_or(u64::MAX))
-}
-
-/// What URLs of objects begin with: Amazon's S3 and whatever speaks its protocol, Google Cloud Storage, Azure Blob Storage.
-pub const STORE_SCHEMES: [&str; 3] = ["s3://", "gs://", "az://"];
-
-/// Whether this is the URL of an object, or of a prefix of objects, in a store, and no path.
-pub fn is_store_url(text: &str) -> bool {
-    STORE_SCHEMES.iter().any(|scheme| text.starts_with(scheme))
 }

@@ -371,3 +371,91 @@ fn a_bad_row_behind_the_first_split_of_an_object_is_named_by_its_byte() {
     let bad = &view["bad_records"][0];
     assert!(bad["offset"] == before.len() && bad["line"].as_u64().unwrap_or_default() == 0, "{bad:#}");
 }
+
+/// What a client's `raftwerk job result JOB --output DIR` ends with and says, with these variables in its environment.
+fn brought(cluster: &Cluster, job: u64, to: &Path, env: &[(String, String)]) -> (Option<i32>, String) {
+    let mut command = cluster.command(&["job", "result", &job.to_string(), "--output", &to.display().to_string()]);
+    for name in ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        command.env_remove(name);
+    }
+    let output = command.envs(env.iter().cloned()).output().expect("raftwerk runs");
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[test]
+fn a_result_in_a_store_comes_home_whole_or_not_at_all_with_the_clients_own_keys() {
+    let mut cluster = Cluster::with_worker_flags(1, 0, &ONE_CPU);
+    let server = Server::start(&cluster.path("store"));
+    let proxy = Proxy::before(server.address, Faults::default(), 5);
+    cluster.launch_worker(1, &ONE_CPU, &environment(server.address, SECRET_KEY));
+    // Words enough for a part of several pieces beside short ones.
+    std::fs::create_dir(cluster.path("text")).expect("an input directory");
+    let lines: String = (0..120_000u32).map(|word| format!("{word:080}\n")).collect();
+    std::fs::write(cluster.path("text").join("a.txt"), lines).expect("10 MB of text");
+    let spec = |output: &str, parts| word_count(&cluster.path("text"), Path::new(output), parts).replace("4KiB", "1MiB");
+    let jobs = [1, 40].map(|parts| {
+        let job = cluster.submit(&cluster.job_file("words.toml", &spec(&format!("s3://results/words-{parts}"), parts)), &[]);
+        cluster.wait_done(job);
+        (job, server.bucket("results").join(format!("words-{parts}")))
+    });
+    let keys = environment(proxy.address, SECRET_KEY).env;
+    for (job, lies) in &jobs {
+        // A store on a bad day: refused, reset in the middle, cut off, slow.
+        proxy.set(Faults { unavailable: 100, reset: 150, truncated: 150, slow: 50 });
+        let home = cluster.path(&format!("home-{job}"));
+        let (code, said) = brought(&cluster, *job, &home, &keys);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(parts(&home) == parts(lies), "the same bytes in the same order");
+        assert!(manifest(&home)["parts"][0]["name"].as_str().is_some_and(|name| name.starts_with("part-00000.")), "{:#}", manifest(&home));
+        let (code, said) = brought(&cluster, *job, &home, &keys);
+        assert!(code == Some(2) && said.contains("is not empty"), "{said}");
+    }
+    let told = proxy.told();
+    for (what, count) in [("503", &told.unavailable), ("reset", &told.reset), ("truncated", &told.truncated)] {
+        assert!(count.load(Ordering::Relaxed) > 0, "{what} never happened in {} requests", told.requests.load(Ordering::Relaxed));
+    }
+
+    proxy.set(Faults::default());
+    let (job, lies) = &jobs[1];
+    let refused = |env: &[(String, String)]| {
+        let to = cluster.path("never");
+        let (code, said) = brought(&cluster, *job, &to, env);
+        let left: Vec<String> = names(cluster.home.path()).into_iter().filter(|name| name.starts_with("never")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        (code.unwrap_or_default(), said)
+    };
+    let (code, said) = refused(&environment(proxy.address, "wrong").env);
+    assert!(
+        code == 6 && said.contains("refuses access") && said.contains("set AWS_ACCESS_KEY_ID") && said.contains("of this command"),
+        "{said}"
+    );
+    // Nobody gives this machine keys.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let mut none: Vec<(String, String)> = keys.iter().filter(|(name, _)| !name.contains("_KEY")).cloned().collect();
+    none.push(("AWS_METADATA_ENDPOINT".into(), format!("http://{nobody}")));
+    let (code, said) = refused(&none);
+    assert!(code == 6 && said.contains("has no keys in its environment") && said.contains("set AWS_ACCESS_KEY_ID"), "{said}");
+    let (code, said) = refused(&environment(nobody, SECRET_KEY).env);
+    assert!(code == 9 && said.contains("cannot reach s3://results/words-40"), "{said}");
+
+    // What became of the objects meanwhile is told by name.
+    let name = manifest(lies)["parts"][7]["name"].as_str().expect("a name").to_owned();
+    let bytes = std::fs::read(lies.join(&name)).expect("a part");
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    std::fs::write(lies.join(&name), &other).expect("another object of this length");
+    let (code, said) = refused(&keys);
+    assert!(code == 7 && said.contains(&name) && said.contains("is not what the job made: its checksum is"), "{said}");
+    std::fs::write(lies.join(&name), &bytes[..bytes.len() / 2]).expect("a shorter object");
+    let (code, said) = refused(&keys);
+    assert!(code == 7 && said.contains(&name) && said.contains(&format!("it has {} bytes", bytes.len() / 2)), "{said}");
+    std::fs::remove_file(lies.join(&name)).expect("no object");
+    let (code, said) = refused(&keys);
+    assert!(code == 7 && said.contains(&format!("{name} is not there")), "{said}");
+    std::fs::copy(jobs[0].1.join("manifest.json"), lies.join("manifest.json")).expect("the manifest of another job");
+    let (code, said) = refused(&keys);
+    assert!(code == 7 && said.contains("it is the manifest of another job"), "{said}");
+    std::fs::remove_file(lies.join("manifest.json")).expect("no manifest");
+    let (code, said) = refused(&keys);
+    assert!(code == 7 && said.contains("words-40/manifest.json is not there"), "{said}");
+}

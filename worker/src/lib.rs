@@ -28,7 +28,7 @@ pub mod upload;
 /// For measurements.
 pub use agent::shuffle_speed;
 pub use agent::{
-    DeviceSelection, DiskLimits, JoinError, ListenError, ProbeOutcome, ProbedDevice, RunningWorker, WorkerConfig, WorkerError,
-    probe_devices, start,
+    DeviceSelection, DiskLimits, JoinError, ListenError, ProbeOutcome, ProbedDevice, RunningWorker, StoredResult, StoredResultError,
+    WorkerConfig, WorkerError, probe_devices, start,
 };
 pub use executor::{ExecutorArgs, ExecutorDevice, executor_main};

@@ -7,7 +7,7 @@ use raftwerk_proto::v1::{AttemptLog, JobState, JobView, WorkerLogs};
 use serde_json::json;
 
 use super::wait::{self, Patience};
-use super::{download, published};
+use super::{download, published, stored};
 use crate::client::{Cluster, ended};
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
@@ -149,7 +149,11 @@ async fn result(console: &Console, cluster: &mut Cluster, job: u64, output: Opti
     if !kept::is_on_workers(&view) {
         return match output {
             Some(directory) => {
-                let brought = published::bring(&view, cluster.identity().cluster(), directory)?;
+                let id = cluster.identity().cluster();
+                let brought = match stored::place(&view) {
+                    Some(url) => stored::bring(&view, url, id, directory).await?,
+                    None => published::bring(&view, id, directory)?,
+                };
                 say_brought(console, &view, directory, &brought)
             }
             None => wait::report(console, &view),

@@ -18,6 +18,7 @@ pub mod run;
 pub mod scheduler;
 pub mod signals;
 pub mod simulate;
+pub mod stored;
 pub mod submit;
 pub mod wait;
 pub mod worker;

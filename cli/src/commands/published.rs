@@ -1,11 +1,10 @@
-//! `raftwerk job result JOB --output DIR` for a result that was published: from a directory that this machine sees too it is copied, of any other place
-//! it is said where the result lies and how to fetch it from there.
+//! `raftwerk job result JOB --output DIR` for a result that was published to a directory: one that this machine sees too is copied, of any other it is
+//! said where the result lies and how to fetch it from there.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use raftwerk_proto::is_store_url;
 use raftwerk_proto::v1::{JobView, OutputPart};
 
 use super::download::{Brought, Staging, cannot_write, check_destination, check_names, destination, finish, stage};
@@ -20,12 +19,6 @@ pub fn bring(view: &JobView, cluster: &str, to: &Path) -> Result<Brought, Failur
             .fix(format!("`raftwerk job result {job}` prints it")));
     };
     let lies = format!("the result of job {job} lies in {}", output.url.strip_prefix("file://").unwrap_or(&output.url));
-    if is_store_url(&output.url) {
-        return Err(Failure::say(Exit::BadUsage, format!("{lies}, which workers alone speak to")).fix(format!(
-            "fetch it with the store's own client, {}; its manifest.json names the objects that count",
-            fetching(&output.url, to)
-        )));
-    }
     let Some(from) = output.url.strip_prefix("file://").map(PathBuf::from).filter(|from| from.is_dir()) else {
         let from = output.url.strip_prefix("file://").unwrap_or(&output.url);
         return Err(Failure::say(Exit::NotFound, format!("{lies}, as the workers see it, and this machine sees no such directory"))
@@ -40,15 +33,6 @@ pub fn bring(view: &JobView, cluster: &str, to: &Path) -> Result<Brought, Failur
     }
     finish(&staging, view, cluster, to).map_err(|error| cannot_write(to, &error))?;
     Ok(Brought { parts: view.parts.len(), bytes: view.parts.iter().map(|part| part.bytes).sum() })
-}
-
-fn fetching(url: &str, to: &Path) -> String {
-    let to = to.display();
-    match url.split_once("://").map_or("", |(scheme, _)| scheme) {
-        "gs" => format!("gcloud storage cp -r {url} {to}"),
-        "az" => format!("az storage blob download-batch (its container and prefix are in {url}) -d {to}"),
-        _ => format!("aws s3 cp --recursive {url} {to}"),
-    }
 }
 
 /// What lies there may have changed since it was published: each part is compared with the job's record.
@@ -108,9 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn of_any_other_place_it_is_said_how_to_fetch_it() {
+    fn of_a_directory_that_is_not_seen_here_it_is_said_how_to_fetch_it() {
         let said = |url: &str| bring(&view(url.into()), "rw", Path::new("here")).err().unwrap().lines().join("\n");
-        assert!(said("s3://b/out").contains("aws s3 cp --recursive s3://b/out here") && said("s3://b/out").contains("lies in s3://b/out"));
         assert!(said("file:///no/such/out").contains("scp -r MACHINE:/no/such/out here"));
         let none = JobView { job: 7, ..JobView::default() };
         assert!(bring(&none, "rw", Path::new("here")).err().unwrap().lines()[0].contains("no output"));

@@ -31,7 +31,7 @@ pub const KEYS: [&str; 12] = [
     "bad_records",
 ];
 /// Formats with records that cannot be read while those beside them can.
-const SKIPPABLE: [&str; 3] = ["csv", "jsonl", "records"];
+const SKIPPABLE: [&str; 5] = ["csv", "jsonl", "records", "parquet", "arrow"];
 const FORMATS: [&str; 8] = ["text", "npy", "png", "records", "csv", "jsonl", "parquet", "arrow"];
 const COMPRESSIONS: [&str; 3] = ["gzip", "zstd", "none"];
 /// Formats whose files may be compressed as a whole.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use raftwerk_proto::{OUTPUT_ON_WORKERS, STORE_SCHEMES, UPLOAD_SCHEME, is_store_url};
+use raftwerk_proto::{OUTPUT_ON_WORKERS, STORE_SCHEMES, StoreUrl, UPLOAD_SCHEME, is_store_url, parse_store_url};
 
 use crate::uploads::FROM_STDIN;
 
@@ -96,12 +96,7 @@ fn behind_url(text: &str) -> Result<Cow<'_, str>, String> {
 
 /// Bucket and key of an object in a store. Keys are no paths: nothing in them leads up, and what would is more likely a slip than a name.
 fn store_url(url: &str) -> Result<(&str, &str), String> {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if bucket.is_empty() || !bucket.bytes().all(plain) {
-        return Err(format!("`{url}` names no bucket; write s3://bucket/key, with letters, digits, `-`, `.` and `_` in the bucket"));
-    }
+    let StoreUrl { bucket, key, .. } = parse_store_url(url)?;
     if key.chars().any(char::is_control) {
         return Err(format!("`{}` has a control character in its key", url.escape_debug()));
     }
@@ -172,7 +167,10 @@ mod tests {
         assert_eq!(input("s3://logs/2026/**/*.txt").unwrap(), "s3://logs/2026/**/*.txt");
         assert_eq!(input("gs://logs").unwrap(), "gs://logs");
         assert_eq!(input("az://c/d/").unwrap(), "az://c/d/");
+        assert_eq!(input("abfss://c@acc.dfs.core.windows.net/d/*.csv").unwrap(), "abfss://c@acc.dfs.core.windows.net/d/*.csv");
         assert_eq!(output("s3://b/out/").unwrap(), "s3://b/out");
+        assert_eq!(output("abfs://c@acc.dfs.core.windows.net/out/").unwrap(), "abfs://c@acc.dfs.core.windows.net/out");
+        assert!(input("abfss://c@acc.example.com/d").unwrap_err().contains("names no account that is known"));
         for wrong in ["s3://", "s3:///key", "s3://a b/c", "s3://b/../c", "s3://b/a//c", "s3://b/./c", "s3://b/a\nc"] {
             assert!(input(wrong).is_err() && output(wrong).is_err(), "{wrong}");
         }

@@ -438,7 +438,7 @@ mod refused_as_output {
         );
         assert_eq!(
             refusal(&format!("{WORDS}[output]\npath = \"ftp://b/x\"\n")),
-            "job.toml:6: [output] path is not usable: ftp:// is not supported; write a directory that the workers share, or a prefix in a store (s3://, gs://, az://)"
+            "job.toml:6: [output] path is not usable: ftp:// is not supported; write a directory that the workers share, or a prefix in a store (s3://, s3a://, gs://, az://, azure://, adl://, abfs://, abfss://)"
         );
     }
 

@@ -1,6 +1,6 @@
 //! What the stages of a job have read and made, and the records that could not be read.
 
-use raftwerk_proto::v1::{JobView, StageCounters, StageView};
+use raftwerk_proto::v1::{BadRecord, JobView, StageCounters, StageView};
 
 use crate::console::Console;
 use crate::table::{Table, printable};
@@ -36,6 +36,11 @@ fn table(view: &JobView) -> Table {
     table
 }
 
+/// A row of a file of columns has no byte: it is told by those before it. (Records of one byte are never cut off, so none of them looks like one.)
+fn is_row(record: &BadRecord) -> bool {
+    record.line == 0 && record.record == record.offset.saturating_add(1)
+}
+
 fn bad_table(view: &JobView) -> Table {
     let mut table = Table::new(["bad record of", "file", ">line", ">byte", "reason", "begins with"]);
     for record in view.bad_records.iter().take(SHOWN) {
@@ -45,11 +50,12 @@ fn bad_table(view: &JobView) -> Table {
             printable(&record.path).into(),
             match (record.line, record.record) {
                 (0, 0) => String::new(),
+                (0, number) if is_row(record) => format!("row {number}"),
                 (0, number) => format!("record {number}"),
                 (line, _) => line.to_string(),
             }
             .into(),
-            record.offset.to_string().into(),
+            if is_row(record) { String::new() } else { record.offset.to_string() }.into(),
             printable(&record.reason).into(),
             printable(&text).into(),
         ]);

@@ -10,17 +10,19 @@
 //!
 //! Null is an empty cell. Lists, structs, maps and what else there is are read by nobody.
 
+use super::rows::RowNumbers;
 use crate::batch::{BATCH_ROWS, Batch, Column};
 use crate::builders::NumberBuilder;
 use crate::columns::{Kind, Wanted};
 use crate::error::FormatError;
+use crate::notes::Notes;
 use crate::number::{self, MAX_SCALE, Number, POWERS};
 use arrow_array::builder::BinaryViewBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef, BinaryViewArray, Decimal64Array, Float64Array, PrimitiveArray, RecordBatch, StringViewArray};
 use arrow_schema::{DECIMAL64_MAX_PRECISION, DataType, TimeUnit};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Whether cells of the type have a text.
 pub(super) fn is_text(found: &DataType) -> bool {
@@ -34,25 +36,65 @@ pub(super) fn is_text(found: &DataType) -> bool {
     }
 }
 
-/// A batch of a reader, cut into batches of ours. `before` are the rows of the file before it.
+/// Which rows of the file these are, and who is told of those that cannot be read.
+pub(super) struct Told<'a> {
+    pub(super) numbers: &'a RowNumbers,
+    /// Rows that were read before the first of these.
+    pub(super) before: u64,
+    pub(super) notes: Option<&'a Notes>,
+}
+
+/// Rows of a batch that cannot be read, with the first reason for each.
+type BadRows = BTreeMap<usize, FormatError>;
+
+/// A batch of a reader, cut into batches of ours.
 pub(super) fn convert(
     batch: &RecordBatch,
     wanted: &[Wanted],
     places: &[usize],
-    before: u64,
+    told: &Told<'_>,
     out: &mut VecDeque<Batch>,
 ) -> Result<(), FormatError> {
     let rows = batch.num_rows();
     for from in (0..rows).step_by(BATCH_ROWS) {
         let length = BATCH_ROWS.min(rows - from);
-        let columns: Vec<Cells> = wanted
-            .iter()
-            .zip(places)
-            .map(|(wanted, place)| Cells::of(&batch.column(*place).slice(from, length), wanted, before + from as u64))
-            .collect::<Result<_, _>>()?;
-        cut(columns, length, out);
+        let cells: Vec<ArrayRef> = places.iter().map(|place| batch.column(*place).slice(from, length)).collect();
+        let mut bad = BadRows::new();
+        let columns: Vec<Cells> =
+            wanted.iter().zip(&cells).map(|(wanted, cells)| Cells::of(cells, wanted, &mut bad)).collect::<Result<_, _>>()?;
+        if bad.is_empty() {
+            cut(columns, length, out);
+            continue;
+        }
+        let good: Vec<u32> = (0..length).filter(|row| !bad.contains_key(row)).map(|row| row as u32).collect();
+        for (row, error) in bad {
+            leave_out(told, from, row, error, || shown(wanted, &cells, row))?;
+        }
+        cut(columns.iter().map(|column| column.take(&good)).collect(), good.len(), out);
     }
     Ok(())
+}
+
+fn leave_out(told: &Told<'_>, from: usize, row: usize, error: FormatError, shown: impl FnOnce() -> String) -> Result<(), FormatError> {
+    let (before, counted_from) = told.numbers.before(told.before + (from + row) as u64);
+    let error = error.in_row(before + 1);
+    let Some(notes) = told.notes else { return Err(error) };
+    let counted_from =
+        counted_from.map_or_else(String::new, |batch| format!("; rows are counted from record batch {batch}, the first one is 0"));
+    notes.leave_out_row(before, &shown(), &counted_from, error)
+}
+
+/// The cells of a row that the job reads. A column that is wanted twice is shown once.
+fn shown(wanted: &[Wanted], cells: &[ArrayRef], row: usize) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    for (wanted, cells) in wanted.iter().zip(cells) {
+        let cell = text(&cells.slice(row, 1), &wanted.name).map(|cell| String::from_utf8_lossy(cell.value(0)).into_owned());
+        let cell = format!("{}={}", wanted.name, cell.unwrap_or_default());
+        if !shown.contains(&cell) {
+            shown.push(cell);
+        }
+    }
+    shown.join(", ")
 }
 
 enum Cells {
@@ -116,10 +158,17 @@ impl Column {
 }
 
 impl Cells {
-    fn of(array: &ArrayRef, wanted: &Wanted, before: u64) -> Result<Cells, FormatError> {
+    fn of(array: &ArrayRef, wanted: &Wanted, bad: &mut BadRows) -> Result<Cells, FormatError> {
         match wanted.kind {
             Kind::Text => text(array, &wanted.name).map(|array| Cells::Ready(Column::Text(array))),
-            Kind::Number => numbers(array, &wanted.name, before),
+            Kind::Number => numbers(array, &wanted.name, bad),
+        }
+    }
+
+    fn take(&self, rows: &[u32]) -> Cells {
+        match self {
+            Cells::Ready(column) => Cells::Ready(column.take(rows)),
+            Cells::Mixed(numbers) => Cells::Mixed(rows.iter().map(|row| numbers[*row as usize]).collect()),
         }
     }
 }
@@ -208,15 +257,15 @@ fn each(rows: usize, push: impl Fn(usize, &mut String)) -> BinaryViewArray {
     builder.finish()
 }
 
-fn numbers(array: &ArrayRef, column: &str, before: u64) -> Result<Cells, FormatError> {
+fn numbers(array: &ArrayRef, column: &str, bad: &mut BadRows) -> Result<Cells, FormatError> {
     match array.data_type() {
-        DataType::Float64 => floats(array.as_primitive::<Float64Type>().clone(), column, before),
-        DataType::Float32 => floats(array.as_primitive::<Float32Type>().unary(f64::from), column, before),
+        DataType::Float64 => Ok(floats(array.as_primitive::<Float64Type>().clone(), column, bad)),
+        DataType::Float32 => Ok(floats(array.as_primitive::<Float32Type>().unary(f64::from), column, bad)),
         DataType::Null => Ok(Cells::Mixed(vec![None; array.len()])),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            parsed(&text(array, column)?, column, before)
+            Ok(parsed(&text(array, column)?, column, bad))
         }
-        DataType::Dictionary(_, values) if is_text(values) => parsed(&text(array, column)?, column, before),
+        DataType::Dictionary(_, values) if is_text(values) => Ok(parsed(&text(array, column)?, column, bad)),
         _ => match integers(array) {
             Some(integers) => Ok(integers.cells(array)),
             None => Err(wrong_type(array, column, "numbers")),
@@ -224,29 +273,35 @@ fn numbers(array: &ArrayRef, column: &str, before: u64) -> Result<Cells, FormatE
     }
 }
 
-fn parsed(texts: &BinaryViewArray, column: &str, before: u64) -> Result<Cells, FormatError> {
+fn parsed(texts: &BinaryViewArray, column: &str, bad: &mut BadRows) -> Cells {
     let one = |(row, cell): (usize, Option<&[u8]>)| {
         let cell = cell.unwrap_or_default();
         if cell.trim_ascii().is_empty() {
-            return Ok(None);
+            return None;
         }
-        number::parse(cell).map(Some).ok_or_else(|| no_number(before + row as u64, column, &String::from_utf8_lossy(cell)))
+        let number = number::parse(cell);
+        if number.is_none() {
+            bad.entry(row).or_insert_with(|| no_number(column, &String::from_utf8_lossy(cell)));
+        }
+        number
     };
-    texts.iter().enumerate().map(one).collect::<Result<_, _>>().map(Cells::Mixed)
+    Cells::Mixed(texts.iter().enumerate().map(one).collect())
 }
 
-fn no_number(row: u64, column: &str, text: &str) -> FormatError {
+/// The row is not known here.
+fn no_number(column: &str, text: &str) -> FormatError {
     let shown: String = text.chars().take(40).collect();
     let text = if shown.len() < text.len() { format!("{shown}..") } else { shown };
-    FormatError::NoNumberInRow { row: row + 1, column: column.to_owned(), text }
+    FormatError::NoNumberInRow { row: 0, column: column.to_owned(), text }
 }
 
-fn floats(array: Float64Array, column: &str, before: u64) -> Result<Cells, FormatError> {
-    let wrong = array.iter().position(|value| value.is_some_and(|value| !value.is_finite()));
-    match wrong {
-        None => Ok(Cells::Ready(Column::Float(array))),
-        Some(row) => Err(no_number(before + row as u64, column, &array.value(row).to_string())),
+fn floats(array: Float64Array, column: &str, bad: &mut BadRows) -> Cells {
+    for (row, value) in array.iter().enumerate() {
+        if let Some(value) = value.filter(|value| !value.is_finite()) {
+            bad.entry(row).or_insert_with(|| no_number(column, &value.to_string()));
+        }
     }
+    Cells::Ready(Column::Float(array))
 }
 
 /// Numbers without a fraction, in units of 10^-scale.

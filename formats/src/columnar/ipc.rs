@@ -2,11 +2,12 @@
 
 use super::Asked;
 use super::read::{Converted, places};
+use super::rows::RowNumbers;
 use super::whole::Whole;
 use crate::error::FormatError;
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, FileReaderBuilder, read_footer_length};
-use arrow_ipc::{Block, root_as_footer};
+use arrow_ipc::{Block, root_as_footer, root_as_message};
 use arrow_schema::Schema;
 use bytes::Bytes;
 use std::fs::File;
@@ -15,6 +16,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 const WHAT: &str = "Arrow IPC";
+/// The footer's length and the word that ends every file.
+const TAIL_BYTES: usize = 10;
 
 fn broken(error: impl std::fmt::Display) -> FormatError {
     FormatError::Broken { what: WHAT, message: error.to_string() }
@@ -30,7 +33,7 @@ pub(super) fn footer(file: &File) -> Result<(u32, Schema), FormatError> {
 /// Dictionaries, which stand for no batch, and some batches, whole: where in one its columns lie says the batch itself.
 pub(super) fn where_lies(file: &File, batches: Range<u64>) -> Result<Vec<Range<u64>>, FormatError> {
     let length = file.metadata().map_err(broken)?.len();
-    let mut tail = [0; 10];
+    let mut tail = [0; TAIL_BYTES];
     let at = length.checked_sub(tail.len() as u64).ok_or_else(|| broken("it is too short"))?;
     file.read_exact_at(&mut tail, at).map_err(broken)?;
     let footer = u64::try_from(read_footer_length(tail).map_err(broken)?).map_err(broken)?;
@@ -49,6 +52,25 @@ pub(super) fn where_lies(file: &File, batches: Range<u64>) -> Result<Vec<Range<u
     dictionaries.chain(chosen).map(place).collect()
 }
 
+/// How many rows the batches before this one have, as the head of each says; nothing where one of these is not there (of an object a task has its own
+/// batches alone).
+pub(super) fn rows_before(file: &[u8], batch: u64) -> Option<u64> {
+    let (rest, tail) = file.split_at_checked(file.len().checked_sub(TAIL_BYTES)?)?;
+    let length = read_footer_length(tail.try_into().ok()?).ok()?;
+    let footer = root_as_footer(rest.get(rest.len().checked_sub(length)?..)?).ok()?;
+    let blocks = footer.recordBatches()?;
+    let mut rows = 0u64;
+    for block in blocks.iter().take(usize::try_from(batch).ok()?) {
+        let start = usize::try_from(block.offset()).ok()?;
+        let head = file.get(start..start.checked_add(usize::try_from(block.metaDataLength()).ok()?)?)?;
+        // A word that begins every message since format 0.15, and its length.
+        let message = head.strip_prefix(&[0xff; 4]).unwrap_or(head).get(4..)?;
+        let length = root_as_message(message).ok()?.header_as_record_batch()?.length();
+        rows = rows.checked_add(u64::try_from(length).ok()?)?;
+    }
+    Some(rows)
+}
+
 /// Every batch, with all columns.
 pub(super) fn whole(file: Bytes) -> Result<Whole, FormatError> {
     let reader = FileReader::try_new(Cursor::new(file), None).map_err(broken)?;
@@ -61,6 +83,7 @@ pub(super) fn read(
 ) -> Result<Converted<impl Iterator<Item = Result<RecordBatch, FormatError>> + Send + use<>>, FormatError> {
     let schema = FileReader::try_new(Cursor::new(file.clone()), None).map_err(broken)?.schema();
     let (places, columns) = places(&schema, asked.wanted)?;
+    let whole = file.clone();
     let mut reader = FileReaderBuilder::new().with_projection(columns).build(Cursor::new(file)).map_err(broken)?;
     if reader.num_batches() as u64 != asked.counted {
         return Err(FormatError::Broken { what: WHAT, message: "it has other record batches than when it was listed".into() });
@@ -74,7 +97,8 @@ pub(super) fn read(
         batches: reader.take(until - from).map(|batch| batch.map_err(broken)),
         wanted: asked.wanted.to_vec(),
         places,
-        // Batches before these would have to be read for their number of rows; rows are counted from the split's first.
+        numbers: RowNumbers::from_batch(whole, asked.groups.start),
+        notes: asked.notes.clone(),
         before: 0,
         ready: Default::default(),
         failed: false,

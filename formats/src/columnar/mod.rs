@@ -14,6 +14,8 @@ mod parquet;
 mod places;
 #[cfg_attr(not(feature = "arrow-ipc"), path = "absent.rs")]
 mod read;
+#[cfg(feature = "arrow-ipc")]
+mod rows;
 #[cfg(all(test, feature = "parquet"))]
 mod tests;
 #[cfg(feature = "arrow-ipc")]
@@ -23,10 +25,12 @@ pub mod write;
 use crate::columns::{self, Wanted};
 use crate::error::FormatError;
 use crate::filter::Filter;
+use crate::notes::Notes;
 use crate::table::Batches;
 use bytes::Bytes;
 use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The two kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ struct Asked<'a> {
     groups: Range<u64>,
     /// As they were counted when the file was listed.
     counted: u64,
+    /// Whoever is told of rows that cannot be read; without, the first of them is an error.
+    notes: Option<Arc<Notes>>,
 }
 
 impl Columnar {
@@ -95,8 +101,9 @@ impl Columnar {
         counted: u64,
         wanted: &[Wanted],
         filter: Option<&Filter>,
+        notes: Option<Arc<Notes>>,
     ) -> Result<Batches, FormatError> {
-        read::read(self, file, &Asked { wanted, filter, groups, counted })
+        read::read(self, file, &Asked { wanted, filter, groups, counted, notes })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Asked;
 use super::cells;
 use super::read::{Converted, places};
+use super::rows::RowNumbers;
 use super::whole::Whole;
 use crate::error::FormatError;
 use crate::filter::{Bounds, Constant, Filter, Term};
@@ -69,13 +70,11 @@ pub(super) fn read(
     let (places, columns) = places(&schema, asked.wanted)?;
     let rows_of = |group: usize| u64::try_from(metadata.row_group(group).num_rows()).unwrap_or_default();
     let groups: Vec<usize> = (asked.groups.start as usize..asked.groups.end as usize).collect();
-    let before = (0..asked.groups.start as usize).map(rows_of).sum();
-    // Rows are counted from the first group that is read; of what is passed over, messages would be wrong by so many rows.
     let kept: Vec<usize> = match asked.filter {
         Some(filter) => groups.iter().copied().filter(|group| may_hold(filter, &metadata, &schema, *group)).collect(),
         None => groups,
     };
-    let before = kept.first().map_or(before, |first| (0..*first).map(rows_of).sum());
+    let numbers = RowNumbers::of_groups(&kept, rows_of);
     let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
     let reader = builder.with_projection(mask).with_row_groups(kept).with_batch_size(crate::batch::BATCH_ROWS).build().map_err(broken)?;
     Ok(Converted {
@@ -83,7 +82,9 @@ pub(super) fn read(
         batches: reader.map(|batch| batch.map_err(broken)),
         wanted: asked.wanted.to_vec(),
         places,
-        before,
+        numbers,
+        notes: asked.notes.clone(),
+        before: 0,
         ready: Default::default(),
         failed: false,
     })

@@ -1,15 +1,18 @@
 //! Reading, whichever of the two kinds it is.
 
-use super::{Asked, Columnar, Footer, cells, ipc};
+use super::rows::RowNumbers;
+use super::{Asked, Columnar, Footer, cells, cells::Told, ipc};
 use crate::batch::Batch;
 use crate::columns::{self, Wanted};
 use crate::error::FormatError;
+use crate::notes::Notes;
 use crate::table::Batches;
 use arrow_array::RecordBatch;
 use arrow_schema::Schema;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fs::File;
+use std::sync::Arc;
 
 pub(super) fn footer(kind: Columnar, file: &File) -> Result<Footer, FormatError> {
     let (groups, schema) = guard(kind.what(), || match kind {
@@ -58,7 +61,9 @@ pub(super) struct Converted<I> {
     pub(super) batches: I,
     pub(super) wanted: Vec<Wanted>,
     pub(super) places: Vec<usize>,
-    /// Rows of the file before the next batch.
+    pub(super) numbers: RowNumbers,
+    pub(super) notes: Option<Arc<Notes>>,
+    /// Rows that were read before the next batch.
     pub(super) before: u64,
     pub(super) ready: VecDeque<Batch>,
     pub(super) failed: bool,
@@ -72,7 +77,8 @@ impl<I: Iterator<Item = Result<RecordBatch, FormatError>>> Iterator for Converte
             let (batches, ready, before) = (&mut self.batches, &mut self.ready, &mut self.before);
             let more = guard(self.what, || {
                 let Some(batch) = batches.next().transpose()? else { return Ok(false) };
-                cells::convert(&batch, &self.wanted, &self.places, *before, ready)?;
+                let rows = Told { numbers: &self.numbers, before: *before, notes: self.notes.as_deref() };
+                cells::convert(&batch, &self.wanted, &self.places, &rows, ready)?;
                 *before += batch.num_rows() as u64;
                 Ok(true)
             });

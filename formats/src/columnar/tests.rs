@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Batch, Cell, Column, CsvOptions, Filter, Format, Table, TableWriter};
+use crate::{Batch, Cell, Column, CsvOptions, Filter, Format, Noted, Notes, Table, TableWriter};
 use arrow_array::*;
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use std::io::{Seek, Write};
@@ -355,5 +355,110 @@ fn a_damaged_end_leads_nowhere_beyond_the_file() {
         }
         assert_eq!(kind.end_bytes(b""), 0);
         assert_eq!(kind.end_bytes(b"not such a file"), 15);
+    }
+}
+
+fn noted(
+    kind: Columnar,
+    bytes: &[u8],
+    groups: Range<u64>,
+    wanted: &[Wanted],
+    filter: Option<&str>,
+    allowed: u64,
+) -> (Vec<Vec<String>>, Noted) {
+    let notes = Arc::new(Notes::allowing(allowed));
+    let table = Table::of_groups(Arc::new(Format::Columnar(kind)), Bytes::copy_from_slice(bytes), groups, 3).noted(notes.clone());
+    let filter = filter.map(|text| Arc::new(Filter::parse(text).unwrap()));
+    let batches: Vec<Batch> = table.filtered(filter).read(wanted).unwrap().map_while(Result::ok).collect();
+    (rows(&batches), notes.so_far())
+}
+
+/// Three groups of three rows: a key, a text that is mostly a number, and a float.
+fn with_bad_cells() -> Vec<RecordBatch> {
+    let group = |keys: [i64; 3], texts: [Option<&str>; 3], floats: [f64; 3]| {
+        batch(vec![
+            ("key", Arc::new(Int64Array::from(keys.to_vec())) as ArrayRef),
+            ("text", Arc::new(StringArray::from(texts.to_vec()))),
+            ("float", Arc::new(Float64Array::from(floats.to_vec()))),
+        ])
+    };
+    vec![
+        group([1, 2, 3], [Some("1"), Some("many"), None], [0.5, f64::NAN, 1.5]),
+        group([4, 5, 6], [Some("4"), Some("5"), Some(" ")], [2.5, 3.5, 4.5]),
+        group([7, 8, 9], [Some("7"), Some("8"), Some("x")], [f64::INFINITY, 6.5, 7.5]),
+    ]
+}
+
+#[test]
+fn rows_whose_cells_are_no_numbers_are_left_out_with_their_row_and_reason() {
+    let wanted = [Wanted::text("key"), Wanted::number("text"), Wanted::number("float")];
+    for kind in BOTH {
+        let bytes = file(kind, &with_bad_cells());
+        let (read, noted) = noted(kind, &bytes, 0..3, &wanted, None, 10);
+        let keys: Vec<&str> = read.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(keys, ["1", "3", "4", "5", "6", "8"], "{kind:?}");
+        assert_eq!(read[1], ["3", "-", "1.5"], "a null is an empty cell, and no bad one");
+        assert_eq!((noted.records, noted.bad, noted.too_many), (6, 3, false));
+        let told: Vec<_> = noted
+            .first
+            .iter()
+            .map(|bad| (bad.offset, bad.record.unwrap(), bad.line, String::from_utf8_lossy(&bad.shown).into_owned(), bad.reason.as_str()))
+            .collect();
+        let many = "its cell in column 'text' is \"many\", which is no number";
+        let infinite = "its cell in column 'float' is \"inf\", which is no number";
+        let x = "its cell in column 'text' is \"x\", which is no number";
+        let expected = [
+            (1, 2, None, "key=2, text=many, float=NaN".to_owned(), many),
+            (6, 7, None, "key=7, text=7, float=inf".to_owned(), infinite),
+            (8, 9, None, "key=9, text=x, float=7.5".to_owned(), x),
+        ];
+        assert_eq!(told, expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn rows_count_from_the_files_first_whatever_was_passed_over() {
+    let wanted = [Wanted::text("key"), Wanted::number("text")];
+    for kind in BOTH {
+        let bytes = file(kind, &with_bad_cells());
+        let row_of = |groups, filter| noted(kind, &bytes, groups, &wanted, filter, 10).1.first.last().and_then(|bad| bad.record);
+        assert_eq!(row_of(2..3, None), Some(9), "{kind:?}");
+        assert_eq!(row_of(1..2, None), None);
+        // The statistics rule out a group in the middle, and then the first one.
+        assert_eq!(row_of(0..3, Some("key != 5 and key >= 7")), Some(9), "{kind:?}");
+        // The error of a job that allows none names the row too.
+        let error = read(kind, &bytes, 2..3, 3, &wanted, None).unwrap_err();
+        assert!(matches!(&error, FormatError::NoNumberInRow { row: 9, text, .. } if text == "x"), "{kind:?}: {error}");
+    }
+}
+
+/// Of an object a task has its own batches alone.
+#[test]
+fn of_an_arrow_file_with_holes_rows_count_from_the_splits_first_and_that_is_said() {
+    let bytes = file(Columnar::Arrow, &with_bad_cells());
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    let there = Columnar::Arrow.places(&file, 2..3, &[]).unwrap();
+    let mut holes = vec![0; bytes.len()];
+    let length = bytes.len() as u64;
+    let end = length - Columnar::Arrow.end_bytes(&bytes[bytes.len() - Columnar::TAIL_BYTES as usize..]);
+    for range in there.into_iter().chain(std::iter::once(end..length)) {
+        holes[range.start as usize..range.end as usize].copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+    }
+    let (_, noted) = noted(Columnar::Arrow, &holes, 2..3, &[Wanted::number("text")], None, 10);
+    let [bad] = noted.first.as_slice() else { panic!("{noted:?}") };
+    assert_eq!((bad.record, bad.offset), (Some(3), 2));
+    assert!(bad.reason.ends_with("; rows are counted from record batch 2, the first one is 0"), "{}", bad.reason);
+}
+
+#[test]
+fn one_bad_row_more_than_is_allowed_ends_the_reading() {
+    let wanted = [Wanted::number("text"), Wanted::number("float")];
+    for kind in BOTH {
+        let bytes = file(kind, &with_bad_cells());
+        let (read, noted) = noted(kind, &bytes, 0..3, &wanted, None, 2);
+        assert_eq!((noted.bad, noted.too_many, noted.first.len()), (2, true, 3), "{kind:?}");
+        assert_eq!(noted.first[2].record, Some(9));
+        assert_eq!(read.len(), 5, "{kind:?}: the groups before");
     }
 }

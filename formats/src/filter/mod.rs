@@ -215,7 +215,7 @@ impl Batch {
 }
 
 impl Column {
-    fn take(&self, rows: &[u32]) -> Column {
+    pub(crate) fn take(&self, rows: &[u32]) -> Column {
         match self {
             Column::Text(array) => {
                 let views: Vec<u128> = rows.iter().map(|row| array.views()[*row as usize]).collect();

@@ -60,6 +60,8 @@ pub(crate) fn too_many(spec: &StageSpec, stage: &Stage) -> Option<String> {
     }
     let place = |record: &BadRecord| match (record.line, record.record) {
         (0, 0) => format!("{} byte {}", record.path, record.offset),
+        // Rows of files of columns are told by those before them; records of one byte, which would look alike, are never bad.
+        (0, number) if number == record.offset.saturating_add(1) => format!("{} row {number}", record.path),
         (0, number) => format!("{} record {number} (byte {})", record.path, record.offset),
         (line, _) => format!("{} line {line} (byte {})", record.path, record.offset),
     };

@@ -51,6 +51,7 @@ pub use data_dir::DataDirError;
 pub use discovery::{DeviceSelection, ProbeOutcome, ProbedDevice, probe_devices};
 pub use identity::JoinError;
 pub use room::DiskLimits;
+pub use store::{StoredResult, StoredResultError};
 
 use crate::session::{AgentSession, ExitReason};
 use anyhow::Context;

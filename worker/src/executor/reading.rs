@@ -80,8 +80,12 @@ fn record(task: u64, path: &str, bad: raftwerk_formats::BadRecord) -> BadRecord 
 /// `last` is what was said of the one that was too many.
 fn too_many(noted: &Noted, last: &str) -> String {
     let place = |bad: &raftwerk_formats::BadRecord| {
-        let line = bad.line.map_or_else(String::new, |line| format!("line {line}, "));
-        format!("{line}byte {}: {}", bad.offset, bad.reason)
+        let place = match (bad.line, bad.record) {
+            (Some(line), _) => format!("line {line}, byte {}", bad.offset),
+            (None, Some(row)) if row == bad.offset + 1 => format!("row {row}"),
+            (None, _) => format!("byte {}", bad.offset),
+        };
+        format!("{place}: {}", bad.reason)
     };
     let first: Vec<String> = noted.first.iter().take(NAMED.min(noted.bad as usize)).map(place).collect();
     format!(

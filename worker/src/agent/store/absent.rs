@@ -1,5 +1,5 @@
 //! In place of all of it, in a build without the feature `object-stores`: whoever names an object hears what to build.
-use super::{Listed, StoreError};
+use super::{Listed, StoreError, StoredResultError};
 use crate::{
     agent::{
         part_file::PartFiles,
@@ -78,6 +78,25 @@ impl Preparer {
     pub(in crate::agent) async fn open_object(&self, file: &InputFile) -> Result<OwnedFd, (FailureClass, String)> {
         let error = StoreError::NotBuilt(file.path.clone());
         Err((error.class(), error.to_string()))
+    }
+}
+
+/// Never made.
+pub enum StoredResult {}
+
+impl StoredResult {
+    /// # Errors
+    /// [`StoredResultError::NotBuilt`], always.
+    #[allow(clippy::unused_async, reason = "as in builds with stores, where it asks one")]
+    pub async fn open(url: &str, _cluster: &str, _job: u64, _parts: &[OutputPart]) -> Result<Self, StoredResultError> {
+        Err(StoredResultError::NotBuilt(url.into()))
+    }
+
+    /// # Errors
+    /// None: there is no such value.
+    #[allow(clippy::unused_async, reason = "as in builds with stores, where it asks one")]
+    pub async fn bring(&self, _part: &OutputPart, _to: &mut File) -> Result<(), StoredResultError> {
+        match *self {}
     }
 }
 

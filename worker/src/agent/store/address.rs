@@ -1,13 +1,16 @@
 //! `s3://bucket/key`, taken apart.
 use super::StoreError;
-use raftwerk_proto::STORE_SCHEMES;
+use raftwerk_proto::{StoreAccount, StoreKind, parse_store_url};
 
 /// Where an object or a prefix of objects is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Address {
-    /// "s3", "gs", "az"
-    pub(super) scheme: &'static str,
+    pub(super) kind: StoreKind,
+    /// "s3://bucket", as it was written: URLs of listed objects begin like the pattern that named them.
+    pub(super) root: String,
     pub(super) bucket: String,
+    /// The name of the account and whether it is one of Fabric, if the URL says so itself.
+    account: Option<(String, bool)>,
     /// Without a slash at its beginning; of a prefix, without one at its end.
     pub(super) key: String,
     /// Whether it ended in a slash.
@@ -16,15 +19,19 @@ pub(super) struct Address {
 
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
-        let scheme = STORE_SCHEMES.into_iter().find(|scheme| url.starts_with(scheme)).ok_or_else(|| StoreError::Url(url.into()))?;
-        let rest = &url[scheme.len()..];
-        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.is_empty() {
-            return Err(StoreError::Url(url.into()));
-        }
-        let scheme = scheme.trim_end_matches("://");
-        let is_prefix = key.is_empty() || key.ends_with('/');
-        Ok(Self { scheme, bucket: bucket.into(), key: key.trim_matches('/').into(), is_prefix })
+        let parts = parse_store_url(url).map_err(|reason| StoreError::Url { url: url.into(), reason })?;
+        Ok(Self {
+            kind: parts.kind,
+            root: parts.root.into(),
+            bucket: parts.bucket.into(),
+            account: parts.account.map(|account| (account.name.into(), account.fabric)),
+            key: parts.key.trim_matches('/').into(),
+            is_prefix: parts.key.is_empty() || parts.key.ends_with('/'),
+        })
+    }
+
+    pub(super) fn account(&self) -> Option<StoreAccount<'_>> {
+        self.account.as_ref().map(|(name, fabric)| StoreAccount { name, fabric: *fabric })
     }
 
     /// Another object of the same bucket.
@@ -38,26 +45,26 @@ impl Address {
 
     /// What whoever runs the worker sets to let it in.
     pub(super) fn variables(&self) -> &'static str {
-        match self.scheme {
-            "gs" => "GOOGLE_SERVICE_ACCOUNT",
-            "az" => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-            _ => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for keys that expire)",
+        match self.kind {
+            StoreKind::Google => "GOOGLE_SERVICE_ACCOUNT",
+            StoreKind::Azure => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (those of this account)",
+            StoreKind::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for keys that expire)",
         }
     }
 
     /// The same for where the store is.
     pub(super) fn place_variables(&self) -> &'static str {
-        match self.scheme {
-            "gs" => "GOOGLE_SERVICE_ACCOUNT",
-            "az" => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_ENDPOINT",
-            _ => "AWS_ENDPOINT_URL and AWS_REGION",
+        match self.kind {
+            StoreKind::Google => "GOOGLE_SERVICE_ACCOUNT",
+            StoreKind::Azure => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_ENDPOINT",
+            StoreKind::S3 => "AWS_ENDPOINT_URL and AWS_REGION",
         }
     }
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.bucket)?;
+        f.write_str(&self.root)?;
         if self.key.is_empty() { Ok(()) } else { write!(f, "/{}", self.key) }
     }
 }
@@ -69,15 +76,23 @@ mod tests {
     #[test]
     fn an_address_is_bucket_and_key() {
         let object = Address::parse("s3://logs/a/b.txt").unwrap();
-        assert_eq!((object.scheme, object.bucket.as_str(), object.key.as_str(), object.is_prefix), ("s3", "logs", "a/b.txt", false));
+        assert_eq!((object.kind, object.bucket.as_str(), object.key.as_str(), object.is_prefix), (StoreKind::S3, "logs", "a/b.txt", false));
         assert_eq!(object.to_string(), "s3://logs/a/b.txt");
         let prefix = Address::parse("gs://logs/a/").unwrap();
         assert_eq!((prefix.key.as_str(), prefix.is_prefix), ("a", true));
         assert_eq!(prefix.child("x").to_string(), "gs://logs/a/x");
         let bucket = Address::parse("az://logs").unwrap();
         assert_eq!((bucket.key.as_str(), bucket.is_prefix, bucket.child("x").to_string().as_str()), ("", true, "az://logs/x"));
-        for wrong in ["s3://", "s3:///x", "http://a/b", "/a/b", ""] {
-            assert!(matches!(Address::parse(wrong), Err(StoreError::Url(_))), "{wrong}");
-        }
+        let wrong = Address::parse("http://a/b").unwrap_err();
+        assert!(matches!(&wrong, StoreError::Url { url, .. } if url == "http://a/b"), "{wrong}");
+    }
+
+    #[test]
+    fn the_account_of_a_url_stays_in_the_urls_of_its_objects() {
+        let prefix = Address::parse("abfss://logs@acc.dfs.core.windows.net/a/").unwrap();
+        assert_eq!(prefix.account(), Some(StoreAccount { name: "acc", fabric: false }));
+        assert_eq!(prefix.child("x").to_string(), "abfss://logs@acc.dfs.core.windows.net/a/x");
+        assert_eq!(Address::parse(&prefix.child("x").to_string()).unwrap(), prefix.child("x"));
+        assert_ne!(prefix, Address::parse("abfss://logs@other.dfs.core.windows.net/a/").unwrap());
     }
 }

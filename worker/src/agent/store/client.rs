@@ -8,6 +8,7 @@ use object_store::{
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
     path::Path,
 };
+use raftwerk_proto::StoreKind;
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex, PoisonError},
@@ -45,14 +46,15 @@ impl Patience {
     }
 }
 
-type Clients = HashMap<(&'static str, String, Patience), Arc<dyn ObjectStore>>;
+/// By what a URL begins with: two accounts may have containers of one name.
+type Clients = HashMap<(String, Patience), Arc<dyn ObjectStore>>;
 
 static CLIENTS: LazyLock<Mutex<Clients>> = LazyLock::new(Mutex::default);
 
 /// The client of a bucket.
 pub(super) fn open(address: &Address, patience: Patience) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (address.scheme, address.bucket.clone(), patience);
+    let key = (address.root.clone(), patience);
     if let Some(client) = clients.get(&key) {
         return Ok(client.clone());
     }
@@ -67,23 +69,33 @@ pub(super) fn open(address: &Address, patience: Patience) -> Result<Arc<dyn Obje
 
 fn build(address: &Address, patience: Patience) -> object_store::Result<Arc<dyn ObjectStore>> {
     let (bucket, limits) = (&address.bucket, patience.limits());
-    Ok(match address.scheme {
-        "gs" => {
+    Ok(match address.kind {
+        StoreKind::Google => {
             let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(patience.retries());
             let set = |builder: GoogleCloudStorageBuilder, (key, value)| builder.with_config(GoogleConfigKey::Client(key), value);
             Arc::new(limits.into_iter().fold(builder, set).build()?)
         }
-        "az" => {
-            let builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(patience.retries());
+        StoreKind::Azure => {
+            let builder = of_account(MicrosoftAzureBuilder::from_env(), address).with_retry(patience.retries());
             let set = |builder: MicrosoftAzureBuilder, (key, value)| builder.with_config(AzureConfigKey::Client(key), value);
             Arc::new(limits.into_iter().fold(builder, set).build()?)
         }
-        _ => {
+        StoreKind::S3 => {
             let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(patience.retries());
             let set = |builder: AmazonS3Builder, (key, value)| builder.with_config(AmazonS3ConfigKey::Client(key), value);
             Arc::new(limits.into_iter().fold(builder, set).build()?)
         }
     })
+}
+
+/// The container, and the account where the URL names one; otherwise it is the environment's. `AZURE_ENDPOINT` says where either is.
+fn of_account(builder: MicrosoftAzureBuilder, address: &Address) -> MicrosoftAzureBuilder {
+    let builder = builder.with_container_name(&address.bucket);
+    match address.account() {
+        Some(account) if account.fabric => builder.with_account(account.name).with_use_fabric_endpoint(true),
+        Some(account) => builder.with_account(account.name),
+        None => builder,
+    }
 }
 
 /// Repeats what the client gives up too early for us: an answer that breaks off in its body, unless it is that of an object.
@@ -107,7 +119,7 @@ where
 
 /// The key as the store's client wants it.
 pub(super) fn key(address: &Address) -> Result<Path, StoreError> {
-    Path::parse(&address.key).map_err(|_| StoreError::Url(address.to_string()))
+    Path::parse(&address.key).map_err(|_| StoreError::Key(address.to_string()))
 }
 
 /// File and other blocking work of the agent waits here for the network.
@@ -155,7 +167,7 @@ pub(super) fn explain(address: &Address, error: Error) -> StoreError {
             StoreError::NoBucket { url, bucket: address.bucket.clone(), variables: address.place_variables() }
         }
         Error::NotFound { .. } => StoreError::NotFound(url),
-        Error::InvalidPath { .. } => StoreError::Url(url),
+        Error::InvalidPath { .. } => StoreError::Key(url),
         Error::Precondition { .. } => StoreError::Changed(url),
         // The object has become shorter than its listing says.
         _ if code == "InvalidRange" || text.contains("416 Range Not Satisfiable") => StoreError::Changed(url),
@@ -166,8 +178,9 @@ pub(super) fn explain(address: &Address, error: Error) -> StoreError {
             let reason = "the endpoint is plain http, which is refused unless AWS_ALLOW_HTTP=true".into();
             StoreError::Settings { url, reason, variables: "AWS_ENDPOINT_URL and AWS_ALLOW_HTTP" }
         }
-        _ if text.contains("169.254.") => {
-            denied("the worker has no keys in its environment, and its machine has no role that gives some".into())
+        // The last place where keys are looked for is the machine's own service for them, by these paths.
+        _ if ["169.254.", "/latest/api/token", "/latest/meta-data/", "/computeMetadata/"].iter().any(|place| text.contains(place)) => {
+            denied("the process has no keys in its environment, and its machine has no role that gives some".into())
         }
         _ => StoreError::Unreachable { url, reason },
     }
@@ -197,6 +210,32 @@ mod tests {
 
     fn generic(text: &str) -> Error {
         Error::Generic { store: "S3", source: text.to_owned().into() }
+    }
+
+    #[test]
+    fn the_account_is_that_of_the_url_or_else_that_of_the_environment() {
+        let settings = |url: &str| {
+            let environment = MicrosoftAzureBuilder::new().with_account("env").with_access_key("a2V5");
+            let builder = of_account(environment, &Address::parse(url).unwrap());
+            let of = |key| builder.get_config_value(&key).unwrap_or_default();
+            let fabric = of(AzureConfigKey::UseFabricEndpoint) == "true";
+            (of(AzureConfigKey::AccountName), of(AzureConfigKey::ContainerName), fabric, of(AzureConfigKey::AccessKey))
+        };
+        let expected = |account: &str, fabric| (account.to_owned(), "c".to_owned(), fabric, "a2V5".to_owned());
+        for url in ["az://c/k", "azure://c/k", "adl://c/k", "abfs://c/k", "abfss://c/k"] {
+            assert_eq!(settings(url), expected("env", false), "{url}");
+        }
+        assert_eq!(settings("abfss://c@acc.dfs.core.windows.net/k"), expected("acc", false));
+        assert_eq!(settings("az://c@acc.blob.core.windows.net/k"), expected("acc", false));
+        assert_eq!(settings("abfs://c@work.dfs.fabric.microsoft.com/k"), expected("work", true));
+    }
+
+    #[test]
+    fn two_accounts_with_containers_of_one_name_are_two_stores() {
+        raftwerk_transport::install_crypto();
+        let of = |url: &str| build(&Address::parse(url).unwrap(), Patience::Question).unwrap().to_string();
+        let [one, other] = ["one", "other"].map(|account| of(&format!("abfss://c@{account}.dfs.core.windows.net/k")));
+        assert!(one.contains("one") && other.contains("other") && one != other, "{one} {other}");
     }
 
     #[test]

@@ -190,11 +190,11 @@ pub(crate) fn read_all(ranges: Vec<(String, u64, u64)>) -> Result<Vec<Vec<u8>>, 
     let mut wanted = Vec::with_capacity(ranges.len());
     for (url, offset, bytes) in ranges {
         let address = Address::parse(&url)?;
-        let client = match clients.get(&address.bucket) {
+        let client = match clients.get(&address.root) {
             Some(client) => client.clone(),
             None => client::open(&address, Patience::Question)?,
         };
-        clients.insert(address.bucket.clone(), client.clone());
+        clients.insert(address.root.clone(), client.clone());
         wanted.push((client, address, offset..offset.saturating_add(bytes)));
     }
     block(async {

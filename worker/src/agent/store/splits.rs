@@ -66,7 +66,7 @@ impl Preparer {
                 let began = Instant::now();
                 let fetched = match fetch.file() {
                     Some(file) => self.objects.fetch(file, need, &fetch.splits).await,
-                    None => Err(StoreError::Url(String::new())),
+                    None => Err(StoreError::Key(String::new())),
                 };
                 (fetch, permit, fetched, began.elapsed())
             }
