@@ -79,6 +79,8 @@ pub struct ParamSpec {
 #[derive(Debug)]
 pub struct Descriptor {
     pub name: &'static str,
+    /// Raised by a release in which the same input and parameters give other bytes, or whose shuffle data the kernel's partners of the release before would
+    /// misread: a job names it, and tasks go only to workers that have this very version. Between releases it stays, so until the first one all are 1.
     pub version: u32,
     pub kind: Kind,
     pub summary: &'static str,

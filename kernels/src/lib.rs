@@ -18,6 +18,7 @@
 
 pub mod api;
 mod cells;
+mod counted;
 mod footprint;
 mod gather;
 pub mod gpu;
@@ -73,6 +74,7 @@ pub mod top_k;
 pub mod word_count;
 
 pub use api::*;
+pub use counted::counted;
 pub use footprint::footprint;
 pub use listed::{check_listed, listed_footprint, wrong_type};
 pub use params::{canonical_f64, reduce_params, resolve_params};

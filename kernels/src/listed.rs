@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::{Accepts, Kernel, KernelError, Params};
+use crate::counted;
 
 /// One `.npy` file, as its header tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +83,9 @@ pub fn check_listed(kernel: &dyn Kernel, params: &Params, input: &ListedInput) -
         if array.shape.len() != spec.dimensions {
             return Err(InputProblem::new(
                 format!(
-                    "{} has {} dimensions, and kernel `{name}` takes {} as side input '{side}'",
+                    "{} has {}, and kernel `{name}` takes {} as side input '{side}'",
                     array.path,
-                    array.shape.len(),
+                    counted(array.shape.len() as u64, "dimension"),
                     spec.dimensions
                 ),
                 format!("give {}", spec.doc),

@@ -95,7 +95,11 @@ impl Filter {
                 weights.push(weight);
             }
             if weights.len() - before != side {
-                return Err(format!("has {} numbers in row {} of {side}; the weights are a square", weights.len() - before, index + 1));
+                return Err(format!(
+                    "has {} in row {} of {side}; the weights are a square",
+                    crate::counted((weights.len() - before) as u64, "number"),
+                    index + 1
+                ));
             }
         }
         let size: i64 = weights.iter().map(|weight| i64::from(*weight).abs()).sum();

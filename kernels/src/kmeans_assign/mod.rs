@@ -33,6 +33,7 @@ use start::Start;
 use std::sync::Arc;
 
 use crate::api::*;
+use crate::counted;
 use crate::gpu::Gpu;
 use crate::key;
 use crate::listed::wrong_type_of_task;
@@ -101,7 +102,11 @@ impl Kernel for KmeansAssign {
         if let Some(other) = input.files.iter().find(|file| columns(file) != of_first) {
             let (path, own) = (&other.path, columns(other));
             return Err(InputProblem::new(
-                format!("{} has rows of {of_first} elements and {path} of {own}; all points have equally many coordinates", first.path),
+                format!(
+                    "{} has rows of {} and {path} of {own}; all points have equally many coordinates",
+                    first.path,
+                    counted(of_first, "element")
+                ),
                 "give files whose arrays have the same number of columns",
             ));
         }
@@ -177,7 +182,8 @@ impl Assigning {
     fn rows<'a>(&self, task: &Task<'a>) -> Result<&'a [u8], KernelError> {
         let (columns, bytes) = rows(task)?;
         if columns != self.model.columns() {
-            let text = format!("a row has {columns} elements, and those that the centroids are of {}", self.model.columns());
+            let own = counted(columns as u64, "element");
+            let text = format!("a row has {own}, and those that the centroids are of {}", self.model.columns());
             return Err(KernelError::Input(text));
         }
         Ok(bytes)
@@ -216,13 +222,17 @@ fn rows<'a>(task: &Task<'a>) -> Result<(usize, &'a [u8]), KernelError> {
         return Err(KernelError::Input(unfit(columns as u64)));
     }
     if !bytes.len().is_multiple_of(4 * columns) {
-        return Err(KernelError::Input(format!("{} bytes are no whole number of rows of {columns} f4 elements", bytes.len())));
+        return Err(KernelError::Input(format!(
+            "{} bytes are no whole number of rows of {}",
+            bytes.len(),
+            counted(columns as u64, "f4 element")
+        )));
     }
     Ok((columns, bytes))
 }
 
 fn unfit(columns: u64) -> String {
-    format!("a point has {columns} coordinates; 1 to {MOST_COLUMNS} are possible")
+    format!("a point has {}; 1 to {MOST_COLUMNS} are possible", counted(columns, "coordinate"))
 }
 
 fn output(task: u64, points: u64, invalid: u64, value: &[u8]) -> TaskOutput {

@@ -6,6 +6,7 @@
 
 use super::{Fields, Grid, MOST_COLUMNS};
 use crate::api::KernelError;
+use crate::counted;
 
 const FORMAT: u32 = 1;
 /// Of the encoded model.
@@ -26,7 +27,8 @@ pub(crate) fn check_size(clusters: usize, columns: usize) -> Result<(), KernelEr
         return Ok(());
     }
     Err(KernelError::Input(format!(
-        "clusters = {clusters} centroids of {columns} coordinates take {bytes} bytes; at most {MOST_BYTES} are possible: use fewer clusters"
+        "clusters = {clusters} centroids of {} take {bytes} bytes; at most {MOST_BYTES} are possible: use fewer clusters",
+        counted(columns as u64, "coordinate")
     )))
 }
 

@@ -2,6 +2,7 @@
 
 use super::{MOST_CLUSTERS, Sample, model};
 use crate::api::{KernelError, Params};
+use crate::counted;
 use crate::listed::{InputProblem, ListedInput};
 use crate::params::Resolved;
 use crate::side::{SideInput, SideSpec, f4};
@@ -25,7 +26,9 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn new(side: &SideInput, clusters: usize) -> Result<Start, KernelError> {
         let refuse = |text: String| Err(KernelError::Param(format!("kernel 'kmeans_assign': {} {text}", side.named())));
-        let &[rows, columns] = side.shape.as_slice() else { return refuse(format!("has {} dimensions; 2 are wanted", side.shape.len())) };
+        let &[rows, columns] = side.shape.as_slice() else {
+            return refuse(format!("has {}; 2 are wanted", counted(side.shape.len() as u64, "dimension")));
+        };
         if let Some(problem) = unfit(clusters as u64, rows) {
             return refuse(problem);
         }
@@ -44,7 +47,8 @@ impl Start {
     /// moved onto its border.
     pub(super) fn sample(&self, numbers: &[f32], columns: usize, task: u64) -> Result<Sample, KernelError> {
         if columns != self.columns {
-            let text = format!("a row has {columns} elements, and those of side input '{NAME}' have {}", self.columns);
+            let own = counted(columns as u64, "element");
+            let text = format!("a row has {own}, and those of side input '{NAME}' have {}", self.columns);
             return Err(KernelError::Input(text));
         }
         let mut sample = Sample::of(numbers, columns, 0, 0, task);
@@ -60,7 +64,7 @@ impl Start {
 }
 
 fn unfit(clusters: u64, rows: u64) -> Option<String> {
-    (rows != clusters).then(|| format!("has {rows} rows, and clusters = {clusters}: there must be one for each"))
+    (rows != clusters).then(|| format!("has {}, and clusters = {clusters}: there must be one for each", counted(rows, "row")))
 }
 
 /// Whether the centroids go with the points.
@@ -70,7 +74,7 @@ pub(super) fn check_listed(params: &Params, input: &ListedInput, columns: u64) -
     let path = &side.path;
     if own != columns {
         return Err(InputProblem::new(
-            format!("side input '{NAME}' ({path}) has rows of {own} elements, and the points have {columns}"),
+            format!("side input '{NAME}' ({path}) has rows of {}, and the points have {columns}", counted(own, "element")),
             "give centroids with as many coordinates as the points",
         ));
     }
@@ -79,7 +83,10 @@ pub(super) fn check_listed(params: &Params, input: &ListedInput, columns: u64) -
     let Some(problem) = unfit(clusters, rows) else { return Ok(()) };
     // Nobody should be sent from one refusal into the next.
     let possible = rows > 0 && rows <= MOST_CLUSTERS && model::check_size(rows as usize, columns as usize).is_ok();
-    let fix =
-        if possible { format!("set `clusters` to {rows}") } else { format!("give an array of {clusters} rows, one for each cluster") };
+    let fix = if possible {
+        format!("set `clusters` to {rows}")
+    } else {
+        format!("give an array of {}, one for each cluster", counted(clusters, "row"))
+    };
     Err(InputProblem::new(format!("side input '{NAME}' ({path}) {problem}"), fix))
 }

@@ -324,13 +324,26 @@ fn given_centroids_are_what_the_rounds_start_from_however_the_points_are_cut() {
     assert_eq!(begin(77).1, end);
 }
 
+/// They had a point each in the first round, which is all that a job of one round says.
+#[test]
+fn given_centroids_stay_as_they_are_where_no_point_is_finite() {
+    let assign = KmeansAssign.prepare(&with_start(2, &[2, 2], &[1.5, -3.25, 0.0, 1000.0])).unwrap();
+    let made = assign.run_cpu(&task(0, 2, &bytes(&[f32::NAN, 1.0, f32::INFINITY, 2.0]))).unwrap();
+    let blocks = vec![Block { task: 0, bytes: &made.blocks[0] }];
+    let reduce = StageContext { tasks: 1, partitions: 1, format: "csv".into(), ..StageContext::default() };
+    let (output, end) = KmeansUpdate.prepare(&reduce).unwrap().run_round(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap();
+    let part = String::from_utf8(output.part.expect("a part").bytes).unwrap();
+    assert_eq!((part.as_str(), output.tallies.as_slice()), ("cluster,points,x0,x1\n0,0,1.5,-3.25\n1,0,0,1000\n", [2].as_slice()));
+    assert!(end.converged && end.measures == [("points".into(), "0".into())]);
+}
+
 #[test]
 fn centroids_that_do_not_go_with_the_job_are_refused() {
     let refusal = |stage: &StageContext| KmeansAssign.prepare(stage).map(drop).expect_err("a refusal").to_string();
     assert!(refusal(&with_start(4, &[3, 2], &[0.0; 6])).contains("has 3 rows, and clusters = 4: there must be one for each"));
     assert!(refusal(&with_start(3, &[3, 2], &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0])).contains("has NaN in row 1, column 1"));
     assert!(refusal(&with_start(3, &[3, 2], &[0.0; 5])).contains("no array of f4 with the shape (3, 2)"));
-    assert!(refusal(&with_start(3, &[6], &[0.0; 6])).contains("has 1 dimensions; 2 are wanted"));
+    assert!(refusal(&with_start(3, &[6], &[0.0; 6])).contains("has 1 dimension; 2 are wanted"));
     let assign = KmeansAssign.prepare(&with_start(3, &[3, 2], &[0.0; 6])).unwrap();
     let problem = assign.run_cpu(&task(0, 3, &[0; 24])).expect_err("an error").to_string();
     assert!(problem.contains("a row has 3 elements, and those of side input 'centroids' have 2"), "{problem}");

@@ -3,7 +3,8 @@
 //! Shapes    shuffle blocks of `kmeans_assign` -> in the first round the starting centroids, in every other the means; as csv (cluster, points,
 //!           its coordinates) or npy (f4 [clusters, d]). Leaves the model for the next round. Tally empty: clusters without points.
 //!           Of an input without points, or with none that is finite, there are no centroids: a heading alone, or an array of shape (0, d), and the
-//!           rounds are over. Where the input has no row at all, nobody has told d, and it is 0
+//!           rounds are over. Where the input has no row at all, nobody has told d, and it is 0. Given centroids beside points none of which is finite stay as
+//!           they are
 //! Limits    one partition. The model is at most 256 KiB
 //! Agreement exact: sums are integers. A centroid lies on the grid that the points lie on, at the place nearest to its mean, halves upward; in the
 //!           output stands the mean itself. No GPU twin: it adds a few numbers per task
@@ -16,6 +17,7 @@ mod tests;
 
 use crate::api::*;
 use crate::canonical_f64;
+use crate::counted;
 use crate::kmeans_assign::{Grid, Model, Partial, Sample};
 use crate::npy;
 use crate::params::Resolved;
@@ -121,8 +123,8 @@ fn begin(blocks: &[Block<'_>]) -> Result<(Centroids, RoundEnd), KernelError> {
     let columns = all.as_ref().map_or(0, |all| all.low.len());
     let Some(all) = all.filter(|all| all.points > 0 || !all.chosen.is_empty()) else { return Ok(without_points(columns)) };
     if all.chosen.len() < all.clusters {
-        let (points, clusters) = (all.points, all.clusters);
-        return Err(KernelError::Input(format!("the input has {points} points, and clusters = {clusters}: use fewer clusters")));
+        let (points, clusters) = (counted(all.points, "point"), all.clusters);
+        return Err(KernelError::Input(format!("the input has {points}, and clusters = {clusters}: use fewer clusters")));
     }
     let grid = Grid::over(all.low, &all.high);
     let columns = grid.columns();
@@ -133,8 +135,10 @@ fn begin(blocks: &[Block<'_>]) -> Result<(Centroids, RoundEnd), KernelError> {
     let coordinates = all.chosen.iter().flat_map(|(_, point)| point.iter().map(|coordinate| f64::from(*coordinate))).collect();
     let state = Model { grid, centroids }.encode();
     let end = RoundEnd { state, converged: false, measures: vec![("points".into(), all.points.to_string())] };
-    // Each centroid is a point, and that is all that is known yet.
-    Ok((Centroids { columns, counts: vec![1; all.clusters], coordinates }, end))
+    // Each centroid is a point, or given with the job, and that is all that is known yet. Where there are no points, nothing more will be.
+    let is_empty = all.points == 0;
+    let counts = vec![u64::from(!is_empty); all.clusters];
+    Ok((Centroids { columns, counts, coordinates }, RoundEnd { converged: is_empty, ..end }))
 }
 
 /// Nothing has no clusters, and no round would change that.

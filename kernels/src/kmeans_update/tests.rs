@@ -112,7 +112,7 @@ fn an_input_without_points_has_no_centroids_and_needs_no_further_round() {
     let few = [block(0, &Sample::of(&[1.0, 2.0], 2, 3, 1, 0).encode())];
     let blocks = vec![Block { task: 0, bytes: &few[0] }];
     let error = KmeansUpdate.prepare(&stage("csv", "0")).unwrap().run_round(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap_err();
-    assert!(matches!(&error, KernelError::Input(text) if text.contains("has 1 points, and clusters = 3")), "{error}");
+    assert!(matches!(&error, KernelError::Input(text) if text.contains("has 1 point, and clusters = 3")), "{error}");
 }
 
 #[test]

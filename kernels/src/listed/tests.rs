@@ -48,7 +48,7 @@ fn a_side_input_of_another_type_or_shape_is_refused() {
     );
     assert_eq!(
         said("matmul", &[], &product(&[10, 3], array("/data/b.npy", "f4", &[21]))),
-        "/data/b.npy has 1 dimensions, and kernel `matmul` takes 2 as side input 'b'\nfix: give the right matrix of the product"
+        "/data/b.npy has 1 dimension, and kernel `matmul` takes 2 as side input 'b'\nfix: give the right matrix of the product"
     );
     assert_eq!(
         said("matmul", &[], &product(&[10, 4], array("/data/b.npy", "f4", &[3, 7]))),

@@ -21,6 +21,7 @@ mod tests;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::api::*;
+use crate::counted;
 use crate::gpu::{BATCH_BYTES, Gpu};
 use crate::listed::wrong_type_of_task;
 use crate::params::Resolved;
@@ -79,7 +80,11 @@ impl Kernel for Matmul {
         let Some(file) = input.files.iter().find(|file| columns(file) != k) else { return Ok(()) };
         let (path, own) = (&file.path, columns(file));
         Err(InputProblem::new(
-            format!("{path} has rows of {own} elements, and side input 'b' ({}) has the shape ({k}, {n}): a row must have {k}", side.path),
+            format!(
+                "{path} has rows of {}, and side input 'b' ({}) has the shape ({k}, {n}): a row must have {k}",
+                counted(own, "element"),
+                side.path
+            ),
             "give matrices that can be multiplied: as many columns of the input as rows of b",
         ))
     }
@@ -129,12 +134,14 @@ impl Right {
                 side.dtype
             ));
         }
-        let &[k, n] = side.shape.as_slice() else { return refuse(format!("has {} dimensions; 2 are wanted", side.shape.len())) };
+        let &[k, n] = side.shape.as_slice() else {
+            return refuse(format!("has {}; 2 are wanted", counted(side.shape.len() as u64, "dimension")));
+        };
         if !fits(k, n) {
             return refuse(format!("has the shape ({k}, {n}); each must be 1 to {LONGEST}"));
         }
         if side.bytes().len() as u64 != 4 * k * n {
-            return refuse(format!("has {} bytes, which are not ({k}, {n}) elements", side.bytes().len()));
+            return refuse(format!("has {}, which are not ({k}, {n}) elements", counted(side.bytes().len() as u64, "byte")));
         }
         Ok(Right { k: k as usize, n: n as usize, side })
     }
@@ -198,7 +205,10 @@ fn rows<'a>(right: &Right, task: &Task<'a>) -> Result<&'a [u8], KernelError> {
     }
     if columns != right.k {
         let (k, n) = (right.k, right.n);
-        return Err(KernelError::Input(format!("a row has {columns} elements, and side input 'b' is ({k}, {n}): they must be {k}")));
+        return Err(KernelError::Input(format!(
+            "a row has {}, and side input 'b' is ({k}, {n}): they must be {k}",
+            counted(columns as u64, "element")
+        )));
     }
     if !bytes.len().is_multiple_of(4 * columns) {
         return Err(KernelError::Input(format!("{} bytes are no whole number of rows of {columns} f4 elements", bytes.len())));

@@ -202,7 +202,7 @@ fn matrices_that_do_not_fit_are_errors_that_say_so() {
         Matmul.prepare(&stage).map(drop).unwrap_err().to_string()
     };
     assert!(refused(SideInput::new("b".into(), "u4".into(), vec![1, 1], Arc::new(vec![0; 4]))).contains("type 'u4'; f4 is wanted"));
-    assert!(refused(side(&[3], &[0.0; 3])).contains("has 1 dimensions"));
+    assert!(refused(side(&[3], &[0.0; 3])).contains("has 1 dimension"));
     assert!(refused(side(&[0, 3], &[])).contains("shape (0, 3)"));
     assert!(refused(side(&[2, 2], &[0.0; 3])).contains("12 bytes"));
     let kernel = prepared(side(&[2, 1], &[1.0, 1.0]), 1, false);

@@ -11,6 +11,7 @@
 mod tests;
 
 use crate::api::*;
+use crate::counted;
 use crate::gather;
 use crate::key;
 use crate::npy;
@@ -123,10 +124,17 @@ fn gather<'a>(blocks: &[Block<'a>]) -> Result<Gathered<'a>, KernelError> {
         let columns = take_varint(&mut value).ok_or_else(|| damaged(format!("the rows of task {task} do not say how long they are")))?;
         if last.is_some() && columns != gathered.columns {
             let before = gathered.columns;
-            return Err(KernelError::Input(format!("the rows of task {task} have {columns} elements and those before them {before}")));
+            return Err(KernelError::Input(format!(
+                "the rows of task {task} have {} and those before them {before}",
+                counted(columns, "element")
+            )));
         }
         if !(value.len() as u64).is_multiple_of(columns.max(1).saturating_mul(4)) {
-            return Err(damaged(format!("{} bytes of task {task} are no whole number of rows of {columns} elements", value.len())));
+            return Err(damaged(format!(
+                "{} bytes of task {task} are no whole number of rows of {}",
+                value.len(),
+                counted(columns, "element")
+            )));
         }
         last = Some(task);
         gathered.columns = columns;

@@ -1,6 +1,6 @@
 //! A planning round: reads a view, proposes placements. A plan takes effect when it comes back as a command.
 //!
-//! Jobs are served by priority and by what they and their namespaces have had (`order`). A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
+//! Jobs are served by priority and by what they and their namespaces have had (`order`), or, of one namespace, the shortest first (`shortest`). A device is given leases until it has [`QUEUE_NS`] of work, in ranges of about
 //! [`LEASE_NS`], so that it never waits for the scheduler and never holds much that another could do. Who gets how much of a stage is
 //! decided by a [`policy`].
 //!
@@ -19,6 +19,7 @@ mod lent;
 mod order;
 pub mod policy;
 mod ready;
+mod shortest;
 mod slot;
 mod speculate;
 mod trade;
@@ -90,7 +91,7 @@ pub fn plan<'a>(view: &'a View<'a>) -> Vec<Placement> {
 /// The same with what gangs need. Reads only.
 pub fn propose<'a>(view: &'a View<'a>) -> Proposal {
     let mut costs = RoundCosts::new(view.state);
-    let Order { claims, tenants } = order::order(view, &mut costs);
+    let Order { mut claims, tenants } = order::order(view, &mut costs);
     let mut round = Round {
         view,
         isolated: isolate::isolated(view),
@@ -105,11 +106,12 @@ pub fn propose<'a>(view: &'a View<'a>) -> Proposal {
         gangs: gang::Gangs::new(view),
         unmatched: Vec::new(),
     };
-    for level in claims.chunk_by(|a, b| a.priority == b.priority) {
+    for level in claims.chunk_by_mut(|a, b| a.priority == b.priority) {
         if let Some(trade) = round.trade(level) {
             round.serve_own(level, &trade);
         } else if level.len() > 1 {
-            level.iter().for_each(|claim| round.serve_share(claim));
+            round.shortest_first(level);
+            level.iter().filter(|claim| claim.permille > 0).for_each(|claim| round.serve_share(claim));
         }
         // What is left when everybody has had a share goes to whoever comes first; late tasks come after everybody's ready ones.
         level.iter().for_each(|claim| round.serve(claim, level.len() == 1));
@@ -252,13 +254,18 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Places of the devices that may run the stage now, in the order of (worker, device).
-    fn devices(&mut self, spec: &'a StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
+    /// Finds the devices that take work, once in the round.
+    fn look_at_devices(&mut self) {
         if self.kinds.is_none() {
             let (slots, kinds) = Slots::of(self.view, &mut self.costs, &self.isolated);
             self.slots = slots;
             self.kinds = Some(kinds);
         }
+    }
+
+    /// Places of the devices that may run the stage now, in the order of (worker, device).
+    fn devices(&mut self, spec: &'a StageSpec, job: Option<&Job>, stage: u32) -> Vec<usize> {
+        self.look_at_devices();
         let mut fit = self.kinds.as_ref().map(|kinds| kinds.that_fit(spec)).unwrap_or_default();
         if !fit.contains(&true) && self.unmatched.len() < MAX_UNMATCHED && !self.is_unmatched(spec) {
             self.unmatched.push(spec);

@@ -2,6 +2,7 @@
 
 mod support;
 
+use raftwerk_core::plan::policy::policy;
 use raftwerk_core::{JobId, Outcome, Phase, State, WorkerId};
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::*;
@@ -104,15 +105,54 @@ fn jobs_with_unlike_kernels_that_gain_nothing_by_an_exchange_share_every_device(
 
 #[test]
 fn a_namespace_with_many_jobs_gets_no_more_than_one_with_a_single_job() {
-    let mut c = Cluster::new(4);
-    let many: Vec<JobId> = (0..20).map(|_| c.r.submit(of("many", 100_000, 0))).collect();
-    let single = c.r.submit(of("single", 100_000, 0));
-    c.run_until(60_000);
-    let of_many: u64 = many.iter().map(|job| c.accepted(*job)).sum();
-    let ratio = of_many as f64 / c.accepted(single) as f64;
-    assert!((0.9..1.1).contains(&ratio), "twenty jobs got {ratio:.2} times what one got");
-    let (least, most) = (many.iter().map(|j| c.accepted(*j)).min().unwrap(), many.iter().map(|j| c.accepted(*j)).max().unwrap());
-    assert!(most <= 2 * least + 12, "jobs of one namespace share alike: {least} to {most}");
+    for name in ["model", "weighted"] {
+        let mut c = Cluster::new(4);
+        c.r.policy = policy(name).expect("a policy of this name");
+        let many: Vec<JobId> = (0..20).map(|_| c.r.submit(of("many", 100_000, 0))).collect();
+        let single = c.r.submit(of("single", 100_000, 0));
+        c.run_until(60_000);
+        let of_many: u64 = many.iter().map(|job| c.accepted(*job)).sum();
+        let ratio = of_many as f64 / c.accepted(single) as f64;
+        assert!((0.9..1.1).contains(&ratio), "{name}: twenty jobs got {ratio:.2} times what one got");
+        let (least, most) = (many.iter().map(|j| c.accepted(*j)).min().unwrap(), many.iter().map(|j| c.accepted(*j)).max().unwrap());
+        if name == "weighted" {
+            assert!(most <= 2 * least + 12, "jobs of one namespace share alike: {least} to {most}");
+        }
+    }
+}
+
+#[test]
+fn of_one_namespace_the_shorter_job_is_done_first_and_the_longer_one_no_later() {
+    let ends = |name: &str| {
+        let mut c = Cluster::new(1);
+        c.r.policy = policy(name).expect("a policy of this name");
+        let long = c.r.submit(of("default", 500, 0));
+        c.run_until(2_000);
+        let short = c.r.submit(of("default", 100, 0));
+        (c.run_until_done(short), c.run_until_done(long))
+    };
+    // Alone the short one would take 5 s, after at most 0.6 s of work that is out already, and until it has shown what it costs both share; all
+    // together 30 s.
+    let (short, long) = ends("model");
+    assert!(short < 2_000 + 600 + 5_000 + 1_000, "the short one was done at {short} ms");
+    assert!(long < 30_600, "the long one was done at {long} ms");
+    let (short, _) = ends("weighted");
+    assert!(short > 2_000 + 9_000, "policies that do not go by cost share evenly: {short} ms");
+}
+
+#[test]
+fn beside_a_stream_of_shorter_jobs_a_long_one_has_a_quarter_of_its_even_share() {
+    let mut c = Cluster::new(1);
+    let long = c.r.submit(of("default", 100_000, 0));
+    let mut of_short = 0;
+    while c.now_ns < 200_000_000_000 {
+        let short = c.r.submit(of("default", 100, 0));
+        c.run_until_done(short);
+        of_short += 100;
+    }
+    // Half of the device would be its even share.
+    let part = c.accepted(long) as f64 / (c.accepted(long) + of_short) as f64;
+    assert!((0.11..0.2).contains(&part), "it had {part:.3} of what was done");
 }
 
 #[test]

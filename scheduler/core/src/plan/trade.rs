@@ -48,7 +48,7 @@ struct Kind<'a> {
 impl<'a> Round<'a> {
     /// Of the claims of one priority; nothing where it is no use.
     pub(super) fn trade(&mut self, level: &[Claim<'a>]) -> Option<Trade> {
-        if level.len() < 2 || !level.iter().all(|claim| policy_of(self.view, &claim.job.spec).trades()) {
+        if level.len() < 2 || !level.iter().all(|claim| policy_of(self.view, &claim.job.spec).goes_by_cost()) {
             return None;
         }
         let mut kinds: Vec<Kind<'a>> = Vec::new();

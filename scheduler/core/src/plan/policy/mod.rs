@@ -41,8 +41,9 @@ pub trait Policy: Sync {
 
     fn place(&self, stage: &mut StageRound<'_>);
 
-    /// Whether jobs that are placed by it exchange devices by what they cost there (`plan/trade`).
-    fn trades(&self) -> bool {
+    /// Whether it goes by what work costs. Jobs that are placed by it exchange devices by what they cost there (`plan/trade`), and of one
+    /// namespace the shortest goes first (`plan/shortest`).
+    fn goes_by_cost(&self) -> bool {
         false
     }
 }

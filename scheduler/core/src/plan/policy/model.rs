@@ -35,7 +35,7 @@ impl Policy for Model {
         "model"
     }
 
-    fn trades(&self) -> bool {
+    fn goes_by_cost(&self) -> bool {
         true
     }
 
