@@ -459,6 +459,7 @@ fn one_bad_row_more_than_is_allowed_ends_the_reading() {
         let (read, noted) = noted(kind, &bytes, 0..3, &wanted, None, 2);
         assert_eq!((noted.bad, noted.too_many, noted.first.len()), (2, true, 3), "{kind:?}");
         assert_eq!(noted.first[2].record, Some(9));
-        assert_eq!(read.len(), 5, "{kind:?}: the groups before");
+        // Of Parquet one reading spans row groups, so that none of them is through yet.
+        assert_eq!(read.len(), if kind == Columnar::Arrow { 5 } else { 0 }, "{kind:?}: what was read before");
     }
 }
