@@ -130,5 +130,5 @@ fn a_side_input_that_is_not_there_or_does_not_fit_is_told_by_name() {
     std::fs::write(&made.b, bytes).expect("written");
     let refused = made.cluster.run(&["submit", &made.file]);
     let said = text(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("b.npy") && said.contains("has 1 dimension,"), "{said}");
+    assert!(!refused.status.success() && said.contains("b.npy") && said.contains("has 1 dimension;"), "{said}");
 }

@@ -386,6 +386,7 @@ fn brought(cluster: &Cluster, job: u64, to: &Path, env: &[(String, String)]) -> 
 fn a_result_in_a_store_comes_home_whole_or_not_at_all_with_the_clients_own_keys() {
     let mut cluster = Cluster::with_worker_flags(1, 0, &ONE_CPU);
     let server = Server::start(&cluster.path("store"));
+    let results = server.bucket("results");
     let proxy = Proxy::before(server.address, Faults::default(), 5);
     cluster.launch_worker(1, &ONE_CPU, &environment(server.address, SECRET_KEY));
     // Words enough for a part of several pieces beside short ones.
@@ -396,7 +397,7 @@ fn a_result_in_a_store_comes_home_whole_or_not_at_all_with_the_clients_own_keys(
     let jobs = [1, 40].map(|parts| {
         let job = cluster.submit(&cluster.job_file("words.toml", &spec(&format!("s3://results/words-{parts}"), parts)), &[]);
         cluster.wait_done(job);
-        (job, server.bucket("results").join(format!("words-{parts}")))
+        (job, results.join(format!("words-{parts}")))
     });
     let keys = environment(proxy.address, SECRET_KEY).env;
     for (job, lies) in &jobs {

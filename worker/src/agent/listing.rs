@@ -111,7 +111,8 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
 
 /// What is said of a file that is there and not what the job says of it: no other worker can do better. `what` is what it was to be.
 fn refused(readers: &[StageReads], input: usize, what: &str, error: &ListingError) -> Option<String> {
-    let unread = |what: &str| Some(format!("the input cannot be read as {what}: {error}"));
+    let fix = if what == PNG { NO_PNG_FIX } else { "" };
+    let unread = |what: &str| Some(format!("the input cannot be read as {what}: {error}{fix}"));
     match error {
         ListingError::Npy { path, source: npy::NpyError::Dtype(found) } => {
             takes::problem_of_type(readers, input, path.to_str()?, &format!("'{found}'"))
@@ -124,7 +125,7 @@ fn refused(readers: &[StageReads], input: usize, what: &str, error: &ListingErro
         ListingError::Table { source, .. } if source.is_about_columns() => Some(error.to_string()),
         ListingError::Table { .. } => unread(what),
         ListingError::Store(store::StoreError::Content { url, reason, .. }) => {
-            Some(format!("the input cannot be read as {what}: {url}: {reason}"))
+            Some(format!("the input cannot be read as {what}: {url}: {reason}{fix}"))
         }
         ListingError::Special { .. } | ListingError::MadeUp { .. } | ListingError::Name { .. } | ListingError::Large { .. } => {
             Some(error.to_string())
@@ -133,11 +134,16 @@ fn refused(readers: &[StageReads], input: usize, what: &str, error: &ListingErro
     }
 }
 
+/// As [`called`] calls it.
+const PNG: &str = "PNG";
+const NO_PNG_FIX: &str =
+    "\nfix: leave the file out of [input] files, or save the picture as PNG: grey or RGB, 8 bits per channel, not interlaced";
+
 /// A format of input, for people.
 fn called(format: &str, record_bytes: u32) -> String {
     match format {
         "npy" | "npy-rows" => "a NumPy array".into(),
-        "png" => "PNG".into(),
+        "png" => PNG.into(),
         "csv" => "CSV".into(),
         "jsonl" => "JSON lines".into(),
         "parquet" => "Parquet".into(),
@@ -490,7 +496,7 @@ mod tests {
             let path = at(&format!("{name}.png"));
             assert_eq!(
                 listing(std::slice::from_ref(&path), "png").unwrap_err(),
-                format!("the input cannot be read as PNG: {path}: {expected}")
+                format!("the input cannot be read as PNG: {path}: {expected}{NO_PNG_FIX}")
             );
         }
     }

@@ -4,6 +4,8 @@
 //! | \x93NUMPY | major: u8 | minor: u8 | header length: u16 le (version 1) or u32 le | header text | elements ..
 //! ```
 //! The header text is a Python dictionary: `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
+
+use raftwerk_kernels::counted;
 use std::io::{self, Read};
 
 /// A longer header is taken for garbage; real ones have about a hundred bytes.
@@ -30,9 +32,9 @@ pub(crate) enum NpyError {
     Dtype(String),
     #[error("its array is in Fortran order; save it with order='C'")]
     FortranOrder,
-    #[error("its array has {0} dimensions; one with two is wanted, whose rows can be told apart")]
+    #[error("its array has {}; one with two is wanted, whose rows can be told apart", counted(usize::clone(.0) as u64, "dimension"))]
     Dimensions(usize),
-    #[error("its rows have {0} elements; a row has at least one, and less than 4 GiB of them")]
+    #[error("its rows have {}; a row has at least one, and less than 4 GiB of them", counted(u64::clone(.0), "element"))]
     Row(u64),
     #[error("its header promises {expected} bytes of elements and it has {found}")]
     Length { expected: u64, found: u64 },
@@ -165,7 +167,7 @@ mod tests {
         };
         assert_eq!(rows("(3, 4)", 48).unwrap(), 16);
         assert_eq!(rows("(0, 4)", 0).unwrap(), 16);
-        assert!(rows("(12,)", 48).unwrap_err().to_string().contains("has 1 dimensions"));
+        assert!(rows("(12,)", 48).unwrap_err().to_string().contains("has 1 dimension;"));
         assert!(rows("(3, 2, 2)", 48).unwrap_err().to_string().contains("has 3 dimensions"));
         assert!(rows("(3, 0)", 0).unwrap_err().to_string().contains("rows have 0 elements"));
         assert!(rows("(0, 1073741824)", 0).unwrap_err().to_string().contains("rows have 1073741824 elements"));
