@@ -277,7 +277,8 @@ async fn watch_disk(dir: std::path::PathBuf, inbox: mpsc::Sender<Arrival>) {
     loop {
         let dir = dir.clone();
         // A disk that hangs must not hang the runtime.
-        let free = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&dir).map(|v| v.f_bavail.saturating_mul(v.f_frsize))).await;
+        let free =
+            raftwerk_transport::tasks::blocking(move || rustix::fs::statvfs(&dir).map(|v| v.f_bavail.saturating_mul(v.f_frsize))).await;
         match free {
             Ok(Ok(bytes)) => {
                 if inbox.send(Arrival::Plain(Input::FreeDisk(bytes))).await.is_err() {

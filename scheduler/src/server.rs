@@ -137,7 +137,7 @@ async fn start_replica(config: SchedulerConfig) -> Result<RunningScheduler, Star
         heartbeat_ms: config.heartbeat.as_millis() as u64,
         ..Timing::default()
     };
-    let edge = tokio::spawn(edge::run(shared, timing, config.limits));
+    let edge = raftwerk_transport::tasks::spawn(edge::run(shared, timing, config.limits));
 
     // One that was a member is one still, or is told otherwise; it has just not looked into its log yet.
     if has_log {
@@ -273,7 +273,7 @@ async fn serve(
         // An error means that the running scheduler was dropped, which stops it as well.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    tokio::spawn(raftwerk_transport::serve(router, listener, identity, stopped))
+    raftwerk_transport::tasks::spawn(raftwerk_transport::serve(router, listener, identity, stopped))
 }
 
 impl RunningScheduler {

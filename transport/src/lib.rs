@@ -14,6 +14,7 @@
 //! peer             kinds of peers, and the caller of a request                     verify         how a peer's certificate is judged
 //! channel          outgoing connections     connect_error  why one failed          listener       incoming connections
 //! plain            the same for a person                                          head_start   several addresses of which one will do
+//! tasks            what runs beside, compiled once
 //! ```
 
 mod authority;
@@ -29,6 +30,7 @@ mod peer;
 mod pem;
 mod plain;
 mod private_file;
+pub mod tasks;
 mod token;
 mod verify;
 

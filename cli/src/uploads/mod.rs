@@ -57,7 +57,7 @@ pub async fn gather(console: &Console, spec: &mut JobSpec) -> Result<Option<Uplo
     }
     let bar = bar::Bar::new(console, "reading");
     let shared = bar.clone();
-    let read = tokio::task::spawn_blocking(move || files::read(&wanted, &shared)).await;
+    let read = raftwerk_transport::tasks::blocking(move || files::read(&wanted, &shared)).await;
     bar.finish();
     let files::Found { mut files, by_pattern } = read.map_err(|error| Failure::new(Exit::Internal, error))??;
     let mut hashed: Vec<_> = files.iter().map(|file| file.hashed.clone()).collect();

@@ -212,7 +212,7 @@ async fn send(identity: &Identity, worker: &WorkerView, upload: &Upload, bar: &B
     let (sent, broken) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None)));
     let manifest = UploadMessage { message: Some(upload_message::Message::Manifest(upload.manifest.clone())) };
     let (files, counter, slot) = (upload.files.clone(), sent.clone(), broken.clone());
-    tokio::task::spawn_blocking(move || {
+    raftwerk_transport::tasks::blocking(move || {
         if sender.blocking_send(manifest).is_err() {
             return;
         }

@@ -110,7 +110,7 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
     /// Mount [`Replica::service`] on the address of the configuration; until then the others cannot reach it.
     pub async fn open(config: RaftConfig, identity: Identity) -> Result<Self, OpenError> {
         let (cluster, id, path) = (config.cluster.clone(), config.id, config.data_dir.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = raftwerk_transport::tasks::blocking(move || {
             let dir = DataDir::take(&path)?;
             let medium = dir.database()?;
             let snapshots = SnapshotStore::open(&cluster, &dir.snapshots())?;
@@ -120,9 +120,9 @@ impl<S: StateMachine> Replica<S, TokioRuntime> {
         let network = Network::new(id, identity);
         let (lines, removed) = (network.lines(), network.removed());
         let replica = Self::start(config, Storage { medium, snapshots, dir: Some(dir) }, network).await?;
-        tokio::spawn(presence::watch(replica.downgrade(), replica.leadership(), lines, replica.0.fault.clone()));
+        raftwerk_transport::tasks::spawn(presence::watch(replica.downgrade(), replica.leadership(), lines, replica.0.fault.clone()));
         let fault = replica.0.fault.clone();
-        tokio::spawn(async move { fault.raise(removed.wait().await) });
+        raftwerk_transport::tasks::spawn(async move { fault.raise(removed.wait().await) });
         Ok(replica)
     }
 

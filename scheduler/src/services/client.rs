@@ -129,7 +129,7 @@ impl Client for ClientService {
         leadership.mark_unchanged();
         let (sender, views) = mpsc::channel(4);
         let service = self.clone();
-        tokio::spawn(async move {
+        raftwerk_transport::tasks::spawn(async move {
             let mut last = first;
             loop {
                 let over = last.finished_at_ms != 0;
@@ -267,7 +267,7 @@ impl Client for ClientService {
         require(&request, &[PeerKind::Client])?;
         self.barrier().await?;
         let state = self.shared.replica.state().read().unwrap_or_else(|e| e.into_inner()).0.clone();
-        let (index, record) = tokio::task::spawn_blocking(move || (state.applied_index, crate::backup::record(&state)))
+        let (index, record) = raftwerk_transport::tasks::blocking(move || (state.applied_index, crate::backup::record(&state)))
             .await
             .map_err(|e| Status::internal(e.to_string()))?;
         let total = record.len() as u64;

@@ -31,7 +31,7 @@ impl WorkerSession for WorkerSessionService {
         let shared = self.0.clone();
         let (outbox, outgoing) = mpsc::channel(OUTBOX);
         // Answer the call at once: the worker sends its hello only when the stream stands.
-        tokio::spawn(async move {
+        raftwerk_transport::tasks::spawn(async move {
             let first = tokio::time::timeout(HELLO_WAIT, incoming.message()).await;
             let Ok(Ok(Some(WorkerMessage { message: Some(worker_message::Message::Hello(hello)) }))) = first else {
                 let _ = outbox.send(Err(Status::invalid_argument("the first message of a session must be a hello"))).await;

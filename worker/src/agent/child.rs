@@ -178,7 +178,7 @@ impl Launcher {
         command.process_group(0);
         let (started, killer, exited) = spawn(command, vec![theirs.into(), recorder_fd]);
         started.await.unwrap_or_else(|_| Err(io::Error::other("the thread that starts executors is gone"))).map_err(failed)?;
-        let drained = tokio::spawn(read_output(output, sink));
+        let drained = raftwerk_transport::tasks::spawn(read_output(output, sink));
         let (reader, writer) = UnixStream::from_std(ours).map_err(failed)?.into_split();
         Ok(Process { reader, frames: Frames::default(), writer, recorder, killer, exited, drained })
     }

@@ -46,7 +46,7 @@ impl Connection {
         edge: mpsc::UnboundedSender<EdgeInput>,
     ) -> Self {
         let all = [address.clone()].into_iter().chain(others).collect();
-        let task = tokio::spawn(async move {
+        let task = raftwerk_transport::tasks::spawn(async move {
             tokio::time::sleep(after).await;
             let ended = run(number, all, &identity, &edge).await;
             let _ = edge.send(EdgeInput::ConnectionEnded(number, ended));

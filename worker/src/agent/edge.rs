@@ -229,7 +229,7 @@ impl Edge {
             Effect::ReleaseJob(job) => self.release(job),
             Effect::ReleaseParts(kept) => {
                 let common = self.common.clone();
-                tokio::task::spawn_blocking(move || {
+                raftwerk_transport::tasks::blocking(move || {
                     if let Err(error) = common.results.release(&kept) {
                         tracing::warn!(job = kept.job, %error, "cannot remove parts of a result that nobody needs");
                     }
@@ -237,26 +237,26 @@ impl Edge {
             }
             Effect::CopyAgain(request) => {
                 let common = self.common.clone();
-                tokio::spawn(async move {
+                raftwerk_transport::tasks::spawn(async move {
                     let copied = common.copier.again(&common.preparer.fetcher, &common.store, request).await;
                     let _ = common.edge.send(EdgeInput::Session(Input::CopiedAgain(copied)));
                 });
             }
             Effect::KeepParts(request) => {
                 let common = self.common.clone();
-                tokio::spawn(async move {
+                raftwerk_transport::tasks::spawn(async move {
                     let kept = results::keep::answer(common.results.clone(), &common.room, &common.preparer.fetcher, request).await;
                     let _ = common.edge.send(EdgeInput::Session(Input::PartsKept(kept)));
                 });
             }
             Effect::CheckParts(request) => {
                 let (store, tell) = (self.common.results.clone(), results::inventory::to_session(&self.common.edge));
-                tokio::spawn(results::inventory::check(store, request, tell));
+                raftwerk_transport::tasks::spawn(results::inventory::check(store, request, tell));
             }
             Effect::KnowSchedulers(schedulers) => self.know(schedulers),
             Effect::FreeLease(lease) => {
                 let common = self.common.clone();
-                tokio::task::spawn_blocking(move || {
+                raftwerk_transport::tasks::blocking(move || {
                     if let Err(error) = common.store.free(lease.into()) {
                         tracing::warn!(?lease, %error, "cannot free the shuffle data of a lease");
                     }
@@ -264,7 +264,7 @@ impl Edge {
             }
             Effect::FreeRounds { job, stage, before } => {
                 let common = self.common.clone();
-                tokio::task::spawn_blocking(move || {
+                raftwerk_transport::tasks::blocking(move || {
                     if let Err(error) = common.store.free_rounds(job, &stage, before) {
                         tracing::warn!(job, stage, %error, "cannot free the shuffle data of earlier rounds");
                     }
@@ -276,18 +276,18 @@ impl Edge {
             }
             Effect::ReleaseUploads(ids) => {
                 let common = self.common.clone();
-                tokio::task::spawn_blocking(move || common.preparer.uploads.release(&ids));
+                raftwerk_transport::tasks::blocking(move || common.preparer.uploads.release(&ids));
             }
             Effect::Publish(request) => {
                 let (turn, common) = (self.state.publishing.clone(), self.common.clone());
-                tokio::spawn(async move {
+                raftwerk_transport::tasks::spawn(async move {
                     let _turn = turn.lock().await;
                     let shared = common.clone();
                     let publish = move || match request.output.as_ref().is_some_and(|output| store::is_url(&output.url)) {
                         true => shared.preparer.objects.publish(&request),
                         false => publish::answer(&shared.staging, &request),
                     };
-                    let answered = tokio::task::spawn_blocking(publish).await;
+                    let answered = raftwerk_transport::tasks::blocking(publish).await;
                     if let Ok(report) = answered {
                         let _ = common.edge.send(EdgeInput::Session(Input::Published(report)));
                     }
@@ -324,7 +324,7 @@ impl Edge {
     fn look_at_given(&self, leader: &str) {
         let others: Vec<String> = self.given.iter().filter(|given| *given != leader).cloned().collect();
         let (identity, dir) = (self.identity.clone(), self.dir.clone());
-        tokio::spawn(async move { warn_of_others(others, identity, dir.path()).await });
+        raftwerk_transport::tasks::spawn(async move { warn_of_others(others, identity, dir.path()).await });
     }
 
     /// The cluster's own list comes first. What this process was started with stays behind it: the addresses under which replicas know one another
@@ -342,7 +342,7 @@ impl Edge {
 
     fn write_down(&self, addresses: Vec<String>) {
         let dir = self.dir.clone();
-        tokio::task::spawn_blocking(move || {
+        raftwerk_transport::tasks::blocking(move || {
             if let Err(error) = dir.remember_schedulers(&addresses) {
                 tracing::warn!(%error, "cannot note the addresses of the schedulers");
             }
@@ -352,7 +352,7 @@ impl Edge {
     /// Runs file work elsewhere and feeds its answer back.
     fn answer(&self, work: impl FnOnce(&Common) -> Input + Send + 'static) {
         let common = self.common.clone();
-        tokio::task::spawn_blocking(move || {
+        raftwerk_transport::tasks::blocking(move || {
             let input = work(&common);
             let _ = common.edge.send(EdgeInput::Session(input));
         });
@@ -361,7 +361,7 @@ impl Edge {
     fn release(&self, job: u64) {
         self.devices.values().for_each(|device| device.send(DeviceEvent::Release(job)));
         let common = self.common.clone();
-        tokio::task::spawn_blocking(move || {
+        raftwerk_transport::tasks::blocking(move || {
             for result in [common.store.release(job), common.staging.release(job)] {
                 if let Err(error) = result {
                     tracing::warn!(job, %error, "cannot remove what an ended job left on disk");
@@ -421,7 +421,7 @@ impl Edge {
         }
         self.state.load_asked = Some(Instant::now());
         let (common, meter) = (self.common.clone(), self.state.meter.clone());
-        tokio::task::spawn_blocking(move || {
+        raftwerk_transport::tasks::blocking(move || {
             let load = meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).measure(Load {
                 shuffle_bytes: common.store.bytes(),
                 kept_bytes: common.results.bytes(),

@@ -327,7 +327,7 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
         exited: Some(exited_sender),
         state: EdgeState::new(),
     };
-    let edge_task = tokio::spawn(edge_loop.run());
+    let edge_task = raftwerk_transport::tasks::spawn(edge_loop.run());
     Ok(RunningWorker { id, address, edge: Some(edge_task), exited: Some(exited), shutdown: Shutdown(edge), data_service })
 }
 
@@ -374,7 +374,7 @@ fn serve_data(listener: TcpListener, identity: &Identity, service: DataService) 
     });
     let data = WorkerDataServer::new(service).max_encoding_message_size(MAX_MESSAGE_BYTES).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(async move {
+    let task = raftwerk_transport::tasks::spawn(async move {
         let (health_reporter, health) = tonic_health::server::health_reporter();
         health_reporter.set_serving::<WorkerDataServer<DataService>>().await;
         // Even that somebody is well, and what it speaks, is said to peers of the cluster only.

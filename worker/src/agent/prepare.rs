@@ -237,7 +237,7 @@ impl Preparer {
                 #[cfg(debug_assertions)]
                 {
                     let point = if reads_parts(&stage) { "part.fetch" } else { "reduce.fetch" };
-                    tokio::task::spawn_blocking(|| crate::fail_point::reach(point)).await.unwrap_or_default();
+                    raftwerk_transport::tasks::blocking(|| crate::fail_point::reach(point)).await.unwrap_or_default();
                 }
                 self.fetch_partitions(&grant, &stage, &tell).await
             }
@@ -269,7 +269,7 @@ impl Preparer {
     /// File work, off the runtime's threads and in turn.
     pub(super) async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let _turn = self.opens.acquire().await.map_err(io::Error::other)?;
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+        raftwerk_transport::tasks::blocking(work).await.map_err(io::Error::other)
     }
 
     async fn open_side(&self, side: InputFile) -> Result<OwnedFd, (FailureClass, String)> {

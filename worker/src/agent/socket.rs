@@ -27,7 +27,7 @@ pub(crate) struct Outgoing {
 /// Writes in order until the sender is dropped or the executor is gone; who reads learns of the latter.
 pub(crate) fn start_writer(mut writer: OwnedWriteHalf) -> mpsc::UnboundedSender<Outgoing> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
+    raftwerk_transport::tasks::spawn(async move {
         while let Some(outgoing) = receiver.recv().await {
             if let Err(error) = write(&mut writer, &outgoing).await {
                 tracing::debug!(%error, "an executor's socket broke");

@@ -71,7 +71,7 @@ impl<T: Fn(PartsMissing) + Send + Sync + 'static> Results for Flights<T> {
             let how = format!("{what} has no rows that Arrow knows; fetch it with `raftwerk job result {job} --output DIR`");
             return Err(Status::failed_precondition(how));
         };
-        let opened = tokio::task::spawn_blocking(move || open(&path, &format, &ticket)).await;
+        let opened = raftwerk_transport::tasks::blocking(move || open(&path, &format, &ticket)).await;
         let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
         let RecordBatches { schema, batches } = opened.map_err(|trouble| match trouble {
             Trouble::Lost(wrong) => {
@@ -84,7 +84,7 @@ impl<T: Fn(PartsMissing) + Send + Sync + 'static> Results for Flights<T> {
             Trouble::Ours(error) => Status::unavailable(format!("cannot read {what}: {error}")),
         })?;
         let (sender, receiver) = mpsc::channel(AHEAD);
-        tokio::task::spawn_blocking(move || {
+        raftwerk_transport::tasks::blocking(move || {
             for batch in batches {
                 let batch = batch.map_err(|error| {
                     let hint = match error {

@@ -140,7 +140,7 @@ pub(crate) async fn check(store: Arc<ResultStore>, request: CheckParts, tell: im
         let rest: Vec<PartToKeep> = request.parts.iter().filter(|part| !gone.contains(&&part.staged_name)).cloned().collect();
         (missing, rest)
     };
-    let Ok((missing, rest)) = tokio::task::spawn_blocking(look).await else { return };
+    let Ok((missing, rest)) = raftwerk_transport::tasks::blocking(look).await else { return };
     if !missing.parts.is_empty() {
         tell(missing);
     }
@@ -152,7 +152,7 @@ pub(crate) async fn check(store: Arc<ResultStore>, request: CheckParts, tell: im
             continue;
         }
         let Some(path) = store.path(job, &staged_name) else { continue };
-        let found = tokio::task::spawn_blocking(move || publish::checksum(File::open(path)?, bytes)).await;
+        let found = raftwerk_transport::tasks::blocking(move || publish::checksum(File::open(path)?, bytes)).await;
         let wrong = match found {
             Ok(Ok(found)) if found == (bytes, crc32c) => {
                 store.inventory().compared(job, &staged_name);

@@ -33,7 +33,7 @@ enum Failure {
 pub(crate) async fn answer(store: Arc<ResultStore>, room: &Arc<Room>, fetcher: &Fetcher, request: KeepParts) -> PartsKept {
     let KeepParts { job, request: number, .. } = request;
     #[cfg(debug_assertions)]
-    tokio::task::spawn_blocking(|| fail_point::reach("keep.asked")).await.unwrap_or_default();
+    raftwerk_transport::tasks::blocking(|| fail_point::reach("keep.asked")).await.unwrap_or_default();
     let kept = stream::iter(request.parts).map(|part| {
         let store = store.clone();
         async move { (keep(&store, room, fetcher, job, &part).await, part) }
@@ -90,7 +90,7 @@ async fn keep(
 async fn is_here(store: &Arc<ResultStore>, job: u64, part: &PartToKeep) -> bool {
     let Some(path) = store.path(job, &part.staged_name) else { return false };
     let (bytes, crc) = (part.bytes, part.crc32c);
-    let found = tokio::task::spawn_blocking(move || publish::checksum(File::open(path)?, bytes)).await;
+    let found = raftwerk_transport::tasks::blocking(move || publish::checksum(File::open(path)?, bytes)).await;
     matches!(found, Ok(Ok(found)) if found == (bytes, crc))
 }
 
@@ -158,5 +158,5 @@ async fn write(file: &Arc<File>, data: Bytes) -> Result<(), Failure> {
 }
 
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    raftwerk_transport::tasks::blocking(work).await.map_err(io::Error::other)?
 }

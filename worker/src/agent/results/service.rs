@@ -37,7 +37,7 @@ pub(crate) async fn stream(
     let expected = store.inventory().expected(job, &staged_name);
     let (shared, name) = (store.clone(), staged_name.clone());
     let missing = move |wrong: Wrong| shared.inventory().wrong(job, &name, wrong).into_iter().for_each(&tell);
-    let opened = tokio::task::spawn_blocking(open).await.map_err(|error| Status::internal(error.to_string()))?;
+    let opened = raftwerk_transport::tasks::blocking(open).await.map_err(|error| Status::internal(error.to_string()))?;
     let (mut file, bytes) = opened.map_err(|error| {
         Wrong::of(&error).into_iter().for_each(&missing);
         match error.kind() {
@@ -50,7 +50,7 @@ pub(crate) async fn stream(
         missing(unlike((bytes, 0), expected));
     }
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
+    raftwerk_transport::tasks::blocking(move || {
         let (mut read, mut crc) = (0, 0);
         loop {
             let mut data = Vec::with_capacity(PIECE_BYTES);

@@ -97,7 +97,7 @@ pub(crate) fn start(
     edge: mpsc::UnboundedSender<EdgeInput>,
 ) -> mpsc::UnboundedSender<LeaseProgress> {
     let (sender, mut receiver) = mpsc::unbounded_channel::<LeaseProgress>();
-    tokio::spawn(async move {
+    raftwerk_transport::tasks::spawn(async move {
         let mut batch = Vec::new();
         while receiver.recv_many(&mut batch, MESSAGES_AT_ONCE).await > 0 {
             let ranges: Vec<TaskRange> = (batch.iter().flat_map(|progress| &progress.results))
@@ -219,7 +219,7 @@ async fn send(
     };
     let (sender, receiver) = mpsc::channel(AHEAD);
     let (job, stage) = (copied.job, copied.stage.clone());
-    tokio::task::spawn_blocking(move || {
+    raftwerk_transport::tasks::blocking(move || {
         if let Err(error) = read_out(header, &blocks, lz4, &sender) {
             // The stream ends short of what the header says, and is refused for it.
             tracing::warn!(job, stage, %error, "cannot read shuffle data back to copy it");
@@ -333,6 +333,6 @@ async fn take(
 
 /// File work, off the runtime's threads. A full disk is this worker's trouble, and another one may take the copy.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
+    let done = raftwerk_transport::tasks::blocking(work).await.map_err(|error| Status::internal(error.to_string()))?;
     done.map_err(|error| Status::unavailable(format!("cannot keep a copy: {error}")))
 }

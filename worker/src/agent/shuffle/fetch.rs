@@ -180,7 +180,7 @@ impl Fetcher {
         if places.iter().map(|own| own.place.bytes).sum::<u64>() < MAPPED_BYTES {
             return None;
         }
-        tokio::task::spawn_blocking(move || open(&places)).await.ok().flatten()
+        raftwerk_transport::tasks::blocking(move || open(&places)).await.ok().flatten()
     }
 
     fn here(&self, error: &io::Error) -> FetchError {
@@ -250,7 +250,7 @@ impl Fetcher {
                 let pieces = reader.read(&shared);
                 (reader, pieces)
             };
-            let (back, pieces) = tokio::task::spawn_blocking(read).await.map_err(|error| Failure::Source(error.to_string()))?;
+            let (back, pieces) = raftwerk_transport::tasks::blocking(read).await.map_err(|error| Failure::Source(error.to_string()))?;
             reader = back;
             let pieces = pieces.map_err(|error| Failure::Source(error.to_string()))?;
             if pieces.is_empty() {
@@ -459,7 +459,7 @@ impl Sink {
         let file = self.file.clone();
         async move {
             let file = file.ok_or_else(|| io::Error::other("a place in no file"))?;
-            let written = tokio::task::spawn_blocking(move || file.write_all_at(&data, offset));
+            let written = raftwerk_transport::tasks::blocking(move || file.write_all_at(&data, offset));
             written.await.map_err(io::Error::other)?
         }
     }
@@ -475,7 +475,7 @@ impl Sink {
             }
             Ok::<_, io::Error>(file)
         };
-        self.file = Some(tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??);
+        self.file = Some(raftwerk_transport::tasks::blocking(write).await.map_err(io::Error::other)??);
         Ok(())
     }
 

@@ -62,7 +62,7 @@ impl WorkerData for DataService {
         let FetchPartitionRequest { job, stage, generation, partition, tasks, lz4 } = request.into_inner();
         let blocks = self.store.blocks(job, &stage, generation, partition, &tasks).map_err(|e| Status::not_found(e.to_string()))?;
         let (sender, receiver) = mpsc::channel(AHEAD);
-        tokio::task::spawn_blocking(move || {
+        raftwerk_transport::tasks::blocking(move || {
             if let Err(status) = stream(&blocks, lz4, &sender) {
                 let _ = sender.blocking_send(Err(status));
             }

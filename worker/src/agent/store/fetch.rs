@@ -122,7 +122,7 @@ impl Objects {
     /// What tasks read of an object, in a file as long as the object.
     pub(super) async fn fetch(&self, file: &InputFile, need: &Need, splits: &[Split]) -> Result<File, StoreError> {
         #[cfg(debug_assertions)]
-        tokio::task::spawn_blocking(|| crate::fail_point::reach("store.fetch")).await.unwrap_or_default();
+        raftwerk_transport::tasks::blocking(|| crate::fail_point::reach("store.fetch")).await.unwrap_or_default();
         let address = Address::parse(&file.path)?;
         // Nobody can begin in the middle of a compressed one.
         let need = if file.compression.is_empty() { need } else { &Need::Whole };

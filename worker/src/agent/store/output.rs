@@ -188,14 +188,14 @@ impl Outputs {
             if !lost.is_empty() {
                 return Ok(Published::Lost(lost));
             }
-            tokio::task::spawn_blocking(|| fail_point::reach("store.checked")).await.unwrap_or_default();
+            raftwerk_transport::tasks::blocking(|| fail_point::reach("store.checked")).await.unwrap_or_default();
             let bytes = request.parts.iter().fold(0u64, |sum, part| sum.saturating_add(part.bytes));
             if began.elapsed() > PATIENCE + Duration::from_millis(bytes / SLOWEST_BYTES_PER_MS) || self.is_released(request.job) {
                 let reason = "it was so slow that another worker has been asked to publish meanwhile".into();
                 return Err(StoreError::Unreachable { url: address.to_string(), reason });
             }
             put_once(&*quick, &*store, &address, &manifest).await?;
-            tokio::task::spawn_blocking(|| fail_point::reach("store.put")).await.unwrap_or_default();
+            raftwerk_transport::tasks::blocking(|| fail_point::reach("store.put")).await.unwrap_or_default();
             if let Err(error) = again(Patience::Question, || self.collect(&*store, &address, request.job)).await {
                 tracing::warn!(job = request.job, output = %address, %error, "cannot remove parts of attempts that were not accepted");
             }

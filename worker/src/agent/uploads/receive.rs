@@ -76,7 +76,7 @@ where
         arrival = on_disk(move || arrival.take(&piece)).await?;
         progress(arrival.bytes);
         #[cfg(debug_assertions)]
-        tokio::task::spawn_blocking(|| crate::fail_point::reach("upload.piece")).await.unwrap_or_default();
+        raftwerk_transport::tasks::blocking(|| crate::fail_point::reach("upload.piece")).await.unwrap_or_default();
     }
     on_disk(move || arrival.finish()).await?;
     tracing::info!(upload, "holding an upload");
@@ -99,7 +99,7 @@ where
 }
 
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, ReceiveError> + Send + 'static) -> Result<T, ReceiveError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = raftwerk_transport::tasks::blocking(work).await;
     done.map_err(|error| ReceiveError::Disk { dir: PathBuf::new(), source: io::Error::other(error) })?
 }
 

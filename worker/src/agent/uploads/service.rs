@@ -34,7 +34,7 @@ pub(crate) async fn put(uploads: &Uploads, messages: Streaming<UploadMessage>) -
 /// Ends, and what has come is removed, when nobody listens any more.
 pub(crate) fn copy(uploads: Arc<Uploads>, request: CopyUploadRequest) -> mpsc::Receiver<Result<CopyUploadProgress, Status>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(async move {
+    raftwerk_transport::tasks::spawn(async move {
         let CopyUploadRequest { id, bytes, holders } = request;
         let come = AtomicU64::new(0);
         let progress = |bytes| come.store(bytes, Ordering::Relaxed);
@@ -76,7 +76,7 @@ pub(crate) fn fetch(uploads: &Uploads, request: &FetchUploadRequest) -> Result<m
     let manifest = uploads.store.touch(&request.id).ok_or_else(not_here)?;
     let paths = uploads.store.files(&manifest);
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
+    raftwerk_transport::tasks::blocking(move || {
         let id = manifest.id.clone();
         if let Err(error) = stream(manifest, paths, &sender) {
             let _ = sender.blocking_send(Err(Status::data_loss(format!("cannot read upload {id}: {error}"))));
