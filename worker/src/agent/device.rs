@@ -2,11 +2,15 @@
 //!
 //! An actor: everything that happens to the device is an event in one queue, so there is one order of things. It never waits for disk or
 //! network itself; preparation, parts and the socket have tasks of their own.
+
+mod life;
+mod parts;
+
+use self::parts::start_parts;
 use super::{
-    child::{Killer, LaunchError, Launched, Launcher, explain},
+    child::{Killer, LaunchError, Launched, Launcher},
     edge::EdgeInput,
     logs::{DeviceOutput, LeaseFacts},
-    oom,
     part_file::{PartFile, PartFiles},
     prepare::{Inputs, OutputFile, Prepared, Preparer, leaves_data, name_uploads, sides, source, writes},
     results::store::ResultStore,
@@ -21,19 +25,16 @@ use super::{
     watchdog::{self, Hung, Watch},
 };
 use crate::{
-    agent::{child::OutputSink, listing::output_path, socket},
+    agent::{listing::output_path, socket},
     executor::ExecutorDevice,
     frame,
     lease::{LeaseKey, OUTPUT_FILE},
     recorder::Recorder,
     session::Input,
 };
-use raftwerk_proto::{
-    OUTPUT_ON_WORKERS,
-    v1::{
-        CopyTarget, DefineStage, FailureClass, ForgetJobs, FromExecutor, Grant, LeaseProgress, RunLease, Shutdown, StageInfo, StopLease,
-        TaskFailure, ToExecutor, from_executor, stage_input::Source, to_executor,
-    },
+use raftwerk_proto::v1::{
+    CopyTarget, DefineStage, FailureClass, ForgetJobs, Grant, LeaseProgress, RunLease, StageInfo, StopLease, TaskFailure, ToExecutor,
+    stage_input::Source, to_executor,
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -46,16 +47,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::AbortHandle,
 };
-
-/// First pause before an executor that died is started again.
-const RESTART_MIN: Duration = Duration::from_millis(50);
-const RESTART_MAX: Duration = Duration::from_secs(10);
-/// An executor that lived this long starts again without a pause: what killed it was a task, not the start.
-const HEALTHY: Duration = Duration::from_secs(5);
-/// Starts in a row that may fail before the device is withdrawn: half a minute with the pauses.
-const STARTS_MAX: u32 = 5;
-/// An executor that was asked to end and does not is killed.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// What all devices of an agent share.
 pub(crate) struct Common {
@@ -115,7 +106,7 @@ pub(crate) fn start(common: Arc<Common>, index: u32, kind: ExecutorDevice, launc
         outgoing: Vec::new(),
     };
     device.attach(launched);
-    tokio::spawn(device.run(receiver));
+    raftwerk_transport::tasks::spawn(device.run(receiver));
     DeviceHandle { events }
 }
 
@@ -232,35 +223,6 @@ impl Device {
         }
     }
 
-    /// Takes over an executor that is ready.
-    fn attach(&mut self, launched: Launched) {
-        let Launched { reader, frames, writer, recorder, killer, exited, .. } = launched;
-        let socket = socket::start_writer(writer);
-        let (incarnation, events, if_broken) = (self.incarnation, self.events.clone(), killer.clone());
-        tokio::spawn(async move {
-            let progress = events.clone();
-            let forward = move |batch: Vec<FromExecutor>| {
-                let batch = batch.into_iter().filter_map(|message| match message.message {
-                    Some(from_executor::Message::Progress(progress)) => Some(progress),
-                    _ => None,
-                });
-                let _ = progress.send(DeviceEvent::FromExecutor(incarnation, batch.collect()));
-            };
-            let broken = socket::read_all(reader, frames, forward).await;
-            if broken.is_some() {
-                if_broken.kill();
-            }
-            // Only now: what it told before its end still counts.
-            let status = exited.await.unwrap_or_else(|_| "unknown".into());
-            let status = broken.map_or(status, |error| error.to_string());
-            let _ = events.send(DeviceEvent::Ended(incarnation, status));
-        });
-        let since = Instant::now();
-        let (watch, oom_kills) = (Watch::default(), oom::kills());
-        let (deliberate, hung, defined) = (false, None, HashMap::new());
-        self.running = Some(Running { socket, recorder, killer, since, deliberate, watch, hung, oom_kills, defined });
-    }
-
     /// Ends an executor that hangs; `passed` is the time since the last look.
     fn look(&mut self, passed: Duration) {
         let Some(running) = self.running.as_mut().filter(|running| running.hung.is_none()) else { return };
@@ -344,7 +306,7 @@ impl Device {
         }
         let (events, incarnation) = (self.events.clone(), self.incarnation);
         let tell = move |step| events.send(DeviceEvent::Prepared(incarnation, key, step)).is_ok();
-        let preparation = tokio::spawn(self.common.preparer.clone().prepare(grant, stage, tell));
+        let preparation = raftwerk_transport::tasks::spawn(self.common.preparer.clone().prepare(grant, stage, tell));
         lease.preparation = Some(preparation.abort_handle());
         self.leases.insert(key, lease);
     }
@@ -572,92 +534,6 @@ impl Device {
         }
     }
 
-    fn on_ended(&mut self, status: &str) {
-        let Some(running) = self.running.take() else { return };
-        self.incarnation += 1;
-        self.outgoing.clear();
-        let lived = running.since.elapsed();
-        let by_system = status.contains("SIGKILL") && running.oom_kills.zip(oom::kills()).is_some_and(|(before, now)| now > before);
-        let (class, what) = if let Some(hung) = &running.hung {
-            (FailureClass::Executor, hung.to_string())
-        } else if running.deliberate {
-            (FailureClass::Stopped, "the executor was replaced because a lease on it did not end".into())
-        } else if by_system {
-            // Shorter leases help a GPU, which takes a whole one at once. Those of a CPU run side by side and need as much together, however short:
-            // there it helps that tasks under suspicion run alone.
-            let class = if matches!(self.kind, ExecutorDevice::Gpu(_)) { FailureClass::OutOfMemory } else { FailureClass::Executor };
-            (class, "the system killed the executor because memory ran out".into())
-        } else {
-            (FailureClass::Executor, format!("the executor died ({status}{})", explain(status)))
-        };
-        let tail = self.output.tail();
-        let last_line = tail.lines().last().unwrap_or_default();
-        let message = if last_line.is_empty() { what } else { format!("{what}: {last_line}") };
-        tracing::warn!(device = self.index, leases = self.leases.len(), "{message}");
-        // Of one that hung only the tasks that it hung in are to blame, and not those that happened to run beside them.
-        let at = running.hung.clone().map_or_else(|| running.recorder.running(), |hung| hung.tasks);
-        let tasks = at.into_iter().map(|(key, first, count)| (key.into(), first, count)).collect();
-        for (key, mut lease) in self.leases.drain() {
-            if let Some(preparation) = lease.preparation.take() {
-                preparation.abort();
-            }
-            self.output.ended(key);
-        }
-        let input = Input::ExecutorLost { device: self.index, message, running: tasks, class };
-        let _ = self.common.edge.send(EdgeInput::Session(input));
-        if running.hung.is_some_and(|hung| hung.tasks.is_empty()) {
-            // Nobody is charged, so nothing else would end it.
-            self.failed_starts += 1;
-            if self.failed_starts >= STARTS_MAX {
-                return self.withdraw("it begins none of its tasks");
-            }
-        }
-        self.relaunch(if lived >= HEALTHY { Duration::ZERO } else { RESTART_MIN });
-    }
-
-    fn relaunch(&self, pause: Duration) {
-        let (common, kind, output) = (self.common.clone(), self.kind, self.output.clone());
-        let (events, incarnation) = (self.events.clone(), self.incarnation);
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            let launched = common.launcher.launch(kind, output).await;
-            let _ = events.send(DeviceEvent::Launched(incarnation, Box::new(launched)));
-        });
-    }
-
-    fn on_launched(&mut self, launched: Result<Launched, LaunchError>) {
-        let error = match launched {
-            Ok(launched) => {
-                self.attach(launched);
-                for (grant, stage) in std::mem::take(&mut self.waiting) {
-                    self.start_lease(grant, stage);
-                }
-                return;
-            }
-            Err(error) => super::shuffle::fetch::chain(&error),
-        };
-        self.failed_starts += 1;
-        if self.failed_starts < STARTS_MAX {
-            let pause = (RESTART_MIN * 10u32.pow(self.failed_starts)).min(RESTART_MAX);
-            tracing::warn!(device = self.index, error, again_in = ?pause, "the executor does not start");
-            return self.relaunch(pause);
-        }
-        self.withdraw(&error);
-    }
-
-    fn withdraw(&mut self, error: &str) {
-        tracing::error!(
-            device = self.index,
-            error,
-            "the executor does not start; the device is withdrawn until the worker is started again"
-        );
-        self.withdrawn = true;
-        for (grant, _) in std::mem::take(&mut self.waiting) {
-            self.fail_whole(&grant, format!("the executor of device {} does not start: {error}", self.index));
-        }
-        let _ = self.common.edge.send(EdgeInput::Withdrawn(self.index));
-    }
-
     fn fail_whole(&self, grant: &Grant, message: String) {
         let failure = TaskFailure {
             first_task: grant.first_task,
@@ -697,25 +573,6 @@ impl Device {
             let _ = self.common.edge.send(EdgeInput::Session(Input::Progress(progress)));
         }
     }
-
-    async fn shutdown(mut self, mut events: mpsc::UnboundedReceiver<DeviceEvent>) {
-        self.leases.values_mut().filter_map(|lease| lease.preparation.take()).for_each(|preparation| preparation.abort());
-        self.outgoing.clear();
-        self.send(to_executor::Message::Shutdown(Shutdown {}), Vec::new());
-        self.flush();
-        let Some(Running { socket, killer, .. }) = self.running.take() else { return };
-        drop(socket); // the writer closes its half when it is done
-        let ended = async {
-            while let Some(event) = events.recv().await {
-                if matches!(event, DeviceEvent::Ended(..)) {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
-            killer.kill();
-        }
-    }
 }
 
 /// An output as a person knows it.
@@ -745,64 +602,4 @@ fn start_copies(common: &Common, key: LeaseKey, lease: &Lease, file: Arc<PathBuf
         targets: lease.copy_to.clone(),
     };
     shuffle::copy::start(common.copier.clone(), common.preparer.clone(), copied, common.edge.clone())
-}
-
-/// Prepares the parts of one lease, message by message, and passes the progress on behind each.
-fn start_parts(common: &Arc<Common>, key: LeaseKey, stage: &Arc<StageInfo>) -> mpsc::UnboundedSender<(LeaseProgress, PartFiles)> {
-    let (sender, mut receiver) = mpsc::unbounded_channel::<(LeaseProgress, PartFiles)>();
-    let (common, stage) = (common.clone(), stage.clone());
-    tokio::spawn(async move {
-        while let Some((progress, files)) = receiver.recv().await {
-            let _turn = common.parts.acquire().await;
-            let (shared, stage) = (common.clone(), stage.clone());
-            let prepared = tokio::task::spawn_blocking(move || prepare_parts(&shared, key, &stage, &files, progress)).await;
-            match prepared {
-                Ok(progress) => {
-                    let _ = common.edge.send(EdgeInput::Session(Input::Progress(vec![progress])));
-                }
-                Err(error) => tracing::error!(lease = %key, %error, "preparing parts panicked"),
-            }
-        }
-    });
-    sender
-}
-
-fn prepare_parts(common: &Common, key: LeaseKey, stage: &StageInfo, files: &PartFiles, mut progress: LeaseProgress) -> LeaseProgress {
-    let ranges = std::mem::take(&mut progress.part_ranges);
-    progress.parts.iter_mut().for_each(|part| part.worker = common.worker);
-    if progress.parts.is_empty() {
-        return progress;
-    }
-    let url = stage.output.as_ref().map_or("", |output| &output.url);
-    let failed = match output_path(url) {
-        None if url == OUTPUT_ON_WORKERS => common
-            .results
-            .prepare(stage.job, key, files, &mut progress.parts, &ranges)
-            .err()
-            .map(|(path, error)| (FailureClass::Worker, format!("cannot keep the result in {}: {error}", path.display()))),
-        Some(path) => common
-            .staging
-            .prepare(&path, stage.job, key, files, &mut progress.parts, &ranges)
-            .err()
-            .map(|(path, error)| (FailureClass::Worker, format!("cannot prepare the output at {}: {error}", path.display()))),
-        None if store::is_url(url) => common
-            .preparer
-            .objects
-            .prepare(url, stage.job, key, files, &mut progress.parts, &ranges)
-            .err()
-            .map(|error| (error.class(), format!("worker {}: cannot write the output {url}: {error}", common.worker))),
-        None => Some((FailureClass::Fatal, format!("`{url}` is not an output this worker can write: only file:///absolute/path"))),
-    };
-    if let Some((class, message)) = failed {
-        tracing::warn!(lease = %key, "{message}");
-        progress.parts.clear();
-        progress.failures.extend(progress.results.drain(..).map(|results| TaskFailure {
-            first_task: results.first_task,
-            task_count: results.task_count,
-            class: class.into(),
-            message: message.clone(),
-            source_worker: 0,
-        }));
-    }
-    progress
 }
