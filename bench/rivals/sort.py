@@ -115,7 +115,7 @@ class Own(Raftwerk):
         # Half of it or 64 MiB are the worker's own; a task takes its split, its runs and 16 bytes for each record.
         budget = (self.args.budget // self.args.workers) << 20
         thread = (budget - min(64 << 20, budget // 2)) // max(self.args.threads // self.args.workers, 1)
-        split = 1 << max(int((thread - (2 << 20)) / 2.2).bit_length() - 1, 16)
+        split = 1 << max(int((thread - (3 << 20)) / 2.2).bit_length() - 1, 16)
         return f'split = "{split}"\n', -(-self.args.records * RECORD // (thread // 2))
 
     def job(self):

@@ -26,6 +26,8 @@ use std::{
 
 /// Blocks of a partition that one thread checks by itself.
 const CHECKED_APART: u64 = 4 << 20;
+/// What is mapped at most where a byte is read: all of a large page of the page cache.
+const LARGE_PAGE: u64 = 2 << 20;
 /// Of a mapped file that is given back at once.
 const WINDOW_BYTES: u64 = 1 << 20;
 
@@ -79,7 +81,11 @@ impl Mapped {
             } else if read.contains(&index) {
                 Self::Blocks(File::from(descriptor))
             } else {
-                Self::new(descriptor)
+                let mapped = Self::new(descriptor);
+                if let (true, Self::Bytes(bytes)) = (limited, &mapped) {
+                    in_small_pages(bytes);
+                }
+                mapped
             }
         });
         mapped.collect()
@@ -291,9 +297,13 @@ impl Inputs {
         let Some(input) = input.filter(|input| input.blocks.is_empty()) else { return };
         let Some(Mapped::Bytes(bytes)) = self.files.get(input.descriptor as usize) else { return };
         let end = input.offset.saturating_add(input.bytes).min(bytes.len() as u64);
-        // Whole windows, each by the task in which it ends.
-        let until = if end == bytes.len() as u64 { end } else { end / WINDOW_BYTES * WINDOW_BYTES };
-        let from = input.offset / WINDOW_BYTES * WINDOW_BYTES;
+        let (from, until) = match input.bytes >= WINDOW_BYTES {
+            // With all that the system has mapped around it. A neighbour that is being read there gets it once more.
+            true => (input.offset / LARGE_PAGE * LARGE_PAGE, end.div_ceil(LARGE_PAGE).saturating_mul(LARGE_PAGE).min(bytes.len() as u64)),
+            // Whole windows, each by the task in which it ends.
+            false if end == bytes.len() as u64 => (input.offset / WINDOW_BYTES * WINDOW_BYTES, end),
+            false => (input.offset / WINDOW_BYTES * WINDOW_BYTES, end / WINDOW_BYTES * WINDOW_BYTES),
+        };
         if from < until
             && let Some(range) = slice(bytes, from, until - from)
         {
@@ -361,6 +371,13 @@ fn give_back(range: &[u8]) {
     // SAFETY: the range lies within a mapping of a file that nobody writes to, so whoever reads there gets the same bytes again, from the file.
     // Where the kernel has no use for the advice, nothing has changed.
     let _ = unsafe { madvise(range.as_ptr().cast_mut().cast(), range.len(), Advice::LinuxDontNeed) };
+}
+
+/// Where a byte is read, little around it is mapped: since Linux 6.12, which before maps a large page of the page cache whole all the same.
+fn in_small_pages(mapping: &[u8]) {
+    use rustix::mm::{Advice, madvise};
+    // SAFETY: advice about how a mapping of a file is mapped changes nothing that is read there.
+    let _ = unsafe { madvise(mapping.as_ptr().cast_mut().cast(), mapping.len(), Advice::LinuxNoHugepage) };
 }
 
 fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {

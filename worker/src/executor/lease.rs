@@ -205,11 +205,15 @@ impl Shared {
     }
 }
 
+/// What the system maps beyond both ends of a split, about: it maps large pages of the page cache whole.
+const MAPPED_AROUND: u64 = 1 << 20;
+
 /// Of the task that takes most, with its input, which is mapped. What a compressed file holds is counted when it is known.
 fn memory(stage: &Stage, inputs: &Inputs) -> u64 {
     let task = |task: &ExecutorInput| {
         let input = task.bytes.max(task.blocks.iter().map(|block| block.bytes).sum());
-        input.saturating_add(stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input)))
+        let around = if task.bytes > 0 && task.blocks.is_empty() { MAPPED_AROUND } else { 0 };
+        input.saturating_add(around).saturating_add(stage.prepared.as_ref().map_or(0, |prepared| prepared.memory(input)))
     };
     inputs.tasks.iter().map(task).max().unwrap_or(0)
 }
