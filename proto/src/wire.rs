@@ -54,6 +54,8 @@ macro_rules! wire {
 
             #[cfg(feature = "services")]
             fn send(&self, into: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), prost::EncodeError> {
+                // At once: a message of shuffle data would grow the buffer, and be copied, block by block.
+                into.reserve(Message::encoded_len(self));
                 Message::encode(self, into)
             }
         }

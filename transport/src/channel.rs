@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::certificate;
 use crate::connect_error::ConnectError;
 use crate::identity::Identity;
-use crate::listener::{ALPN, CONNECTION_WINDOW_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
+use crate::listener::{ALPN, CONNECTION_WINDOW_BYTES, FRAME_BYTES, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, STREAM_WINDOW_BYTES};
 use crate::peer::PeerKind;
 use crate::plain::OwnWords;
 use crate::token::JoinToken;
@@ -187,6 +187,7 @@ fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .user_agent(concat!("raftwerk/", env!("CARGO_PKG_VERSION")))
         .expect("the user agent is ASCII"))
 }

@@ -35,6 +35,8 @@ pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shuffle data flows through these channels: 4 MiB keeps 10 Gbit/s busy at 3 ms round trip, HTTP/2's 64 KiB would stop at 170 Mbit/s.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// The largest frame that either side takes. With HTTP/2's own 16 KiB a message of data is some thirty of them.
+pub(crate) const FRAME_BYTES: u32 = 256 << 10;
 /// Per connection. One process talks to us over one or two; this many calls at once from it is a fault, not a load.
 const CONCURRENT_STREAMS: u32 = 1024;
 /// Generous, since an old laptop on a bad line needs a few round trips; an unfinished handshake costs us one socket.
@@ -52,6 +54,7 @@ pub fn server() -> Server {
         .max_concurrent_streams(CONCURRENT_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
 }
 
 /// The TLS connections that come in on `listener`, for tonic's `serve_with_incoming` and `serve_with_incoming_shutdown`.
