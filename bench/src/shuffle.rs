@@ -21,6 +21,8 @@ use std::{
 
 /// Written and read at once, as a message of shuffle data is.
 const PIECE: usize = 512 << 10;
+/// Of the file that is written: as with partitions, whose files go when they are done with, the same memory holds what comes later.
+const KEPT: u64 = 128 << 20;
 
 pub fn run(runs: usize, mib: u64, block_kib: u64, lz4: bool) -> anyhow::Result<()> {
     anyhow::ensure!(runs > 0 && mib > 0 && block_kib > 0, "nothing to measure");
@@ -135,7 +137,7 @@ fn one_stream(bytes: u64, files: Option<(File, File)>) -> anyhow::Result<(f64, S
         }
         if let Some(file) = &to {
             sum = crc32c::crc32c_append(sum, &piece[..filled]);
-            file.write_all_at(&piece[..filled], bytes - left)?;
+            file.write_all_at(&piece[..filled], (bytes - left) % KEPT)?;
         }
         left -= filled as u64;
     }
