@@ -10,10 +10,12 @@ pub mod v1 {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/raftwerk.descriptors"));
 
 mod counters;
+mod split;
 mod store_url;
 mod versions;
 mod wire;
 pub use counters::COUNTER_NAMES;
+pub use split::{file_split, file_splits};
 pub use store_url::{STORE_SCHEMES, StoreAccount, StoreKind, StoreUrl, is_store_url, parse_store_url};
 pub use versions::{OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Window, own_entry_format, own_versions};
 pub use wire::Wire;

@@ -79,7 +79,11 @@ fn cut_files(name: &str, files: &Files) -> Value {
 
 fn file(file: &InputFile) -> Value {
     let compression = Some(&file.compression).filter(|with| !with.is_empty());
-    json!({"path": file.path, "bytes": file.bytes, "compression": compression})
+    match file.pack_files {
+        0 => json!({"path": file.path, "bytes": file.bytes, "compression": compression}),
+        // What lies behind the first one only the workers know.
+        files => json!({"path": file.path, "files": files, "bytes": file.bytes, "compression": compression}),
+    }
 }
 
 /// How many files there are, and their bytes. A listing may have been cut since; what was counted before stands beside it.
@@ -158,6 +162,12 @@ mod tests {
         let many = StageSpec { inputs: vec![input("input", Source::Files(listed(5000)))], ..StageSpec::default() };
         let said = inputs(&many);
         assert_eq!((said[0]["files"].as_array().unwrap().len(), &said[0]["file_count"]), (LISTED_FILES, &json!(5000)));
+        // Of thousands of files the log has packs.
+        let pack = InputFile { path: "/data/0.csv".into(), bytes: 40_960, pack_files: 4096, ..InputFile::default() };
+        let packed = Files { listed_files: 4096, listed_bytes: 40_960, listing: vec![pack], ..listed(0) };
+        let said = inputs(&StageSpec { inputs: vec![input("input", Source::Files(packed))], ..StageSpec::default() });
+        assert_eq!((&said[0]["file_count"], &said[0]["bytes"]), (&json!(4096), &json!(40_960)));
+        assert_eq!(said[0]["files"], json!([{"path": "/data/0.csv", "files": 4096, "bytes": 40_960, "compression": null}]));
         // Of an ended job the state keeps the beginning alone.
         let cut = Files { listed_files: 1_000_000, listed_bytes: 7, ..listed(100) };
         let said = inputs(&StageSpec { inputs: vec![input("input", Source::Files(cut))], ..StageSpec::default() });

@@ -22,6 +22,11 @@ const INBOX: usize = 8192;
 const BURST: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
 const DISK_LOOK: Duration = Duration::from_secs(2);
+/// How long a leader that hears no majority keeps its sessions: a disk that stalls, or a machine that is busy, is no reason to send everybody away.
+/// About what an election takes, so that nobody who is with the wrong side of a cut comes later to the next leader.
+const WITHOUT_MAJORITY: Duration = Duration::from_secs(1);
+/// Before it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(crate) type Outgoing = Result<SchedulerMessage, tonic::Status>;
 
@@ -112,9 +117,16 @@ pub(crate) async fn run(shared: Arc<Shared>, timing: Timing, limits: Limits) {
             lead(&shared, timing, limits, &mut leadership).await;
             shared.set_inbox(None);
             tracing::info!(term = tenure.term, "no longer leading");
-            // A proposal failed although Raft has not said that leadership ended: begin afresh, but do not spin.
-            if leadership.borrow().leading.as_ref().is_some_and(|t| *t == tenure) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            // A proposal failed although Raft has not said that leadership ended: begin afresh when a majority answers, and not before. Who comes to a
+            // leader that can decide nothing would have waited in vain, and who does not come would be taken for gone.
+            let still = |leadership: &watch::Receiver<crate::raft::Leadership>| leadership.borrow().leading.as_ref() == Some(&tenure);
+            while still(&leadership) {
+                tokio::time::sleep(ASK_AGAIN).await;
+                if shared.replica.read_barrier().await.is_ok() {
+                    break;
+                }
+            }
+            if still(&leadership) {
                 continue;
             }
         }
@@ -204,10 +216,21 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
         effects.iter().for_each(fail_point::on_effect);
         if let Some(body) = body {
             let (replica, bytes) = (shared.replica.clone(), bytes::Bytes::from(body.to_wire()));
-            proposal = Some(Box::pin(async move { replica.propose(bytes).await }));
+            proposal = Some(Box::pin(async move { propose(&replica, bytes).await }));
         }
         for conn in outlets.perform(effects) {
             inputs.push(Input::WorkerDisconnected { conn });
+        }
+    }
+}
+
+/// Proposes an entry; again for a while if nothing was written because no majority is heard.
+async fn propose(replica: &Replica<Replicated>, bytes: bytes::Bytes) -> Result<(u64, Arc<Applied>), ProposeError> {
+    let began = Instant::now();
+    loop {
+        match replica.propose(bytes.clone()).await {
+            Err(ProposeError::NoQuorum) if began.elapsed() < WITHOUT_MAJORITY => tokio::time::sleep(ASK_AGAIN).await,
+            landed => return landed,
         }
     }
 }

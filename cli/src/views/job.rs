@@ -243,9 +243,16 @@ fn priority(spec: &JobSpec) -> u32 {
 fn remarks(files: &Files) -> String {
     let packed: Vec<&str> = files.listing.iter().map(|file| file.compression.as_str()).filter(|with| !with.is_empty()).collect();
     let mut text = String::new();
+    let in_packs = files.listing.iter().any(|file| file.pack_files > 0);
+    if in_packs {
+        // What they are called only the workers know.
+        text += &format!(" ({}, listed in packs)", counted(files.listed_files, "file"));
+    }
     if let Some(first) = packed.first() {
         let with = if packed.iter().all(|with| with == first) { *first } else { "gzip and zstd" };
         let which = match (packed.len(), files.listing.len()) {
+            // What a pack says is of some of its files.
+            _ if in_packs => "some".to_owned(),
             // Of a long listing a view has its beginning only.
             (some, listed) if listed >= 100 => format!("{some} of the first {listed}"),
             (all, listed) if all == listed => "all".to_owned(),

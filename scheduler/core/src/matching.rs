@@ -6,7 +6,7 @@ use crate::graph::{is_beyond_two, reads_a_stage, tasks_of_stage};
 use crate::ids::WorkerId;
 use crate::memory::Need;
 use crate::spec::{device_class, lease_amount};
-use crate::spec_format::is_compressed;
+use crate::spec_format::{is_compressed, is_packed};
 use crate::state::State;
 use crate::worker::{DeviceUse, Worker};
 use raftwerk_proto::v1::{Device, JobSpec, StageSpec, stage_input::Source};
@@ -21,13 +21,18 @@ pub fn device_fits(stage: &StageSpec, worker: &Worker, device: &Device) -> bool 
     is_of_class(device, device_class(stage))
         && has_twin(stage, device)
         && could_hold_a_lease(stage, device)
-        && (worker.hello.stage_graphs || (!is_beyond_two(stage) && !reads_compressed(stage)))
+        && (worker.hello.stage_graphs || (!is_beyond_two(stage) && !reads_compressed(stage) && !reads_packs(stage)))
         && stage.require.iter().flat_map(Wish::all).all(|wish| wish.is_met(&worker.hello, device))
 }
 
 /// Workers of releases before jobs of many stages take compressed text for text.
 fn reads_compressed(stage: &StageSpec) -> bool {
     matches!(stage.inputs.first().and_then(|input| input.source.as_ref()), Some(Source::Files(files)) if is_compressed(files))
+}
+
+/// The same workers take a pack for a file.
+fn reads_packs(stage: &StageSpec) -> bool {
+    matches!(stage.inputs.first().and_then(|input| input.source.as_ref()), Some(Source::Files(files)) if is_packed(files))
 }
 
 fn has_twin(stage: &StageSpec, device: &Device) -> bool {
@@ -62,6 +67,9 @@ fn lacks(stage: &StageSpec, worker: &Worker, device: &Device) -> Vec<String> {
     }
     if !worker.hello.stage_graphs && reads_compressed(stage) {
         lacks.push("is of a worker whose release does not read compressed files".to_owned());
+    }
+    if !worker.hello.stage_graphs && reads_packs(stage) {
+        lacks.push("is of a worker whose release does not read listings of so many files".to_owned());
     }
     if !could_hold_a_lease(stage, device) {
         lacks.push("could not hold one lease, even when it is idle (memory, slots)".to_owned());

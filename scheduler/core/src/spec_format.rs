@@ -49,6 +49,10 @@ pub(crate) fn is_compressed(files: &Files) -> bool {
     !files.compression.is_empty() || files.listing.iter().any(|file| !file.compression.is_empty())
 }
 
+pub(crate) fn is_packed(files: &Files) -> bool {
+    files.listing.iter().any(|file| file.pack_files > 0)
+}
+
 fn newest_of(stage: &StageSpec) -> Option<&'static str> {
     let reads_records = |source: &Option<Source>| matches!(source, Some(Source::Files(files)) if files.record_bytes != 0);
     if stage.inputs.len() > 1 {
@@ -71,6 +75,8 @@ fn newest_of(stage: &StageSpec) -> Option<&'static str> {
         Some("reads tables")
     } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if is_compressed(files))) {
         Some("reads compressed files")
+    } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if is_packed(files))) {
+        Some("reads so many files that they are listed in packs")
     } else if stage.inputs.iter().any(|input| matches!(&input.source, Some(Source::Files(files)) if files.bad_records > 0)) {
         Some("leaves out bad records")
     } else {
@@ -94,9 +100,11 @@ mod tests {
         let said = packed(Files { compression: "none".into(), ..Files::default() });
         let file = InputFile { compression: "gzip".into(), ..InputFile::default() };
         let found = packed(Files { listing: vec![InputFile::default(), file], ..Files::default() });
+        let pack = packed(Files { listing: vec![InputFile { pack_files: 4096, ..InputFile::default() }], ..Files::default() });
         let bad = packed(Files { bad_records: 1, ..Files::default() });
         let newer = [
             JobSpec { stages: vec![StageSpec { inputs: vec![said], ..StageSpec::default() }], ..JobSpec::default() },
+            JobSpec { stages: vec![StageSpec { inputs: vec![pack], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { inputs: vec![bad], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { inputs: vec![found], ..StageSpec::default() }], ..JobSpec::default() },
             JobSpec { stages: vec![StageSpec { inputs: vec![records], ..StageSpec::default() }], ..JobSpec::default() },

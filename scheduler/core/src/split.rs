@@ -2,65 +2,14 @@
 
 use crate::ids::{JobId, TaskRange};
 use crate::ring::place_of;
-use raftwerk_proto::group_start;
 use raftwerk_proto::v1::{Files, IndexRange, InputFile, Split, StageSpec, stage_input::Source};
-
-/// How a file is cut.
-enum Cut {
-    /// Into so many bytes each; the last split has what is left.
-    Bytes(u64),
-    /// Into so many whole groups each.
-    Groups { each: u64, count: u64 },
-}
-
-/// Whole records for fixed-size ones, whole groups where the file has such, all of it where nothing less is sure to be whole rows.
-fn cut(files: &Files, file: &InputFile) -> Cut {
-    let (nominal, bytes) = (files.split_bytes.max(1), data_bytes(file));
-    if file.groups > 0 {
-        let count = u64::from(file.groups);
-        return Cut::Groups { each: (nominal / (bytes / count).max(1)).max(1), count };
-    }
-    if !file.compression.is_empty() || files.table.as_ref().is_some_and(|table| table.whole_files) {
-        return Cut::Bytes(bytes.max(1));
-    }
-    match u64::from(file.record_bytes) {
-        0 => Cut::Bytes(nominal),
-        record => Cut::Bytes((nominal / record).max(1) * record),
-    }
-}
-
-fn data_bytes(file: &InputFile) -> u64 {
-    file.bytes.saturating_sub(file.data_offset)
-}
-
-fn splits_of(files: &Files, file: &InputFile) -> u64 {
-    match cut(files, file) {
-        Cut::Bytes(each) => data_bytes(file).div_ceil(each),
-        Cut::Groups { each, count } => count.div_ceil(each),
-    }
-}
-
-/// Where a split begins and how long it is, as far as the listing tells. Where groups really are is known to whoever reads them: here all of a file are
-/// taken to be of one length, and a split has the groups of which [`group_start`] is within it.
-fn range_of(files: &Files, file: &InputFile, split: u64) -> (u64, u64) {
-    match cut(files, file) {
-        Cut::Bytes(each) => {
-            let offset = file.data_offset + split * each;
-            (offset, each.min(file.bytes - offset))
-        }
-        Cut::Groups { each, count } => {
-            let start = |group: u64| group_start(file, group.min(count));
-            let (from, to) = (start(split * each), start((split + 1) * each));
-            (from, to - from)
-        }
-    }
-}
+use raftwerk_proto::{file_split, file_splits};
 
 /// Number of tasks of a stage that reads an index range or files; `None` for one that reads another stage.
 pub fn tasks_of(spec: &StageSpec) -> Option<u64> {
     match spec.inputs.first()?.source.as_ref()? {
         Source::Range(range) => Some(range.tasks.min(range.count)),
-        Source::Files(files) => Some(files.listing.iter().map(|file| splits_of(files, file)).fold(0, u64::saturating_add)),
+        Source::Files(files) => Some(files.listing.iter().map(|file| file_splits(files, file)).fold(0, u64::saturating_add)),
         Source::Stage(_) => None,
     }
 }
@@ -73,6 +22,7 @@ pub fn input_number(spec: &StageSpec, job: Option<JobId>) -> u64 {
     match spec.inputs.first().and_then(|input| input.source.as_ref()) {
         Some(Source::Range(range)) => place_of(&[1, range.start, range.count, range.tasks]),
         Some(Source::Files(files)) => {
+            // The version of a pack is of its digest, and so of all its files.
             let listing = &files.listing;
             place_of(&[2, files.split_bytes, listing.len() as u64, file(listing.first()), file(listing.last())])
         }
@@ -89,18 +39,27 @@ pub fn index_of(range: &IndexRange, task: u64) -> (u64, u64) {
     (first, each + u64::from(task < longer))
 }
 
-/// The splits of a range of tasks, in task order.
+/// The splits of a range of tasks, in task order. Those of one pack are one line: a lease may have a hundred thousand of them, which one by one
+/// would not fit a message.
 pub fn splits_of_tasks(files: &Files, tasks: TaskRange) -> Vec<Split> {
-    let mut splits = Vec::with_capacity(tasks.count().min(1 << 20) as usize);
+    let mut splits = Vec::new();
     let mut first = 0;
     for file in &files.listing {
-        let count = splits_of(files, file);
-        let here = tasks.intersect(TaskRange { first, end: first + count });
-        for task in here.first..here.end {
-            let (offset, bytes) = range_of(files, file, task - first);
-            splits.push(Split { file: Some(file.clone()), offset, bytes });
+        let count = file_splits(files, file);
+        let here = tasks.intersect(TaskRange { first, end: first.saturating_add(count) });
+        let of_files = if file.pack_files > 0 {
+            if !here.is_empty() {
+                splits.push(Split { file: Some(file.clone()), offset: here.first - first, bytes: 0, pack_tasks: here.count() });
+            }
+            0..0
+        } else {
+            here.first..here.end
+        };
+        for task in of_files {
+            let (offset, bytes) = file_split(files, file, task - first);
+            splits.push(Split { file: Some(file.clone()), offset, bytes, pack_tasks: 0 });
         }
-        first += count;
+        first = first.saturating_add(count);
         if first >= tasks.end {
             break;
         }
@@ -164,6 +123,23 @@ mod tests {
             ]
         );
         assert_eq!(splits_of_tasks(&files, TaskRange { first: 2, end: 5 }), all[2..5]);
+    }
+
+    #[test]
+    fn a_pack_of_files_has_the_tasks_that_were_counted_when_it_was_listed() {
+        let pack = |tasks| InputFile { path: "a".into(), bytes: 100, pack_files: 4096, pack_tasks: tasks, ..Default::default() };
+        let listing = vec![pack(3), pack(0), InputFile { path: "b".into(), bytes: 15, ..Default::default() }, pack(u64::MAX)];
+        let files = Files { split_bytes: 10, listing, ..Default::default() };
+        let shown = |first, end| -> Vec<_> {
+            let splits = splits_of_tasks(&files, TaskRange { first, end });
+            splits.iter().map(|split| (split.offset, split.bytes, split.pack_tasks)).collect()
+        };
+        assert_eq!(shown(1, 7), [(1, 0, 2), (0, 10, 0), (10, 5, 0), (0, 0, 2)]);
+        assert_eq!(shown(2, 3), [(2, 0, 1)]);
+        assert_eq!(shown(3, 4), [(0, 10, 0)], "of a pack without a task there is nothing");
+        assert_eq!(shown(1_000_005, 2_000_005), [(1_000_000, 0, 1_000_000)], "as short as one");
+        let whole = raftwerk_proto::v1::StageInput { name: "x".into(), source: Some(Source::Files(files)) };
+        assert_eq!(tasks_of(&StageSpec { inputs: vec![whole], ..Default::default() }), Some(u64::MAX), "nothing overflows");
     }
 
     #[test]

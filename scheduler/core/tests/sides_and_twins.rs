@@ -41,6 +41,11 @@ fn refusal(spec: &JobSpec) -> String {
 fn a_side_input_is_one_named_file_of_the_map_stage() {
     assert_eq!(spec::check(&with_sides(vec![side("b", 0), side("c", 1)])), Ok(()));
     assert!(refusal(&with_sides(vec![side("b", 2)])).contains("'b' is one file, and 2 match its path"));
+    let mut pack = side("b", 1);
+    if let Some(Source::Files(files)) = &mut pack.source {
+        files.listing[0].pack_files = 4096;
+    }
+    assert!(refusal(&with_sides(vec![pack])).contains("'b' is one file, and 4096 match its path"));
     assert!(refusal(&with_sides(vec![side("b", 1), side("b", 1)])).contains("a name of its own, not 'b'"));
     assert!(refusal(&with_sides(vec![side("", 1)])).contains("a name of its own"));
     assert!(refusal(&with_sides((0..9).map(|n| side(&n.to_string(), 1)).collect())).contains("at most 8"));

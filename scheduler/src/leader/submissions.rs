@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Ends the refusal of a job that no device can run, for a person with a command line; `raftwerk run`, which has no such flag, leaves it out.
 pub const OR_WAIT: &str = "\n(or submit it with --wait-for-devices, and it waits for them)";
 
+/// How much longer workers that are alive may take to list an input: with the five seconds before less than the minute that a client waits for its
+/// answer.
+const LONG_LISTING_MS: u64 = 45_000;
+
 struct Submission {
     spec: JobSpec,
     idempotency_key: String,
@@ -267,7 +271,8 @@ impl Leader {
                     && let Some(listed) = found.next()
                 {
                     files.listing = listed.listing;
-                    files.listed_files = files.listing.len() as u64;
+                    // Some of them may stand for packs of files.
+                    files.listed_files = files.listing.iter().map(|file| file.pack_files.max(1)).fold(0, u64::saturating_add);
                     files.listed_bytes = files.listing.iter().map(|file| file.bytes).fold(0, u64::saturating_add);
                     if !listed.format.is_empty() {
                         files.format = listed.format;
@@ -323,7 +328,13 @@ impl Leader {
         for request in waiting {
             self.try_submission(state, request, effects);
         }
-        let late: Vec<RequestId> = self.submissions.waiting.iter().filter(|(_, s)| s.deadline <= now).map(|(r, _)| *r).collect();
+        // A worker that gives signs of life may have a million files to list, and its answer is worth more than a refusal.
+        let at_work = |submission: &Submission| {
+            let alive = |conn: &ConnId| self.sessions.conns.get(conn).is_some_and(|conn| !conn.detector.is_suspect(now));
+            now < submission.deadline.saturating_add(LONG_LISTING_MS) && submission.waiting_for.iter().any(alive)
+        };
+        let is_late = |submission: &Submission| submission.deadline <= now && !at_work(submission);
+        let late: Vec<RequestId> = self.submissions.waiting.iter().filter(|(_, s)| is_late(s)).map(|(r, _)| *r).collect();
         for request in late {
             if let Some(submission) = self.submissions.waiting.remove(&request) {
                 let known = state.workers.values().any(|w| !w.lost);

@@ -2,11 +2,11 @@
 
 use crate::host::Host;
 use crate::host::*;
-use raftwerk_core::JobId;
+use raftwerk_core::{JobId, WorkerId};
 use raftwerk_proto::v1::scheduler_message::Message as Down;
 use raftwerk_proto::v1::worker_message::Message as Up;
 use raftwerk_proto::v1::*;
-use raftwerk_scheduler::leader::{Answer, Effect, Input, Leader, Limits, RequestId};
+use raftwerk_scheduler::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId};
 
 #[test]
 fn nothing_is_acknowledged_or_dispatched_before_it_is_committed() {
@@ -234,13 +234,106 @@ fn workers_that_do_not_answer_are_no_reason_to_refuse_an_input_for_good() {
     let mut host = Host::new();
     host.connect(1, 7);
     host.submit(1, files());
-    for _ in 0..6 {
+    assert!(answers(&host.wait(TIMING.listing_ms - 1)).is_empty());
+    let said = answers(&host.wait(1));
+    assert!(matches!(said.as_slice(), [Answer::Unavailable(_)]), "{said:?}");
+}
+
+/// Somebody may have a million files to look at. A client waits for a minute.
+#[test]
+fn a_worker_that_gives_signs_of_life_may_take_long_to_list() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.connect(2, 8);
+    host.submit(1, files());
+    let began = host.now;
+    let no_mount = InputListing { request: 1, error: "no mount".into(), ..InputListing::default() };
+    host.up(2, Up::Listing(no_mount));
+    let said = loop {
         host.up(1, Up::Heartbeat(Heartbeat::default()));
-        let effects = host.wait(1_000);
-        if let [answer] = &answers(&effects)[..] {
-            assert!(matches!(answer, Answer::Unavailable(_)), "{answer:?}");
-            return;
+        if let Some(answer) = answers(&host.wait(500)).pop() {
+            break answer;
         }
+    };
+    assert_eq!(host.now - began, 50_000);
+    assert!(
+        matches!(&said, Answer::Precondition(text) if text.contains("no mount") && text.contains("1 did not answer in time")),
+        "{said:?}"
+    );
+}
+
+fn packed() -> InputListing {
+    let pack = |number: u64, files: u64, tasks: u64| InputFile {
+        path: format!("/data/{number}.txt"),
+        bytes: 10 * tasks,
+        pack_sha256: vec![number as u8; 32].into(),
+        pack_files: files,
+        pack_tasks: tasks,
+        ..InputFile::default()
+    };
+    let listing = vec![pack(0, 4096, 2), pack(1, 4096, 0), pack(2, 17, 3)];
+    let files = Files { patterns: vec!["/data/*.txt".into()], format: "text".into(), split_bytes: 10, listing, ..Files::default() };
+    InputListing { request: 1, inputs: vec![files], ..InputListing::default() }
+}
+
+#[test]
+fn of_packs_of_files_all_are_counted_and_a_grant_names_the_packs_of_its_tasks() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, files());
+    host.up(1, Up::Listing(packed()));
+    let mut granted = grants(&host.commit());
+    let job = &host.state.jobs[&JobId(1)];
+    let Some(stage_input::Source::Files(files)) = &job.spec.stages[0].inputs[0].source else { panic!("files") };
+    assert_eq!((files.listed_files, files.listed_bytes, job.stages[0].tasks().len()), (2 * 4096 + 17, 50, 5));
+    let (mut covered, mut sequence) = (Vec::new(), 0);
+    while let Some(some) = granted.pop() {
+        for grant in &some.grants {
+            let tasks: u64 = grant.splits.iter().map(|split| split.pack_tasks).sum();
+            assert_eq!(tasks, grant.task_count);
+            let of_split =
+                |split: &Split| split.file.iter().map(|file| (file.pack_sha256[0], split.offset, split.pack_tasks)).collect::<Vec<_>>();
+            covered.extend(grant.splits.iter().flat_map(of_split));
+            sequence += 1;
+            host.up(1, reports(result(grant, sequence)));
+        }
+        granted.extend(grants(&host.commit()));
     }
-    panic!("the submit was not answered");
+    covered.sort_unstable();
+    let each: Vec<(u8, u64)> = covered.iter().flat_map(|(pack, first, count)| (*first..first + count).map(|task| (*pack, task))).collect();
+    assert_eq!(each, [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]);
+    assert!(host.state.jobs[&JobId(1)].phase.ended_at().is_some());
+}
+
+/// It would take a pack for a file.
+#[test]
+fn packs_go_to_no_worker_of_a_release_that_does_not_know_them() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    let old = Hello { stage_graphs: false, ..hello(8) };
+    host.input(Input::WorkerConnected { conn: ConnId(2), worker: WorkerId(8), hello: old });
+    host.commit();
+    host.submit(1, files());
+    host.up(1, Up::Listing(packed()));
+    let effects = host.commit();
+    let asked: Vec<u64> = sent(&effects).filter_map(|(conn, m)| matches!(m, Down::Grants(_)).then_some(conn)).collect();
+    assert_eq!(asked, [1]);
+}
+
+/// A leader that was asked before it is not asked by the next one, which has numbers of its own.
+#[test]
+fn a_listing_that_comes_to_the_next_leader_is_nobodys() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, files());
+    host.change_leader();
+    host.connect(3, 7);
+    host.up(3, Up::Listing(packed()));
+    host.commit();
+    assert!(host.state.jobs.is_empty());
+    // The client repeats its submit.
+    host.submit(1, files());
+    host.up(3, Up::Listing(packed()));
+    host.commit();
+    assert_eq!(host.state.jobs.len(), 1);
 }

@@ -10,7 +10,7 @@ use super::{
     publish, results, store,
 };
 use crate::session::{AgentSession, Effect, ExitReason, Input, rotation::Rotation};
-use raftwerk_proto::v1::{AttemptLogs, Device, Grant, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
+use raftwerk_proto::v1::{AttemptLogs, Device, Grant, InputListing, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
 use raftwerk_transport::Identity;
 use std::{
     collections::BTreeMap,
@@ -25,6 +25,8 @@ pub(crate) enum EdgeInput {
     ConnectionOpen(u64, Vec<String>, mpsc::UnboundedSender<WorkerMessage>),
     ConnectionEnded(u64, Ended),
     Message(u64, SchedulerMessage),
+    /// An answer to whoever is at the other end of this connection.
+    Listing(u64, InputListing),
     Load(Load),
     /// A device does not start any more.
     Withdrawn(u32),
@@ -146,6 +148,11 @@ impl Edge {
                 EdgeInput::Message(number, message) => {
                     if self.state.connection.as_ref().is_some_and(|connection| connection.number == number) {
                         self.handle(Input::FromScheduler(message));
+                    }
+                }
+                EdgeInput::Listing(number, listing) => {
+                    if self.state.connection.as_ref().is_some_and(|connection| connection.number == number) {
+                        self.handle(Input::Listing(listing));
                     }
                 }
                 EdgeInput::Load(load) => self.handle(Input::Load(load)),
@@ -272,7 +279,14 @@ impl Edge {
             }
             Effect::ListInputs(request) => {
                 let name = self.name.clone();
-                self.answer(move |common| Input::Listing(common.preparer.uploads.listing(request, &name)));
+                // Numbers of requests begin anew with every leader: what the last one asked must not be answered to the next.
+                let Some(asked_by) = self.state.connection.as_ref().map(|connection| connection.number) else { return };
+                let common = self.common.clone();
+                raftwerk_transport::tasks::blocking(move || {
+                    let preparer = &common.preparer;
+                    let listing = preparer.packs.answer(request, &name, |request| preparer.uploads.listing(request, &name));
+                    let _ = common.edge.send(EdgeInput::Listing(asked_by, listing));
+                });
             }
             Effect::ReleaseUploads(ids) => {
                 let common = self.common.clone();
@@ -346,15 +360,6 @@ impl Edge {
             if let Err(error) = dir.remember_schedulers(&addresses) {
                 tracing::warn!(%error, "cannot note the addresses of the schedulers");
             }
-        });
-    }
-
-    /// Runs file work elsewhere and feeds its answer back.
-    fn answer(&self, work: impl FnOnce(&Common) -> Input + Send + 'static) {
-        let common = self.common.clone();
-        raftwerk_transport::tasks::blocking(move || {
-            let input = work(&common);
-            let _ = common.edge.send(EdgeInput::Session(input));
         });
     }
 

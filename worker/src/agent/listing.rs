@@ -2,7 +2,6 @@
 use super::pattern::{self, PatternWalkError};
 use super::{destination, footers, npy, store, survey, takes};
 use crate::table;
-use prost::Message;
 use raftwerk_formats::{Compression, Format, FormatError, HEAD_BYTES};
 use raftwerk_kernels::png_file::{HEADER_BYTES, PngHeader, PngProblem};
 use raftwerk_proto::v1::{Files, IfExists, InputFile, InputListing, ListInputs, StageReads};
@@ -14,8 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A longer answer than this does not fit a message between agent and scheduler: some 50,000 files.
-const ANSWER_BYTES: usize = raftwerk_transport::MAX_MESSAGE_BYTES - (64 << 10);
+/// Of more files than this only so many are opened, or looked into, when they are listed: what is wrong with one of the others shows when a task reads
+/// it. A million files are listed in seconds; to open them all takes longer than anybody waits.
+const LOOKED_INTO: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListingError {
@@ -101,11 +101,6 @@ pub(crate) fn answer(request: ListInputs, worker: &str) -> InputListing {
             Err(error) => listing.error = format!("worker {worker}: {error}"),
         }
     }
-    if listing.encoded_len() > ANSWER_BYTES {
-        let files: usize = listing.inputs.iter().map(|files| files.listing.len()).sum();
-        let input_problem = format!("the patterns match {files} files, more than one job can list; put small files together");
-        return InputListing { request: request.request, input_problem, ..InputListing::default() };
-    }
     listing
 }
 
@@ -164,7 +159,7 @@ pub(crate) fn version(metadata: &Metadata) -> u64 {
     (metadata.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec() as u64)
 }
 
-fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
+pub(super) fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
     if !matches!(files.format.as_str(), "text" | "npy" | "npy-rows" | "png" | "records" | "csv" | "jsonl" | "parquet" | "arrow") {
         return Err(ListingError::Format(files.format));
     }
@@ -176,14 +171,14 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         None => None,
     };
     // By path, so that a file that two patterns match is read once.
-    let mut found: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
+    let mut found: BTreeMap<PathBuf, Found> = BTreeMap::new();
     let mut objects: BTreeMap<String, store::Listed> = BTreeMap::new();
     for pattern in &files.patterns {
         if store::is_url(pattern) {
             objects.extend(store::list(pattern)?.into_iter().map(|object| (object.url.clone(), object)));
             continue;
         }
-        let mut matched: BTreeMap<PathBuf, Metadata> = BTreeMap::new();
+        let mut matched: BTreeMap<PathBuf, Found> = BTreeMap::new();
         for path in expand(pattern, worker)? {
             collect(path, worker, &mut matched)?;
         }
@@ -195,7 +190,14 @@ fn list(mut files: Files, worker: &str) -> Result<Files, ListingError> {
         }
         found.append(&mut matched);
     }
-    files.listing = found.into_iter().map(|(path, metadata)| describe(path, &metadata, &files, worker)).collect::<Result<_, _>>()?;
+    files.listing = found
+        .into_iter()
+        .enumerate()
+        .map(|(number, (path, found))| match number < LOOKED_INTO || !is_plain(&files, &path, found) {
+            true => describe(path, found, &files, worker),
+            false => measured(&path, found, &files),
+        })
+        .collect::<Result<_, _>>()?;
     for object in objects.values() {
         files.listing.push(store::describe(object, &files)?);
     }
@@ -222,14 +224,41 @@ fn expand(name: &str, worker: &str) -> Result<Vec<PathBuf>, ListingError> {
     })
 }
 
-fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>) -> Result<(), ListingError> {
+/// What a listing remembers of a file.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    bytes: u64,
+    version: u64,
+}
+
+/// Whether there is nothing to be looked at in such a file before a task reads it.
+fn is_plain(files: &Files, path: &Path, found: Found) -> bool {
+    let packed = path.to_str().is_none_or(|path| compression(files, path).is_some());
+    matches!(files.format.as_str(), "text" | "csv" | "jsonl" | "records") && !packed && !matches!(found.bytes, 0 | PAGE_BYTES)
+}
+
+/// What name and size of a file tell.
+fn measured(path: &Path, found: Found, files: &Files) -> Result<InputFile, ListingError> {
+    let text = path.to_str().ok_or_else(|| ListingError::Name { path: path.to_owned() })?.to_owned();
+    let mut input = InputFile { path: text, bytes: found.bytes, version: found.version, ..InputFile::default() };
+    if files.format == "records" {
+        input.record_bytes = files.record_bytes;
+        // What is left behind the last whole record is one that cannot be read.
+        if files.bad_records == 0 && !found.bytes.is_multiple_of(files.record_bytes.into()) {
+            return Err(ListingError::Records { path: path.to_owned(), bytes: found.bytes, record: files.record_bytes });
+        }
+    }
+    Ok(input)
+}
+
+fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Found>) -> Result<(), ListingError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |source| ListingError::Unreadable { path, worker: worker.into(), source }
     };
     let metadata = fs::metadata(&path).map_err(unreadable(&path))?;
     if metadata.is_file() {
-        found.insert(path, metadata);
+        found.insert(path, Found { bytes: metadata.len(), version: version(&metadata) });
         return Ok(());
     }
     if !metadata.is_dir() {
@@ -248,30 +277,22 @@ fn collect(path: PathBuf, worker: &str, found: &mut BTreeMap<PathBuf, Metadata>)
     Ok(())
 }
 
-fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> Result<InputFile, ListingError> {
+fn describe(path: PathBuf, found: Found, files: &Files, worker: &str) -> Result<InputFile, ListingError> {
     let format = files.format.as_str();
     // Opened here already: a file that may not be read is an error before the job starts, not an hour into it.
     let unreadable = |source| ListingError::Unreadable { path: path.clone(), worker: worker.into(), source };
     let mut file = File::open(&path).map_err(unreadable)?;
-    if let Some(found) = belied(&file, metadata.len()).map_err(unreadable)? {
-        return Err(ListingError::MadeUp { path, worker: worker.into(), said: metadata.len(), found });
+    if let Some(what) = belied(&file, found.bytes).map_err(unreadable)? {
+        return Err(ListingError::MadeUp { path, worker: worker.into(), said: found.bytes, found: what });
     }
-    let text = path.to_str().ok_or_else(|| ListingError::Name { path: path.clone() })?.to_owned();
-    let mut input = InputFile { path: text, bytes: metadata.len(), version: version(metadata), ..InputFile::default() };
+    let mut input = measured(&path, found, files)?;
     if matches!(format, "npy" | "npy-rows") {
-        let header = npy::read_header(&mut file, metadata.len());
+        let header = npy::read_header(&mut file, found.bytes);
         let header = if format == "npy-rows" { header.and_then(npy::NpyHeader::by_rows) } else { header };
         let header = header.map_err(|source| ListingError::Npy { path: path.clone(), source })?;
         input.data_offset = header.data_offset;
         input.record_bytes = header.record_bytes;
         input.dtype = header.dtype.into();
-    }
-    if format == "records" {
-        input.record_bytes = files.record_bytes;
-        // What is left behind the last whole record is one that cannot be read.
-        if files.bad_records == 0 && !metadata.len().is_multiple_of(files.record_bytes.into()) {
-            return Err(ListingError::Records { path, bytes: metadata.len(), record: files.record_bytes });
-        }
     }
     if let Some(with) = compression(files, &input.path) {
         let mut start = Vec::new();
@@ -284,8 +305,7 @@ fn describe(path: PathBuf, metadata: &Metadata, files: &Files, worker: &str) -> 
         file.take(HEADER_BYTES as u64).read_to_end(&mut start).map_err(unreadable)?;
         PngHeader::read(&start).map_err(|source| ListingError::Png { path: path.clone(), source })?;
         // One record, so that the file is one split.
-        input.record_bytes =
-            u32::try_from(metadata.len()).map_err(|_| ListingError::Large { path: path.clone(), bytes: metadata.len() })?;
+        input.record_bytes = u32::try_from(found.bytes).map_err(|_| ListingError::Large { path: path.clone(), bytes: found.bytes })?;
     }
     Ok(input)
 }
@@ -302,7 +322,7 @@ pub(super) fn compression(files: &Files, path: &str) -> Option<Compression> {
 fn check_table(listing: &[InputFile], format: &Format, columns: &[String], worker: &str) -> Result<(), ListingError> {
     let check = |file: &InputFile, columns: &[String]| check_columns(file, format, columns, worker);
     if !format.rows_differ() {
-        return listing.iter().try_for_each(|file| check(file, columns));
+        return listing.iter().take(LOOKED_INTO).try_for_each(|file| check(file, columns));
     }
     for column in columns.chunks(1) {
         let mut lacking = None;

@@ -7,7 +7,7 @@
 //! watchdog                executors that hang
 //! prepare, listing, npy   input files                      shuffle/           data between stages
 //! footers                 of files of columns              store/             input and output in object stores
-//! uploads/                input that clients have brought
+//! uploads/                input that clients have brought  packs              listings of very many files
 //! takes                   whether kernels take them
 //! destination, staging, publish, results/   output               logs, load, room   what people and the scheduler want to know
 //! ```
@@ -26,6 +26,7 @@ mod load;
 mod logs;
 mod npy;
 mod oom;
+mod packs;
 mod part_file;
 mod pattern;
 mod prepare;
@@ -62,6 +63,7 @@ use edge::{Edge, EdgeInput, EdgeState};
 use futures::future::BoxFuture;
 use load::Machine;
 use logs::Logs;
+use packs::Packs;
 use prepare::Preparer;
 use raftwerk_proto::{
     DESCRIPTORS, Window, own_versions,
@@ -258,8 +260,11 @@ async fn start_agent(config: WorkerConfig) -> anyhow::Result<RunningWorker> {
 
     let (edge, inputs) = mpsc::unbounded_channel();
     let uploads = Arc::new(Uploads::new(held.clone(), room.clone(), identity.clone(), edge.clone()));
+    let packs = Packs::open(dir.path()).with_context(|| format!("cannot use {}", dir.path().join("packs").display()))?;
     let preparer = Arc::new(Preparer {
         worker: id,
+        name: config.name.clone(),
+        packs: Arc::new(packs),
         uploads: uploads.clone(),
         objects: store::Objects::new(&config.name, identity.cluster(), store.dir().to_owned(), config.devices.memory_bytes),
         store: store.clone(),

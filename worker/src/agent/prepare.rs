@@ -4,6 +4,7 @@
 //! thousands of small files needs few descriptors at once.
 use super::{
     listing::{self, output_path},
+    packs::{self, Packs},
     part_file::{self, PartFile},
     room::{Place, Room},
     scratch::{self, ScratchFiles},
@@ -120,6 +121,8 @@ impl Inputs {
 pub(crate) struct Preparer {
     /// This one.
     pub(crate) worker: u64,
+    pub(crate) name: String,
+    pub(crate) packs: Arc<Packs>,
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) objects: store::Objects,
     pub(crate) store: Arc<ShuffleStore>,
@@ -282,32 +285,53 @@ impl Preparer {
     }
 
     async fn open_files(&self, grant: &Grant, stage: &StageInfo, tell: &impl Fn(Prepared) -> bool) {
-        if grant.splits.len() as u64 != grant.task_count {
-            let message = format!("protocol error: {} splits for {} tasks", grant.splits.len(), grant.task_count);
+        let tasks = packs::tasks_of(&grant.splits);
+        if tasks != grant.task_count {
+            let message = format!("protocol error: splits of {tasks} tasks for {}", grant.task_count);
             tell(Prepared::Failed(vec![failure(grant.first_task, grant.task_count, FailureClass::Fatal, message)]));
             return;
         }
+        let (mut first_task, end) = (grant.first_task, grant.first_task + grant.task_count);
+        for piece in packs::pieces(&grant.splits) {
+            match self.files_of(piece, stage).await {
+                Ok(splits) => {
+                    let count = splits.len() as u64;
+                    if !self.open_splits(first_task, splits, stage, tell).await {
+                        return;
+                    }
+                    first_task += count;
+                }
+                Err((class, message)) => {
+                    tell(Prepared::Failed(vec![failure(first_task, end - first_task, class, message)]));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the lease is still wanted.
+    async fn open_splits(&self, begin: u64, splits: Vec<Split>, stage: &StageInfo, tell: &impl Fn(Prepared) -> bool) -> bool {
         let mut first = 0;
-        while first < grant.splits.len() {
-            let rest = &grant.splits[first..];
+        while first < splits.len() {
+            let rest = &splits[first..];
             let objects = rest.iter().take_while(|split| store::is_url(path_of(split))).count();
             if objects > 0 {
-                if !self.fetch_objects(grant.first_task + first as u64, &rest[..objects], stage, tell).await {
-                    return;
+                if !self.fetch_objects(begin + first as u64, &rest[..objects], stage, tell).await {
+                    return false;
                 }
                 first += objects;
                 continue;
             }
             let files = rest.iter().take_while(|split| !store::is_url(path_of(split))).count();
             let (count, descriptors) = group(&rest[..files]);
-            let splits = grant.splits[first..first + count].to_vec();
-            let first_task = grant.first_task + first as u64;
+            let opening = splits[first..first + count].to_vec();
+            let first_task = begin + first as u64;
             first += count;
-            let Ok(permit) = self.descriptors.clone().acquire_many_owned(descriptors as u32).await else { return };
+            let Ok(permit) = self.descriptors.clone().acquire_many_owned(descriptors as u32).await else { return false };
             let mut permit = Some(permit);
             let scratch = ScratchFiles { dir: self.store.dir().to_owned(), limits: self.room.limits() };
             let uploads = self.uploads.store.clone();
-            let opened = self.on_disk(move || open_group(first_task, splits, &scratch, &uploads)).await;
+            let opened = self.on_disk(move || open_group(first_task, opening, &scratch, &uploads)).await;
             let opened = opened.unwrap_or_else(|error| {
                 vec![Prepared::Failed(vec![failure(first_task, count as u64, FailureClass::Worker, error.to_string())])]
             });
@@ -320,10 +344,11 @@ impl Preparer {
                     other => other,
                 };
                 if !tell(step) {
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// The file of a part, and its share of the permit.
@@ -564,7 +589,7 @@ mod tests {
     }
 
     fn split(file: &InputFile) -> Split {
-        Split { file: Some(file.clone()), offset: 0, bytes: file.bytes }
+        Split { file: Some(file.clone()), bytes: file.bytes, ..Split::default() }
     }
 
     #[test]

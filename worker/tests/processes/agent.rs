@@ -104,7 +104,7 @@ async fn mapped(dir: &Path, first: &mut Session, second: &mut Session, addresses
             let path = dir.join(format!("{at}.txt"));
             fs::write(&path, text).unwrap();
             let file = input_file(&path);
-            Split { bytes: file.bytes, file: Some(file), offset: 0 }
+            Split { bytes: file.bytes, file: Some(file), ..Split::default() }
         })
         .collect();
     first.grant(Grants { stages: vec![text_stage(3, partitions)], grants: vec![Grant { splits: splits[..2].to_vec(), ..grant(1, 0, 2) }] });
@@ -202,7 +202,7 @@ fn blocks_that_are_read_where_they_lie_are_checked_there() {
         fs::write(&path, &text).unwrap();
         let file = input_file(&path);
         let half = file.bytes / 2;
-        let splits = [0, half].map(|offset| Split { file: Some(file.clone()), offset, bytes: half });
+        let splits = [0, half].map(|offset| Split { file: Some(file.clone()), offset, bytes: half, pack_tasks: 0 });
         session.grant(Grants { stages: vec![text_stage(2, 1)], grants: vec![Grant { splits: splits.to_vec(), ..grant(1, 0, 2) }] });
         assert_eq!(tally(&session.succeed().await), 400_000);
         let sources = vec![ShuffleSource { worker: session.worker, address: anna.address(), task_count: 2, ..ShuffleSource::default() }];
@@ -268,7 +268,7 @@ async fn map_with_copy(dir: &Path, session: &mut Session, copy_to: Vec<CopyTarge
     let path = dir.join("in.txt");
     fs::write(&path, "apple\nfig\n").unwrap();
     let file = input_file(&path);
-    let splits = vec![Split { bytes: file.bytes, file: Some(file), offset: 0 }];
+    let splits = vec![Split { bytes: file.bytes, file: Some(file), ..Split::default() }];
     session.grant(Grants { stages: vec![text_stage(1, 1)], grants: vec![Grant { splits, copy_to, ..grant(1, 0, 1) }] });
     session.succeed().await
 }
@@ -424,7 +424,7 @@ fn a_lease_of_many_small_files_runs_whole() {
                 let path = dir.join(format!("{at}.txt"));
                 fs::write(&path, "line\n".repeat(at % 3)).unwrap();
                 let file = input_file(&path);
-                Split { bytes: file.bytes, file: Some(file), offset: 0 }
+                Split { bytes: file.bytes, file: Some(file), ..Split::default() }
             })
             .collect();
         fs::remove_file(dir.join("777.txt")).unwrap();
@@ -446,7 +446,7 @@ fn a_changed_input_fails_the_job() {
         fs::write(&path, "a\n").unwrap();
         let file = input_file(&path);
         fs::write(&path, "b\nb\n").unwrap();
-        let splits = vec![Split { bytes: file.bytes, file: Some(file), offset: 0 }];
+        let splits = vec![Split { bytes: file.bytes, file: Some(file), ..Split::default() }];
         session.grant(Grants { stages: vec![text_stage(1, 1)], grants: vec![Grant { splits, ..grant(1, 0, 1) }] });
         let (class, _, message) = blame(&session.finish().await);
         assert_eq!((class, message), (FailureClass::Fatal, format!("input changed while the job runs: {}", path.display())));

@@ -131,6 +131,7 @@ mod tests {
             file: Some(InputFile { path: path.into(), bytes: 30, ..InputFile::default() }),
             offset,
             bytes: 10,
+            pack_tasks: 0,
         };
         let splits = [split("a", 0), split("a", 10), split("b", 0), split("a", 20)];
         let shown = |need: Need| -> Vec<(u64, usize, u64)> {
