@@ -219,8 +219,8 @@ async fn logs(console: &Console, cluster: &mut Cluster, job: u64) -> Outcome {
             console.note(format!("no logs from worker {name}: {}", printable(&worker.error)));
         }
     }
-    if workers.iter().all(|worker| worker.logs.is_empty()) {
-        console.note(format!("the kernels of job {job} printed nothing"));
+    if workers.iter().all(|worker| worker.logs.is_empty() && worker.error.is_empty()) {
+        console.note(format!("nothing is kept that the kernels of job {job} printed (a worker keeps it until it ends)"));
     }
     // What an executor was killed by it could not print.
     if !view.failures.is_empty() {

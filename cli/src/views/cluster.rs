@@ -13,7 +13,7 @@ pub fn print(console: &Console, survey: &Survey) {
     console.line(format!("cluster {}: {}, term {}, epoch {}", view.cluster, leader(survey), view.term, view.epoch));
     console.line(answering(survey));
     console.line(format!(
-        "log: last {}, committed {}, applied {}; snapshot at {}, compacted to {}; {} written",
+        "log: last {}, committed {}, applied {}; snapshot at {}, compacted to {}; {} written since it started",
         view.last_log_index,
         view.committed_index,
         view.applied_index,

@@ -16,6 +16,8 @@ pub const MAX_TASKS: u64 = 1_000_000_000_000;
 pub const MAX_PARTITIONS: u32 = 65_536;
 /// Of a job with a partition for each task: every task then has a block for each of them, if only an empty one.
 pub const MAX_FILES: u32 = 10_000;
+/// Tasks times partitions of a stage that reads input: every map task keeps an index record for every partition.
+pub const MAX_SHUFFLE_BLOCKS: u64 = 1_000_000_000;
 /// The worker that made it, and one more.
 pub const MAX_SHUFFLE_REPLICAS: u32 = 2;
 /// Workers that keep each part of a result that stays on workers.
@@ -136,6 +138,21 @@ pub fn count_partitions(spec: &mut JobSpec) -> Result<(), SpecError> {
                 ));
             }
         };
+    }
+    Ok(())
+}
+
+/// What a submission may make of shuffle data, once its input is listed. Asked before the log: jobs that are in it stay what they are.
+pub fn check_blocks(spec: &JobSpec) -> Result<(), SpecError> {
+    for stage in &spec.stages {
+        let (tasks, partitions) = (tasks_of(stage).unwrap_or(0), stage.partitions);
+        if tasks.saturating_mul(partitions.into()) > MAX_SHUFFLE_BLOCKS {
+            return refuse(format!(
+                "stage '{}' has {tasks} tasks, which times {partitions} partitions makes more than {MAX_SHUFFLE_BLOCKS} shuffle blocks; use larger \
+                 splits (input.split) or fewer partitions",
+                stage.name
+            ));
+        }
     }
     Ok(())
 }
@@ -269,6 +286,19 @@ mod tests {
             assert_eq!((spec.stages[0].partitions, spec.stages[0].partition_per_task), (partitions, false));
             assert_eq!(spec.stages[1], StageSpec::default(), "a stage that does not ask stays as it is");
         }
+    }
+
+    #[test]
+    fn more_blocks_than_an_index_can_hold_are_refused() {
+        let spec = |tasks, partitions| {
+            let mut spec = asking(tasks);
+            (spec.stages[0].partition_per_task, spec.stages[0].partitions) = (false, partitions);
+            spec
+        };
+        assert_eq!(check_blocks(&spec(100_000, 10_000)), Ok(()));
+        let message = check_blocks(&spec(100_001, 10_000)).unwrap_err().0;
+        assert!(message.contains("100001 tasks, which times 10000 partitions"), "{message}");
+        check_blocks(&spec(u64::MAX, 2)).unwrap_err();
     }
 
     #[test]

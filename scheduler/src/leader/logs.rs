@@ -3,7 +3,7 @@
 use super::{Answer, ConnId, Effect, Leader, RequestId};
 use raftwerk_core::{JobId, State, WorkerId};
 use raftwerk_proto::v1::{self as wire, WorkerLogs, scheduler_message as down};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const WAIT_MS: u64 = 3_000;
 const MAX_BYTES: u64 = 256 * 1024;
@@ -25,13 +25,20 @@ impl Leader {
             effects.push(Effect::Answer { request, answer: Answer::NotFound(format!("there is no job {job}")) });
             return;
         }
-        let mut waiting_for = BTreeMap::new();
+        let (mut waiting_for, mut found) = (BTreeMap::new(), Vec::new());
         for (conn, entry) in &self.sessions.conns {
             waiting_for.insert(*conn, (entry.worker, entry.hello.name.clone()));
             let message = down::Message::FetchLogs(wire::FetchLogs { request: request.0, job: job.0, max_bytes: MAX_BYTES });
             effects.push(Effect::Send { conn: *conn, message });
         }
-        self.logs.pending.insert(request, Pending { deadline: now + WAIT_MS, waiting_for, found: Vec::new() });
+        // Who ran tasks of it and cannot be asked is named: what is missing would look like what was never printed.
+        let ran: BTreeSet<WorkerId> =
+            state.jobs.get(&job).into_iter().flat_map(|job| job.shares.keys().map(|(_, worker, _)| *worker)).collect();
+        for worker in ran.into_iter().filter(|worker| !self.sessions.by_worker.contains_key(worker)) {
+            let name = state.workers.get(&worker).map(|known| known.hello.name.clone()).unwrap_or_default();
+            found.push(WorkerLogs { worker: worker.0, worker_name: name, logs: Vec::new(), error: "it is not connected".into() });
+        }
+        self.logs.pending.insert(request, Pending { deadline: now + WAIT_MS, waiting_for, found });
         self.logs.settle(now, effects);
     }
 }

@@ -293,7 +293,7 @@ impl Leader {
 
     fn submit_now(&mut self, request: RequestId, effects: &mut Vec<Effect>) {
         let Some(mut submission) = self.submissions.waiting.remove(&request) else { return };
-        if let Err(reason) = spec::count_partitions(&mut submission.spec) {
+        if let Err(reason) = spec::count_partitions(&mut submission.spec).and_then(|()| spec::check_blocks(&submission.spec)) {
             effects.push(Effect::Answer { request, answer: Answer::Refused(reason.0) });
             return;
         }

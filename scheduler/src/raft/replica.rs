@@ -377,7 +377,8 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
             term: metrics.current_term,
             leader: metrics.current_leader,
             last_log_index: metrics.last_log_index.unwrap_or(0),
-            committed: index(&metrics.cluster_committed),
+            // What was applied was committed, also before a leader has told this process how far the others are.
+            committed: index(&metrics.cluster_committed).max(index(&metrics.last_applied)),
             applied: index(&metrics.last_applied),
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),

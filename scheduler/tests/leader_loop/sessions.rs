@@ -59,6 +59,26 @@ fn a_broken_connection_is_forgiven_within_the_grace_and_its_leases_go_on() {
     assert!(!host.state.workers[&WorkerId(7)].lost);
 }
 
+/// "Printed nothing" was said of a job whose workers had been killed.
+#[test]
+fn who_ran_tasks_and_cannot_be_asked_for_logs_is_named() {
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.submit(1, numbers(1));
+    let grant = grants(&host.commit())[0].grants[0].clone();
+    host.up(1, reports(result(&grant, 1)));
+    host.commit();
+    host.input(Input::WorkerDisconnected { conn: ConnId(1) });
+    host.connect(2, 8);
+    let asked = host.input(Input::Logs { request: RequestId(9), job: JobId(1) });
+    assert!(answers(&asked).is_empty(), "worker 8 is asked, although it ran nothing");
+    let Some((2, Down::FetchLogs(fetch))) = sent(&asked).next() else { panic!("{asked:?}") };
+    let found = host.up(2, Up::Logs(AttemptLogs { request: fetch.request, logs: Vec::new() }));
+    let [Answer::Logs(workers)] = &answers(&found)[..] else { panic!("{found:?}") };
+    let said: Vec<_> = workers.iter().map(|worker| (worker.worker, worker.error.as_str())).collect();
+    assert_eq!(said, [(7, "it is not connected"), (8, "")]);
+}
+
 /// It said "heard 0 ms ago" of a worker that had just been killed.
 #[test]
 fn a_worker_whose_connection_broke_was_heard_when_it_was_heard() {

@@ -129,6 +129,10 @@ impl ShuffleStore {
     /// Makes finished tasks findable; before they are reported, because a reduce task may ask for them right after.
     pub(crate) fn add(&self, job: u64, stage: &str, generation: u32, file: &Arc<PathBuf>, results: &[TaskResults], blocks: &[BlockIndex]) {
         let mut jobs = self.jobs();
+        // Of a lease that was under way when the job ended: nobody would ever release it.
+        if self.is_released(job) {
+            return;
+        }
         let job = jobs.entry(job).or_default();
         if job.freed.contains(&**file) {
             return;
@@ -150,6 +154,9 @@ impl ShuffleStore {
         blocks: &[BlockIndex],
     ) {
         let mut jobs = self.jobs();
+        if self.is_released(job) {
+            return;
+        }
         let job = jobs.entry(job).or_default();
         let stage = job.copies.entry((stage.to_owned(), generation)).or_default();
         job.bytes += stage.add(file, results, blocks);
@@ -408,6 +415,8 @@ mod tests {
         assert_eq!(store.bytes(), 9);
         store.free(lease(99)).unwrap();
         store.release(1).unwrap();
-        assert_eq!(store.bytes(), 0);
+        store.add(1, "map", 1, &kept, &[results(3, 3)], &[block(5)]);
+        store.add_copy(1, "map", 1, &kept, &[results(3, 3)], &[block(5)]);
+        assert_eq!(store.bytes(), 0, "of a job that has ended");
     }
 }
