@@ -94,7 +94,7 @@ pub async fn job(console: &Console, target: &Target, command: Job) -> Outcome {
 async fn list(console: &Console, cluster: &mut Cluster, args: List) -> Outcome {
     let jobs = cluster.jobs(args.namespace, args.limit).await?;
     if console.is_json() {
-        console.json(json!({"jobs": jobs.iter().map(views::job::to_json).collect::<Vec<_>>()}));
+        console.json(json!({"jobs": jobs.iter().map(views::job::to_json_in_list).collect::<Vec<_>>()}));
     } else {
         console.table(&views::job::list(&jobs));
     }
