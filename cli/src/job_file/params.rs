@@ -69,12 +69,12 @@ fn text_of(node: &Node) -> Result<String, String> {
 fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
     match spec.kind {
         ParamType::U64 { min, max } => {
-            let wrong = || format!("must be a whole number from {min} to {max}, not {text}");
+            let wrong = || format!("must be a whole number from {min} to {max}, not {}", suggest::shown(text));
             let number = whole_number(text.trim()).ok_or_else(wrong)?;
             if number < min || number > max { Err(wrong()) } else { Ok(number.to_string()) }
         }
         ParamType::F64 { min, max } => {
-            let wrong = || format!("must be a number from {min} to {max}, not {text}");
+            let wrong = || format!("must be a number from {min} to {max}, not {}", suggest::shown(text));
             let number: f64 = text.trim().parse().map_err(|_| wrong())?;
             if (min..=max).contains(&number) { Ok(text.trim().to_owned()) } else { Err(wrong()) }
         }
@@ -83,7 +83,7 @@ fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
             if choices.contains(&text) {
                 return Ok(text.to_owned());
             }
-            Err(format!("must be one of {}, not {text}", choices.join(", ")))
+            Err(format!("must be one of {}, not {}", choices.join(", "), suggest::shown(text)))
         }
     }
 }

@@ -31,7 +31,8 @@ pub fn read(root: &Table, map: &Stage, reduce: Option<&Stage>, on_set_aside: OnS
     if reduce.partitions != 1 {
         let problem =
             section.problem(format!("needs one reduce task, which ends each round, and [reduce] has partitions = {}", reduce.partitions));
-        return Err(problem.fix("set partitions = 1"));
+        let origin = reduce.flags.get("partitions").cloned().unwrap_or(problem.origin);
+        return Err(Problem::new(origin, problem.message).fix("set partitions = 1"));
     }
     if on_set_aside != OnSetAside::Fail {
         return Err(section
