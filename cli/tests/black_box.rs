@@ -335,6 +335,16 @@ mod on_an_embedded_cluster {
     use super::*;
 
     #[test]
+    fn flags_that_leave_no_device_are_answered_with_what_there_is() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        let output = home.run(&["run", "job.toml", "--no-gpu", "--cpus", "0"]);
+        assert_exit(&output, 6);
+        let said = stderr(&output);
+        assert!(said.contains("no device to offer: cpu") && said.contains("fix: `raftwerk doctor` shows the devices"), "{said}");
+    }
+
+    #[test]
     fn every_task_runs_once_and_the_sum_shows_it() {
         let home = Home::new();
         home.write("job.toml", NOOP);

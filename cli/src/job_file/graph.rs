@@ -138,9 +138,9 @@ pub fn read(
     for short in ["map", "reduce"] {
         if let Some(entry) = root.get(short) {
             // A flag that speaks of the one kind of table in a file of the other kind is what is wrong.
-            if let Some(Origin::Flag(_)) = root.get("stage").map(|stage| &stage.key) {
-                let origin = root.get("stage").map_or(Origin::File, |stage| stage.key.clone());
-                let problem = Problem::new(origin, format!("the job file has no [[stage]] tables, but [{short}]"));
+            let by_flag = root.get("stage").map(|stage| stage.key.clone()).filter(|key| matches!(key, Origin::Flag(_)));
+            if let Some(flag) = by_flag {
+                let problem = Problem::new(flag, format!("the job file has no [[stage]] tables, but [{short}]"));
                 return Err(problem.fix(format!("set values of [{short}], as in --set {short}.params.NAME=VALUE")));
             }
             let problem = Problem::new(entry.key.clone(), format!("[{short}] stands beside [[stage]] tables"));

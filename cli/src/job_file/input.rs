@@ -93,7 +93,7 @@ pub fn read_section(section: &Section<'_>, kernel: &Descriptor, partitions: u32,
             let origin = section.flag_of(&["files", "range"]).unwrap_or(problem.origin);
             let wanted = if reads_files(kernel) { "files" } else { "range" };
             let fix = format!("leave one of them out: kernel `{}` reads `{wanted}`", kernel.name);
-            return Err(Problem { origin, ..Problem::new(Origin::File, problem.message) }.fix(fix));
+            return Err(Problem::new(origin, problem.message).fix(fix));
         }
         (false, false) => return Err(section.problem("needs `files` or `range`").fix(wanted_input(kernel))),
         (true, false) => Source::Files(files(section, kernel, dir)?),
