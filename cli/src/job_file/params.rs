@@ -53,7 +53,14 @@ pub fn read(section: &Section<'_>, kernel: &Descriptor, inherited: &Params) -> R
         params.insert(spec.name.to_owned(), value.to_owned());
     }
     // The kernel crate has the last word, for rules that one parameter alone does not show.
-    raftwerk_kernels::resolve_params(kernel, &params).map_err(|error| section.problem(format!("params: {error}")))
+    let by_flag = flags(section)?;
+    raftwerk_kernels::resolve_params(kernel, &params).map_err(|error| {
+        let problem = section.problem(format!("params: {error}"));
+        match blamed(&by_flag, &problem.message) {
+            Some(origin) => Problem { origin, ..problem },
+            None => problem,
+        }
+    })
 }
 
 fn text_of(node: &Node) -> Result<String, String> {

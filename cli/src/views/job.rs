@@ -430,7 +430,10 @@ pub fn to_json_in_list(view: &JobView) -> Value {
         }
     }
     if let Some(Value::Object(rounds)) = document.get_mut("rounds") {
-        rounds.insert("ended".to_owned(), Value::Null);
+        // Whether they converged is known by the last one that has ended.
+        for key in ["converged", "ended"] {
+            rounds.insert(key.to_owned(), Value::Null);
+        }
     }
     document
 }
@@ -445,7 +448,7 @@ mod tests {
         let (whole, listed) = (to_json(&view), to_json_in_list(&view));
         assert!(whole["parts"].is_array() && whole["failures"].is_array() && whole["rounds"]["ended"].is_array(), "{whole}");
         assert!(listed["parts"].is_null() && listed["failures"].is_null() && listed["rounds"]["ended"].is_null(), "{listed}");
-        assert_eq!((&listed["rounds"]["converged"], &listed["set_aside"]), (&json!(false), &json!([])));
+        assert_eq!((&listed["rounds"]["converged"], &listed["set_aside"]), (&Value::Null, &json!([])));
     }
 
     #[test]
