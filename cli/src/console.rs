@@ -12,6 +12,9 @@ use crate::table::Table;
 /// Version of every JSON document this program prints; it grows when a key changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
 
+/// What is said when data cannot be printed.
+pub const NO_STDOUT: &str = "cannot write to standard output";
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     #[default]
@@ -76,9 +79,9 @@ impl Console {
     /// To be called when a command is through: a full disk behind `> file` must not look like success.
     pub fn close(&self) -> Outcome {
         match self.broken.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
-            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(Failure::new(Exit::Internal, error).context("cannot write to standard output"))
-            }
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(Exit::Internal, error)
+                .context(NO_STDOUT)
+                .fix("make room where standard output goes, or send it elsewhere")),
             _ => Ok(()),
         }
     }

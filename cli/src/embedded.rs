@@ -9,7 +9,7 @@ use raftwerk_worker::{DeviceSelection, DiskLimits, RunningWorker, WorkerConfig};
 
 use crate::client::Cluster;
 use crate::commands::executor;
-use crate::commands::worker::exit_of;
+use crate::commands::worker::refused_start;
 use crate::credential::{load_credential, read_token};
 use crate::failure::{Exit, Failure};
 
@@ -52,7 +52,7 @@ impl Embedded {
             Ok(worker) => Ok(Self { scheduler, worker, dir: dir.to_owned() }),
             Err(error) => {
                 scheduler.stop().await;
-                Err(Failure::new(exit_of(&error), error).context("the embedded worker cannot start"))
+                Err(refused_start(error).context("the embedded worker cannot start"))
             }
         }
     }

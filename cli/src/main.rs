@@ -56,7 +56,10 @@ fn main() -> ExitCode {
             }
             match printed {
                 // Help on a full disk is no success; a reader that went away is nobody's fault.
-                Err(error) if error.kind() != ErrorKind::BrokenPipe && said.exit_code() == 0 => ExitCode::from(Exit::Internal as u8),
+                Err(error) if error.kind() != ErrorKind::BrokenPipe && said.exit_code() == 0 => {
+                    let _ = writeln!(std::io::stderr(), "error: {}: {error}", console::NO_STDOUT);
+                    ExitCode::from(Exit::Internal as u8)
+                }
                 _ => ExitCode::from(said.exit_code() as u8),
             }
         }

@@ -14,6 +14,9 @@ use crate::views::{job, rounds};
 /// Between two plain lines: a log file should not be mostly progress.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
+/// A line that says nothing new comes again after pauses that grow up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 pub struct Progress {
     shown: Shown,
     pace: Pace,
@@ -22,7 +25,28 @@ pub struct Progress {
 enum Shown {
     Nothing,
     Bar(ProgressBar),
-    Lines { last: Option<Instant> },
+    Lines(Lines),
+}
+
+/// When the next plain line is due.
+#[derive(Default)]
+struct Lines {
+    last: Option<(Instant, String)>,
+    pause: Duration,
+}
+
+impl Lines {
+    /// Whether to print `what` now; a caller that hears yes does.
+    fn are_due(&mut self, what: &str, now: Instant) -> bool {
+        let said = self.last.as_ref().is_some_and(|(_, said)| said == what);
+        let pause = if said { self.pause } else { LINE_EVERY };
+        if self.last.as_ref().is_some_and(|(last, _)| now.duration_since(*last) < pause) {
+            return false;
+        }
+        self.pause = if said { (self.pause * 2).min(LONGEST_PAUSE) } else { LINE_EVERY };
+        self.last = Some((now, what.to_owned()));
+        true
+    }
 }
 
 impl Progress {
@@ -36,7 +60,7 @@ impl Progress {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             Shown::Bar(bar)
         } else {
-            Shown::Lines { last: None }
+            Shown::Lines(Lines::default())
         };
         Self { shown, pace: Pace::default() }
     }
@@ -69,12 +93,12 @@ impl Progress {
                 bar.set_prefix(phase(view));
                 bar.set_message(eta);
             }
-            Shown::Lines { last } => {
-                let ended = crate::client::ended(view);
-                if !ended && last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
-                    *last = Some(Instant::now());
+            Shown::Lines(lines) => {
+                let line = format!("{}: {} of {}", phase(view), group_digits(accepted), counted(tasks, "task"));
+                // The time left changes with every look, also when nothing else does.
+                if !crate::client::ended(view) && lines.are_due(&line, Instant::now()) {
                     let eta = if eta.is_empty() { eta } else { format!(", {eta}") };
-                    write_line(&format!("{}: {} of {}{eta}", phase(view), group_digits(accepted), counted(tasks, "task")));
+                    write_line(&format!("{line}{eta}"));
                 }
             }
         }
@@ -85,7 +109,7 @@ impl Progress {
         match &self.shown {
             Shown::Nothing => {}
             Shown::Bar(bar) => bar.suspend(|| write_line(&text)),
-            Shown::Lines { .. } => write_line(&text),
+            Shown::Lines(_) => write_line(&text),
         }
     }
 
@@ -142,5 +166,22 @@ impl Pace {
         }
         let left = tasks.saturating_sub(accepted) as f64 / self.per_second;
         Duration::try_from_secs_f64(left).ok().filter(|_| self.per_second > 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_says_nothing_new_comes_ever_more_rarely() {
+        let (mut lines, begun) = (Lines::default(), Instant::now());
+        let mut said_at = |what: &str, seconds: std::ops::Range<u64>| -> Vec<u64> {
+            seconds.filter(|second| lines.are_due(what, begun + Duration::from_secs(*second))).collect()
+        };
+        assert_eq!(said_at("0 of 9", 0..200), [0, 2, 6, 14, 30, 62, 122, 182]);
+        assert_eq!(said_at("1 of 9", 200..205), [200, 202], "what is new is said soon");
+        assert_eq!(said_at("2 of 9", 205..208), [205, 207]);
+        assert_eq!(said_at("3 of 9", 208..210), [209], "and not at once");
     }
 }

@@ -30,10 +30,15 @@ mod without_a_cluster {
     fn a_slip_of_the_finger_starts_no_hundred_thousand_threads() {
         let home = Home::new();
         home.write("job.toml", NOOP);
-        for line in [&["run", "job.toml", "--cpus", "100000"][..], &["doctor", "--cpus", "1025"], &["dev", "--cpus-per-worker", "0"]] {
+        for line in [
+            &["run", "job.toml", "--cpus", "100000"][..],
+            &["doctor", "--cpus", "1025"],
+            &["dev", "--cpus-per-worker", "0"],
+            &["run", "job.toml", "--cpus", "-1"],
+        ] {
             let output = home.run(line);
             assert_exit(&output, 2);
-            assert!(stderr(&output).contains("1024"), "{}", stderr(&output));
+            assert!(stderr(&output).contains("1024") && !stderr(&output).contains("-- -1"), "{}", stderr(&output));
         }
     }
 
@@ -57,6 +62,10 @@ mod without_a_cluster {
             refused(&["dev", "--no-gpu", "--data-dir", part], "the data directory of a scheduler or worker");
             assert_eq!(std::fs::read_dir(home.path().join(part)).unwrap().count(), 1);
         }
+        std::fs::create_dir(home.path().join("pictures")).unwrap();
+        home.write("pictures/cat.png", "");
+        refused(&["dev", "--no-gpu", "--data-dir", "pictures"], "pictures holds files that are no dev cluster's, such as cat.png\nfix: ");
+        assert_eq!(std::fs::read_dir(home.path().join("pictures")).unwrap().count(), 1);
     }
 
     #[test]
@@ -312,12 +321,28 @@ mod without_a_cluster {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let output = home.command(&["kernels", "list"]).stdout(full).output().unwrap();
         assert_exit(&output, 1);
+        let said = stderr(&output);
+        assert!(said.contains("cannot write to standard output") && said.contains("fix: make room where standard output goes"), "{said}");
+        assert!(!said.contains("--data-dir"), "{said}");
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = home.command(&["--help"]).stdout(full).output().unwrap();
+        assert_exit(&output, 1);
         assert!(stderr(&output).contains("cannot write to standard output"), "{}", stderr(&output));
     }
 }
 
 mod on_an_embedded_cluster {
     use super::*;
+
+    #[test]
+    fn flags_that_leave_no_device_are_answered_with_what_there_is() {
+        let home = Home::new();
+        home.write("job.toml", NOOP);
+        let output = home.run(&["run", "job.toml", "--no-gpu", "--cpus", "0"]);
+        assert_exit(&output, 6);
+        let said = stderr(&output);
+        assert!(said.contains("no device to offer: cpu") && said.contains("fix: `raftwerk doctor` shows the devices"), "{said}");
+    }
 
     #[test]
     fn every_task_runs_once_and_the_sum_shows_it() {

@@ -51,3 +51,22 @@ pub(crate) fn blocks<'t, 'a>(descriptor: &Descriptor, task: &'t Task<'a>) -> Res
         _ => Err(KernelError::Input(format!("{} reads shuffle blocks", descriptor.name))),
     }
 }
+
+/// Of a file, for the table of a result: as sizes are written everywhere else.
+pub(crate) fn sized(bytes: usize) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value.fract() == 0.0 { format!("{value:.0} {}", units[unit]) } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_size_has_its_unit() {
+        assert_eq!([0, 1536, 1_172_943].map(super::sized), ["0 B", "1.5 KiB", "1.1 MiB"]);
+    }
+}

@@ -260,7 +260,10 @@ fn a_data_directory_serves_one_process_of_one_cluster() {
     let second = cluster.run(&["worker", "start", "--data-dir", &dir, "--join", &cluster.addresses[0], "--no-gpu", "--cpus", "1"]);
     let said = text(&second.stderr);
     assert_eq!(second.status.code(), Some(2), "{said}");
-    assert!(said.contains(&dir) && said.contains("used by another worker process"), "{said}");
+    assert!(
+        said.contains(&dir) && said.contains("used by another worker process (pid ") && said.contains("fix: stop that process"),
+        "{said}"
+    );
 }
 
 /// Where nobody listens at the moment.

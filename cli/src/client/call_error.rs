@@ -49,6 +49,10 @@ fn list(tried: &[(String, String)]) -> String {
     tried.iter().map(line).collect()
 }
 
+/// The cluster of `run` has its worker in the process of whoever runs it.
+const LET_READ: &str =
+    "let the user as whom the worker runs (with `raftwerk run`: you) read it and enter its directories; `ls -ld` there shows who may";
+
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         match &error {
@@ -77,6 +81,11 @@ impl From<CallError> for Failure {
                     {
                         (Exit::Refused, Some("give a path that exists on a worker's machine"))
                     }
+                    Code::FailedPrecondition
+                        if status.message().starts_with("no worker sees the input") && status.message().contains("Permission denied") =>
+                    {
+                        (Exit::Refused, Some(LET_READ))
+                    }
                     Code::AlreadyExists | Code::FailedPrecondition | Code::ResourceExhausted | Code::Aborted => (Exit::Refused, None),
                     Code::Unimplemented => {
                         (Exit::Refused, Some("the cluster runs another version: compare `raftwerk --version` on both sides"))
@@ -96,6 +105,13 @@ impl From<CallError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_input_that_may_not_be_read_is_to_be_opened_to_the_worker() {
+        let text = "no worker sees the input; asked 1: worker 1: cannot read '/in/a.txt': Permission denied (os error 13)";
+        let failure = Failure::from(CallError::Refused(Box::new(Status::failed_precondition(text))));
+        assert_eq!((failure.exit, failure.lines()[1].clone()), (Exit::Refused, format!("fix: {LET_READ}")));
+    }
 
     #[test]
     fn replicas_that_answer_and_do_not_lead_are_told_from_ones_that_do_not_answer() {

@@ -33,16 +33,16 @@ const MAX_MOVES: u32 = 5;
 #[derive(Args, Debug)]
 pub struct Dev {
     /// Scheduler replicas: 1, 3 or 5
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = replica_count)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = replica_count)]
     schedulers: u32,
     /// Workers
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
     /// Keep the cluster here and continue with it next time; without it the cluster is gone when this command ends
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// CPU cores that each worker offers; this machine's cores shared out evenly when not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_CPUS))]
     cpus_per_worker: Option<u32>,
     /// Offer no GPU
     #[arg(long)]

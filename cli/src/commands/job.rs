@@ -41,7 +41,7 @@ pub struct List {
     #[arg(long, value_name = "NAME", default_value = "")]
     namespace: String,
     /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 50, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 
@@ -94,7 +94,7 @@ pub async fn job(console: &Console, target: &Target, command: Job) -> Outcome {
 async fn list(console: &Console, cluster: &mut Cluster, args: List) -> Outcome {
     let jobs = cluster.jobs(args.namespace, args.limit).await?;
     if console.is_json() {
-        console.json(json!({"jobs": jobs.iter().map(views::job::to_json).collect::<Vec<_>>()}));
+        console.json(json!({"jobs": jobs.iter().map(views::job::to_json_in_list).collect::<Vec<_>>()}));
     } else {
         console.table(&views::job::list(&jobs));
     }

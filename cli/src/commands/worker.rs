@@ -47,7 +47,7 @@ pub enum Worker {
 #[command(next_help_heading = "Devices")]
 pub struct DeviceFlags {
     /// Offer so many CPU cores; 0 offers no CPU device
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MAX_CPUS))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..=MAX_CPUS))]
     pub cpus: Option<u32>,
     /// Offer no GPU
     #[arg(long)]
@@ -210,10 +210,25 @@ pub async fn start(console: &Console, args: Start) -> Outcome {
     outcome
 }
 
-fn refused_start(error: anyhow::Error) -> Failure {
-    let (exit, cannot_listen) = (exit_of(&error), error.is::<ListenError>());
-    let failure = Failure::new(exit, error);
-    if cannot_listen { failure.fix(OTHER_LISTEN) } else { failure }
+pub fn refused_start(error: anyhow::Error) -> Failure {
+    let fix = match error.downcast_ref::<DataDirError>() {
+        Some(DataDirError::Locked { .. }) => Some("stop that process, or give this one a --data-dir of its own"),
+        _ if error.is::<ListenError>() => Some(OTHER_LISTEN),
+        _ if lacks_devices(&error) => {
+            Some("`raftwerk doctor` shows the devices of this machine; --cpus, --no-gpu and --device say which of them are offered")
+        }
+        _ => None,
+    };
+    let failure = Failure::new(exit_of(&error), error);
+    match fix {
+        Some(fix) => failure.fix(fix),
+        None => failure,
+    }
+}
+
+/// The worker crate has no type for it.
+fn lacks_devices(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().contains("no device to offer"))
 }
 
 fn ended_by_itself(error: WorkerError) -> Failure {
@@ -228,9 +243,8 @@ fn ended_by_itself(error: WorkerError) -> Failure {
 }
 
 /// Who has to do something about it: the person who typed the command, or the one who runs the cluster.
-pub fn exit_of(error: &anyhow::Error) -> Exit {
-    // The worker crate has no type for it.
-    if error.chain().any(|cause| cause.to_string().contains("no device to offer")) {
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if lacks_devices(error) {
         return Exit::Refused;
     }
     match error.downcast_ref::<JoinError>() {

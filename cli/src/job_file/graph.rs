@@ -137,8 +137,17 @@ pub fn read(
 ) -> Result<(Vec<StageSpec>, Option<OutputSpec>), Problem> {
     for short in ["map", "reduce"] {
         if let Some(entry) = root.get(short) {
+            // A flag that speaks of the one kind of table in a file of the other kind is what is wrong.
+            let by_flag = root.get("stage").map(|stage| stage.key.clone()).filter(|key| matches!(key, Origin::Flag(_)));
+            if let Some(flag) = by_flag {
+                let problem = Problem::new(flag, format!("the job file has no [[stage]] tables, but [{short}]"));
+                return Err(problem.fix(format!("set values of [{short}], as in --set {short}.params.NAME=VALUE")));
+            }
             let problem = Problem::new(entry.key.clone(), format!("[{short}] stands beside [[stage]] tables"));
-            return Err(problem.fix("write its stage as a [[stage]] table too, or take the others out"));
+            return Err(match entry.key {
+                Origin::Flag(_) => problem.fix("name the stage, as in --set stage.NAME.params.seed=7"),
+                _ => problem.fix("write its stage as a [[stage]] table too, or take the others out"),
+            });
         }
     }
     if let Some(entry) = root.get("rounds") {

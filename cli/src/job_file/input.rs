@@ -89,7 +89,11 @@ pub fn read_section(section: &Section<'_>, kernel: &Descriptor, partitions: u32,
     let mut range_origins = None;
     let source = match (section.has("files"), section.has("range")) {
         (true, true) => {
-            return Err(section.problem("has both `files` and `range`; a job reads one of them").fix(wanted_input(kernel)));
+            let problem = section.problem("has both `files` and `range`; a job reads one of them");
+            let origin = section.flag_of(&["files", "range"]).unwrap_or(problem.origin);
+            let wanted = if reads_files(kernel) { "files" } else { "range" };
+            let fix = format!("leave one of them out: kernel `{}` reads `{wanted}`", kernel.name);
+            return Err(Problem::new(origin, problem.message).fix(fix));
         }
         (false, false) => return Err(section.problem("needs `files` or `range`").fix(wanted_input(kernel))),
         (true, false) => Source::Files(files(section, kernel, dir)?),
@@ -236,7 +240,8 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
     }
     for key in KEYS.into_iter().filter(|key| !["files", "range"].contains(key)) {
         if section.has(key) {
-            return Err(section.problem_at(key, &section.origin, "has no meaning for a range; it belongs to `files`"));
+            let origin = section.flag_of(&[key]).unwrap_or_else(|| section.origin.clone());
+            return Err(section.problem_at(key, &origin, "has no meaning for a range; it belongs to `files`"));
         }
     }
     let start = range.integer("start", 0, MAX_INDEX)?;
@@ -250,15 +255,23 @@ fn range(section: &Section<'_>, kernel: &Descriptor, partitions: u32) -> Result<
         // An empty range is a valid job with an empty result, whatever number of tasks stands beside it.
         _ if count.value == 0 => 0,
         Some(tasks) if tasks.value > count.value => {
-            let message = format!("must be at most the count, {}, so that no task is empty", count.value);
-            return Err(range.problem_at("tasks", &tasks.origin, message));
+            let message = format!("must be at most the count, {}, not {}: no task may be empty", count.value, tasks.value);
+            return Err(match (&count.origin, &tasks.origin) {
+                // Whoever shrank the range by a flag has to shrink this too.
+                (Origin::Flag(_), Origin::File | Origin::Line(_)) => {
+                    let path = range.label().replace(['[', ']'], "").replace(' ', ".");
+                    range.problem_at("tasks", &count.origin, message).fix(format!("add --set {path}.tasks={}", count.value))
+                }
+                _ => range.problem_at("tasks", &tasks.origin, message).fix("give fewer tasks, or leave `tasks` out"),
+            });
         }
         Some(tasks) => tasks.value,
         None => count.value.min(DEFAULT_RANGE_TASKS),
     };
     if tasks.saturating_mul(u64::from(partitions)) > MAX_SHUFFLE_BLOCKS {
         let message = format!("times [reduce] partitions ({partitions}) makes more than {MAX_SHUFFLE_BLOCKS} shuffle blocks");
-        return Err(range.problem_at("tasks", &range.origin, message).fix("use fewer, longer tasks or fewer partitions"));
+        let origin = range.flag_of(&["tasks", "count"]).unwrap_or_else(|| range.origin.clone());
+        return Err(range.problem_at("tasks", &origin, message).fix("use fewer, longer tasks or fewer partitions"));
     }
     Ok((IndexRange { start, count: count.value, tasks }, [start_origin, count.origin]))
 }

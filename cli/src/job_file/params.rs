@@ -53,7 +53,14 @@ pub fn read(section: &Section<'_>, kernel: &Descriptor, inherited: &Params) -> R
         params.insert(spec.name.to_owned(), value.to_owned());
     }
     // The kernel crate has the last word, for rules that one parameter alone does not show.
-    raftwerk_kernels::resolve_params(kernel, &params).map_err(|error| section.problem(format!("params: {error}")))
+    let by_flag = flags(section)?;
+    raftwerk_kernels::resolve_params(kernel, &params).map_err(|error| {
+        let problem = section.problem(format!("params: {error}"));
+        match blamed(&by_flag, &problem.message) {
+            Some(origin) => Problem { origin, ..problem },
+            None => problem,
+        }
+    })
 }
 
 fn text_of(node: &Node) -> Result<String, String> {
@@ -69,12 +76,12 @@ fn text_of(node: &Node) -> Result<String, String> {
 fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
     match spec.kind {
         ParamType::U64 { min, max } => {
-            let wrong = || format!("must be a whole number from {min} to {max}, not {text}");
+            let wrong = || format!("must be a whole number from {min} to {max}, not {}", suggest::shown(text));
             let number = whole_number(text.trim()).ok_or_else(wrong)?;
             if number < min || number > max { Err(wrong()) } else { Ok(number.to_string()) }
         }
         ParamType::F64 { min, max } => {
-            let wrong = || format!("must be a number from {min} to {max}, not {text}");
+            let wrong = || format!("must be a number from {min} to {max}, not {}", suggest::shown(text));
             let number: f64 = text.trim().parse().map_err(|_| wrong())?;
             if (min..=max).contains(&number) { Ok(text.trim().to_owned()) } else { Err(wrong()) }
         }
@@ -83,7 +90,7 @@ fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
             if choices.contains(&text) {
                 return Ok(text.to_owned());
             }
-            Err(format!("must be one of {}, not {text}", choices.join(", ")))
+            Err(format!("must be one of {}, not {}", choices.join(", "), suggest::shown(text)))
         }
     }
 }

@@ -3,10 +3,10 @@
 use raftwerk_core::rounds::MAX_ROUNDS;
 use raftwerk_proto::v1::{OnSetAside, Rounds};
 
-use super::problem::Problem;
+use super::problem::{Origin, Problem};
 use super::section::Section;
 use super::stages::Stage;
-use super::tree::Table;
+use super::tree::{Table, Value};
 
 const KEYS: [&str; 2] = ["max", "until"];
 
@@ -31,12 +31,17 @@ pub fn read(root: &Table, map: &Stage, reduce: Option<&Stage>, on_set_aside: OnS
     if reduce.partitions != 1 {
         let problem =
             section.problem(format!("needs one reduce task, which ends each round, and [reduce] has partitions = {}", reduce.partitions));
-        return Err(problem.fix("set partitions = 1"));
+        let origin = reduce.flags.get("partitions").cloned().unwrap_or(problem.origin);
+        return Err(Problem::new(origin, problem.message).fix("set partitions = 1"));
     }
     if on_set_aside != OnSetAside::Fail {
-        return Err(section
-            .problem("goes with [job] on_set_aside = \"fail\" alone, or rounds would be of different input")
-            .fix("take on_set_aside out"));
+        let problem = section.problem("goes with [job] on_set_aside = \"fail\" alone, or rounds would be of different input");
+        let said_at = match root.get("job").map(|job| &job.node.value) {
+            Some(Value::Table(job)) => job.get("on_set_aside").map(|entry| entry.node.origin.clone()),
+            _ => None,
+        };
+        let origin = said_at.filter(|origin| matches!(origin, Origin::Flag(_))).unwrap_or(problem.origin);
+        return Err(Problem::new(origin, problem.message).fix("take on_set_aside out"));
     }
     Ok(Some(Rounds { max: max.value as u32, all: until.is_some_and(|until| until.value == "max") }))
 }
@@ -53,6 +58,21 @@ mod tests {
     fn read(text: &str) -> Result<JobSpec, JobFileError> {
         let here = Path::new("/jobs");
         parse(text, "stem", here, here, &Patches::default(), &Catalogue::of_this_build()).map_err(|problem| problem.in_file("job.toml"))
+    }
+
+    #[test]
+    fn a_flag_that_does_not_go_with_rounds_is_named() {
+        let here = Path::new("/jobs");
+        let refused = |set: &str| {
+            let patches = Patches { set: vec![set.into()], ..Patches::default() };
+            let text = format!("[job]\nname = \"n\"\n{POINTS}[rounds]\nmax = 2\n");
+            let problem = parse(&text, "stem", here, here, &patches, &Catalogue::of_this_build()).expect_err("refused");
+            problem.in_file("job.toml").to_string()
+        };
+        let said = refused("job.on_set_aside=continue");
+        assert!(said.starts_with("--set job.on_set_aside=continue: [rounds] goes with"), "{said}");
+        let said = refused("reduce.partitions=2");
+        assert!(said.starts_with("--set reduce.partitions=2: [rounds] needs one reduce task"), "{said}");
     }
 
     fn refusal(text: &str) -> String {

@@ -58,6 +58,12 @@ impl<'a> Section<'a> {
         self.table.get(key).is_some()
     }
 
+    /// The flag that the first of these keys came by which came by one: whoever typed it should not look for it in the file.
+    pub fn flag_of(&self, keys: &[&str]) -> Option<Origin> {
+        let entries = keys.iter().filter_map(|key| self.table.get(key));
+        entries.flat_map(|entry| [&entry.key, &entry.node.origin]).find(|origin| matches!(origin, Origin::Flag(_))).cloned()
+    }
+
     pub fn text(&self, key: &str) -> Result<Option<At<String>>, Problem> {
         let Some(entry) = self.table.get(key) else { return Ok(None) };
         match &entry.node.value {
@@ -73,7 +79,7 @@ impl<'a> Section<'a> {
             return Ok(Some(text));
         }
         let list = choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(", ");
-        let problem = self.problem_at(key, &text.origin, format!("must be one of {list}, not \"{}\"", text.value));
+        let problem = self.problem_at(key, &text.origin, format!("must be one of {list}, not \"{}\"", suggest::shown(&text.value)));
         Err(match suggest::nearest(&text.value, choices.iter().copied()) {
             Some(word) => problem.fix(format!("did you mean \"{word}\"?")),
             None => problem,

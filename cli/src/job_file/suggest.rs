@@ -20,9 +20,24 @@ pub fn hint(given: &str, known: &[&str]) -> String {
     }
 }
 
+/// A value as a message shows it: its beginning, if it is long.
+pub fn shown(value: &str) -> String {
+    const LONGEST: usize = 60;
+    match value.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}.. ({} characters)", &value[..end], value.chars().count()),
+        None => value.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_value_is_cut() {
+        assert_eq!(shown("größe"), "größe");
+        assert_eq!(shown(&"é".repeat(301)), format!("{}.. (301 characters)", "é".repeat(60)));
+    }
 
     #[test]
     fn the_nearest_word_is_suggested() {

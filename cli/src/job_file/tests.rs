@@ -195,6 +195,16 @@ mod refused_as_a_file {
     }
 
     #[test]
+    fn a_key_that_stands_twice_is_named() {
+        assert_eq!(
+            refusal("[job]\nname = \"a\"\nname = \"b\"\n"),
+            "job.toml:3: not valid TOML: duplicate key `name`\nfix: take one of the two out, or join them"
+        );
+        let twice = refusal("[job]\nname = \"a\"\n[map]\n[job]\n");
+        assert!(twice.starts_with("job.toml:4: not valid TOML: duplicate key `job`"), "{twice}");
+    }
+
+    #[test]
     fn an_unknown_section() {
         assert_eq!(refusal(&format!("{WORDS}[redcue]\n")), "job.toml:5: there is no section `redcue`\nfix: did you mean `reduce`?");
     }
@@ -251,10 +261,10 @@ mod refused_as_input {
 
     #[test]
     fn both_sources_or_none() {
-        assert_eq!(
-            refusal("[input]\nfiles = \"x\"\nrange = { count = 1 }\n[map]\nkernel = \"pi\"\n"),
-            "job.toml:1: [input] has both `files` and `range`; a job reads one of them\nfix: give range = { start = 0, count = 1000000, tasks = 100 }"
-        );
+        let both = "[input] has both `files` and `range`; a job reads one of them\nfix: leave one of them out: kernel `pi` reads `range`";
+        assert_eq!(refusal("[input]\nfiles = \"x\"\nrange = { count = 1 }\n[map]\nkernel = \"pi\"\n"), format!("job.toml:1: {both}"));
+        let set = Patches { set: vec!["input.files=[\"x\"]".into()], ..Patches::default() };
+        assert_eq!(refusal_with(RANGE, &set), format!("--set input.files=[\"x\"]: {both}"));
         assert_eq!(
             refusal("[input]\n[map]\nkernel = \"count_words\"\n"),
             "job.toml:1: [input] needs `files` or `range`\nfix: give files = [\"data/*.txt\"]"
@@ -315,7 +325,13 @@ mod refused_as_input {
         assert_eq!(with("{ count = 10, tasks = 0 }"), "job.toml:2: [input] range tasks must be at least 1");
         assert_eq!(
             with("{ count = 10, tasks = 11 }"),
-            "job.toml:2: [input] range tasks must be at most the count, 10, so that no task is empty"
+            "job.toml:2: [input] range tasks must be at most the count, 10, not 11: no task may be empty\nfix: give fewer tasks, or leave `tasks` out"
+        );
+        let shrunk = Patches { set: vec!["input.range.count=10".into()], ..Patches::default() };
+        assert_eq!(
+            refusal_with("[input]\nrange = { count = 100, tasks = 100 }\n[map]\nkernel = \"pi\"\n", &shrunk),
+            "--set input.range.count=10: [input] range tasks must be at most the count, 10, not 100: no task may be empty\n\
+             fix: add --set input.range.tasks=10"
         );
         assert_eq!(
             with("{ count = 9000000000000, tasks = 2000000000000 }"),

@@ -90,7 +90,14 @@ pub fn parse(text: &str) -> Result<Table, Problem> {
         Ok(table) => convert_table(table.get_ref(), &|start| Origin::Line(lines.line_at(start))),
         Err(error) => {
             let origin = error.span().map_or(Origin::File, |span| Origin::Line(lines.line_at(span.start)));
-            Err(Problem::new(origin, format!("not valid TOML: {}", error.message())))
+            let problem = Problem::new(origin, format!("not valid TOML: {}", error.message()));
+            let key = error.span().filter(|_| error.message() == "duplicate key").and_then(|span| text.get(span));
+            Err(match key {
+                Some(key) => {
+                    Problem { message: format!("{} `{key}`", problem.message), ..problem }.fix("take one of the two out, or join them")
+                }
+                None => problem,
+            })
         }
     }
 }

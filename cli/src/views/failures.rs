@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::names::Names;
 use crate::calendar::utc;
 use crate::table::{Table, printable};
-use crate::units::counted;
+use crate::units::{counted, group_digits};
 
 /// The newest first.
 pub fn table(failures: &[FailedAttempts]) -> Table {
@@ -17,7 +17,7 @@ pub fn table(failures: &[FailedAttempts]) -> Table {
     for failed in newest {
         table.row([
             tasks(failed).into(),
-            failed.times.to_string().into(),
+            group_digits(failed.times).into(),
             names.get(failed.worker).into(),
             failed.device.to_string().into(),
             utc(failed.at_ms).into(),

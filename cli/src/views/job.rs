@@ -70,8 +70,8 @@ pub fn list(jobs: &[JobView]) -> Table {
             name(view).into(),
             view.spec.as_ref().map_or("", |spec| &spec.namespace).into(),
             state_in_list(view),
-            accepted.to_string().into(),
-            tasks.to_string().into(),
+            group_digits(accepted).into(),
+            group_digits(tasks).into(),
             utc(view.submitted_at_ms).into(),
             elapsed(view).map_or_else(String::new, format_duration).into(),
         ]);
@@ -148,8 +148,8 @@ fn set_aside(all: &[SetAside]) -> Table {
         let message = crate::table::printable(aside.message.lines().last().unwrap_or_default());
         table.row([
             format!("{} task {}", aside.stage, aside.first_task).into(),
-            aside.task_count.to_string().into(),
-            aside.attempts.to_string().into(),
+            group_digits(aside.task_count).into(),
+            group_digits(aside.attempts).into(),
             workers.join(", ").into(),
             message.into(),
         ]);
@@ -194,16 +194,16 @@ fn stages(view: &JobView) -> Table {
             stage.name.as_str().into(),
             kernel.map_or_else(String::new, |kernel| format!("{}@{}", kernel.name, kernel.version)).into(),
             stage_state(stage).into(),
-            stage.tasks.to_string().into(),
-            stage.ready.to_string().into(),
-            stage.leased.to_string().into(),
-            stage.accepted.to_string().into(),
-            stage.leases.to_string().into(),
-            stage.failed_attempts.to_string().into(),
-            stage.fenced.to_string().into(),
-            stage.generation.to_string().into(),
-            stage.set_aside.to_string().into(),
-            stage.speculated.to_string().into(),
+            group_digits(stage.tasks).into(),
+            group_digits(stage.ready).into(),
+            group_digits(stage.leased).into(),
+            group_digits(stage.accepted).into(),
+            group_digits(stage.leases).into(),
+            group_digits(stage.failed_attempts).into(),
+            group_digits(stage.fenced).into(),
+            group_digits(stage.generation).into(),
+            group_digits(stage.set_aside).into(),
+            group_digits(stage.speculated).into(),
         ]);
     }
     table
@@ -306,7 +306,8 @@ fn stage_text(stage: &StageSpec) -> String {
     let class = if stage.reproducible { format!("{class}, reproducible") } else { class.to_owned() };
     let class = wants(stage).into_iter().fold(class, |text, wanted| format!("{text}, {wanted}"));
     let input = sides(stage).fold(input, |text, (name, path)| format!("{text}, side input {name} {path}"));
-    let params: Vec<String> = stage.params.iter().map(|Param { name, value }| format!("{name}={value}")).collect();
+    let given = stage.params.iter().filter(|param| !param.value.is_empty());
+    let params: Vec<String> = given.map(|Param { name, value }| format!("{name}={value}")).collect();
     let params = if params.is_empty() { String::new() } else { format!("; {}", params.join(" ")) };
     crate::table::printable(&format!("reads {input}; device {class}{params}"))
 }
@@ -427,9 +428,47 @@ pub fn to_json(view: &JobView) -> Value {
     })
 }
 
+/// Of a list, which says how jobs stand and not what they made.
+pub fn to_json_in_list(view: &JobView) -> Value {
+    let mut document = to_json(view);
+    if let Value::Object(fields) = &mut document {
+        for key in ["parts", "failures"] {
+            fields.insert(key.to_owned(), Value::Null);
+        }
+    }
+    if let Some(Value::Object(rounds)) = document.get_mut("rounds") {
+        // Whether they converged is known by the last one that has ended.
+        for key in ["converged", "ended"] {
+            rounds.insert(key.to_owned(), Value::Null);
+        }
+    }
+    document
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_does_not_say_that_there_is_nothing_of_what_it_leaves_out() {
+        let view = JobView { rounds: Some(Default::default()), ..JobView::default() };
+        let (whole, listed) = (to_json(&view), to_json_in_list(&view));
+        assert!(whole["parts"].is_array() && whole["failures"].is_array() && whole["rounds"]["ended"].is_array(), "{whole}");
+        assert!(listed["parts"].is_null() && listed["failures"].is_null() && listed["rounds"]["ended"].is_null(), "{listed}");
+        assert_eq!((&listed["rounds"]["converged"], &listed["set_aside"]), (&Value::Null, &json!([])));
+    }
+
+    #[test]
+    fn large_numbers_are_written_as_beside_them_and_what_is_empty_is_left_out() {
+        let stage = StageView { name: "map".into(), tasks: 1000, accepted: 1234567, ..StageView::default() };
+        let view = JobView { job: 1001, stages: vec![stage], ..JobView::default() };
+        let list = list(std::slice::from_ref(&view)).render(false);
+        assert!(list.contains("1,234,567") && list.contains("1,000") && list.contains("1001"), "{list}");
+        assert!(stages(&view).render(false).contains("1,234,567"));
+        let param = |name: &str, value: &str| Param { name: name.into(), value: value.into() };
+        let spec = StageSpec { params: vec![param("crash_task", ""), param("seed", "7"), param("fail_task", "")], ..StageSpec::default() };
+        assert!(stage_text(&spec).ends_with("; seed=7"), "{}", stage_text(&spec));
+    }
 
     #[test]
     fn an_output_path_sends_nothing_to_the_terminal() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::table::Table;
-use crate::units::counted;
+use crate::units::{counted, group_digits};
 
 pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
     let Some(first) = outcomes.first() else { return };
@@ -39,8 +39,8 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
             time(outcome.mean_completion_s).into(),
             time(outcome.p95_completion_s).into(),
             percent(outcome.utilisation).into(),
-            outcome.leases.to_string().into(),
-            outcome.entries.to_string().into(),
+            group_digits(outcome.leases).into(),
+            group_digits(outcome.entries).into(),
         ]);
     }
     console.table(&table);
@@ -51,9 +51,9 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
             table.row([
                 outcome.policy.as_str().into(),
                 group.name.as_str().into(),
-                group.devices.to_string().into(),
-                group.tasks.to_string().into(),
-                group.leases.to_string().into(),
+                group_digits(group.devices).into(),
+                group_digits(group.tasks).into(),
+                group_digits(group.leases).into(),
                 percent(group.utilisation).into(),
                 percent(group.lowest).into(),
                 percent(group.highest).into(),

@@ -9,7 +9,7 @@ use super::devices;
 use super::names::Names;
 use crate::console::Console;
 use crate::table::{Cell, Colour, Table, printable};
-use crate::units::{counted, format_bytes, format_duration};
+use crate::units::{counted, format_bytes, format_duration, group_digits};
 
 fn liveness(view: &WorkerView) -> Cell {
     let colour = match view.liveness.as_str() {
@@ -55,7 +55,7 @@ pub fn list(workers: &[WorkerView]) -> Table {
             devices.join(", ").into(),
             cpu(view).into(),
             memory(view).into(),
-            view.device_loads.iter().map(|load| load.leases).sum::<u64>().to_string().into(),
+            group_digits(view.device_loads.iter().map(|load| load.leases).sum::<u64>()).into(),
             load.map_or_else(String::new, |load| format_bytes(load.shuffle_bytes)).into(),
             quarantine(view).into(),
         ]);

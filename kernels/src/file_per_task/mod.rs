@@ -51,12 +51,12 @@ impl Prepared for PreparedFilePerTask {
             return Err(input(format!("partition {} holds more than one file", task.number)));
         }
         let header = PngHeader::read(record.value).map_err(|problem| input(format!("the file of map task {}: {problem}", task.number)))?;
-        let cells = vec![task.number.to_string(), format!("{} x {}", header.width, header.height), format!("{} bytes", record.value.len())];
+        let cells = vec![task.number.to_string(), format!("{} x {}", header.width, header.height), gather::sized(record.value.len())];
         let part = Part {
             extension: "png",
             bytes: record.value.to_vec(),
             rows: u64::from(header.height),
-            columns: vec!["image".into(), "pixels".into(), "file".into()],
+            columns: vec!["image".into(), "pixels".into(), "size".into()],
             // Of equal weight, so that parts are shown in their order.
             preview: vec![PreviewRow { cells, weight: 0 }],
         };

@@ -40,11 +40,11 @@ impl Prepared for PreparedImage {
         let blocks = gather::blocks(&DESCRIPTOR, task)?;
         let pixels = Pixels::gather(blocks)?;
         let bytes = pixels.png()?;
-        let cells = vec![format!("{} x {}", pixels.width, pixels.height), format!("{} bytes", bytes.len())];
+        let cells = vec![format!("{} x {}", pixels.width, pixels.height), gather::sized(bytes.len())];
         let part = Part {
             extension: "png",
             rows: u64::from(pixels.height),
-            columns: vec!["pixels".into(), "file".into()],
+            columns: vec!["pixels".into(), "size".into()],
             preview: vec![PreviewRow { cells, weight: u64::from(pixels.height) }],
             bytes,
         };

@@ -91,11 +91,11 @@ impl Prepared for PreparedStackRows {
         let mut bytes = npy::header("<f4", &shape);
         bytes.reserve_exact(4 * gathered.elements as usize);
         gathered.values.iter().for_each(|value| bytes.extend_from_slice(value));
-        let cells = vec![shape, format!("{} bytes", bytes.len())];
+        let cells = vec![shape, gather::sized(bytes.len())];
         let part = Part {
             extension: "npy",
             rows,
-            columns: vec!["shape".into(), "file".into()],
+            columns: vec!["shape".into(), "size".into()],
             preview: vec![PreviewRow { cells, weight: rows }],
             bytes,
         };

@@ -1,7 +1,7 @@
 //! The worker's data directory: of one worker process at a time.
 //!
 //! ```text
-//! <data dir>/lock            held by the running agent
+//! <data dir>/lock            held by the running agent, holds its pid
 //! <data dir>/identity/       key, certificate and CA, from joining
 //! <data dir>/schedulers      addresses learnt from the cluster, one per line
 //! <data dir>/shuffle/        data between stages; emptied at every start
@@ -11,7 +11,7 @@
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -20,8 +20,8 @@ pub(crate) const IDENTITY: &str = "identity";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    #[error("{} is used by another worker process; a data directory belongs to one worker", .0.display())]
-    Locked(PathBuf),
+    #[error("{} is used by another worker process (pid {pid}); a data directory belongs to one worker", path.display())]
+    Locked { path: PathBuf, pid: String },
     #[error("cannot use the data directory {}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -48,12 +48,21 @@ impl DataDir {
         fs::create_dir_all(path).map_err(failed)?;
         // Absolute, since the agent hands paths around and its working directory is nobody's promise.
         let path = path.canonicalize().map_err(failed)?;
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
+        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, writing: Mutex::default(), lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::Locked(path)),
-            Err(error) => Err(failed(error.into())),
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                let _ = lock.read_to_string(&mut pid);
+                let pid = pid.trim();
+                let pid = if pid.is_empty() { "unknown" } else { pid }.to_owned();
+                return Err(DataDirError::Locked { path, pid });
+            }
+            Err(error) => return Err(failed(error.into())),
         }
+        // For the message above; the lock itself is the kernel's and ends with the process. A full disk is no reason not to start.
+        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        Ok(Self { path, writing: Mutex::default(), lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -89,7 +98,8 @@ mod tests {
     fn a_data_directory_has_one_user() {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::open(dir.path()).unwrap();
-        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Locked(_))));
+        let refused = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(&refused, DataDirError::Locked { pid, .. } if *pid == std::process::id().to_string()), "{refused}");
         first.remember_schedulers(&["a:1".into(), "b:2".into()]).unwrap();
         drop(first);
         assert_eq!(DataDir::open(dir.path()).unwrap().known_schedulers(), ["a:1", "b:2"]);

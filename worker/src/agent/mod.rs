@@ -344,6 +344,7 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
     let mut next = if cpu_offered { 0 } else { 1 };
     let (mut devices, mut offered, mut reasons) = (BTreeMap::new(), Vec::new(), Vec::new());
     for discovery::Found { kind, mut device, output, launched } in found {
+        let called = if device.name.is_empty() { kind.to_string() } else { format!("{kind} ({})", device.name) };
         match launched {
             Some(Ok(launched)) => {
                 device.index = next;
@@ -361,9 +362,9 @@ fn offer(common: &Arc<Common>, found: Vec<discovery::Found>) -> anyhow::Result<O
             Some(Err(error)) => {
                 let error = shuffle::fetch::chain(&error);
                 tracing::warn!(device = %kind, name = device.name, error, "device is not offered");
-                reasons.push(format!("{kind}: {error}"));
+                reasons.push(format!("{called}: {error}"));
             }
-            None => reasons.push(format!("{kind}: not selected")),
+            None => reasons.push(format!("{called}: not selected")),
         }
     }
     anyhow::ensure!(!offered.is_empty(), "this worker has no device to offer: {}", reasons.join("; "));

@@ -46,6 +46,10 @@ impl Layout {
             return Err(Failure::say(Exit::BadUsage, format!("{} is the data directory of a scheduler or worker", dir.display()))
                 .fix("give a --data-dir of its own"));
         }
+        if let Some(name) = (is_new && !temporary).then(|| stranger(dir)).flatten() {
+            let message = format!("{} holds files that are no dev cluster's, such as {name}", dir.display());
+            return Err(Failure::say(Exit::BadUsage, message).fix("give --data-dir an empty directory, or one that is not there yet"));
+        }
         let mut held = BTreeMap::new();
         let ports = match saved {
             Some(saved) if saved.ports.len() != schedulers as usize => {
@@ -141,6 +145,16 @@ impl Layout {
     pub fn log_dir(&self) -> PathBuf {
         self.dir.join("logs")
     }
+}
+
+/// The first thing there that no `dev` has made. One that was interrupted leaves directories without `dev.toml`, and a new file system has one of
+/// its own.
+fn stranger(dir: &Path) -> Option<String> {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let known = |name: &String| {
+        ["logs", "lost+found"].contains(&name.as_str()) || ["scheduler-", "worker-"].iter().any(|start| name.starts_with(start))
+    };
+    names.filter(|name| !known(name)).min()
 }
 
 fn is_empty(dir: &Path) -> bool {

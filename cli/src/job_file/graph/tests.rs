@@ -93,6 +93,20 @@ fn flags_set_values_of_a_stage_by_its_name() {
 }
 
 #[test]
+fn a_flag_for_the_other_kind_of_job_file_is_named() {
+    let set = |text: &str, value: &str| with(text, &Patches { set: vec![value.into()], ..Patches::default() }).unwrap_err();
+    let short = "[input]\nrange = { count = 9 }\n[map]\nkernel = \"noop\"\n";
+    assert_eq!(
+        set(short, "stage.x.y=1"),
+        "--set stage.x.y=1: the job file has no [[stage]] tables, but [map] / set values of [map], as in --set map.params.NAME=VALUE"
+    );
+    assert_eq!(
+        set(COMPARE, "map.params.x=1"),
+        "--set map.params.x=1: [map] stands beside [[stage]] tables / name the stage, as in --set stage.NAME.params.seed=7"
+    );
+}
+
+#[test]
 fn names_that_are_wrong_are_refused_with_line_and_fix() {
     assert_eq!(
         refusal("inputs = \"count-a\"", "inputs = \"count-x\""),
