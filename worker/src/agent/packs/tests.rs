@@ -228,7 +228,7 @@ fn a_listing_that_cannot_be_kept_leaves_nothing_and_is_said_with_the_reason() {
     let long: Vec<InputFile> = many(10_000);
     assert!(packs.shelf.keep(long, &Files::default()).is_err());
     let left: Vec<PathBuf> = fs::read_dir(packs.shelf.dir()).unwrap().map(|found| found.unwrap().path()).collect();
-    assert_eq!(left, [second.clone()]);
+    assert_eq!(left, std::slice::from_ref(&second));
     fs::remove_dir(&second).unwrap();
     fs::remove_dir(packs.shelf.dir()).unwrap();
     let told = packs.packed(answer(many(30_000)), "anna");
