@@ -91,6 +91,8 @@ pub(super) struct Audit {
     granted_in: BTreeMap<LeaseId, u32>,
     /// Rounds that have ended.
     decided: BTreeSet<(JobId, u32)>,
+    /// Jobs whose decision to publish was taken back for a lost part.
+    taken_back: BTreeSet<JobId>,
     /// Workers that have had a part of a result on their disk: worker, job, staged name.
     had_parts: BTreeSet<(u64, u64, String)>,
     /// Acknowledged submits by key, and acknowledged cancels.
@@ -229,7 +231,10 @@ impl Audit {
                 Event::JobEnded { .. } => counters.jobs_ended += 1,
                 Event::SetAside { .. } => counters.tasks_set_aside += 1,
                 Event::Quarantined { .. } => counters.quarantines += 1,
-                Event::PartsLost { .. } => counters.parts_remade += 1,
+                Event::PartsLost { job, .. } => {
+                    counters.parts_remade += 1;
+                    self.taken_back.insert(*job);
+                }
                 Event::CopiesLeft { tasks, .. } => counters.copies_used += tasks,
                 _ => {}
             }
@@ -337,7 +342,9 @@ impl Audit {
         let Some(found) = latest.as_ref().and_then(|s| s.jobs.get(&job)) else {
             return self.violate("publishing_follows_the_decision", format!("there is no job {job}"));
         };
-        if !matches!(found.phase, Phase::Publishing | Phase::Done { .. } | Phase::Failed { .. }) {
+        // What was sent while the decision stood may come when it has been taken back: it names the parts of then, of which one is lost.
+        let late = found.phase == Phase::Running && self.taken_back.contains(&job);
+        if !late && !matches!(found.phase, Phase::Publishing | Phase::Done { .. } | Phase::Failed { .. }) {
             self.violate("publishing_follows_the_decision", format!("job {job} is {:?}", found.phase));
         } else if found.stages.last().is_some_and(|s| s.tasks().len() != parts as u64) {
             self.violate("publishing_is_of_every_part", format!("job {job} with {parts} parts"));
