@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Counting the words of 1 GiB of real text: Raftwerk beside DuckDB, Polars and mawk, in one run on the same cores.
+"""Counting the words of 1 GiB of real text: Raftwerk beside DuckDB, Polars, mawk and Spark, in one run on the same cores.
 
     cargo build --release -p raftwerk
-    python3 -m venv VENV && VENV/bin/pip install polars duckdb
+    python3 -m venv VENV && VENV/bin/pip install polars duckdb pyspark    # Spark needs Java 17 or newer
     VENV/bin/python bench/rivals/word_count.py [--bytes 1073741824] [--turns 3] [--threads 2] [--workers 1] [--dir DIR] [--only NAME]
     python3 bench/rivals/word_count.py --make FILE                         # the input alone
     VENV/bin/python bench/rivals/word_count.py --text FILE                 # a text of yours; then the rest is not made
@@ -20,6 +20,7 @@ import csv
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -83,6 +84,48 @@ def work(source, out, threads):
     words = lines.select(pl.col('line').str.replace_all('\\t', ' ', literal=True).str.split(' ').explode().alias('word')).filter(pl.col('word') != '')
     words.group_by('word').len().sink_csv(out, include_header=False)
 """
+
+
+class Spark(Engine):
+    """A DataFrame on as many local threads. Its session, and so its virtual machine, starts before the clock; the machine's processor time counts."""
+
+    name, module = "Spark", "pyspark"
+    around = """
+import json, os, sys, time
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+source, out, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+settings = {"spark.driver.memory": "8g", "spark.sql.shuffle.partitions": 4 * threads, "spark.ui.enabled": "false", "spark.local.dir": os.path.dirname(out)}
+builder = SparkSession.builder.master(f"local[{threads}]")
+for name, value in settings.items():
+    builder = builder.config(name, value)
+spark = builder.getOrCreate()
+spark.sparkContext.setLogLevel("ERROR")
+def usage(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    own = int(fields[11]) + int(fields[12])
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return own + sum(usage(int(child)) for child in children.read().split())
+before, begin = usage(os.getpid()), time.perf_counter()
+lines = spark.read.text(source)
+words = lines.select(F.explode(F.split(F.translate("value", chr(9), " "), " ")).alias("word")).where("word != ''")
+words.groupBy("word").count().write.options(escape='"', ignoreLeadingWhiteSpace=False, ignoreTrailingWhiteSpace=False).csv(out)
+for name in os.listdir(out) + ["."]:
+    descriptor = os.open(os.path.join(out, name), os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+wall = time.perf_counter() - begin
+print(json.dumps([wall, (usage(os.getpid()) - before) / os.sysconf("SC_CLK_TCK")]))
+"""
+
+    def outputs(self):
+        return sorted(self.out.glob("part-*.csv"))
+
+    def clear(self):
+        # A directory of this run's own, below a temporary one.
+        if self.out.exists():
+            shutil.rmtree(self.out)
 
 
 class Mawk(Program):
@@ -151,7 +194,7 @@ def main():
         def title():
             return f"{source.stat().st_size} bytes, {expected[0][1]} words, {expected[0][0]} distinct; {args.threads} threads, {args.workers} workers; the results are equal"
 
-        contest((Own, DuckDb, Polars, Mawk), home, args, source, check, title)
+        contest((Own, DuckDb, Polars, Mawk, Spark), home, args, source, check, title)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ use crate::fail_point;
 use crate::leader::{Answer, ConnId, Effect, Input, Leader, Limits, RequestId, Timing};
 use crate::machine::Replicated;
 use crate::members::Members;
-use crate::raft::{ProposeError, Replica};
+use crate::raft::{LeaderTenure, Leadership, ProposeError, Replica};
 use raftwerk_core::Applied;
 use raftwerk_core::plan::policy::Policy;
 use raftwerk_proto::Wire;
@@ -22,11 +22,6 @@ const INBOX: usize = 8192;
 const BURST: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
 const DISK_LOOK: Duration = Duration::from_secs(2);
-/// How long a leader that hears no majority keeps its sessions: a disk that stalls, or a machine that is busy, is no reason to send everybody away.
-/// About what an election takes, so that nobody who is with the wrong side of a cut comes later to the next leader.
-const WITHOUT_MAJORITY: Duration = Duration::from_secs(1);
-/// Before it asks again.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(crate) type Outgoing = Result<SchedulerMessage, tonic::Status>;
 
@@ -111,28 +106,20 @@ impl Shared {
 pub(crate) async fn run(shared: Arc<Shared>, timing: Timing, limits: Limits) {
     let mut leadership = shared.replica.leadership();
     loop {
+        // Looked at anew each time: one tenure may have followed another while the loop was still in the first.
         let tenure = leadership.borrow_and_update().leading.clone();
-        if let Some(tenure) = tenure {
-            tracing::info!(term = tenure.term, "leading");
-            lead(&shared, timing, limits, &mut leadership).await;
-            shared.set_inbox(None);
-            tracing::info!(term = tenure.term, "no longer leading");
-            // A proposal failed although Raft has not said that leadership ended: begin afresh when a majority answers, and not before. Who comes to a
-            // leader that can decide nothing would have waited in vain, and who does not come would be taken for gone.
-            let still = |leadership: &watch::Receiver<crate::raft::Leadership>| leadership.borrow().leading.as_ref() == Some(&tenure);
-            while still(&leadership) {
-                tokio::time::sleep(ASK_AGAIN).await;
-                if shared.replica.read_barrier().await.is_ok() {
-                    break;
-                }
+        let Some(tenure) = tenure else {
+            match leadership.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
             }
-            if still(&leadership) {
-                continue;
-            }
-        }
-        if leadership.changed().await.is_err() {
-            return;
-        }
+        };
+        tracing::info!(term = tenure.term, "leading");
+        lead(&shared, &tenure, timing, limits, &mut leadership).await;
+        shared.set_inbox(None);
+        tracing::info!(term = tenure.term, "no longer leading");
+        // A proposal may have failed although Raft has not said that leadership ended: begin afresh when a majority answers, and not before.
+        shared.replica.majority_or_end(&tenure).await;
     }
 }
 
@@ -146,12 +133,11 @@ struct Outlets {
 }
 
 /// One leadership. All sessions and waiting calls end with it: the workers and clients turn to the next leader.
-async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: &mut watch::Receiver<crate::raft::Leadership>) {
+async fn lead(shared: &Arc<Shared>, tenure: &LeaderTenure, timing: Timing, limits: Limits, leadership: &mut watch::Receiver<Leadership>) {
     let (sender, mut inbox) = mpsc::channel(INBOX);
     let started = Instant::now();
     let mut awake = Awake::since(0);
     let mut now = || awake.at(started.elapsed().as_millis() as u64);
-    let tenure = leadership.borrow().leading.clone();
     let mut members = Members::look(shared);
     let mut leader = {
         let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
@@ -186,7 +172,7 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
                 }
             }
             changed = leadership.changed() => {
-                if changed.is_err() || leadership.borrow().leading != tenure {
+                if changed.is_err() || leadership.borrow().leading.as_ref() != Some(tenure) {
                     return;
                 }
             }
@@ -207,6 +193,7 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
         let mut effects = Vec::new();
         let body = {
             let state = shared.replica.state().read().unwrap_or_else(|e| e.into_inner());
+            leader.majority_silent_for(shared.replica.majority_silence().as_millis() as u64);
             for input in inputs.drain(..) {
                 fail_point::on_input(&input);
                 effects.extend(leader.handle(now(), &state.0, input));
@@ -216,21 +203,10 @@ async fn lead(shared: &Arc<Shared>, timing: Timing, limits: Limits, leadership: 
         effects.iter().for_each(fail_point::on_effect);
         if let Some(body) = body {
             let (replica, bytes) = (shared.replica.clone(), bytes::Bytes::from(body.to_wire()));
-            proposal = Some(Box::pin(async move { propose(&replica, bytes).await }));
+            proposal = Some(Box::pin(async move { replica.propose_patiently(bytes).await }));
         }
         for conn in outlets.perform(effects) {
             inputs.push(Input::WorkerDisconnected { conn });
-        }
-    }
-}
-
-/// Proposes an entry; again for a while if nothing was written because no majority is heard.
-async fn propose(replica: &Replica<Replicated>, bytes: bytes::Bytes) -> Result<(u64, Arc<Applied>), ProposeError> {
-    let began = Instant::now();
-    loop {
-        match replica.propose(bytes.clone()).await {
-            Err(ProposeError::NoQuorum) if began.elapsed() < WITHOUT_MAJORITY => tokio::time::sleep(ASK_AGAIN).await,
-            landed => return landed,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Which devices a job waits for, in words for people.
 
 use crate::gang;
-use crate::ids::JobId;
+use crate::ids::{JobId, WorkerId};
 use crate::job::{Job, Phase};
 use crate::matching::{candidates, shortfall_of_stage};
 use crate::state::State;
 
-/// Held devices that are named.
+/// Devices that are named, held ones and such as may not.
 const NAMED: usize = 8;
 
 impl State {
@@ -27,6 +27,9 @@ impl State {
         // One that has begun goes on with any device.
         if let Some(short) = shortfall_of_stage(self, spec, Some(if stage.has_begun() { 1 } else { tasks })) {
             return Some(short.line());
+        }
+        if let Some(text) = self.none_is_left(job, index as usize) {
+            return Some(text);
         }
         if !gang::waits(spec, stage) {
             return None;
@@ -61,5 +64,36 @@ impl State {
             text.push_str(&format!("; {reason}"));
         }
         Some(text)
+    }
+
+    /// Devices can run the stage, and none of those is left for it that have not failed at this job.
+    fn none_is_left(&self, job: &Job, index: usize) -> Option<String> {
+        let excludes = !job.excluded.is_empty() || !job.excluded_devices.is_empty() || !job.stages[index].avoided.is_empty();
+        let (spec, stage) = (&job.spec.stages[index], &job.stages[index]);
+        let fitting = if excludes { candidates(self, spec) } else { Vec::new() };
+        let mut reasons = fitting.iter().map(|(worker, device)| self.may_not(job, index, *worker, *device)).collect::<Option<Vec<_>>>()?;
+        let more = reasons.len().saturating_sub(NAMED);
+        reasons.truncate(NAMED);
+        if more > 0 {
+            reasons.push(format!("{more} more"));
+        }
+        let (left, name) = (stage.free(), &spec.name);
+        (!reasons.is_empty()).then(|| format!("no device is left for {left} tasks of stage '{name}': {}", reasons.join("; ")))
+    }
+
+    fn may_not(&self, job: &Job, index: usize, worker: WorkerId, device: u32) -> Option<String> {
+        let record = self.workers.get(&worker)?;
+        let why = if job.excluded.contains(&worker) {
+            "has failed at this job and gets no more of it until it is started again"
+        } else if job.excluded_devices.contains(&(worker, device)) || job.stages[index].avoids(self, worker, device) {
+            "has failed at this job and gets no more of it"
+        } else if record.drained {
+            "is drained"
+        } else if record.is_quarantined(device, self.now) {
+            "is in quarantine"
+        } else {
+            return None;
+        };
+        Some(format!("worker {worker} ({}) device {device} {why}", record.hello.name))
     }
 }

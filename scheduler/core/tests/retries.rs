@@ -284,6 +284,26 @@ fn a_new_process_of_an_excluded_worker_is_tried_again() {
     assert!(r.grant(job, 0, 0, 1, 7).is_some(), "the mount may be there now");
 }
 
+/// The last able worker may come back, so the job waits; it says for what.
+#[test]
+fn a_job_whose_last_able_worker_is_lost_says_that_the_others_have_failed_at_it() {
+    let mut r = workers(2, 1);
+    let job = r.submit(map_only(10));
+    let lease = r.grant(job, 0, 0, 1, 7).unwrap();
+    r.fail(lease, FailureClass::Worker, "cannot read /mnt/x");
+    assert_eq!(r.state.waits_for(job), "", "the other worker can");
+    r.lose(8);
+    assert_eq!(
+        r.state.waits_for(job),
+        "no device is left for 10 tasks of stage 'map': worker 7 (w7) device 0 has failed at this job and gets no more of it until it is started again"
+    );
+    r.register(8, vec![device(0, "cpu", 1)]);
+    assert_eq!(r.state.waits_for(job), "");
+    r.pause_ms = 20_000;
+    r.run();
+    assert!(done(&r, job));
+}
+
 #[test]
 fn entries_of_format_1_keep_their_rules() {
     let mut r = workers(3, 1);

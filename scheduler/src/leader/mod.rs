@@ -165,6 +165,9 @@ pub struct Timing {
     pub reconnect_grace_ms: u64,
     /// How long a submit waits for workers to answer what they see.
     pub listing_ms: u64,
+    /// A leader that no majority has answered for longer than this answers no heartbeat: another may lead by now, and workers that it kept with it
+    /// would be taken for lost there. They leave it, or stop by themselves.
+    pub majority_ms: u64,
 }
 
 impl Timing {
@@ -177,12 +180,14 @@ impl Timing {
 impl Default for Timing {
     fn default() -> Self {
         // Ten seconds of silence survive a paused virtual machine or a machine that swaps; a broken connection is seen at once.
-        Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000 }
+        Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000, majority_ms: 1_000 }
     }
 }
 
 pub struct Leader {
     timing: Timing,
+    /// No majority has been heard for a while.
+    in_the_dark: bool,
     limits: Limits,
     policy: &'static dyn Policy,
     retention: Retention,
@@ -235,10 +240,12 @@ impl Clock {
 }
 
 impl Leader {
-    /// Begins a leadership. Nobody is declared lost before one full grace period from now.
+    /// Begins a leadership. Nobody is declared lost before one full lease time from now, and the time in which a former leader may still have
+    /// answered a worker.
     pub fn new(timing: Timing, state: &State, now: u64) -> Leader {
         Leader {
-            sessions: Sessions::new(state, now, now + timing.lease_ttl_ms),
+            sessions: Sessions::new(state, now, now + timing.lease_ttl_ms + timing.majority_ms),
+            in_the_dark: false,
             timing,
             limits: Limits::default(),
             policy: policies()[0],
@@ -278,6 +285,11 @@ impl Leader {
     pub fn with_schedulers(mut self, addresses: Vec<String>) -> Leader {
         self.sessions.schedulers.set(addresses);
         self
+    }
+
+    /// For how long no majority of the replicas has answered this one. To be said before every burst of inputs.
+    pub fn majority_silent_for(&mut self, ms: u64) {
+        self.in_the_dark = ms > self.timing.majority_ms;
     }
 
     /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.

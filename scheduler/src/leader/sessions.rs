@@ -303,6 +303,9 @@ impl Leader {
                 if heartbeat.load.is_some() {
                     entry.load = heartbeat.load;
                 }
+                if self.in_the_dark {
+                    return;
+                }
                 let schedulers = self.sessions.schedulers.news(&mut entry.told);
                 self.uploads.told(worker, heartbeat.uploads);
                 let unneeded_uploads = self.unneeded_uploads(now, state, worker);

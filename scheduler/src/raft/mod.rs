@@ -14,6 +14,7 @@ mod convert;
 mod fault;
 mod handle;
 mod leadership;
+mod majority;
 mod network;
 pub mod offline;
 mod presence;

@@ -491,7 +491,11 @@ impl<S: StateMachine, Rt: AsyncRuntime> Replica<S, Rt> {
     }
 
     fn metrics(&self) -> RaftMetrics<C<S, Rt>> {
-        self.0.raft.metrics().borrow_watched().clone()
+        self.watch_metrics().borrow_watched().clone()
+    }
+
+    pub(super) fn watch_metrics(&self) -> WatchReceiverOf<C<S, Rt>, RaftMetrics<C<S, Rt>>> {
+        self.0.raft.metrics()
     }
 
     fn stopped(&self, e: &Fatal<C<S, Rt>>) -> ProposeError {

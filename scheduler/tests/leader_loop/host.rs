@@ -8,7 +8,8 @@ use raftwerk_proto::v1::*;
 use raftwerk_scheduler::leader::{Answer, ConnId, Effect, Input, Leader, RequestId, Timing};
 use std::sync::Arc;
 
-pub const TIMING: Timing = Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000 };
+pub const TIMING: Timing =
+    Timing { lease_ttl_ms: 10_000, heartbeat_ms: 500, reconnect_grace_ms: 1_000, listing_ms: 5_000, majority_ms: 1_000 };
 
 pub struct Host {
     pub now: u64,

@@ -120,7 +120,8 @@ fn a_new_leader_declares_nobody_lost_before_one_full_grace() {
     host.connect(1, 7);
     host.wait(5_000);
     host.change_leader();
-    host.wait(TIMING.lease_ttl_ms - 1);
+    // Until then a former leader, which nobody hears, may have answered it.
+    host.wait(TIMING.lease_ttl_ms + TIMING.majority_ms - 1);
     assert!(!host.state.workers[&WorkerId(7)].lost);
     host.wait(2);
     assert!(host.state.workers[&WorkerId(7)].lost);
@@ -246,6 +247,22 @@ fn a_worker_that_comes_back_while_it_is_being_declared_lost_registers_again() {
     let granted = host.submit(1, numbers(4));
     assert!(granted.is_empty());
     assert!(!grants(&host.commit()).is_empty());
+}
+
+/// Another may lead by then, and would take those who stay for lost.
+#[test]
+fn a_leader_that_hears_no_majority_answers_no_heartbeat() {
+    let answers = |host: &mut Host, silence| {
+        host.leader.majority_silent_for(silence);
+        let effects = host.up(1, Up::Heartbeat(Heartbeat::default()));
+        sent(&effects).filter(|(_, message)| matches!(message, Down::HeartbeatAck(_))).count()
+    };
+    let mut host = Host::new();
+    host.connect(1, 7);
+    assert_eq!(answers(&mut host, 0), 1);
+    assert_eq!(answers(&mut host, TIMING.majority_ms), 1);
+    assert_eq!(answers(&mut host, TIMING.majority_ms + 1), 0);
+    assert_eq!(answers(&mut host, 0), 1, "it is heard again");
 }
 
 #[test]

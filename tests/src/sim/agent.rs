@@ -485,6 +485,13 @@ impl Agent {
         }
     }
 
+    /// A leader that has not heard of it for the lease time is about to say that it is lost.
+    pub(super) fn check_has_stopped(&self, now: u64) {
+        if !self.queue.is_empty() && now > self.resumed_at + FENCE_SLACK_MS && !self.stopped {
+            audit(|a| a.violate("who_is_taken_for_lost_has_stopped", format!("worker {} runs leases", self.id)));
+        }
+    }
+
     pub(super) fn describe(&self) -> String {
         let held = self.session.as_ref().map_or(0, |s| s.held().count());
         let unacknowledged = self.session.as_ref().map_or(0, |s| s.unacknowledged());

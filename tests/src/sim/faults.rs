@@ -151,7 +151,8 @@ impl Fault {
             6 => Fault::StopReplica { ms: long },
             7 | 8 => Fault::StopLeader { ms: long },
             9 => Fault::CutReplicas { ms: long, one_way: dice.below(2) == 0 },
-            10 => Fault::IsolateReplica { ms: long },
+            // Longer than a lease, so that those who stay with it would be taken for lost.
+            10 => Fault::IsolateReplica { ms: long * 3 / 2 },
             11 => Fault::LossAndRepeats { ms: long, loss: 10 + dice.below(150), repeats: 10 + dice.below(150) },
             12 => Fault::SlowNetwork { ms: long, most: 5 + dice.below(60) },
             13 => Fault::SlowDisk { ms: long, flush: 1 + dice.below(80) },

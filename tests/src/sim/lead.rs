@@ -10,10 +10,11 @@ use raftwerk_core::{Applied, WorkerId};
 use raftwerk_planted::{self as planted, Bug};
 use raftwerk_proto::v1::{Redirect, SchedulerMessage, WorkerMessage, command::Command, scheduler_message, worker_message};
 use raftwerk_scheduler::leader::{ConnId, Effect, Input, Leader, RequestId, Timing};
-use raftwerk_scheduler::raft::Replica;
 use raftwerk_scheduler::raft::sim::SimRuntime;
+use raftwerk_scheduler::raft::{LeaderTenure, Replica};
 use raftwerk_worker::session;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const TICK_MS: u64 = 50;
@@ -48,6 +49,30 @@ pub(super) struct LeaderHost {
     next_tick: u64,
     /// Members as the leader was told last.
     told: Vec<String>,
+    /// Workers that it takes for lost by their silence, since they were looked at last.
+    taken_for_lost: Vec<u64>,
+}
+
+/// A replica that has lost its leader loop to a failed proposal and whose tenure goes on: a new one begins when a majority answers.
+pub(super) struct Pause {
+    pub(super) term: u64,
+    answered: Arc<AtomicBool>,
+}
+
+impl Pause {
+    pub(super) fn of(replica: Replica<Watched, SimRuntime>, tenure: LeaderTenure) -> Pause {
+        let answered = Arc::new(AtomicBool::new(false));
+        let pause = Pause { term: tenure.term, answered: answered.clone() };
+        super::spawn(async move {
+            replica.majority_or_end(&tenure).await;
+            answered.store(true, Ordering::Relaxed);
+        });
+        pause
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
 }
 
 /// A hello that waits for this replica, or another one, to lead.
@@ -85,6 +110,7 @@ impl LeaderHost {
             failed: false,
             next_tick: now,
             told: Vec::new(),
+            taken_for_lost: Vec::new(),
         }
     }
 
@@ -92,7 +118,7 @@ impl LeaderHost {
         self.inputs.push(input);
     }
 
-    /// A proposal failed: the edge would begin afresh.
+    /// A proposal failed: this leadership is over, and the next may begin when a majority answers.
     pub(super) fn failed(&self) -> bool {
         self.failed
     }
@@ -127,6 +153,7 @@ impl LeaderHost {
         let mut effects = Vec::new();
         let body = {
             let state = self.replica.state().read().unwrap();
+            self.leader.majority_silent_for(self.replica.majority_silence().as_millis() as u64);
             for input in self.inputs.drain(..) {
                 effects.extend(self.leader.handle(now, state.state(), input));
             }
@@ -141,7 +168,7 @@ impl LeaderHost {
             let (replica, landed) = (self.replica.clone(), self.landed.clone());
             self.flying = true;
             drop(SimRuntime::spawn(async move {
-                let result = replica.propose(body.encode_to_vec().into()).await;
+                let result = replica.propose_patiently(body.encode_to_vec().into()).await;
                 *landed.lock().unwrap() = Some(result.map(|(_, applied)| applied).map_err(|e| e.to_string()));
             }));
         }
@@ -149,7 +176,7 @@ impl LeaderHost {
     }
 
     /// Nobody is declared lost who was heard of lately, nor before a new leadership has given him the time to come back.
-    fn check_verdict(&self, now: u64, lose: &raftwerk_proto::v1::LoseWorker) {
+    fn check_verdict(&mut self, now: u64, lose: &raftwerk_proto::v1::LoseWorker) {
         if lose.reason != "not heard of in time" {
             return; // it said goodbye
         }
@@ -160,6 +187,10 @@ impl LeaderHost {
                 let what = format!("worker {} was heard {} ms ago and is declared lost", lose.worker, now - conn.heard);
                 audit(|a| a.violate("nobody_heard_lately_is_lost", what));
             }
+        }
+        let here = self.conns.values().find(|c| c.agent as u64 + super::FIRST_WORKER == lose.worker);
+        if !self.seen.contains(&lose.worker) || here.is_some_and(|conn| now >= conn.heard + ttl) {
+            self.taken_for_lost.push(lose.worker);
         }
         if !self.seen.contains(&lose.worker) && now < self.begun + ttl {
             let what = format!("worker {} is declared lost {} ms after the leadership began", lose.worker, now - self.begun);
@@ -185,7 +216,11 @@ impl Sim {
         let now = self.now;
         let wall = (WALL + now).saturating_add_signed(self.skew.get(&id).copied().unwrap_or_default());
         let Some(host) = self.leaders.get_mut(&id) else { return };
-        for effect in host.run(now, wall) {
+        let effects = host.run(now, wall);
+        for worker in host.taken_for_lost.drain(..) {
+            self.agents[(worker - super::FIRST_WORKER) as usize].check_has_stopped(now);
+        }
+        for effect in effects {
             match effect {
                 Effect::Send { conn, message } => {
                     let Some(agent) = self.leaders.get(&id).and_then(|h| h.conns.get(&conn)).map(|c| c.agent) else { continue };

@@ -41,7 +41,7 @@ pub use run::{Failure, Options, Report, planted_seeds, run_seed};
 use agent::Agent;
 use audit::{Watched, audit};
 use client::Client;
-use lead::{Greeting, LeaderHost};
+use lead::{Greeting, LeaderHost, Pause};
 use members::Members;
 use openraft::async_runtime::Instant;
 use openraft::type_config::AsyncRuntime;
@@ -75,6 +75,8 @@ pub(crate) struct Sim {
     dice: Dice,
     wire: Wire,
     leaders: BTreeMap<u64, LeaderHost>,
+    /// Replicas that lead and wait for a majority before they do so again.
+    pauses: BTreeMap<u64, Pause>,
     /// Leader loops of past leaderships, for a planted bug.
     retired: BTreeMap<u64, Leader>,
     greetings: Vec<Greeting>,
@@ -137,6 +139,7 @@ impl Sim {
             dice,
             wire: Wire::default(),
             leaders: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             retired: BTreeMap::new(),
             greetings: Vec::new(),
             agents: Vec::new(),
@@ -230,6 +233,7 @@ impl Sim {
         }
         self.say(format!("replica {id} is killed"));
         self.drop_leader(id);
+        self.pauses.remove(&id);
         self.retired.remove(&id);
         self.frozen.retain(|d| d.way().replica != id);
         self.greetings.retain(|g| g.replica() != id);
@@ -291,14 +295,18 @@ impl Sim {
     fn follow_leadership(&mut self) {
         let mut begun = Vec::new();
         let mut ended = Vec::new();
+        let mut paused = Vec::new();
         for replica in self.cluster.running().filter(|r| !self.cluster.is_stopped(r.id())) {
+            let id = replica.id();
             let leading = replica.leadership_watch().current().leading;
-            let hosted = self.leaders.get(&replica.id()).map(|h| (h.term, h.failed()));
-            match (&leading, hosted) {
-                (Some(tenure), Some((term, false))) if tenure.term == term => {}
-                // A new loop in an old tenure: one that is cut off may have missed what another leader has acknowledged since, and can commit nothing.
-                (Some(tenure), hosted) => begun.push((replica.id(), tenure.term, hosted.is_some_and(|(term, _)| term == tenure.term))),
-                (None, Some(_)) => ended.push(replica.id()),
+            let hosted = self.leaders.get(&id).map(|h| (h.term, h.failed()));
+            let pause = self.pauses.get(&id);
+            match (leading, hosted) {
+                (Some(tenure), Some((term, failed))) if tenure.term == term => paused.extend(failed.then(|| (replica.clone(), tenure))),
+                (Some(tenure), None) if pause.is_some_and(|p| p.term == tenure.term && !p.is_over()) => {}
+                // A new loop in an old tenure: another leader may have come since a majority answered, and this one can commit nothing.
+                (Some(tenure), _) => begun.push((id, tenure.term, pause.is_some_and(|p| p.term == tenure.term))),
+                (None, Some(_)) => ended.push(id),
                 (None, None) => {}
             }
         }
@@ -306,9 +314,16 @@ impl Sim {
             self.say(format!("replica {id} leads no longer"));
             self.drop_leader(id);
         }
+        for (replica, tenure) in paused {
+            let id = replica.id();
+            self.say(format!("replica {id} hears no majority in term {}", tenure.term));
+            self.drop_leader(id);
+            self.pauses.insert(id, Pause::of(replica, tenure));
+        }
         for (id, term, again) in begun {
             self.say(format!("replica {id} leads in term {term}"));
             self.drop_leader(id);
+            self.pauses.remove(&id);
             audit(|a| a.counters.leaderships += 1);
             let replica = self.cluster.replica(id).expect("a running replica").clone();
             if !again {

@@ -9,7 +9,7 @@ use super::{
     logs::Logs,
     publish, results, store,
 };
-use crate::session::{AgentSession, Effect, ExitReason, Input, rotation::Rotation};
+use crate::session::{AgentSession, Effect, ExitReason, Input, StopReason, rotation::Rotation};
 use raftwerk_proto::v1::{AttemptLogs, Device, Grant, InputListing, LeaseProgress, Load, SchedulerMessage, StageInfo, WorkerMessage};
 use raftwerk_transport::Identity;
 use std::{
@@ -222,7 +222,11 @@ impl Edge {
             }
             Effect::StartLease { .. } => unreachable!("collected by the caller"),
             Effect::StopLease { lease, device, reason } => {
-                tracing::debug!(lease = %crate::lease::LeaseKey::from(lease), ?reason, "stopping a lease");
+                let key = crate::lease::LeaseKey::from(lease);
+                match reason {
+                    StopReason::Unheard => tracing::warn!(lease = %key, "no leader has answered for the lease time; stopping a lease"),
+                    reason => tracing::debug!(lease = %key, ?reason, "stopping a lease"),
+                }
                 if let Some(handle) = self.devices.get(&device) {
                     handle.send(DeviceEvent::Stop(lease.into()));
                 }

@@ -17,6 +17,7 @@
 //! - A worker that has heard nothing for the lease time stops its leases by itself; what they had produced is still offered.
 //! - A lease ends with exactly one final report in which every task has a result or a failure.
 
+mod fence;
 mod outbox;
 mod report;
 pub mod rotation;
@@ -24,6 +25,7 @@ pub mod rotation;
 mod tests;
 
 use crate::{lease::LeaseKey, ranges::TaskRanges};
+use fence::Fence;
 use outbox::Outbox;
 use raftwerk_liveness::Detector;
 use raftwerk_planted::{self as planted, Bug};
@@ -216,6 +218,7 @@ pub struct AgentSession {
     worker: u64,
     session: u64,
     lease_ttl_ms: u64,
+    fence: Fence,
     heartbeat_ms: u64,
     last_heard_ms: u64,
     /// Of the leader that has welcomed this worker.
@@ -244,6 +247,7 @@ impl AgentSession {
             worker: 0,
             session: 0,
             lease_ttl_ms: 0,
+            fence: Fence::default(),
             heartbeat_ms: 0,
             last_heard_ms: 0,
             leader: None,
@@ -300,7 +304,7 @@ impl AgentSession {
         };
         let mut by = |deadline: u64| at = Some(at.map_or(deadline, |a: u64| a.min(deadline)));
         if self.leases.values().any(|held| held.stopping_since_ms.is_none()) {
-            by(self.last_heard_ms + self.lease_ttl_ms);
+            by(self.fence.falls_at());
         }
         if let Some(since) = self.leases.values().filter_map(|held| held.stopping_since_ms).min() {
             by(since + STOP_GRACE_MS);
@@ -412,6 +416,7 @@ impl AgentSession {
             _ if greeting => self.close("protocol error: expected Welcome", effects),
             Message::Welcome(_) => self.close("protocol error: Welcome came twice", effects),
             Message::HeartbeatAck(ack) => {
+                self.fence.answered(ack.sequence);
                 know(ack.schedulers, effects);
                 if !ack.unneeded_uploads.is_empty() {
                     effects.push(Effect::ReleaseUploads(ack.unneeded_uploads));
@@ -445,6 +450,9 @@ impl AgentSession {
     }
 
     fn on_welcome(&mut self, now_ms: u64, welcome: pb::Welcome, effects: &mut Vec<Effect>) {
+        if let Link::Greeting { since_ms } = self.link {
+            self.fence.welcomed(since_ms, u64::from(welcome.lease_ttl_ms.max(1)));
+        }
         self.link = Link::Open;
         self.redirects_in_a_row = 0;
         self.failed_connects = 0;
@@ -523,7 +531,7 @@ impl AgentSession {
     }
 
     fn on_tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        if !self.leases.is_empty() && now_ms >= self.last_heard_ms + self.lease_ttl_ms && !planted::on(Bug::NoSelfFence) {
+        if !self.leases.is_empty() && now_ms >= self.fence.falls_at() && !planted::on(Bug::NoSelfFence) {
             let keys: Vec<LeaseKey> = self.leases.keys().copied().collect();
             for key in keys {
                 self.stop_lease(now_ms, key, StopReason::Unheard, effects);
@@ -546,6 +554,7 @@ impl AgentSession {
             Link::Open if now_ms >= self.next_heartbeat_ms => {
                 self.heartbeat_sequence += 1;
                 self.next_heartbeat_ms = now_ms + self.heartbeat_ms;
+                self.fence.asks(self.heartbeat_sequence, now_ms);
                 let uploads = self.hello.uploads.clone();
                 let heartbeat = Heartbeat { sequence: self.heartbeat_sequence, load: Some(self.current_load()), uploads };
                 effects.push(send(worker_message::Message::Heartbeat(heartbeat)));

@@ -183,6 +183,24 @@ fn a_grant_for_a_device_that_is_not_offered_goes_back_uncharged() {
 }
 
 #[test]
+fn the_lease_time_counts_from_the_heartbeat_that_was_answered() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    let beat =
+        |effects| sent(effects).iter().find_map(|message| if let Up::Heartbeat(beat) = message { Some(beat.sequence) } else { None });
+    let sequence = beat(bench.wait(HEARTBEAT)).expect("a heartbeat");
+    let sent_at = bench.now;
+    bench.wait(HEARTBEAT / 2);
+    bench.hear(Down::HeartbeatAck(pb::HeartbeatAck { sequence, ..pb::HeartbeatAck::default() }));
+    // Other words of the leader say nothing about whom else it hears.
+    bench.hear(ack(&[]));
+    bench.disconnect();
+    bench.wait(sent_at + TTL - 1 - bench.now);
+    assert_eq!(bench.held(), [1]);
+    assert_eq!(bench.wait(1), [stopped(1, StopReason::Unheard)]);
+}
+
+#[test]
 fn a_worker_that_hears_nothing_for_the_lease_time_stops_and_keeps_what_it_has() {
     let mut bench = Bench::open();
     bench.grant(1, 4);

@@ -3,9 +3,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::async_runtime::Instant;
 use openraft::type_config::AsyncRuntime;
 
 use super::Chain;
+use crate::raft::majority::WITHOUT_MAJORITY;
 use crate::raft::sim::{self, Dice, SimCluster, SimRuntime, Trace};
 use crate::raft::{ProposeError, Replica};
 
@@ -80,6 +82,62 @@ fn a_leader_cut_off_acknowledges_nothing_and_gives_way() {
         sim.network().heal();
         watch.wait_for(|l| l.leading.is_none() && l.leader.as_ref().is_some_and(|(id, _)| *id == new.id())).await.unwrap();
         agree(&sim).await;
+    });
+}
+
+/// A leader whose followers are dead, for so long that it knows it.
+async fn alone(sim: &mut Sim) -> (Replica<Chain, SimRuntime>, Vec<u64>) {
+    let leader = sim.leader().await;
+    let others: Vec<u64> = sim.running().map(|r| r.id()).filter(|id| *id != leader.id()).collect();
+    for id in &others {
+        sim.kill(*id).await;
+    }
+    SimRuntime::sleep(Duration::from_secs(3)).await;
+    assert!(matches!(propose(&leader, "x").await, Err(ProposeError::NoQuorum)));
+    (leader, others)
+}
+
+#[test]
+fn a_proposal_outlasts_a_short_silence_of_the_majority() {
+    sim::run(7, async {
+        let mut sim = Sim::new(7, 3).await;
+        let (leader, others) = alone(&mut sim).await;
+        let began = <SimRuntime as AsyncRuntime>::Instant::now();
+        let given_up = leader.propose_patiently(Bytes::from_static(b"into the void")).await;
+        assert!(matches!(given_up, Err(ProposeError::NoQuorum)), "{given_up:?}");
+        let waited = began.elapsed();
+        assert!(waited >= WITHOUT_MAJORITY && waited < WITHOUT_MAJORITY + Duration::from_millis(500), "{waited:?}");
+        sim.restart(others[0]).await.unwrap();
+        assert!(matches!(propose(&leader, "too early").await, Err(ProposeError::NoQuorum)), "it has not been heard yet");
+        leader.propose_patiently(Bytes::from_static(b"kept")).await.unwrap();
+        sim.restart(others[1]).await.unwrap();
+        assert_eq!(agree(&sim).await.entries, 1);
+    });
+}
+
+#[test]
+fn leading_again_waits_for_a_majority_or_the_end_of_the_tenure() {
+    sim::run(8, async {
+        let mut sim = Sim::new(8, 3).await;
+        let (leader, others) = alone(&mut sim).await;
+        let tenure = leader.leadership_watch().current().leading.expect("it leads, and cannot tell anybody");
+        assert!(leader.majority_silence() >= Duration::from_secs(2), "{:?}", leader.majority_silence());
+        let wait = Duration::from_secs(5);
+        assert!(SimRuntime::timeout(wait, leader.majority_or_end(&tenure)).await.is_err(), "no majority is there");
+        sim.restart(others[0]).await.unwrap();
+        assert!(SimRuntime::timeout(wait, leader.majority_or_end(&tenure)).await.is_ok(), "a majority is there again");
+        SimRuntime::sleep(Duration::from_millis(200)).await;
+        assert!(leader.majority_silence() < Duration::from_millis(200), "{:?}", leader.majority_silence());
+        sim.restart(others[1]).await.unwrap();
+        agree(&sim).await;
+
+        sim.network().isolate(leader.id());
+        let next = sim.leader().await;
+        assert_ne!(next.id(), leader.id());
+        assert!(SimRuntime::timeout(wait, leader.majority_or_end(&tenure)).await.is_err(), "it has not heard of the next leader");
+        sim.network().heal();
+        assert!(SimRuntime::timeout(wait, leader.majority_or_end(&tenure)).await.is_ok(), "the tenure is over");
+        assert_ne!(leader.leadership_watch().current().leading, Some(tenure));
     });
 }
 
