@@ -18,9 +18,6 @@ fn a_worker_stops_by_itself_when_its_leader_hears_no_majority() {
     followers().for_each(|follower| follower.signal("STOP"));
     let began = Instant::now();
     let said = || cluster.workers[0].log();
-    cluster.until("the worker leaves the leader", || said().contains("the leader is silent"));
-    let left = began.elapsed();
-    assert!(left < Duration::from_secs(8), "long before its leases run out, and not after {left:?}");
     cluster.until("the worker stops its task", || said().contains("no leader has answered for the lease time"));
     let stopped = began.elapsed();
     assert!(stopped < Duration::from_secs(20), "{stopped:?}");
