@@ -1,6 +1,7 @@
 //! Bugs on purpose. A simulation that finds nothing proves little until it has found what was hidden for it.
 //!
-//! Each [`Bug`] is a switch in the code that ships. Without the feature `planted`, which only `raftwerk-tests` asks for, [`on`] is a
+//! Each [`Bug`] is a switch in the code that ships, but for two whose place the simulation takes: [`Bug::SkipFsync`] is in its disk,
+//! [`Bug::OldSessions`] in its edge of a leader. One is caught when the seed fails, by whatever check. Without the feature `planted`, which only `raftwerk-tests` asks for, [`on`] is a
 //! constant `false` and the compiler removes the bug. With it, a bug is switched on for one thread: a simulation runs on one thread.
 
 macro_rules! bugs {

@@ -4,13 +4,36 @@
 mod support;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use prost::Message;
 use raftwerk_core::plan::policy::policies;
 use raftwerk_core::plan::{Proposal, View, propose};
 use raftwerk_core::{Outcome, State, invariants};
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::*;
+use std::collections::BTreeSet;
 use support::{Replica, device, hello, map_only, map_reduce};
+
+/// Every kind of command by its name. The match has no arm for the rest, so that a new command does not compile before it stands here, and
+/// [`every_kind_of_command_is_tried`] fails before the dice know it.
+macro_rules! kinds {
+    ($($name:ident)*) => {
+        const KINDS: &[&str] = &[$(stringify!($name)),*];
+
+        fn kind(command: &Command) -> &'static str {
+            match command {
+                $(Command::$name(_) => stringify!($name),)*
+            }
+        }
+    };
+}
+
+kinds! {
+    SubmitJob CancelJob RegisterWorker GrantLeases ReportResults EndLeases LoseWorker FinishPublish MintId FailJob EndQuarantine Forget RemakeParts
+    RecordKept DropResult RecordCopies RemoveReplica NewEpoch DrainWorker SetNamespace ImportCosts HoldDevices ReleaseHold StartGang LoseKept
+}
 
 /// Small enough to hit something, or at an edge.
 fn number() -> impl Strategy<Value = u64> {
@@ -83,6 +106,7 @@ fn stage() -> impl Strategy<Value = StageSpec> {
             device: Some(DeviceRequest { class: "any".into(), amount }),
             max_lease_tasks,
             footprint: if tallies == 1 { "a=1".into() } else { String::new() },
+            shuffle_replicas: partitions % 3,
             memory: (tallies > 0).then_some(MemoryNeed {
                 fixed_bytes: max_lease_tasks,
                 per_task_bytes: max_lease_tasks,
@@ -94,6 +118,12 @@ fn stage() -> impl Strategy<Value = StageSpec> {
     )
 }
 
+/// Somewhere, or on so many workers.
+fn output() -> impl Strategy<Value = OutputSpec> {
+    let url = prop_oneof![Just("file:///o"), Just(OUTPUT_ON_WORKERS)];
+    (url, small()).prop_map(|(url, copies)| OutputSpec { url: url.into(), copies, ..OutputSpec::default() })
+}
+
 fn spec() -> impl Strategy<Value = JobSpec> {
     prop_oneof![
         2 => (number(), gang()).prop_map(|(tasks, gang)| {
@@ -101,13 +131,13 @@ fn spec() -> impl Strategy<Value = JobSpec> {
             spec.stages[0].gang = gang;
             spec
         }),
-        2 => (number(), small()).prop_map(|(tasks, partitions)| map_reduce(tasks, partitions)),
-        2 => (prop::collection::vec(stage(), 0..4), small(), any::<bool>()).prop_map(|(stages, max_attempts, output)| JobSpec {
+        2 => (number(), small(), output()).prop_map(|(tasks, partitions, output)| JobSpec { output: Some(output), ..map_reduce(tasks, partitions) }),
+        2 => (prop::collection::vec(stage(), 0..4), small(), prop::option::of(output())).prop_map(|(stages, max_attempts, output)| JobSpec {
             namespace: "n".into(),
             stages,
             max_attempts,
             on_set_aside: i32::from(max_attempts % 2 == 0),
-            output: output.then(|| OutputSpec { url: "file:///o".into(), ..OutputSpec::default() }),
+            output,
             ..JobSpec::default()
         }),
     ]
@@ -180,7 +210,16 @@ fn report() -> impl Strategy<Value = Report> {
             final_report,
             busy_ns,
             input_bytes,
-            parts: parts.into_iter().map(|partition| OutputPart { partition, ..OutputPart::default() }).collect(),
+            // Who keeps them is not for the report to say.
+            parts: parts
+                .into_iter()
+                .map(|partition| OutputPart {
+                    partition,
+                    worker: u64::from(partition),
+                    copy_workers: vec![busy_ns; stage.min(3) as usize],
+                    ..OutputPart::default()
+                })
+                .collect(),
             // The number of a worker, often, and of a process of it, sometimes.
             copy_worker: input_bytes,
             transfer_ns: busy_ns.rotate_left(7),
@@ -210,7 +249,55 @@ fn cost() -> impl Strategy<Value = CostRecord> {
     )
 }
 
+/// Parts by a name that most of them bear, which is none.
+fn part_names() -> impl Strategy<Value = Vec<PartName>> {
+    let name = (small(), "x?").prop_map(|(partition, staged_name)| PartName { partition, staged_name });
+    prop::collection::vec(name, 0..4)
+}
+
+fn copied() -> impl Strategy<Value = Option<CopiedAgain>> {
+    let pieces =
+        prop::collection::vec((number(), number()).prop_map(|(first_task, task_count)| TaskPiece { first_task, task_count }), 0..4);
+    let copied = (1u64..6, small(), small(), pieces, number(), number());
+    prop::option::weighted(
+        0.95,
+        copied.prop_map(|(job, stage, generation, tasks, copy_worker, copy_incarnation)| CopiedAgain {
+            job,
+            stage,
+            generation,
+            tasks,
+            copy_worker,
+            copy_incarnation,
+        }),
+    )
+}
+
+fn terms() -> impl Strategy<Value = Option<NamespaceTerms>> {
+    let terms =
+        (0u32..1_002, small(), small()).prop_map(|(weight, max_jobs, max_devices)| NamespaceTerms { weight, max_jobs, max_devices });
+    prop::option::weighted(0.9, terms)
+}
+
 fn command() -> impl Strategy<Value = Option<Command>> {
+    prop_oneof![9 => of_work(), 2 => of_holdings_and_operators()]
+}
+
+/// What workers keep, what operators say, and what a recovery writes.
+fn of_holdings_and_operators() -> impl Strategy<Value = Option<Command>> {
+    prop_oneof![
+        3 => (number(), number(), part_names()).prop_map(|(job, worker, parts)| Some(Command::RecordKept(RecordKept { job, worker, parts }))),
+        2 => (number(), number(), part_names()).prop_map(|(job, worker, parts)| Some(Command::LoseKept(LoseKept { job, worker, parts }))),
+        1 => number().prop_map(|job| Some(Command::DropResult(DropResult { job }))),
+        3 => (number(), number(), copied())
+            .prop_map(|(worker, session, copied)| Some(Command::RecordCopies(RecordCopies { worker, session, copied }))),
+        2 => ("(default|n|a|-|Ä|)", terms()).prop_map(|(name, terms)| Some(Command::SetNamespace(SetNamespace { name, terms }))),
+        1 => number().prop_map(|replica| Some(Command::RemoveReplica(RemoveReplica { replica }))),
+        1 => (prop::collection::vec(number(), 0..3), any::<bool>())
+            .prop_map(|(removed_replicas, forget_workers)| Some(Command::NewEpoch(NewEpoch { removed_replicas, forget_workers }))),
+    ]
+}
+
+fn of_work() -> impl Strategy<Value = Option<Command>> {
     let a_hello = prop::collection::vec(a_device(), 0..3).prop_map(|devices| hello("w", 1, devices));
     prop_oneof![
         3 => (prop::option::weighted(0.95, spec()), "[ab]?").prop_map(|(spec, idempotency_key)| {
@@ -300,6 +387,14 @@ fn apply(state: &mut State, index: u64, body: EntryBody) -> Result<bool, TestCas
         }
     }
     Ok(known)
+}
+
+/// One that the dice never throw is one of which nothing is shown.
+#[test]
+fn every_kind_of_command_is_tried() {
+    let mut runner = TestRunner::deterministic();
+    let thrown: BTreeSet<&str> = (0..5_000).filter_map(|_| command().new_tree(&mut runner).unwrap().current().as_ref().map(kind)).collect();
+    assert_eq!(thrown, KINDS.iter().copied().collect());
 }
 
 /// The dice find these too seldom.

@@ -11,10 +11,13 @@ use naive::{Class, Do, Model, TaskIs, value};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use raftwerk_core::stage::TaskState;
-use raftwerk_core::{JobId, LeaseId, Phase, State, WorkerId};
+use raftwerk_core::{JobId, LeaseId, Outcome, Phase, State, WorkerId};
 use raftwerk_proto::v1::command::Command;
 use raftwerk_proto::v1::*;
 use support::{Replica, device, hello, joined, map_only, map_reduce};
+
+/// Of all jobs here.
+const NAMESPACE: &str = "default";
 
 /// What the dice say; which lease, job and task it hits depends on the state.
 #[derive(Clone, Debug)]
@@ -93,6 +96,14 @@ enum Roll {
     FailJob(u64),
     EndQuarantine(u64),
     Drain(u64),
+    Mint,
+    RemoveReplica(u64),
+    /// What the namespace of all jobs may have.
+    Terms {
+        weight: u32,
+        max_jobs: u32,
+        max_devices: u32,
+    },
     Pause(u64),
     Suspect(u64),
 }
@@ -140,6 +151,11 @@ fn roll() -> impl Strategy<Value = Roll> {
         1 => (0u64..6).prop_map(Roll::FailJob),
         2 => (1u64..6).prop_map(Roll::EndQuarantine),
         1 => (1u64..6).prop_map(Roll::Drain),
+        1 => Just(Roll::Mint),
+        1 => (0u64..4).prop_map(Roll::RemoveReplica),
+        // Mostly without bounds, or little would run.
+        2 => (prop_oneof![1u32..1_001, 0u32..2_000], prop_oneof![3 => Just(0u32), 1 => 1u32..6], prop_oneof![3 => Just(0u32), 1 => 1u32..6])
+            .prop_map(|(weight, max_jobs, max_devices)| Roll::Terms { weight, max_jobs, max_devices }),
         20 => prop_oneof![3 => 0u64..1_500, 1 => 0u64..40_000].prop_map(Roll::Pause),
         5 => (0u64..5).prop_map(Roll::Suspect),
     ]
@@ -222,6 +238,9 @@ impl Bench {
             Roll::FinishPublish { job, fails } => Do::FinishPublish { job, fails },
             Roll::EndQuarantine(worker) => Do::EndQuarantine { worker },
             Roll::Drain(worker) => Do::Drain { worker },
+            Roll::Mint => Do::Mint,
+            Roll::RemoveReplica(replica) => Do::RemoveReplica { replica },
+            Roll::Terms { weight, max_jobs, max_devices } => Do::Terms(naive::Terms { weight, max_jobs, max_devices }),
             Roll::Lose { worker, stale } => Do::Lose { worker, session: self.session(worker).saturating_sub(u64::from(stale)) },
             Roll::End(nth) => Do::End(self.live(nth).into_iter().map(|(id, _)| id).collect()),
             Roll::Pause(ms) => {
@@ -351,6 +370,12 @@ impl Bench {
             Do::FailJob { job } => Command::FailJob(FailJob { job: *job, cause: "asked to".into() }),
             Do::EndQuarantine { worker } => Command::EndQuarantine(EndQuarantine { worker: *worker }),
             Do::Drain { worker } => Command::DrainWorker(DrainWorker { worker: *worker }),
+            Do::Mint => Command::MintId(MintId::default()),
+            Do::RemoveReplica { replica } => Command::RemoveReplica(RemoveReplica { replica: *replica }),
+            Do::Terms(naive::Terms { weight, max_jobs, max_devices }) => {
+                let terms = NamespaceTerms { weight: *weight, max_jobs: *max_jobs, max_devices: *max_devices };
+                Command::SetNamespace(SetNamespace { name: NAMESPACE.into(), terms: Some(terms) })
+            }
         }
     }
 
@@ -409,8 +434,9 @@ impl Bench {
         }
         let commands = meant.iter().map(|m| self.command(m)).collect();
         // Checks every invariant too.
-        self.core.apply_all(commands);
-        self.model.entry(self.core.index, self.core.clock, &meant);
+        let outcomes = self.core.apply_all(commands).outcomes;
+        let minted: Vec<u64> = outcomes.iter().filter_map(|o| if let Outcome::Minted(id) = o { Some(*id) } else { None }).collect();
+        assert_eq!(minted, self.model.entry(self.core.index, self.core.clock, &meant), "numbers minted by {meant:?}");
         for (id, lease) in &self.model.leases {
             if !self.seen.iter().any(|(_, seen, ..)| seen == id) {
                 self.seen.push((lease_id(*id), *id, lease.job, lease.stage, lease.first, lease.end, lease.worker));
@@ -539,6 +565,9 @@ fn of_core(state: &State) -> Vec<String> {
         let devices: Vec<(u32, u64)> = w.device_standing.iter().map(|(d, s)| (*d, s.until.0)).collect();
         lines.push(format!("worker {id} lost {} until {} {devices:?}", w.lost, w.standing.until));
     }
+    let terms = state.namespaces.get(NAMESPACE).and_then(|namespace| namespace.terms);
+    let terms = terms.map(|t| naive::Terms { weight: t.weight, max_jobs: t.max_jobs, max_devices: t.max_devices });
+    lines.push(format!("{terms:?} without replicas {:?}", state.removed_replicas));
     lines
 }
 
@@ -578,6 +607,7 @@ fn of_model(model: &Model) -> Vec<String> {
         let devices: Vec<(u32, u64)> = w.device_standing.iter().map(|(d, s)| (*d, s.until)).collect();
         lines.push(format!("worker {id} lost {} until {} {devices:?}", w.lost, w.standing.until));
     }
+    lines.push(format!("{:?} without replicas {:?}", model.terms, model.removed_replicas));
     lines
 }
 

@@ -7,7 +7,7 @@ macro_rules! counters {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
-            /// Faults by kind.
+            /// Faults that were carried out, by kind.
             pub faults: BTreeMap<&'static str, u64>,
         }
 
@@ -90,6 +90,11 @@ impl Counters {
         let counted =
             Counters { stale_placements: 1, copies_dropped: 1, late_of_rounds: 1, parts_made_again: 1, copies_damaged: 1, ..self.clone() };
         counted.lines().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
+    /// A fault was carried out.
+    pub fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
     }
 
     pub fn total_faults(&self) -> u64 {

@@ -268,12 +268,12 @@ impl Sim {
         })
     }
 
-    /// A part that some worker keeps is gone, or not as it was made any more.
-    pub(super) fn lose_kept_part(&mut self) {
+    /// A part that some worker keeps is gone, or not as it was made any more; whether there was one.
+    pub(super) fn lose_kept_part(&mut self) -> bool {
         let all: Vec<(usize, (u64, String))> =
             self.agents.iter().flat_map(|a| a.disk.parts.keys().map(|part| (a.index, part.clone()))).collect();
         if all.is_empty() {
-            return;
+            return false;
         }
         let (agent, part) = all[self.dice.below(all.len() as u64) as usize].clone();
         let damaged = self.dice.below(2) == 0;
@@ -289,6 +289,7 @@ impl Sim {
             audit(|a| a.counters.kept_parts_lost += 1);
         }
         disk.lost.insert(part);
+        true
     }
 
     /// A worker that has found out what its disk lost, and whose word may still be on its way. One that was told while it was being asked for a copy may

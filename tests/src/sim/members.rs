@@ -66,6 +66,11 @@ impl Members {
         self.leaving.insert(id);
     }
 
+    /// None can be spared.
+    pub(super) fn are_fewest(&self) -> bool {
+        self.voters.len() <= FEWEST
+    }
+
     /// Nobody is coming, going or damaged.
     fn steady(&self) -> bool {
         self.joining.is_empty() && self.leaving.is_empty() && self.lost.is_empty() && self.untold.is_empty()
@@ -104,10 +109,13 @@ impl Members {
 }
 
 impl Sim {
-    pub(super) async fn add_replica(&mut self) {
-        if self.members.steady() && self.members.voters.len() < MOST {
+    /// Whether one comes: only while nobody else comes or goes.
+    pub(super) async fn add_replica(&mut self) -> bool {
+        let fits = self.members.steady() && self.members.voters.len() < MOST;
+        if fits {
             self.new_replica().await;
         }
+        fits
     }
 
     pub(super) async fn new_replica(&mut self) {
@@ -121,33 +129,34 @@ impl Sim {
         self.members.joining.insert(id);
     }
 
-    pub(super) async fn remove_replica(&mut self) {
-        if !self.members.steady() {
-            return;
-        }
-        if self.members.voters.len() <= FEWEST {
-            return self.new_replica().await;
+    /// Whether one goes, under the same condition.
+    pub(super) fn remove_replica(&mut self) -> bool {
+        if !self.members.steady() || self.members.are_fewest() {
+            return false;
         }
         let candidates: Vec<u64> = self.members.voters.iter().copied().collect();
         let id = candidates[self.dice.below(candidates.len() as u64) as usize];
         self.members.leaving.insert(id);
+        true
     }
 
-    /// Kills a replica and flips one bit of its disk, if the others can do without it for good.
-    pub(super) async fn flip_bit(&mut self, bit: u64, down: u64) {
+    /// Kills a replica and flips one bit of its disk, if the others can do without it for good; whether it did.
+    pub(super) async fn flip_bit(&mut self, bit: u64, down: u64) -> bool {
         let all_there = self.members.voters.iter().all(|id| self.cluster.replica(*id).is_some());
         if !self.members.steady() || !all_there || self.members.change.is_some() || !self.members.flipped.is_empty() {
-            return;
+            return false;
         }
         let candidates: Vec<u64> = self.members.voters.iter().copied().collect();
         let id = candidates[self.dice.below(candidates.len() as u64) as usize];
         self.kill(id).await;
-        if let Some(flip) = self.cluster.disk(id).flip(bit) {
+        let flip = self.cluster.disk(id).flip(bit);
+        if let Some(flip) = &flip {
             self.say(format!("replica {id}: bit {} of {} is flipped", flip.bit, flip.what));
             self.members.flipped.insert(id);
         }
         let number = self.number();
         self.undo.insert((self.now + down, number), super::Undo::Start(id));
+        flip.is_some()
     }
 
     pub(super) async fn manage_members(&mut self) {

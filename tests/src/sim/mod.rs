@@ -89,8 +89,8 @@ pub(crate) struct Sim {
     frozen: Vec<Delivery>,
     /// Milliseconds that a replica's wall clock is off.
     skew: BTreeMap<u64, i64>,
-    /// Replicas whose next write fails, and how long they stay down then.
-    failing: BTreeMap<u64, u64>,
+    /// Replicas whose next write fails: the kind of fault, and how long they stay down then.
+    failing: BTreeMap<u64, (&'static str, u64)>,
     stopped: Stopped,
     files: SharedFiles,
     /// Faults have stopped.
@@ -342,8 +342,9 @@ impl Sim {
                 continue;
             }
             self.say(format!("replica {id} stopped: {why}"));
-            if let Some(down) = self.failing.remove(&id) {
+            if let Some((kind, down)) = self.failing.remove(&id) {
                 audit(|a| a.counters.stopped_by_disk += 1);
+                audit(|a| a.counters.fault(kind));
                 self.kill(id).await;
                 let number = self.number();
                 self.undo.insert((self.now + down, number), Undo::Start(id));

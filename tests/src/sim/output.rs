@@ -3,6 +3,7 @@
 use super::Sim;
 use super::agent::Finished;
 use super::audit::audit;
+use super::faults::Fault;
 use raftwerk_core::{JobId, LeaseId};
 use raftwerk_proto::v1::{LostPart, Publish, PublishReport};
 use std::collections::BTreeSet;
@@ -51,6 +52,7 @@ impl Sim {
             let part = &publish.parts[self.dice.below(publish.parts.len() as u64) as usize];
             self.say(format!("part {} of job {} is lost", part.staged_name, publish.job));
             self.files.prepared.remove(&(publish.job, part.staged_name.clone()));
+            audit(|a| a.counters.fault(Fault::LosePart.kind()));
         }
         let mut lost: Vec<LostPart> = Vec::new();
         // A machine on which the file system is not mounted sees none of them.

@@ -43,57 +43,67 @@ impl Sim {
         self.undo.insert((self.now + after, number), undo);
     }
 
+    /// A fault that is due. It counts when it was carried out: many find nobody to strike.
     pub(super) async fn strike(&mut self, fault: Fault) {
         self.say(format!("fault: {fault:?}"));
-        audit(|a| *a.counters.faults.entry(fault.kind()).or_default() += 1);
-        self.calm_after = self.calm_after.max(self.now + 3_000);
+        let fault = match fault {
+            // With none to spare, one comes instead of going.
+            Fault::RemoveReplica if self.members.are_fewest() => Fault::AddReplica,
+            fault => fault,
+        };
+        let kind = fault.kind();
+        if self.carry_out(fault).await {
+            audit(|a| a.counters.fault(kind));
+            self.calm_after = self.calm_after.max(self.now + 3_000);
+        }
+    }
+
+    /// Whether anything came of it at once. A write fails, and a part is found lost, later: what is only armed here counts when that happens.
+    async fn carry_out(&mut self, fault: Fault) -> bool {
         match fault {
             Fault::KillReplica { down } => {
-                if let Some(id) = self.any(&self.running_ids()) {
-                    self.kill(id).await;
-                    self.later(down, Undo::Start(id));
-                }
+                let Some(id) = self.any(&self.running_ids()) else { return false };
+                self.kill(id).await;
+                self.later(down, Undo::Start(id));
             }
             Fault::KillLeader { down } => {
-                if let Some(id) = self.leader() {
-                    self.kill(id).await;
-                    self.later(down, Undo::Start(id));
-                }
+                let Some(id) = self.leader() else { return false };
+                self.kill(id).await;
+                self.later(down, Undo::Start(id));
             }
             Fault::KillAllReplicas { down } => {
-                for id in self.cluster.running().map(|r| r.id()).collect::<Vec<_>>() {
-                    self.kill(id).await;
+                let ids: Vec<u64> = self.cluster.running().map(|r| r.id()).collect();
+                for id in &ids {
+                    self.kill(*id).await;
                     let more = self.dice.below(500);
-                    self.later(down + more, Undo::Start(id));
+                    self.later(down + more, Undo::Start(*id));
                 }
+                return !ids.is_empty();
             }
             Fault::StopReplica { ms } => {
-                if let Some(id) = self.any(&self.running_ids()) {
-                    self.stop_replica(id, ms);
-                }
+                let Some(id) = self.any(&self.running_ids()) else { return false };
+                self.stop_replica(id, ms);
             }
             Fault::StopLeader { ms } => {
-                if let Some(id) = self.leader() {
-                    self.stop_replica(id, ms);
-                }
+                let Some(id) = self.leader() else { return false };
+                self.stop_replica(id, ms);
             }
             Fault::CutReplicas { ms, one_way } => {
                 let ids = self.cluster.ids();
-                if let (Some(a), Some(b)) = (self.any(&ids), self.any(&ids))
-                    && a != b
-                {
-                    self.cluster.network().cut_one_way(a, b);
-                    if !one_way {
-                        self.cluster.network().cut_one_way(b, a);
-                    }
-                    self.later(ms, Undo::MendReplicas);
+                let (Some(a), Some(b)) = (self.any(&ids), self.any(&ids)) else { return false };
+                if a == b {
+                    return false;
                 }
+                self.cluster.network().cut_one_way(a, b);
+                if !one_way {
+                    self.cluster.network().cut_one_way(b, a);
+                }
+                self.later(ms, Undo::MendReplicas);
             }
             Fault::IsolateReplica { ms } => {
-                if let Some(id) = self.any(&self.running_ids()) {
-                    self.cluster.network().isolate(id);
-                    self.later(ms, Undo::MendReplicas);
-                }
+                let Some(id) = self.any(&self.running_ids()) else { return false };
+                self.cluster.network().isolate(id);
+                self.later(ms, Undo::MendReplicas);
             }
             Fault::LossAndRepeats { ms, loss, repeats } => {
                 self.cluster.network().set_unreliable(loss, repeats);
@@ -104,117 +114,110 @@ impl Sim {
                 self.later(ms, Undo::Reliable);
             }
             Fault::SlowDisk { ms, flush } => {
-                if let Some(id) = self.any(&self.running_ids()) {
-                    self.cluster.disk(id).set_flush(Duration::from_millis(flush));
-                    self.later(ms, Undo::Flush(id));
-                }
+                let Some(id) = self.any(&self.running_ids()) else { return false };
+                self.cluster.disk(id).set_flush(Duration::from_millis(flush));
+                self.later(ms, Undo::Flush(id));
             }
-            Fault::FailWrite { torn, down } => {
+            Fault::FailWrite { kept, down } => {
                 if let Some(id) = self.any(&self.running_ids()) {
-                    self.cluster.disk(id).fail_next_write(if torn { WriteFault::Torn } else { WriteFault::Lost });
-                    self.failing.insert(id, down);
+                    self.cluster.disk(id).fail_next_write(if kept { WriteFault::Kept } else { WriteFault::Lost });
+                    self.failing.insert(id, (fault.kind(), down));
                 }
+                return false;
             }
-            Fault::FlipBit { bit, down } => self.flip_bit(bit, down).await,
+            Fault::FlipBit { bit, down } => return self.flip_bit(bit, down).await,
             Fault::ClockJump { hours } => {
-                if let Some(id) = self.any(&self.cluster.ids()) {
-                    *self.skew.entry(id).or_default() += hours * 3_600_000;
-                }
+                let Some(id) = self.any(&self.cluster.ids()) else { return false };
+                *self.skew.entry(id).or_default() += hours * 3_600_000;
             }
-            Fault::AddReplica => self.add_replica().await,
-            Fault::RemoveReplica => self.remove_replica().await,
+            Fault::AddReplica => return self.add_replica().await,
+            Fault::RemoveReplica => return self.remove_replica(),
             Fault::HandOver => {
-                if let Some(replica) = self.leader().and_then(|id| self.cluster.replica(id)) {
-                    super::spawn(async move {
-                        replica.hand_over().await;
-                    });
-                }
+                let Some(replica) = self.leader().and_then(|id| self.cluster.replica(id)) else { return false };
+                super::spawn(async move {
+                    replica.hand_over().await;
+                });
             }
             Fault::KillWorker { down, silent } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    if silent {
-                        self.agents[index].die();
-                    } else {
-                        self.kill_agent(index);
-                    }
-                    let incarnation = self.agents[index].incarnation;
-                    self.later(down, Undo::Revive(index, incarnation));
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                if silent {
+                    self.agents[index].die();
+                } else {
+                    self.kill_agent(index);
                 }
+                let incarnation = self.agents[index].incarnation;
+                self.later(down, Undo::Revive(index, incarnation));
             }
             Fault::StopWorker { ms } | Fault::Zombie { ms } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    self.agents[index].stopped = true;
-                    let incarnation = self.agents[index].incarnation;
-                    self.later(ms, Undo::Continue(index, incarnation));
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                self.agents[index].stopped = true;
+                let incarnation = self.agents[index].incarnation;
+                self.later(ms, Undo::Continue(index, incarnation));
             }
             Fault::CutWorker { ms, up, down } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    let mut ways = Vec::new();
-                    for replica in self.cluster.ids() {
-                        ways.extend([up.then_some(true), down.then_some(false)].into_iter().flatten().map(|up| Way {
-                            peer: Peer::Agent(index),
-                            replica,
-                            up,
-                        }));
-                    }
-                    self.cut_ways(ms, ways);
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                let mut ways = Vec::new();
+                for replica in self.cluster.ids() {
+                    ways.extend([up.then_some(true), down.then_some(false)].into_iter().flatten().map(|up| Way {
+                        peer: Peer::Agent(index),
+                        replica,
+                        up,
+                    }));
                 }
+                return self.cut_ways(ms, ways);
             }
             Fault::ResetStream => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    self.reset_stream(index);
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                return self.reset_stream(index);
             }
             Fault::KillExecutor => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    let effects = self.agents[index].executor_dies(self.now, None);
-                    self.perform_agent(index, effects);
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                let effects = self.agents[index].executor_dies(self.now, None);
+                self.perform_agent(index, effects);
             }
             Fault::Goodbye { down } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    let reason = "shut down".to_owned();
-                    let effects = self.agents[index].handle(self.now, raftwerk_worker::session::Input::ShutdownRequested { reason });
-                    self.perform_agent(index, effects);
-                    let incarnation = self.agents[index].incarnation;
-                    self.later(down, Undo::Revive(index, incarnation));
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                let reason = "shut down".to_owned();
+                let effects = self.agents[index].handle(self.now, raftwerk_worker::session::Input::ShutdownRequested { reason });
+                self.perform_agent(index, effects);
+                let incarnation = self.agents[index].incarnation;
+                self.later(down, Undo::Revive(index, incarnation));
             }
             Fault::RepeatReports { ms } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    self.agents[index].repeat_reports = true;
-                    self.later(ms, Undo::NoRepeats(index));
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                self.agents[index].repeat_reports = true;
+                self.later(ms, Undo::NoRepeats(index));
             }
             Fault::SlowWorkers { ms, most } => {
                 self.wire.slow_ms = most;
                 self.later(ms, Undo::FastWire);
             }
             Fault::Straggler { ms, times } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    self.agents[index].slowness = times;
-                    self.later(ms, Undo::Hurry(index));
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                self.agents[index].slowness = times;
+                self.later(ms, Undo::Hurry(index));
             }
-            Fault::LoseMajority => self.recover_by_force().await,
+            Fault::LoseMajority => return self.recover_by_force().await,
             Fault::LosePart => {
                 self.files.losses += 1;
-                self.lose_kept_part();
+                if self.lose_kept_part() {
+                    audit(|a| a.counters.fault("kept part lost or damaged"));
+                }
+                return false;
             }
             Fault::SickDevice { ms } => {
-                if let Some(index) = self.any(&self.living_agents()) {
-                    self.agents[index].sick = true;
-                    self.later(ms, Undo::Heal(index));
-                }
+                let Some(index) = self.any(&self.living_agents()) else { return false };
+                self.agents[index].sick = true;
+                self.later(ms, Undo::Heal(index));
             }
             Fault::CutClient { ms } => {
                 let client = self.dice.below(self.clients.len().max(1) as u64) as usize;
                 let up = self.dice.below(2) == 0;
                 let ways = self.cluster.ids().into_iter().map(|replica| Way { peer: Peer::Client(client), replica, up }).collect();
-                self.cut_ways(ms, ways);
+                return self.cut_ways(ms, ways);
             }
         }
+        true
     }
 
     pub(super) async fn undo(&mut self, undo: Undo) {
@@ -269,11 +272,14 @@ impl Sim {
         }
     }
 
-    fn cut_ways(&mut self, ms: u64, ways: Vec<Way>) {
+    /// Whether any of them was not cut before.
+    fn cut_ways(&mut self, ms: u64, ways: Vec<Way>) -> bool {
         // A way that is cut already is mended by whoever cut it.
         let ways: Vec<Way> = ways.into_iter().filter(|way| !self.wire.is_cut(*way)).collect();
         ways.iter().for_each(|way| self.wire.cut(*way));
+        let is_news = !ways.is_empty();
         self.later(ms, Undo::MendWays(ways));
+        is_news
     }
 
     fn stop_replica(&mut self, id: u64, ms: u64) {
@@ -281,12 +287,14 @@ impl Sim {
         self.later(ms, Undo::GoOn(id));
     }
 
-    fn reset_stream(&mut self, index: usize) {
+    /// Whether it had one.
+    fn reset_stream(&mut self, index: usize) -> bool {
         let (link, replica) = (self.agents[index].link, self.agents[index].replica);
         if link.0 != 0 {
             self.wire.send_now(self.now, Delivery::Broken { agent: index, replica, link });
             self.wire.send_now(self.now, Delivery::Hangup { agent: index, replica, link });
         }
+        link.0 != 0
     }
 
     /// Ends what is going on and lets everything come back, for the test of liveness.

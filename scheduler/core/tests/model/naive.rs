@@ -65,6 +65,13 @@ pub enum Do {
     Drain {
         worker: Worker,
     },
+    /// The next number for a machine.
+    Mint,
+    RemoveReplica {
+        replica: u64,
+    },
+    /// Of the one namespace.
+    Terms(Terms),
     Hold {
         job: u64,
         stage: usize,
@@ -81,6 +88,14 @@ pub enum Do {
         stage: usize,
         placements: Vec<Placement>,
     },
+}
+
+/// What a namespace may have; 0 is no limit. How many devices is for the planner to respect, and no rule of what may be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub weight: u32,
+    pub max_jobs: u32,
+    pub max_devices: u32,
 }
 
 /// Of every gang in the test.
@@ -285,6 +300,9 @@ pub struct Model {
     pub workers: BTreeMap<Worker, WorkerIs>,
     pub leases: BTreeMap<Lease, LeaseIs>,
     pub holds: BTreeMap<(u64, usize), HoldIs>,
+    pub terms: Option<Terms>,
+    pub removed_replicas: BTreeSet<u64>,
+    minted: u64,
     groups: u64,
 }
 
@@ -299,9 +317,11 @@ enum Then {
 }
 
 impl Model {
-    pub fn entry(&mut self, index: u64, now: u64, commands: &[Do]) {
+    /// The numbers that it mints.
+    pub fn entry(&mut self, index: u64, now: u64, commands: &[Do]) -> Vec<u64> {
         self.now = self.now.max(now);
         let mut position = 0;
+        let mut minted = Vec::new();
         for command in commands {
             match command.clone() {
                 Do::Register { worker, devices } => {
@@ -356,6 +376,19 @@ impl Model {
                 Do::Drain { worker } => {
                     self.workers.entry(worker).and_modify(|w| w.drained = true);
                 }
+                Do::Mint => {
+                    // The replica that made the cluster is 1.
+                    self.minted += 1;
+                    minted.push(self.minted + 1);
+                }
+                Do::RemoveReplica { replica } => {
+                    self.removed_replicas.insert(replica);
+                }
+                Do::Terms(terms) => {
+                    if terms.weight <= 1_000 {
+                        self.terms = Some(terms);
+                    }
+                }
                 Do::Hold { job, stage, devices, until } => self.hold(job, stage, devices, until),
                 Do::GiveBack { job, stage, until } => {
                     let now = self.now;
@@ -379,6 +412,7 @@ impl Model {
             }
             self.tidy_holds();
         }
+        minted
     }
 
     fn waits_for_gang(&self, job: u64, stage: usize) -> bool {
@@ -430,6 +464,10 @@ impl Model {
 
     fn submit(&mut self, sizes: [u64; 3], max_attempts: u32, goes_on: bool, rounds: u32, gang: usize) {
         let [tasks, partitions, joins] = sizes;
+        let active = self.jobs.values().filter(|job| !job.ended()).count();
+        if self.terms.is_some_and(|terms| terms.max_jobs > 0 && active >= terms.max_jobs as usize) {
+            return;
+        }
         let stage = |count: u64, reads: &[usize]| Stage {
             reads: reads.to_vec(),
             tasks: (0..count)

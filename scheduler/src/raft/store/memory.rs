@@ -16,13 +16,14 @@ use super::StoreError;
 use super::medium::{Medium, Visit, Write, meta};
 use super::record::{Kind, Seal};
 
-/// How a write goes wrong. The process is told that it failed either way.
+/// How a write goes wrong. The process is told that it failed either way. A commit is there as a whole or not at all: what is left of one that was
+/// torn in the middle is redb's to sort out, and tested below it (`store/tests/crash.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteFault {
     /// Nothing of it is there afterwards.
     Lost,
-    /// It is there: the transaction was complete when the error came.
-    Torn,
+    /// It is there: the transaction was complete when the error came. Of a snapshot nothing is, because it gets its name last.
+    Kept,
 }
 
 /// A bit that changed by itself.
@@ -197,7 +198,7 @@ impl MemoryMedium {
     pub(super) fn put_snapshot(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let mut contents = self.writable()?;
         let fault = contents.begin_write();
-        // A snapshot that is not complete has no name yet, so a torn one is as good as none.
+        // It gets its name when it is whole, and an error comes before that.
         if fault.is_none() {
             contents.snapshots.insert(name.to_owned(), bytes);
         }
