@@ -12,7 +12,7 @@ pub enum DeviceClass {
     Integrated,
     /// A share of a card, handed through by a hypervisor.
     Virtual,
-    /// The processor itself behind a GPU interface (lavapipe, SwiftShader, WARP): right results, far slower than the CPU twin.
+    /// The processor itself behind a GPU interface (lavapipe, SwiftShader): right results, and at best about as fast as the CPU twin.
     Software,
     Other,
 }
