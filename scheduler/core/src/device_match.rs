@@ -8,6 +8,8 @@ pub const VENDORS: [&str; 11] =
     ["amd", "apple", "arm", "broadcom", "google", "imagination", "intel", "mesa", "microsoft", "nvidia", "qualcomm"];
 /// By what a device is reached; `rayon` is a CPU.
 pub const BACKENDS: [&str; 5] = ["vulkan", "metal", "dx12", "gl", "rayon"];
+/// Those by which builds of this release reach devices at all.
+const REACHED: [&str; 2] = ["vulkan", "rayon"];
 /// What workers of this release say of their devices: processors first, then GPUs.
 pub const FEATURES: [&str; 14] =
     ["x86_64", "aarch64", "riscv64", "arm", "sse4.2", "avx2", "fma", "avx512f", "neon", "f16", "f64", "i64", "subgroup", "timestamp"];
@@ -112,6 +114,17 @@ fn size(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let exact = units.into_iter().find(|(bits, _)| bytes.trailing_zeros() >= *bits);
     exact.map_or_else(|| format!("{bytes} bytes"), |(bits, unit)| format!("{} {unit}", bytes >> bits))
+}
+
+/// What is said of a match that asks for backends which no build has: no worker that anybody could start meets it.
+pub(crate) fn out_of_reach(wanted: &DeviceMatch) -> Option<String> {
+    let is_reached = |word: &String| REACHED.iter().any(|own| word.eq_ignore_ascii_case(own));
+    (!wanted.backends.is_empty() && !wanted.backends.iter().any(is_reached)).then(|| {
+        format!(
+            "no build of this release reaches a device by {}; require backend \"vulkan\" (GPUs) or \"rayon\" (processors), or leave it out",
+            wanted.backends.join(" or ")
+        )
+    })
 }
 
 /// Whether the stage would rather have this device than others.

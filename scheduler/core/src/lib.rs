@@ -13,6 +13,7 @@ mod alike;
 pub mod apply;
 pub mod copies;
 pub mod cost;
+mod counted;
 pub mod counters;
 pub mod device_match;
 pub mod failures;

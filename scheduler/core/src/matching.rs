@@ -1,6 +1,7 @@
 //! Which device may run a stage, and what would have to change where none may.
 
-use crate::device_match::{Wish, is_of_class};
+use crate::counted::counted;
+use crate::device_match::{Wish, is_of_class, out_of_reach};
 use crate::gang;
 use crate::graph::{is_beyond_two, reads_a_stage, tasks_of_stage};
 use crate::ids::WorkerId;
@@ -130,7 +131,7 @@ pub fn shortfall_of_stage(state: &State, stage: &StageSpec, tasks: Option<u64>) 
         _ => return None,
     };
     let mut unfit: Vec<(Vec<String>, WorkerId, &Worker, &Device)> = Vec::new();
-    let (mut all, mut left_out) = (0, 0);
+    let (mut all, mut left_out) = (0u64, 0);
     for (id, worker, device) in devices(state) {
         all += 1;
         match lacks(stage, worker, device) {
@@ -148,10 +149,17 @@ pub fn shortfall_of_stage(state: &State, stage: &StageSpec, tasks: Option<u64>) 
         *count += 1;
     }
     order.sort_by_key(|lack| std::cmp::Reverse(counts[*lack]));
-    let plural = if all == 1 { "" } else { "s" };
-    let mut changes: Vec<String> = order.iter().map(|lack| format!("{} of {all} device{plural}: {lack}", counts[*lack])).collect();
+    let mut changes = Vec::new();
+    if found > 0 {
+        let more = counted((needed - found) as u64, "more device");
+        changes.push(format!("start workers with {more} that can run it, or ask for at most {found} (gang = {found})"));
+    }
+    // Nothing that a person could start would help here.
+    changes.extend(stage.require.as_ref().and_then(out_of_reach));
+    changes.extend(order.iter().map(|lack| format!("{} of {}: {lack}", counts[*lack], counted(all, "device"))));
     if left_out > found {
-        changes.push(format!("{} GPUs in software are left out, because there is other hardware that fits", left_out - found));
+        let (software, are) = (counted((left_out - found) as u64, "software GPU"), if left_out - found == 1 { "is" } else { "are" });
+        changes.push(format!("{software} {are} left out, because there is other hardware that fits"));
     }
     if all == 0 {
         changes.push("it has no worker; start one with 'raftwerk worker start'".to_owned());

@@ -1,5 +1,6 @@
 //! Which devices a job waits for, in words for people.
 
+use crate::counted::counted;
 use crate::gang;
 use crate::ids::{JobId, WorkerId};
 use crate::job::{Job, Phase};
@@ -40,10 +41,7 @@ impl State {
         if hold.devices.is_empty() {
             let fitting = candidates(self, spec);
             let held = fitting.iter().filter(|device| self.holder_of(**device).is_some()).count();
-            text.push_str(&format!(
-                ", and holds none yet: {} of the cluster can run it, of which {held} are held for others",
-                fitting.len()
-            ));
+            text.push_str(&format!(", and holds none yet: {} of the cluster can run it, {held} of them held for others", fitting.len()));
         } else {
             let busy = hold.devices.iter().filter(|device| self.uses.contains_key(*device)).count();
             let mut named: Vec<String> =
@@ -52,13 +50,15 @@ impl State {
                 named.push(format!("{} more", hold.devices.len() - NAMED));
             }
             text.push_str(&format!(
-                ", holds {} ({}) and waits until all are held and idle: {busy} of them are busy",
+                ", holds {} ({}) and waits until all are held and idle: {busy} of them {} busy",
                 hold.devices.len(),
-                named.join(", ")
+                named.join(", "),
+                if busy == 1 { "is" } else { "are" }
             ));
         }
         if hold.given_back > 0 {
-            text.push_str(&format!("; {} times it gave back what it held, because the others did not come free in time", hold.given_back));
+            let times = counted(hold.given_back, "time");
+            text.push_str(&format!("; {times} it gave back what it held, because the others did not come free in time"));
         }
         if let Some(reason) = self.gang_beyond_namespace(&job.spec) {
             text.push_str(&format!("; {reason}"));
@@ -78,7 +78,8 @@ impl State {
             reasons.push(format!("{more} more"));
         }
         let (left, name) = (stage.free(), &spec.name);
-        (!reasons.is_empty()).then(|| format!("no device is left for {left} tasks of stage '{name}': {}", reasons.join("; ")))
+        let left = counted(left, "task");
+        (!reasons.is_empty()).then(|| format!("no device is left for {left} of stage '{name}': {}", reasons.join("; ")))
     }
 
     fn may_not(&self, job: &Job, index: usize, worker: WorkerId, device: u32) -> Option<String> {

@@ -120,6 +120,19 @@ fn a_wish_that_nobody_meets_is_told_with_what_would_have_to_change() {
 }
 
 #[test]
+fn a_backend_that_no_build_has_is_told_as_one_that_nobody_can_start() {
+    let r = lab();
+    let said = |backends: &[&str]| {
+        let spec = requiring(10, DeviceMatch { backends: words(backends), vendors: words(&["intel"]), ..DeviceMatch::default() });
+        matching::shortfall(&r.state, &spec).expect("nobody can").lines()
+    };
+    let hopeless = said(&["dx12", "metal"]);
+    assert!(hopeless.contains("\n  no build of this release reaches a device by dx12 or metal; require backend \"vulkan\""), "{hopeless}");
+    let possible = said(&["metal", "vulkan"]);
+    assert!(!possible.contains("no build"), "{possible}");
+}
+
+#[test]
 fn lost_workers_are_not_counted_and_come_back_with_their_labels() {
     let mut r = lab();
     let spec = requiring(10, DeviceMatch { labels: vec![label("zone", "a")], ..DeviceMatch::default() });
@@ -336,7 +349,7 @@ fn a_hold_runs_out_gives_everything_back_and_tries_again_after_a_pause() {
     r.pause_ms = 200;
     assert!(round(&mut r).is_empty());
     assert_eq!((held(&r, job), r.state.gangs()[&(job, 0)].given_back), (vec![], 1));
-    assert!(r.state.waits_for(job).contains("1 times it gave back"), "{}", r.state.waits_for(job));
+    assert!(r.state.waits_for(job).contains("; 1 time it gave back"), "{}", r.state.waits_for(job));
     // Others are served meanwhile.
     let other = r.submit(map_only(1));
     let leases = round(&mut r);
@@ -504,7 +517,11 @@ fn a_gang_larger_than_the_cluster_is_refused_and_holds_nothing_while_it_waits() 
     let mut r = cpus(2);
     let spec = ganged(10, 3, 5_000);
     let said = matching::shortfall(&r.state, &spec).expect("too few").lines();
-    assert!(said.starts_with("stage 'map' begins on 3 devices at once (gang), and 2 of the cluster can run it"), "{said}");
+    assert_eq!(
+        said,
+        "stage 'map' begins on 3 devices at once (gang), and 2 of the cluster can run it\n  \
+         start workers with 1 more device that can run it, or ask for at most 2 (gang = 2)"
+    );
     assert_eq!(matching::shortfall(&r.state, &ganged(2, 3, 5_000)), None, "with two tasks it needs two");
     let job = r.submit(JobSpec { wait_for_devices: true, ..spec });
     let other = r.submit(map_only(2));
