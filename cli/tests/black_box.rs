@@ -145,7 +145,7 @@ mod without_a_cluster {
                 r#"{{"kernel":"k@1","footprint":"","size_class":0,"model":"{model}","fixed_ns":1,"per_unit_fs":20000000000000,"samples":40,"spread_permille":9}}"#
             )
         };
-        home.write("costs.json", &format!("{{\"costs\":[{},{}]}}", cost("cpu"), cost("other")));
+        home.write("costs.json", &format!("{{\"schema\":1,\"costs\":[{},{}]}}", cost("cpu"), cost("other")));
         let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--costs", "costs.json"]);
         assert_exit(&output, 0);
         assert!(stderr(&output).contains("1 of the 2 costs of costs.json"), "{}", stderr(&output));
@@ -179,6 +179,9 @@ mod without_a_cluster {
         home.write("costs.json", r#"{"schema":2,"costs":[]}"#);
         let said = refusal();
         assert!(said.starts_with("error: costs.json: is of schema 2; this program reads schema 1\nfix: "), "{said}");
+        home.write("costs.json", r#"{"costs":[]}"#);
+        let said = refusal();
+        assert!(said.starts_with("error: costs.json: does not say its schema; this program reads schema 1\nfix: "), "{said}");
         home.write("costs.json", r#"{"schema":1,"costs":[]}"#);
         assert!(refusal().starts_with("error: no cluster is chosen\n"));
     }

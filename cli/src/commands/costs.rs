@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::console::Console;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::target::Target;
+use crate::units::counted;
 use crate::views;
 
 #[derive(Subcommand, Debug)]
@@ -49,7 +50,7 @@ async fn import(console: &Console, target: &Target, file: &Path) -> Outcome {
     if console.is_json() {
         console.json(json!({"file": file, "taken": taken}));
     } else {
-        console.note(format!("{taken} costs taken from {}", file.display()));
+        console.note(format!("{} taken from {}", counted(taken, "cost"), file.display()));
     }
     Ok(())
 }
@@ -74,7 +75,8 @@ fn strange(costs: &[CostRecord]) -> Option<String> {
     }
     let of = costs.iter().filter(|cost| unknown.contains(cost.kernel.as_str())).count();
     let names = unknown.into_iter().collect::<Vec<_>>().join(", ");
-    Some(format!("{of} of the {} costs are of kernels that this build does not have: {names}", costs.len()))
+    let (all, are) = (counted(costs.len() as u64, "cost"), if of == 1 { "is" } else { "are" });
+    Some(format!("{of} of the {all} {are} of kernels that this build does not have: {names}"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raftwerk_proto::v1::{CostRecord, CostSample, CostsView, SpeedView};
-use raftwerk_scheduler::cost::{BELIEVED, ORDINARY, Scores};
+use raftwerk_scheduler::cost::{BELIEVED, ORDINARY, Scores, beyond_limits};
 use serde_json::{Value, json};
 
 use crate::console::Console;
@@ -140,14 +140,35 @@ impl From<String> for Unread {
 /// Reads what [`to_json`] made; what is derived there is not looked at.
 pub fn from_json(text: &str) -> Result<Vec<CostRecord>, Unread> {
     let document: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
+    let reads = format!("this program reads schema {}", crate::console::SCHEMA);
     if let Some(schema) = document.get("schema").filter(|schema| **schema != json!(crate::console::SCHEMA)) {
         return Err(Unread {
-            what: format!("is of schema {schema}; this program reads schema {}", crate::console::SCHEMA),
+            what: format!("is of schema {schema}; {reads}"),
             fix: Some("print it with a `raftwerk` of this release, or import it with the one that has printed it".to_owned()),
         });
     }
     let costs = document.get("costs").and_then(Value::as_array).ok_or_else(|| "has no array `costs`".to_owned())?;
-    costs.iter().enumerate().map(|(n, cost)| record(cost).map_err(|problem| format!("costs[{n}]: {problem}").into())).collect()
+    if document.get("schema").is_none() {
+        return Err(Unread {
+            what: format!("does not say its schema; {reads}"),
+            fix: Some(format!(
+                "give the whole document that was printed; to one that was written by hand add \"schema\": {}",
+                crate::console::SCHEMA
+            )),
+        });
+    }
+    costs.iter().enumerate().map(|(n, cost)| taken(n, cost)).collect()
+}
+
+fn taken(number: usize, cost: &Value) -> Result<CostRecord, Unread> {
+    let cost = record(cost).map_err(|problem| format!("costs[{number}]: {problem}"))?;
+    match beyond_limits(&cost) {
+        None => Ok(cost),
+        Some(problem) => Err(Unread {
+            what: format!("costs[{number}] ({} on {}): {problem}", cost.kernel, cost.model),
+            fix: Some("take this one out, or measure it anew: `raftwerk doctor --calibrate -o json`".to_owned()),
+        }),
+    }
 }
 
 fn record(cost: &Value) -> Result<CostRecord, String> {
@@ -198,17 +219,24 @@ mod tests {
         }
     }
 
+    /// As the console prints it.
+    fn document(costs: Vec<CostRecord>) -> Value {
+        let mut document = to_json(&CostsView { costs, speeds: Vec::new() });
+        document["schema"] = json!(crate::console::SCHEMA);
+        document
+    }
+
     #[test]
     fn what_is_exported_can_be_imported() {
-        let view = CostsView { costs: vec![cost(), CostRecord { model: "B".into(), samples: 3, ..cost() }], speeds: Vec::new() };
-        assert_eq!(from_json(&to_json(&view).to_string()), Ok(view.costs));
+        let costs = vec![cost(), CostRecord { model: "B".into(), samples: 3, ..cost() }];
+        assert_eq!(from_json(&document(costs.clone()).to_string()), Ok(costs));
     }
 
     #[test]
     fn a_problem_names_its_place() {
         assert!(from_json("{").is_err_and(|problem| problem.what.starts_with("is no JSON")));
         assert!(from_json("{}").is_err_and(|problem| problem.what.contains("`costs`")));
-        let mut document = to_json(&CostsView { costs: vec![cost(), cost()], speeds: Vec::new() });
+        let mut document = document(vec![cost(), cost()]);
         document["costs"][1]["samples"] = json!("many");
         assert_eq!(from_json(&document.to_string()), Err("costs[1]: `samples` must be a whole number".to_owned().into()));
         document["costs"][1]["samples"] = json!(1);
@@ -220,10 +248,25 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_another_schema_is_refused() {
-        let mut document = to_json(&CostsView { costs: vec![cost()], speeds: Vec::new() });
-        document["schema"] = json!(1);
+    fn a_cost_that_cannot_be_is_refused_with_its_place_and_the_limit() {
+        let mut document = document(vec![cost(), cost()]);
+        document["costs"][1]["spread_permille"] = json!(u64::MAX);
+        let refused = from_json(&document.to_string()).expect_err("refused");
+        assert_eq!(
+            refused.what,
+            "costs[1] (k@1 on A card): `spread_permille` is 18446744073709551615; the most that is taken is 10000 (tenfold, as any larger error counts)"
+        );
+        assert!(refused.fix.is_some_and(|fix| fix.contains("--calibrate")));
+    }
+
+    #[test]
+    fn a_document_of_another_schema_or_of_none_is_refused() {
+        let mut document = document(vec![cost()]);
         assert_eq!(from_json(&document.to_string()), Ok(vec![cost()]));
+        let bare = json!({ "costs": document["costs"] });
+        let refused = from_json(&bare.to_string()).expect_err("refused");
+        assert!(refused.what == "does not say its schema; this program reads schema 1", "{refused:?}");
+        assert!(refused.fix.is_some_and(|fix| fix.contains("add \"schema\": 1")));
         for other in [json!(2), json!("1"), Value::Null] {
             document["schema"] = other;
             let refused = from_json(&document.to_string()).expect_err("refused");

@@ -300,6 +300,9 @@ impl Client for ClientService {
                 super::costs::IMPORT_BYTES
             )));
         }
+        if let Some(reason) = super::costs::unlikely(&costs) {
+            return Err(Status::invalid_argument(reason));
+        }
         let taken = costs.len() as u64;
         match self.ask(|request| Input::ImportCosts { request, costs }).await? {
             Answer::Released => Ok(Response::new(ImportCostsReply { taken })),

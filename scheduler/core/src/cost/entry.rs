@@ -12,7 +12,7 @@ pub const WINDOW: usize = 24;
 /// Of the mean error: a tenth of it comes from the last lease.
 const SPREAD_WEIGHT: i128 = 10;
 /// An error counts as ten times the prediction at the most.
-const SPREAD_MAX: u64 = 10_000;
+pub(super) const SPREAD_MAX: u64 = 10_000;
 /// Longest text of a key. A name or footprint that is longer is refused where it comes from a person, and not learnt otherwise.
 pub const MAX_TEXT: usize = 200;
 pub const MAX_CLASS: u32 = 63;
