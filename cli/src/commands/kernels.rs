@@ -133,6 +133,7 @@ fn param_type(spec: &ParamSpec) -> String {
     match spec.kind {
         ParamType::U64 { min, max: u64::MAX } => format!("whole number from {min}"),
         ParamType::U64 { min, max } => format!("whole number {min} to {max}"),
+        ParamType::F64 { min, max: f64::MAX } => format!("number from {}", raftwerk_kernels::canonical_f64(min)),
         ParamType::F64 { min, max } => {
             format!("number {} to {}", raftwerk_kernels::canonical_f64(min), raftwerk_kernels::canonical_f64(max))
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raftwerk_kernels::{Descriptor, ParamSpec, ParamType, Params};
+use raftwerk_kernels::{Descriptor, ParamSpec, ParamType, Params, canonical_f64};
 
 use super::problem::{Origin, Problem};
 use super::section::Section;
@@ -81,7 +81,7 @@ fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
             if number < min || number > max { Err(wrong()) } else { Ok(number.to_string()) }
         }
         ParamType::F64 { min, max } => {
-            let wrong = || format!("must be a number from {min} to {max}, not {}", suggest::shown(text));
+            let wrong = || format!("must be a number {}, not {}", within(min, max), suggest::shown(text));
             let number: f64 = text.trim().parse().map_err(|_| wrong())?;
             if (min..=max).contains(&number) { Ok(text.trim().to_owned()) } else { Err(wrong()) }
         }
@@ -95,6 +95,14 @@ fn check(spec: &ParamSpec, text: &str) -> Result<String, String> {
     }
 }
 
+/// Limits as a person reads them: the largest number there is has 309 digits, and means that there is none.
+fn within(min: f64, max: f64) -> String {
+    if max == f64::MAX {
+        return format!("of at least {}", canonical_f64(min));
+    }
+    format!("from {} to {}", canonical_f64(min), canonical_f64(max))
+}
+
 /// Digits, or a float that is exactly whole such as `1e9`: people write large counts that way.
 fn whole_number(text: &str) -> Option<u64> {
     if let Ok(number) = text.replace('_', "").parse() {
@@ -105,4 +113,16 @@ fn whole_number(text: &str) -> Option<u64> {
         .ok()
         .filter(|number| number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number))
         .map(|number| number as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_none_is_not_written_out() {
+        assert_eq!(within(0.0, f64::MAX), "of at least 0");
+        assert_eq!(within(-4e38, 4e38), "from -4e38 to 4e38");
+        assert_eq!(within(0.5, 2.0), "from 0.5 to 2");
+    }
 }

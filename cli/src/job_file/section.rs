@@ -129,13 +129,13 @@ impl<'a> Section<'a> {
     pub fn texts(&self, key: &str) -> Result<Option<At<Vec<At<String>>>>, Problem> {
         let Some(entry) = self.table.get(key) else { return Ok(None) };
         let origin = entry.node.origin.clone();
-        let text_of = |node: &Node| match &node.value {
+        let text_of = |node: &Node, wanted: &str| match &node.value {
             Value::Text(text) => Ok(At { value: text.clone(), origin: node.origin.clone() }),
-            _ => Err(self.wrong_type(key, node, "an array of strings")),
+            _ => Err(self.wrong_type(key, node, wanted)),
         };
         let value = match &entry.node.value {
-            Value::Array(items) => items.iter().map(text_of).collect::<Result<_, _>>()?,
-            _ => vec![text_of(&entry.node)?],
+            Value::Array(items) => items.iter().map(|item| text_of(item, "an array of strings")).collect::<Result<_, _>>()?,
+            _ => vec![text_of(&entry.node, "a string or an array of strings")?],
         };
         Ok(Some(At { value, origin }))
     }
@@ -143,14 +143,16 @@ impl<'a> Section<'a> {
     /// The same where numbers may stand for text.
     pub fn words(&self, key: &str) -> Result<Option<At<Vec<At<String>>>>, Problem> {
         let Some(entry) = self.table.get(key) else { return Ok(None) };
-        let word_of = |node: &Node| match &node.value {
+        let word_of = |node: &Node, wanted: &str| match &node.value {
             Value::Text(text) => Ok(At { value: text.clone(), origin: node.origin.clone() }),
             Value::Integer(number) => Ok(At { value: number.to_string(), origin: node.origin.clone() }),
-            _ => Err(self.wrong_type(key, node, "an array of strings or whole numbers")),
+            _ => Err(self.wrong_type(key, node, wanted)),
         };
         let value = match &entry.node.value {
-            Value::Array(items) => items.iter().map(word_of).collect::<Result<_, _>>()?,
-            _ => vec![word_of(&entry.node)?],
+            Value::Array(items) => {
+                items.iter().map(|item| word_of(item, "an array of strings or whole numbers")).collect::<Result<_, _>>()?
+            }
+            _ => vec![word_of(&entry.node, "a string, a whole number, or an array of them")?],
         };
         Ok(Some(At { value, origin: entry.node.origin.clone() }))
     }

@@ -173,6 +173,8 @@ mod tests {
                 "[map.require]\nbackend = [\"vulkan\", \"dx11\"]",
                 "job.toml:6: [map] require backend \"dx11\" is unknown; did you mean `dx12`?",
             ),
+            ("[map.require]\nvendor = 5", "job.toml:6: [map] require vendor must be a string or an array of strings, not an integer"),
+            ("[map.require]\nvendor = [5]", "job.toml:6: [map] require vendor must be an array of strings, not an integer"),
             ("[map.prefer]\nfeatures = []", "job.toml:6: [map] prefer features names nothing; name something, or take the line out"),
             ("[map.require]\nmemory = \"lots\"", "job.toml:6: [map] require memory is not a size: "),
             (
