@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use raftwerk_kernels::gpu::{AdapterReport, Ceilings, DeviceClass, Gpu, adapters};
-use raftwerk_kernels::{Input, Prepared, SideInput, StageContext, Task};
+use raftwerk_kernels::{Block, Input, Params, Prepared, SideInput, StageContext, Task};
 use raftwerk_tests::cluster::program;
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -118,6 +118,12 @@ struct Work {
     flops: Option<f64>,
 }
 
+/// Operations of f32 for one option, as `black_scholes.wgsl` has them: 3 to turn random bits into shares and 6 to place them between their limits; 17
+/// from these to the two prices (2 spread, 5 d1, 1 d2, 3 what is owed, 3 each for call and put); 18 in each of four values of the normal distribution; 4 to round
+/// both prices. A root, a logarithm, an exponential or a quotient is one each, so that the share of the FMA is one of instructions and low for what they take;
+/// choices, signs, conversions and the integers of the random numbers are none.
+const OPTION_FLOPS: f64 = 3.0 + 6.0 + 17.0 + 4.0 * 18.0 + 4.0;
+
 enum Source {
     Range { tasks: u64, count: u64 },
     Elements { dtype: &'static str, bytes: Vec<u8>, split: usize },
@@ -145,6 +151,28 @@ impl Work {
     fn called(self, name: &str) -> Work {
         Work { name: name.to_owned(), ..self }
     }
+
+    fn with_flops_each(self, flops: f64) -> Work {
+        Work { flops: Some(flops * self.elements as f64), ..self }
+    }
+}
+
+/// A round of k-means after the first one, whose points lie on the device since the round before: nothing is uploaded but centroids.
+fn clusters(columns: usize, bytes: Vec<u8>, split: usize) -> anyhow::Result<Work> {
+    let (assign, update) = (raftwerk_kernels::find("kmeans_assign")?, raftwerk_kernels::find("kmeans_update")?);
+    let points = (bytes.len() / 4 / columns) as u64;
+    let input = Source::Rows { columns, bytes, split };
+    let params = raftwerk_kernels::resolve_params(assign.descriptor(), &Params::new())?;
+    let map = StageContext { params, tasks: input.tasks().len() as u64, partitions: 1, ..StageContext::default() };
+    // The first round draws the centroids, on the processor as in a job.
+    let first = assign.prepare(&map)?;
+    let made = input.tasks().iter().map(|task| first.run_cpu(task)).collect::<Result<Vec<_>, _>>()?;
+    let blocks = made.iter().enumerate().map(|(task, output)| Block { task: task as u64, bytes: &output.blocks[0] }).collect();
+    let params = raftwerk_kernels::resolve_params(update.descriptor(), &Params::new())?;
+    let reduce = update.prepare(&StageContext { params, tasks: 1, partitions: 1, ..StageContext::default() })?;
+    let (_, end) = reduce.run_round(&Task { number: 0, input: Input::Blocks(blocks) })?;
+    let prepared = assign.prepare_round(&map, &end.state, None)?;
+    Ok(Work { name: format!("kmeans_assign, {columns} columns, points kept"), prepared, input, elements: points, bytes: 0, flops: None })
 }
 
 impl Source {
@@ -176,8 +204,10 @@ fn works(software: bool) -> anyhow::Result<Vec<Work>> {
     let samples = |tasks: u64| Source::Range { tasks, count: 1 << 20 };
     let mut works = vec![
         Work::new("monte_carlo_pi", &[], samples(1024 / less as u64), Vec::new())?,
-        Work::new("black_scholes", &[("prices", "no")], samples(1024 / less as u64), Vec::new())?,
-        Work::new("black_scholes", &[], samples(64 / less as u64), Vec::new())?.called("black_scholes, prices read back"),
+        Work::new("black_scholes", &[("prices", "no")], samples(1024 / less as u64), Vec::new())?.with_flops_each(OPTION_FLOPS),
+        Work::new("black_scholes", &[], samples(64 / less as u64), Vec::new())?
+            .called("black_scholes, prices read back")
+            .with_flops_each(OPTION_FLOPS),
         Work::new(
             "mandelbrot",
             &[("width", "1920"), ("height", "1088")],
@@ -195,6 +225,7 @@ fn works(software: bool) -> anyhow::Result<Vec<Work>> {
     let rows = Source::Rows { columns: size, bytes: numbers(size * size), split: 4 * size * size / 8 };
     let product = Work::new("matmul", &[], rows, vec![side])?.called(&format!("matmul, {size}"));
     works.push(Work { flops: Some(2.0 * (size as f64).powi(3)), elements: (size * size) as u64, ..product });
+    works.push(clusters(16, column[..(64 << 20) / less].to_vec(), 1 << 20)?);
     let pictures = Source::Files(vec![picture()?; 32 / less]);
     let blur = Work::new("convolve", &[], pictures, Vec::new())?.called("convolve, PNG in and out");
     works.push(Work { elements: blur.elements * 960 * 544, ..blur });

@@ -51,6 +51,12 @@ fn main() {
     if wanted("matmul") {
         [1024, 2048, 4096].into_iter().for_each(|size| matmul(size, gpu.as_ref()));
     }
+    if wanted("kmeans_assign") {
+        kmeans_assign(gpu.as_ref());
+    }
+    if wanted("convolve") {
+        convolve(gpu.as_ref());
+    }
     if wanted("image") {
         image();
     }
@@ -86,6 +92,21 @@ fn best(mut run: impl FnMut()) -> Duration {
 fn report(name: &str, elements: u64, bytes: u64, time: Duration) {
     let per_second = if bytes == 0 { "-".to_owned() } else { format!("{:.0}", bytes as f64 / time.as_secs_f64() / 1e6) };
     println!("{name:<28} {elements:>12} {bytes:>14} {:>12.3} {per_second:>10}", time.as_secs_f64() * 1e9 / elements as f64);
+}
+
+/// A lease of these tasks on the GPU, and what its plans move there between memory and cores.
+fn on_gpu(name: &str, elements: u64, bytes: u64, gpu: &gpu::Gpu, kernel: &dyn Prepared, tasks: &[Task<'_>]) {
+    let moved = moved(gpu, kernel, tasks);
+    let time = best(|| drop(black_box(kernel.run_gpu(gpu, tasks).unwrap())));
+    report(name, elements, bytes, time);
+    println!("  bytes moved on the device: {moved}, {:.3} for each element", moved as f64 / elements as f64);
+}
+
+/// By a first run, which also brings to the device what stays there.
+fn moved(gpu: &gpu::Gpu, kernel: &dyn Prepared, tasks: &[Task<'_>]) -> u64 {
+    let before = gpu.traffic();
+    black_box(kernel.run_gpu(gpu, tasks).unwrap());
+    gpu.traffic().since(before).total()
 }
 
 /// How much longer the other took: above 1 the named one is quicker.
@@ -139,8 +160,7 @@ fn twins(name: &str, params: &[(&str, &str)], range: Range, gpu: Option<&gpu::Gp
     let time = best(|| tasks.iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap()))));
     report(&format!("{name}, cpu"), elements, 0, time);
     if let Some(gpu) = gpu {
-        let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
-        report(&format!("{name}, gpu"), elements, 0, time);
+        on_gpu(&format!("{name}, gpu"), elements, 0, gpu, kernel.as_ref(), &tasks);
     }
 }
 
@@ -174,8 +194,7 @@ fn histogram(gpu: Option<&gpu::Gpu>) {
         report(&format!("histogram, cpu, {name}"), elements, bytes, time);
         ratio(&format!("histogram {name}"), "a four-table loop", time, other);
         if let Some(gpu) = gpu {
-            let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
-            report(&format!("histogram, gpu, {name}"), elements, bytes, time);
+            on_gpu(&format!("histogram, gpu, {name}"), elements, bytes, gpu, kernel.as_ref(), &tasks);
         }
     }
 }
@@ -250,8 +269,7 @@ fn statistics(gpu: Option<&gpu::Gpu>) {
         if let Some(gpu) = gpu {
             let tasks = &tasks[..tasks.len().min(16)];
             let bytes = (tasks.len() * SPLIT / 16) as u64;
-            let time = best(|| drop(black_box(kernel.run_gpu(gpu, tasks).unwrap())));
-            report(&format!("statistics, gpu, {name}"), bytes / size as u64, bytes, time);
+            on_gpu(&format!("statistics, gpu, {name}"), bytes / size as u64, bytes, gpu, kernel.as_ref(), tasks);
         }
     }
 }
@@ -340,8 +358,7 @@ fn radix_sort(gpu: Option<&gpu::Gpu>) {
             let tasks: Vec<Task<'_>> = (bytes.chunks(SPLIT / 16).enumerate())
                 .map(|(number, bytes)| Task { number: number as u64, input: Input::Elements { dtype, bytes } })
                 .collect();
-            let time = best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap())));
-            report(&format!("radix_sort, gpu, {dtype}"), (bytes.len() / size) as u64, bytes.len() as u64, time);
+            on_gpu(&format!("radix_sort, gpu, {dtype}"), (bytes.len() / size) as u64, bytes.len() as u64, gpu, kernel.as_ref(), &tasks);
         }
     }
 }
@@ -412,20 +429,74 @@ fn matmul(size: usize, gpu: Option<&gpu::Gpu>) {
     }
     if let Some(gpu) = gpu {
         let kernel = prepared(false);
-        // The first run brings B to the device.
+        let moved = moved(gpu, kernel.as_ref(), &tasks);
         report("matmul, gpu", best(|| drop(black_box(kernel.run_gpu(gpu, &tasks).unwrap()))));
+        println!("  bytes moved on the device: {moved}, {:.3} for each element", moved as f64 / (size * size) as f64);
     }
 }
 
-fn image() {
+/// A round after the first one, of points in 16 dimensions: the GPU has them since the round before, the CPU twin reads them in each.
+fn kmeans_assign(gpu: Option<&gpu::Gpu>) {
+    const COLUMNS: usize = 16;
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32
+    };
+    let points: Vec<u8> = (0..SPLIT / 4).flat_map(|_| next().to_le_bytes()).collect();
+    let tasks: Vec<Task<'_>> = (points.chunks(SPLIT / 16).enumerate())
+        .map(|(number, bytes)| Task { number: number as u64, input: Input::Rows { dtype: "f4", columns: COLUMNS, bytes } })
+        .collect();
+    let kernel = find("kmeans_assign").unwrap();
+    for clusters in ["8", "256"] {
+        let params = [("clusters".to_owned(), clusters.to_owned())].into();
+        let stage = StageContext { params, tasks: tasks.len() as u64, partitions: 1, ..StageContext::default() };
+        let first = kernel.prepare(&stage).unwrap();
+        let made: Vec<TaskOutput> = tasks.iter().map(|task| first.run_cpu(task).unwrap()).collect();
+        let blocks = made.iter().enumerate().map(|(task, output)| Block { task: task as u64, bytes: &output.blocks[0] }).collect();
+        let (_, end) = prepared("kmeans_update", 1).run_round(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap();
+        let round = kernel.prepare_round(&stage, &end.state, None).unwrap();
+        let (elements, bytes) = ((points.len() / 4 / COLUMNS) as u64, points.len() as u64);
+        let time = best(|| tasks.iter().for_each(|task| drop(black_box(round.run_cpu(task).unwrap()))));
+        report(&format!("kmeans_assign, cpu, {clusters}"), elements, bytes, time);
+        if let Some(gpu) = gpu {
+            on_gpu(&format!("kmeans_assign, gpu, {clusters}"), elements, 0, gpu, round.as_ref(), &tasks);
+        }
+    }
+}
+
+/// Pixels of PNG files, which are read and written in it.
+fn convolve(gpu: Option<&gpu::Gpu>) {
+    const FILES: u64 = 8;
+    let rows = mandelbrot_rows();
+    let blocks = vec![Block { task: 0, bytes: &rows }];
+    let picture = prepared("image", 1).run_cpu(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap().part.unwrap().bytes;
+    let tasks: Vec<Task<'_>> = (0..FILES).map(|number| Task { number, input: Input::File(&picture) }).collect();
+    let (pixels, bytes) = (FILES * 960 * 540, FILES * picture.len() as u64);
+    for filter in ["gaussian", "sobel"] {
+        let kernel = prepared_with("convolve", FILES as u32, &[("filter", filter)]);
+        let time = best(|| tasks.iter().for_each(|task| drop(black_box(kernel.run_cpu(task).unwrap()))));
+        report(&format!("convolve, cpu, {filter}"), pixels, bytes, time);
+        if let Some(gpu) = gpu {
+            on_gpu(&format!("convolve, gpu, {filter}"), pixels, bytes, gpu, kernel.as_ref(), &tasks);
+        }
+    }
+}
+
+/// Of an image of 960 x 540.
+fn mandelbrot_rows() -> Vec<u8> {
     let map = prepared_with("mandelbrot", 1, &[("width", "960"), ("height", "540")]);
-    let mapped = map.run_cpu(&Task { number: 0, input: Input::Index { start: 0, count: 540 } }).unwrap();
+    map.run_cpu(&Task { number: 0, input: Input::Index { start: 0, count: 540 } }).unwrap().blocks.remove(0)
+}
+
+fn image() {
+    let rows = mandelbrot_rows();
     let kernel = prepared("image", 1);
     let time = best(|| {
-        let blocks = vec![Block { task: 0, bytes: &mapped.blocks[0] }];
+        let blocks = vec![Block { task: 0, bytes: &rows }];
         drop(black_box(kernel.run_cpu(&Task { number: 0, input: Input::Blocks(blocks) }).unwrap()));
     });
-    report("image, cpu", 960 * 540, mapped.blocks[0].len() as u64, time);
+    report("image, cpu", 960 * 540, rows.len() as u64, time);
 }
 
 fn noop() {
