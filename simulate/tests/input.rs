@@ -57,6 +57,9 @@ fn a_cluster_file_is_refused_with_its_key() {
     assert_eq!((text.as_str(), fix.as_str()), ("c.toml: [[event]] of \"cpus\": there is no group \"cpus\"", "did you mean \"cpu\"?"));
     let (text, _) = of("c6", "noise_percent = 5\n");
     assert_eq!(text, "c.toml: there is no device");
+    let (text, fix) = of("c8", &format!("{CLUSTER}repair_s = 3\n"));
+    assert_eq!(text, "c.toml: [[group]] \"cpu\": repair_s without mtbf_s says nothing");
+    assert!(fix.contains("give mtbf_s"), "{fix}");
     let (text, _) = of("c7", &format!("{CLUSTER}{CLUSTER}"));
     assert_eq!(text, "c.toml: [[group]] \"cpu\" is there twice");
 }
@@ -85,6 +88,9 @@ fn a_job_file_is_refused_with_its_key() {
     let (text, fix) = of("j9", &format!("{JOBS}repeat = 2\nevery_s = 1\nper_hour = 3\n"));
     assert_eq!(text, "j.toml: [[job]] \"k-1\" says twice when it repeats");
     assert_eq!(fix, "give either every_s or per_hour, and not both");
+    let (text, fix) = of("j11", &format!("{JOBS}every_s = 1\n"));
+    assert_eq!(text, "j.toml: [[job]] \"k-1\": every_s without repeat says nothing");
+    assert!(fix.contains("repeat = 20"), "{fix}");
     let (text, _) = of("j10", &format!("{JOBS}by_day = true\n"));
     assert_eq!(text, "j.toml: [[job]] \"k-1\": by_day = true without per_hour says nothing");
     let (text, fix) = of("j7", &format!("{JOBS}policy = \"modle\"\n"));
@@ -108,6 +114,8 @@ fn tables_are_refused_with_their_line() {
     assert_eq!((text.as_str(), fix.as_str()), ("tasks.csv:3: task \"y\" waits for \"z\", which is no task", "known: x, y"));
     let (text, _) = of("t4", times, "task,kernel,after\nx,a,y\ny,a,x\n");
     assert_eq!(text, "tasks.csv:2: task \"x\" waits, over others, for itself");
+    let (text, fix) = of("t8", times, "task,kernel\nx,a\n,a\n");
+    assert_eq!((text.as_str(), fix.as_str()), ("tasks.csv:3: a task has no name", "fill its cell in the column `task`"));
     let (text, _) = of("t5", times, "task,kernel\nx,b\n");
     assert_eq!(text, "tasks.csv:2: nothing is said of kernel \"b\"");
     let (text, _) = tables("t6", "[{\"kernel\": \"a\"}]", "[]", "json");

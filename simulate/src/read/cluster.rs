@@ -137,6 +137,12 @@ fn group(place: In<'_>, whose: &str, table: &GroupTable) -> Result<(Group, Speed
             format!("give 1 to {MAX_PARALLELISM} tasks that run at once"),
         ));
     }
+    if table.repair_s > 0.0 && table.mtbf_s == 0.0 {
+        return Err(place.error(
+            format!("{whose}: repair_s without mtbf_s says nothing"),
+            "give mtbf_s as well, after which devices fail on average, or leave repair_s out",
+        ));
+    }
     let mut speed = Speed { of_all: place.within(whose, "speed", table.speed, SPEEDS.0, SPEEDS.1)?, ..Speed::default() };
     for (kernel, factor) in &table.speeds {
         speed.of_kernel.insert(kernel.clone(), place.within(whose, &format!("speeds.{kernel}"), *factor, SPEEDS.0, SPEEDS.1)?);

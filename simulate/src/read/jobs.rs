@@ -262,6 +262,10 @@ fn arrivals(place: In<'_>, whose: &str, table: &JobTable, number: u64, scenario:
     if table.repeat == 0 || table.repeat > MAX_JOBS {
         return Err(place.error(format!("{whose}: repeat = {} is not possible", table.repeat), format!("give 1 to {MAX_JOBS}")));
     }
+    if table.every_s.is_some() && table.repeat == 1 {
+        let fix = "give the number of jobs as well, such as repeat = 20, or leave every_s out";
+        return Err(place.error(format!("{whose}: every_s without repeat says nothing"), fix));
+    }
     let mut arrivals = vec![first];
     match (table.every_s, table.per_hour) {
         (None, None) if table.repeat == 1 => {}

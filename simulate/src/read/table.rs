@@ -90,6 +90,9 @@ pub(super) fn tasks(place: In<'_>, cluster: &Cluster, times: &Times, scenario: &
     }
     let mut by_name: BTreeMap<&str, u32> = BTreeMap::new();
     for (number, row) in rows.iter().enumerate() {
+        if row.cells[0].is_empty() {
+            return Err(place.at_line(row.line, "a task has no name", "fill its cell in the column `task`"));
+        }
         if by_name.insert(&row.cells[0], number as u32).is_some() {
             return Err(place.at_line(row.line, format!("task \"{}\" is there twice", row.cells[0]), "give each task a name of its own"));
         }

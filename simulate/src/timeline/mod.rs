@@ -45,16 +45,18 @@ struct Picture {
 /// Writes the timeline as SVG or PNG, by the file's name.
 pub fn write(path: &Path, scenario: &Scenario, title: &str, segments: &[Segment], until: Ns) -> std::io::Result<()> {
     let picture = draw(scenario, title, segments, until.max(1));
-    let bytes = match path.extension().and_then(|x| x.to_str()) {
-        Some("png") => png::bytes(&picture)?,
-        _ => svg::text(&picture).into_bytes(),
-    };
+    let bytes = if is_of(path, "png") { png::bytes(&picture)? } else { svg::text(&picture).into_bytes() };
     std::fs::write(path, bytes)
 }
 
 /// Whether the name says what to write.
 pub fn is_possible(path: &Path) -> bool {
-    matches!(path.extension().and_then(|x| x.to_str()), Some("png" | "svg"))
+    is_of(path, "png") || is_of(path, "svg")
+}
+
+/// In capitals too, as some systems write them.
+fn is_of(path: &Path, kind: &str) -> bool {
+    path.extension().is_some_and(|own| own.eq_ignore_ascii_case(kind))
 }
 
 fn draw(scenario: &Scenario, title: &str, segments: &[Segment], until: Ns) -> Picture {
