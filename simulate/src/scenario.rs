@@ -5,6 +5,7 @@ use crate::rate::{Ns, Rate};
 use raftwerk_proto::v1::{
     Capacity, CostRecord, Device, IndexRange, JobSpec, KernelKind, KernelRef, StageInput, StageOutput, StageSpec, stage_input,
 };
+use std::collections::BTreeSet;
 
 pub const SECOND: f64 = 1e9;
 
@@ -211,15 +212,37 @@ impl Scenario {
         order
     }
 
-    /// Whether the stage may run on the group, as the core will see it.
+    /// Whether the group is of the class and has a twin of the kernel.
     pub fn may_run(&self, stage: &Stage, group: &Group) -> bool {
-        let class = match stage.class.as_str() {
-            "any" => true,
-            "gpu" => group.class != "cpu",
-            class => class == group.class,
-        };
-        class && group.unit_ns[stage.kernel].is_some()
+        fits(&stage.class, stage.kernel, group)
     }
+
+    /// Nanoseconds of a unit on each group to which the core gives tasks of this kernel and class: on software adapters only when these are asked
+    /// for or nothing else fits, as `matching::candidates` has it. Where all else may be gone for a while they count, so that a bound stays one.
+    pub fn given(&self, class: &str, kernel: usize) -> Vec<Option<f64>> {
+        let fit: Vec<bool> = self.groups.iter().map(|group| fits(class, kernel, group)).collect();
+        let is_software = |place: usize| self.groups[place].class == "software";
+        let hardware = (0..fit.len()).any(|place| fit[place] && !is_software(place) && self.stays(place));
+        let is_given = |place: usize| fit[place] && !(hardware && is_software(place));
+        (0..fit.len()).map(|place| self.groups[place].unit_ns[kernel].filter(|_| is_given(place))).collect()
+    }
+
+    /// Whether one device of the group never dies.
+    fn stays(&self, group: usize) -> bool {
+        let dying = || self.troubles.iter().filter(|trouble| trouble.group == group && trouble.rate == 0.0);
+        let numbers: BTreeSet<u64> = dying().filter_map(|trouble| trouble.device).collect();
+        let kind = &self.groups[group];
+        kind.mtbf == 0 && dying().all(|trouble| trouble.device.is_some()) && (numbers.len() as u64) < kind.count
+    }
+}
+
+fn fits(class: &str, kernel: usize, group: &Group) -> bool {
+    let is_of_class = match class {
+        "any" => true,
+        "gpu" => group.class != "cpu",
+        class => class == group.class,
+    };
+    is_of_class && group.unit_ns[kernel].is_some()
 }
 
 /// Units of each task of a stage, noise included.

@@ -188,6 +188,25 @@ fn a_cluster_whose_devices_all_died_says_what_is_left() {
 }
 
 #[test]
+fn software_adapters_are_in_the_bound_where_the_core_uses_them() {
+    let groups = "[[group]]\nname = \"cpu\"\n[[group]]\nname = \"soft\"\nclass = \"software\"\n";
+    let jobs = |class: &str| format!("[kernels.k]\nseconds_per_unit = 1\n[[job]]\nkernel = \"k\"\ntasks = 100\nclass = \"{class}\"\n");
+    for (name, events, class, expected) in [
+        ("beside", "", "any", 100.0),
+        ("asked", "", "software", 100.0),
+        ("gpu", "", "gpu", 100.0),
+        // While the processor is away nothing else fits.
+        ("dies", "[[event]]\ndevice = \"cpu\"\nat_s = 10\nuntil_s = 20\ndies = true\n", "any", 55.0),
+    ] {
+        let scenario = written(&format!("software-{name}"), &format!("{groups}{events}"), &jobs(class));
+        let found = lower_bound(&scenario).seconds;
+        assert!((found - expected).abs() < 0.01, "{name}: {found}");
+        let outcome = outcome(&scenario, policies()[0]);
+        assert!(outcome.ratio >= 1.0 && (name == "dies" || outcome.ratio < 1.1), "{name}: {outcome:?}");
+    }
+}
+
+#[test]
 fn output_that_is_lost_after_its_job_is_done_is_no_broken_promise() {
     let cluster = "[[group]]\nname = \"w\"\ncount = 3\nmtbf_s = 3\nrepair_s = 1\n";
     let jobs = "[kernels.a]\nseconds_per_unit = 0.1\n[[job]]\nkernel = \"a\"\ntasks = 20\nrepeat = 20\nevery_s = 1\n\

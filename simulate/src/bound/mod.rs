@@ -160,8 +160,7 @@ fn stages(scenario: &Scenario, number: usize, job: &Job) -> Vec<(Kind, f64)> {
             units += own;
             longest = longest.max(own);
         }
-        let unit_ns: Vec<Option<f64>> =
-            scenario.groups.iter().map(|g| if scenario.may_run(stage, g) { g.unit_ns[stage.kernel] } else { None }).collect();
+        let unit_ns = scenario.given(&stage.class, stage.kernel);
         let fastest = unit_ns.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         (Kind { unit_ns, units }, if stage.tasks == 0 { 0.0 } else { longest * fastest })
     };
@@ -172,16 +171,13 @@ fn stages(scenario: &Scenario, number: usize, job: &Job) -> Vec<(Kind, f64)> {
 fn graph(scenario: &Scenario) -> (BTreeMap<usize, Kind>, f64) {
     let weights = scenario.graph_weights();
     let mut work: BTreeMap<usize, Kind> = BTreeMap::new();
-    let fastest: Vec<f64> = (0..scenario.kernels.len())
-        .map(|kernel| scenario.groups.iter().filter_map(|g| g.unit_ns[kernel]).fold(f64::INFINITY, f64::min))
-        .collect();
+    let given: Vec<Vec<Option<f64>>> = (0..scenario.kernels.len()).map(|kernel| scenario.given("any", kernel)).collect();
+    let fastest: Vec<f64> = given.iter().map(|unit_ns| unit_ns.iter().flatten().copied().fold(f64::INFINITY, f64::min)).collect();
     let mut ends: Vec<f64> = vec![0.0; scenario.graph.len()];
     for place in scenario.order() {
         let task = &scenario.graph[place];
         let units = weights.units(place as u64);
-        let kind = work
-            .entry(task.kernel)
-            .or_insert_with(|| Kind { unit_ns: scenario.groups.iter().map(|g| g.unit_ns[task.kernel]).collect(), units: 0.0 });
+        let kind = work.entry(task.kernel).or_insert_with(|| Kind { unit_ns: given[task.kernel].clone(), units: 0.0 });
         kind.units += units;
         let begins = task.after.iter().map(|before| ends[*before as usize]).fold(0.0, f64::max);
         ends[place] = begins + units * fastest[task.kernel];
