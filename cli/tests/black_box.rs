@@ -140,6 +140,22 @@ mod without_a_cluster {
         let policies = json(&once)["policies"].as_array().expect("a list").len();
         assert_eq!(policies, 7);
         assert!(std::fs::read(home.path().join("out-model.png")).expect("the picture").starts_with(b"\x89PNG"));
+        assert_eq!(json(&once)["policies"][0]["devices"], serde_json::Value::Null);
+        let line = ["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--json", "--devices", "--timeline", "OUT.PNG"];
+        let output = home.run(&line);
+        assert_exit(&output, 0);
+        let devices = json(&output)["policies"][0]["devices"].clone();
+        assert_eq!((devices.as_array().map(Vec::len), &devices[3]["group"], &devices[2]["index"]), (Some(4), &"gpu".into(), &2.into()));
+        assert!(std::fs::read(home.path().join("OUT.PNG")).expect("the picture").starts_with(b"\x89PNG"));
+        let output = home.run(&["simulate", "--cluster", "c.toml", "--jobs", "j.toml", "--devices"]);
+        assert_exit(&output, 2);
+        assert!(stderr(&output).starts_with("error: --devices is of the JSON alone"), "{}", stderr(&output));
+        home.write("dead.toml", "[[group]]\nname = \"cpu\"\n[[event]]\ndevice = \"cpu\"\nat_s = 10\ndies = true\n");
+        let output = home.run(&["simulate", "--cluster", "dead.toml", "--jobs", "j.toml"]);
+        assert_exit(&output, 3);
+        let said = stdout(&output);
+        assert!(said.contains("1 job, 2,000 tasks, seed 1\nlower bound: none: the work cannot end\n"), "{said}");
+        assert!(said.contains(" of 2,000 tasks ran in the ") && !said.contains("model: 0 of"), "{said}");
         let cost = |model: &str| {
             format!(
                 r#"{{"kernel":"k@1","footprint":"","size_class":0,"model":"{model}","fixed_ns":1,"per_unit_fs":20000000000000,"samples":40,"spread_permille":9}}"#

@@ -20,13 +20,18 @@ pub struct Outcome {
     pub jobs: usize,
     /// Jobs that nothing can run any more, by name, at most ten.
     pub unfinished: Vec<String>,
+    /// Those that were accepted, of all there are.
     pub tasks: u64,
+    pub tasks_in_all: u64,
     /// From the arrival of a job to its end; of a graph: from the beginning to the end of a task. Of those that ended; no number if none did.
     pub mean_completion_s: f64,
     pub p95_completion_s: f64,
     /// Busy thread time against thread time until `reached_s`, of all devices.
     pub utilisation: f64,
     pub groups: Vec<GroupUse>,
+    /// One by one, in the order of the groups. Of many thousands it is long, so it is in the JSON only when it is asked for.
+    #[serde(skip)]
+    pub devices: Vec<DeviceUse>,
     pub leases: u64,
     pub stale_placements: u64,
     pub entries: u64,
@@ -47,6 +52,19 @@ pub struct GroupUse {
     pub highest: f64,
     /// Part of the busy time that was in vain: revoked leases, devices that died.
     pub wasted: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceUse {
+    pub group: String,
+    /// In its group, from 0.
+    pub index: u64,
+    pub tasks: u64,
+    pub leases: u64,
+    /// Thread time, and the part of it that was in vain.
+    pub busy_s: f64,
+    pub in_vain_s: f64,
+    pub utilisation: f64,
 }
 
 pub struct JobTimes {
@@ -101,6 +119,7 @@ impl Outcome {
         reached: Ns,
         jobs: Vec<JobTimes>,
         tasks: u64,
+        tasks_in_all: u64,
         devices: &[Device],
         problems: Vec<String>,
         effort: &Effort,
@@ -127,6 +146,17 @@ impl Outcome {
             }
         });
         let groups: Vec<GroupUse> = groups.collect();
+        let numbered = scenario.groups.iter().flat_map(|group| (0..group.count).map(|index| (group.name.clone(), index)));
+        let one_by_one = devices.iter().zip(numbered).map(|(device, (group, index))| DeviceUse {
+            group,
+            index,
+            tasks: device.tasks,
+            leases: device.leases,
+            busy_s: seconds(device.busy),
+            in_vain_s: seconds(device.wasted),
+            utilisation: use_of(device),
+        });
+        let one_by_one: Vec<DeviceUse> = one_by_one.collect();
         let threads: f64 = devices.iter().map(|d| f64::from(d.parallelism.max(1))).sum();
         let busy: f64 = devices.iter().map(|d| d.busy as f64).sum();
         let makespan_s = makespan.map_or(f64::NAN, seconds);
@@ -134,15 +164,21 @@ impl Outcome {
             policy: policy.to_owned(),
             makespan_s,
             reached_s: seconds(reached),
-            ratio: if bound.seconds > 0.0 || makespan.is_none() { makespan_s / bound.seconds } else { 1.0 },
+            ratio: match bound.seconds {
+                none if none.is_infinite() => f64::NAN,
+                some if some > 0.0 || makespan.is_none() => makespan_s / some,
+                _ => 1.0,
+            },
             bound,
             jobs: jobs.len(),
             unfinished: jobs.iter().filter(|j| j.done.is_none()).map(|j| j.name.clone()).take(10).collect(),
             tasks,
+            tasks_in_all,
             mean_completion_s: mean,
             p95_completion_s: p95,
             utilisation: busy / (threads * reached.max(1) as f64),
             groups,
+            devices: one_by_one,
             leases: effort.leases,
             stale_placements: effort.stale,
             entries: effort.entries,

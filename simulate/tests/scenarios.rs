@@ -185,6 +185,9 @@ fn a_cluster_whose_devices_all_died_says_what_is_left() {
     assert!(outcome.utilisation <= 1.0 && outcome.groups.iter().all(|g| g.highest <= 1.0), "{outcome:?}");
     let json = serde_json::to_value(&outcome).expect("JSON");
     assert!(json["makespan_s"].is_null() && json["ratio"].is_null(), "{json}");
+    // Known beforehand: no time suffices.
+    assert!(outcome.bound.seconds.is_infinite() && json["bound"]["seconds"].is_null(), "{json}");
+    assert_eq!((outcome.tasks, outcome.tasks_in_all), (0, scenario.jobs[0].stages[0].tasks));
 }
 
 #[test]
@@ -204,6 +207,25 @@ fn software_adapters_are_in_the_bound_where_the_core_uses_them() {
         let outcome = outcome(&scenario, policies()[0]);
         assert!(outcome.ratio >= 1.0 && (name == "dies" || outcome.ratio < 1.1), "{name}: {outcome:?}");
     }
+}
+
+#[test]
+fn every_device_is_told_one_by_one() {
+    let cluster = "[[group]]\nname = \"a\"\ncount = 2\n[[group]]\nname = \"b\"\nspeed = 4\nparallelism = 2\n";
+    let jobs = "[kernels.k]\nseconds_per_unit = 0.1\n[[job]]\nkernel = \"k\"\ntasks = 500\n";
+    let outcome = outcome(&written("one-by-one", cluster, jobs), policies()[0]);
+    let named: Vec<(&str, u64)> = outcome.devices.iter().map(|device| (device.group.as_str(), device.index)).collect();
+    assert_eq!(named, [("a", 0), ("a", 1), ("b", 0)]);
+    for group in &outcome.groups {
+        let own = || outcome.devices.iter().filter(|device| device.group == group.name);
+        assert_eq!((own().map(|d| d.tasks).sum::<u64>(), own().map(|d| d.leases).sum::<u64>()), (group.tasks, group.leases));
+        let most = own().map(|d| d.utilisation).fold(0.0, f64::max);
+        assert_eq!(most, group.highest, "{group:?}");
+        let threads = if group.name == "b" { 2.0 } else { 1.0 };
+        assert!(own().all(|d| (d.busy_s / threads / outcome.reached_s - d.utilisation).abs() < 1e-9), "{:?}", outcome.devices);
+    }
+    // Only who asks for them gets them.
+    assert!(serde_json::to_value(&outcome).expect("JSON").get("devices").is_none());
 }
 
 #[test]
@@ -247,6 +269,8 @@ fn a_run_that_stops_in_the_middle_is_measured_by_the_time_it_reached() {
     let outcome = outcome(&written("dies", cluster, jobs), policies()[0]);
     assert!((30.0..40.0).contains(&outcome.reached_s), "{outcome:?}");
     assert!((0.7..=1.0).contains(&outcome.utilisation), "{outcome:?}");
+    // A second each, of 30; and what was running then was lost.
+    assert!((25..=30).contains(&outcome.tasks) && outcome.tasks_in_all == 100, "{outcome:?}");
 }
 
 /// A leader that plans twenty times a second while tasks of an hour run would take minutes for nothing.

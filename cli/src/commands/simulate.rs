@@ -12,6 +12,7 @@ use crate::commands::costs;
 use crate::console::Console;
 use crate::failure::{self, Exit, Failure};
 use crate::job_file;
+use crate::units::counted;
 use crate::views;
 
 #[derive(Args, Debug)]
@@ -46,6 +47,9 @@ pub struct Simulate {
     /// Print the result as JSON (the same as -o json)
     #[arg(long)]
     json: bool,
+    /// With JSON: how busy every single device was, too
+    #[arg(long)]
+    devices: bool,
 }
 
 fn part(text: &str) -> Result<f64, String> {
@@ -63,6 +67,11 @@ fn picture(text: &str) -> Result<PathBuf, String> {
 
 pub fn simulate(console: &Console, args: Simulate) -> failure::Outcome {
     let chosen = chosen(&args.policy)?;
+    let as_json = args.json || console.is_json();
+    if args.devices && !as_json {
+        return Err(Failure::say(Exit::BadUsage, "--devices is of the JSON alone: a table of all devices would be long")
+            .fix("add --json, or leave --devices out"));
+    }
     args.timeline.as_deref().map(writable).transpose()?;
     let sources =
         Sources { cluster: args.cluster, jobs: args.jobs, times: args.times, tasks: args.tasks, seed: args.seed, scale: args.scale };
@@ -70,7 +79,8 @@ pub fn simulate(console: &Console, args: Simulate) -> failure::Outcome {
     if let Some(file) = &args.costs {
         scenario.costs = costs::read(file)?;
         let (fit, all) = (scenario.costs_that_fit(), scenario.costs.len());
-        console.note(format!("{fit} of the {all} costs of {} are of kernels and models of devices that are simulated", file.display()));
+        let (all, are) = (counted(all as u64, "cost"), if fit == 1 { "is" } else { "are" });
+        console.note(format!("{fit} of the {all} of {} {are} of kernels and models of devices that are simulated", file.display()));
     }
     let bound = lower_bound(&scenario);
     let (mut outcomes, mut drawn) = (Vec::new(), Ok(()));
@@ -79,8 +89,8 @@ pub fn simulate(console: &Console, args: Simulate) -> failure::Outcome {
         outcomes.push(outcome);
         drawn = drawn.and(picture);
     }
-    if args.json || console.is_json() {
-        console.json(views::simulated::to_json(&scenario, &outcomes));
+    if as_json {
+        console.json(views::simulated::to_json(&scenario, &outcomes, args.devices));
     } else {
         views::simulated::print(console, &scenario, &outcomes);
     }

@@ -22,10 +22,13 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
         } else {
             format!("{} tasks that may wait for others", first.jobs)
         },
-        counted(first.tasks, "task"),
+        counted(first.tasks_in_all, "task"),
         scenario.seed
     ));
-    console.line(format!("lower bound: {} s ({by})", seconds(first.bound.seconds)));
+    console.line(match first.bound.seconds.is_finite() {
+        true => format!("lower bound: {} s ({by})", seconds(first.bound.seconds)),
+        false => "lower bound: none: the work cannot end".to_owned(),
+    });
     if let Some(mean) = first.bound.mean_completion_s {
         console.line(format!("lower bound of the mean job: {} s", seconds(mean)));
     }
@@ -44,6 +47,14 @@ pub fn print(console: &Console, scenario: &Scenario, outcomes: &[Outcome]) {
         ]);
     }
     console.table(&table);
+    for outcome in outcomes.iter().filter(|outcome| outcome.tasks < outcome.tasks_in_all) {
+        let (ran, all) = (group_digits(outcome.tasks), counted(outcome.tasks_in_all, "task"));
+        console.line(format!(
+            "{}: {ran} of {all} ran in the {} s until nothing was left that could go on",
+            outcome.policy,
+            seconds(outcome.reached_s)
+        ));
+    }
     console.line("");
     let mut table = Table::new(["policy", "group", ">devices", ">tasks", ">leases", ">busy", ">least", ">most", ">in vain"]);
     for outcome in outcomes {
@@ -77,6 +88,12 @@ fn percent(part: f64) -> String {
     format!("{:.1} %", 100.0 * part)
 }
 
-pub fn to_json(scenario: &Scenario, outcomes: &[Outcome]) -> Value {
-    json!({ "devices": scenario.devices(), "seed": scenario.seed, "policies": outcomes })
+/// `one_by_one`: every device, too.
+pub fn to_json(scenario: &Scenario, outcomes: &[Outcome], one_by_one: bool) -> Value {
+    let policies = outcomes.iter().map(|outcome| {
+        let mut policy = json!(outcome);
+        policy["devices"] = if one_by_one { json!(outcome.devices) } else { Value::Null };
+        policy
+    });
+    json!({ "devices": scenario.devices(), "seed": scenario.seed, "policies": policies.collect::<Vec<Value>>() })
 }

@@ -22,6 +22,7 @@ const HALVINGS: u32 = 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bound {
+    /// Infinite (in JSON: null) when the work cannot end: what is needed dies before, and for good.
     pub seconds: f64,
     pub by: By,
     /// Of the mean time from a job's arrival to its end. None for a graph of tasks, and where devices die or change their speed.
@@ -110,7 +111,7 @@ pub fn lower_bound(scenario: &Scenario) -> Bound {
     let mut best = Bound { seconds: 0.0, by: By::Area, mean_completion_s: None };
     let mut consider = |ns: f64, by: By| {
         // The same bound by another way changes nothing.
-        if ns.is_finite() && ns / 1e9 > best.seconds * (1.0 + 1e-9) {
+        if ns / 1e9 > best.seconds * (1.0 + 1e-9) {
             (best.seconds, best.by) = (ns / 1e9, by);
         }
     };

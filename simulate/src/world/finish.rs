@@ -13,8 +13,12 @@ impl World<'_> {
         }
         let mut tasks = 0;
         for live in &self.jobs {
-            let Some(job) = live.id.and_then(|id| self.state.jobs.get(&id)).filter(|_| live.done.is_some()) else { continue };
+            let Some(job) = live.id.and_then(|id| self.state.jobs.get(&id)) else { continue };
             for (index, stage) in job.stages.iter().enumerate() {
+                if live.done.is_none() {
+                    tasks += stage.accepted();
+                    continue;
+                }
                 let n = stage.tasks().len();
                 tasks += n;
                 let once = u128::from(n) * u128::from(n.saturating_sub(1)) / 2;
@@ -38,6 +42,10 @@ impl World<'_> {
             let named = self.scenario.graph.iter().zip(&self.graph.done);
             named.map(|(task, done)| JobTimes { name: task.name.clone(), arrives: 0, done: *done }).collect()
         };
+        let tasks_in_all = match self.scenario.graph.len() as u64 {
+            0 => self.scenario.jobs.iter().flat_map(|job| &job.stages).map(|stage| stage.tasks).sum(),
+            tasks => tasks,
+        };
         let makespan = jobs.iter().all(|job| job.done.is_some()).then_some(self.last_end);
         let outcome = Outcome::of(
             self.scenario,
@@ -47,6 +55,7 @@ impl World<'_> {
             makespan.unwrap_or(self.last_event),
             jobs,
             tasks,
+            tasks_in_all,
             &self.devices,
             problems,
             &self.effort,
