@@ -100,6 +100,25 @@ pub enum StartError {
          has its number), and start a new one in an empty directory"
     )]
     IdentityLost { path: PathBuf },
+    /// The log is there and says whose it is when it is opened; only the file that says so in words is not.
+    #[error(
+        "{path} holds a log, but {path}/raft-identity, which says in words whose it is, is gone. Put that file back from a copy, or make an empty one \
+         (`touch {path}/raft-identity`): it is written anew from the log"
+    )]
+    LogUnnamed { path: PathBuf },
+    /// What is wrong with a file of the identity of a replica that has a log. Joining again into its directory is refused, so nobody is sent there.
+    #[error(
+        "{what} is damaged: {reason}. Put that file back from a copy. If there is none, and others of its cluster run, take the replica out with \
+         `raftwerk cluster remove NUMBER` ({path}/raft-identity has its number), and start a new one in an empty directory"
+    )]
+    IdentityDamaged { path: PathBuf, what: String, reason: String },
+    /// A cluster has lived here: its keys would be replaced by those of another.
+    #[error(
+        "{path} was the directory of a replica ({path}/address), but its log and identity are gone, and a new cluster would replace what is left of \
+         its keys ({path}/admin.pem, {path}/join-token). If others of its cluster run, join a new replica in an empty directory; begin a new cluster in \
+         another one"
+    )]
+    Leftover { path: PathBuf },
     #[error("{path} holds a replica already; restore a backup into an empty directory")]
     NotEmpty { path: PathBuf },
     #[error("{path} is no backup that this version can restore: {reason}")]

@@ -15,7 +15,7 @@ use raftwerk_core::plan::policy::policy;
 use raftwerk_proto::v1::client_server::ClientServer;
 use raftwerk_proto::v1::join_server::JoinServer;
 use raftwerk_proto::v1::worker_session_server::WorkerSessionServer;
-use raftwerk_transport::{Authority, Identity, MAX_MESSAGE_BYTES, PeerKind};
+use raftwerk_transport::{Authority, Identity, IdentityError, MAX_MESSAGE_BYTES, PeerKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,10 @@ async fn start_replica(config: SchedulerConfig) -> Result<RunningScheduler, Star
     if !known && DataDir::holds_any_log(&config.data_dir) {
         return Err(StartError::IdentityLost { path: config.data_dir });
     }
+    let begins = matches!(config.start, StartMode::Bootstrap | StartMode::Restore { .. });
+    if !known && begins && config.data_dir.join(ADDRESS_FILE).exists() {
+        return Err(StartError::Leftover { path: config.data_dir });
+    }
     if !known && matches!(config.start, StartMode::Continue) {
         return Err(StartError::Empty(config.data_dir.clone()));
     }
@@ -108,6 +112,9 @@ async fn start_replica(config: SchedulerConfig) -> Result<RunningScheduler, Star
     let had_log = identity_dir.join(HAD_LOG);
     let has_log = had_log.exists();
     if has_log && !DataDir::holds_log(&config.data_dir) {
+        if DataDir::holds_any_log(&config.data_dir) {
+            return Err(StartError::LogUnnamed { path: config.data_dir });
+        }
         return Err(StartError::LogLost { path: config.data_dir, replica: identity.peer().id });
     }
     if let (true, StartMode::Join { addresses, .. }) = (known, &config.start) {
@@ -190,7 +197,12 @@ fn know(peers: &mut Vec<String>, more: &[String]) {
 }
 
 fn load(config: &SchedulerConfig, dir: &Path) -> Result<(Identity, Authority), StartError> {
-    let wrong = |source| StartError::Identity { path: dir.to_path_buf(), source };
+    let wrong = |source| match source {
+        IdentityError::Damaged { what, reason } if DataDir::holds_any_log(&config.data_dir) => {
+            StartError::IdentityDamaged { path: config.data_dir.clone(), what, reason }
+        }
+        source => StartError::Identity { path: dir.to_path_buf(), source },
+    };
     let identity = Identity::load(dir).map_err(wrong)?;
     // First: another kind's directory has no authority, and the person should hear whose it is.
     if identity.peer().kind != PeerKind::Scheduler {

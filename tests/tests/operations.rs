@@ -153,7 +153,39 @@ fn a_log_without_its_identity_is_refused_and_everything_beside_it_stays_as_it_is
         assert!(said.contains("the identity that goes with it is gone") && !said.contains("--bootstrap"), "{said}");
         assert!(["admin.pem", "join-token"].map(read) == before && !dir.join("identity").exists(), "{more:?}");
     }
+    // Nor is a cluster begun where the log is gone as well, over what may be the last of its keys.
+    let files = ["raft.redb", "raft.mark", "raft-identity"];
+    files.iter().for_each(|name| std::fs::rename(dir.join(name), cluster.path(name)).expect("moved"));
+    let (code, said) = ends(&cluster, "scheduler-1", &["--bootstrap"]);
+    assert!(code == Some(2) && said.contains("would replace what is left of its keys"), "{said}");
+    assert!(["admin.pem", "join-token"].map(read) == before && !dir.join("identity").exists());
+    files.iter().for_each(|name| std::fs::rename(cluster.path(name), dir.join(name)).expect("moved back"));
     std::fs::rename(cluster.path("identity-elsewhere"), dir.join("identity")).expect("moved back");
+    cluster.restart_scheduler(0);
+}
+
+#[test]
+fn a_log_that_is_not_named_and_an_identity_that_is_damaged_say_how_to_go_on() {
+    let mut cluster = Cluster::start(1, 0);
+    cluster.schedulers[0].signal("TERM");
+    cluster.schedulers[0].wait();
+    let dir = cluster.path("scheduler-1");
+    std::fs::remove_file(dir.join("raft-identity")).expect("removed");
+    let (code, said) = ends(&cluster, "scheduler-1", &[]);
+    assert!(
+        code == Some(2) && said.contains("raft-identity, which says in words whose it is, is gone") && said.contains("`touch "),
+        "{said}"
+    );
+    std::fs::write(dir.join("raft-identity"), "").expect("touched");
+    let certificate = dir.join("identity/identity.crt");
+    let whole = std::fs::read(&certificate).expect("a certificate");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&certificate, damaged).expect("written");
+    let (code, said) = ends(&cluster, "scheduler-1", &[]);
+    assert!(code == Some(2) && said.contains("identity.crt is damaged") && said.contains("raftwerk cluster remove"), "{said}");
+    assert!(!said.contains("join again"), "it would be refused: {said}");
+    std::fs::write(&certificate, whole).expect("written");
     cluster.restart_scheduler(0);
 }
 

@@ -207,9 +207,13 @@ fn exit_of(error: &StartError) -> Exit {
         | StartError::EveryAddress { .. }
         | StartError::File { .. } => Exit::BadUsage,
         StartError::Raft(OpenError::Store(StoreError::InUse { .. })) => Exit::BadUsage,
-        StartError::LogLost { .. } | StartError::IdentityLost { .. } | StartError::NotEmpty { .. } | StartError::Backup { .. } => {
-            Exit::BadUsage
-        }
+        StartError::LogLost { .. }
+        | StartError::LogUnnamed { .. }
+        | StartError::IdentityLost { .. }
+        | StartError::IdentityDamaged { .. }
+        | StartError::Leftover { .. }
+        | StartError::NotEmpty { .. }
+        | StartError::Backup { .. } => Exit::BadUsage,
         StartError::Join(_) | StartError::Removed(_) => Exit::Refused,
         StartError::Raft(OpenError::Recover(text)) if is_about_versions(text) => Exit::Refused,
         StartError::Unreachable(_) => Exit::ContactLost,
