@@ -165,7 +165,7 @@ pub struct Timing {
     pub reconnect_grace_ms: u64,
     /// How long a submit waits for workers to answer what they see.
     pub listing_ms: u64,
-    /// A leader that no majority has answered for longer than this answers no heartbeat: another may lead by now, and workers that it kept with it
+    /// A leader that no majority has answered for longer than this answers no heartbeat and welcomes nobody: another may lead by now, and workers that it kept with it
     /// would be taken for lost there. They leave it, or stop by themselves.
     pub majority_ms: u64,
 }

@@ -161,6 +161,13 @@ impl Leader {
         mut hello: Hello,
         effects: &mut Vec<Effect>,
     ) {
+        if self.in_the_dark {
+            // A known session would be welcomed without an entry, and its leases would go on from now.
+            let redirect = wire::Redirect { leader_address: String::new() };
+            effects.push(Effect::Send { conn, message: down::Message::Redirect(redirect) });
+            effects.push(Effect::Close { conn });
+            return;
+        }
         let said = hello.versions.take();
         let (own, theirs) = (Window::own(), Window::of(said.as_ref(), hello.protocol_version));
         if own.shared(theirs).is_none() {

@@ -263,6 +263,13 @@ fn a_leader_that_hears_no_majority_answers_no_heartbeat() {
     assert_eq!(answers(&mut host, TIMING.majority_ms), 1);
     assert_eq!(answers(&mut host, TIMING.majority_ms + 1), 0);
     assert_eq!(answers(&mut host, 0), 1, "it is heard again");
+    // Nor does it let a session that it knows go on over a new connection.
+    host.leader.majority_silent_for(TIMING.majority_ms + 1);
+    let back = host.connect(2, 7);
+    assert!(welcome(&back).is_none(), "{back:?}");
+    assert!(sent(&back).any(|(_, message)| matches!(message, Down::Redirect(_))), "{back:?}");
+    host.leader.majority_silent_for(0);
+    assert!(welcome(&host.connect(3, 7)).is_some());
 }
 
 #[test]
