@@ -206,7 +206,7 @@ async fn lead(shared: &Arc<Shared>, tenure: &LeaderTenure, timing: Timing, limit
             proposal = Some(Box::pin(async move { replica.propose_patiently(bytes).await }));
         }
         for conn in outlets.perform(effects) {
-            inputs.push(Input::WorkerDisconnected { conn });
+            inputs.push(Input::WorkerLeft { conn });
         }
     }
 }
@@ -215,7 +215,7 @@ impl Outlets {
     fn take_in(&mut self, arrival: Arrival, leader: &Leader, shared: &Shared, now: u64, inputs: &mut Vec<Input>) {
         match arrival {
             Arrival::Plain(input) => {
-                if let Input::WorkerDisconnected { conn } = &input {
+                if let Input::WorkerDisconnected { conn } | Input::WorkerLeft { conn } = &input {
                     self.conns.remove(conn);
                 }
                 inputs.push(input);

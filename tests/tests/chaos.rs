@@ -204,7 +204,7 @@ fn rotated(addresses: &[String], first: usize) -> String {
 fn a_worker_stopped_for_25_s_holds_up_nobody_and_is_fenced_when_it_returns() {
     let _alone = alone();
     let mut fleet = fleet(2);
-    let tasks = 1700;
+    let tasks = 2400;
     let number = submit(&fleet, &noop(&fleet, "long.toml", tasks, 50, 4));
     fleet.until("every worker at work", |fleet| fleet.worker_logs().iter().all(|(name, log)| executions(name, log).len() > 3));
     fleet.stop_worker(0);
@@ -219,9 +219,11 @@ fn a_worker_stopped_for_25_s_holds_up_nobody_and_is_fenced_when_it_returns() {
     }
     let elapsed = stopped.0.elapsed();
     assert!(elapsed >= Duration::from_secs(25));
-    let list = fleet.access().ask(&["worker", "list"]).expect("a list");
-    let liveness = list["workers"].as_array().expect("workers").iter().find(|w| w["name"] == "worker-1").map(|w| w["liveness"].clone());
-    assert_eq!(liveness, Some("lost".into()));
+    // A leader that has come to lead meanwhile begins to count anew.
+    fleet.until("the stopped worker is lost", |fleet| {
+        let list = fleet.access().ask(&["worker", "list"]).unwrap_or_default();
+        list["workers"].as_array().is_some_and(|w| w.iter().any(|w| w["name"] == "worker-1" && w["liveness"] == "lost"))
+    });
     assert_eq!(job(&fleet, number)["state"], "running", "the worker must come back to a job that runs");
     let returned = now_us();
     fleet.continue_worker(0);
@@ -245,6 +247,29 @@ fn a_worker_stopped_for_25_s_holds_up_nobody_and_is_fenced_when_it_returns() {
     assert!(stopped.1 < returned);
     let fenced = view["stages"][0]["fenced"].as_u64();
     println!("{} runs of {tasks} tasks; {fenced:?} results fenced", runs.len());
+}
+
+/// A second after it had left, its tasks were given to others while it went on with them.
+#[test]
+fn a_worker_that_hears_nobody_for_seconds_leaves_its_leader_and_keeps_its_tasks() {
+    let _alone = alone();
+    let mut fleet = fleet(4);
+    let tasks = 120;
+    let number = submit(&fleet, &noop(&fleet, "long.toml", tasks, 400, 8));
+    fleet.until("every worker at work", |fleet| fleet.worker_logs().iter().all(|(name, log)| !executions(name, log).is_empty()));
+    let worker = fleet.worker_node(0);
+    (0..fleet.schedulers.len()).for_each(|scheduler| fleet.cut(scheduler, worker));
+    fleet.until("it leaves", |fleet| fleet.worker_logs()[0].1.contains("leaving this scheduler"));
+    // Longer than a connection that breaks is forgiven for, and shorter than its leases.
+    std::thread::sleep(Duration::from_secs(4));
+    fleet.heal();
+    fleet.until("it is back", |fleet| fleet.alive_workers() == 3);
+    fleet.until("the job's end", |fleet| job(fleet, number)["state"] != "running");
+    let view = job(&fleet, number);
+    assert_done_with_sum(&view, tasks);
+    assert_eq!(view["stages"][0]["failed_attempts"], 0, "{view:#}");
+    let lost = |log: &String| log.contains("worker lost");
+    assert!(!fleet.scheduler_logs().iter().any(lost), "{}", fleet.logs());
 }
 
 #[test]

@@ -128,6 +128,7 @@ pub async fn scheduler(console: &Console, command: Scheduler) -> Outcome {
     let joins = !args.join.is_empty();
     let config = config(args)?;
     end_on_panic();
+    raftwerk_scheduler::keep_program_in_memory();
     let stop = signals::stop_or_stdin(until_stdin_closes);
     tokio::pin!(stop);
     let started = tokio::select! {

@@ -60,7 +60,12 @@ pub enum Input {
         conn: ConnId,
         message: worker_message::Message,
     },
+    /// A connection that broke without a word, as that of a process that dies does.
     WorkerDisconnected {
+        conn: ConnId,
+    },
+    /// A session that was closed by whoever had it, and who lives on: the worker looks for another leader, or did not read.
+    WorkerLeft {
         conn: ConnId,
     },
     Submit {
@@ -289,7 +294,11 @@ impl Leader {
 
     /// For how long no majority of the replicas has answered this one. To be said before every burst of inputs.
     pub fn majority_silent_for(&mut self, ms: u64) {
-        self.in_the_dark = ms > self.timing.majority_ms;
+        let before = std::mem::replace(&mut self.in_the_dark, ms > self.timing.majority_ms);
+        if before && !self.in_the_dark {
+            // Whom it sent away, or left without an answer, is on its way back.
+            self.sessions.wait_for_all_until(self.now + self.timing.reconnect_grace_ms);
+        }
     }
 
     /// Takes one input. `state` is the applied state, `now` any monotonic milliseconds.
@@ -301,6 +310,7 @@ impl Leader {
             Input::WorkerConnected { conn, worker, hello } => self.on_worker_connected(now, state, conn, worker, hello, &mut effects),
             Input::FromWorker { conn, message } => self.on_worker_message(now, state, conn, message, &mut effects),
             Input::WorkerDisconnected { conn } => self.on_worker_disconnected(now, conn, &mut effects),
+            Input::WorkerLeft { conn } => self.on_worker_left(now, conn, &mut effects),
             Input::Submit { request, spec, idempotency_key } => self.on_submit(now, state, request, spec, idempotency_key, &mut effects),
             Input::Cancel { request, job } => {
                 if state.jobs.contains_key(&job) {

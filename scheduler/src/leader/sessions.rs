@@ -94,6 +94,11 @@ impl Sessions {
         }
     }
 
+    /// Nobody who is not connected is declared lost before `ms`.
+    pub(super) fn wait_for_all_until(&mut self, ms: u64) {
+        self.lost_at.values_mut().for_each(|at| *at = ms.max(*at));
+    }
+
     /// Workers that may be given leases: registered, and not suspect.
     pub(super) fn present(&self, now: u64) -> BTreeMap<WorkerId, Session> {
         let usable = |c: &ConnId| self.conns.get(c).filter(|conn| !conn.detector.is_suspect(now));
@@ -271,13 +276,28 @@ impl Leader {
         self.ask_newcomer(now, conn, effects);
     }
 
+    /// The connection of a process that dies ends at once, whatever it was doing: that is why it is not given the lease time. One of a
+    /// worker that was silent before says nothing of the kind, only that somebody has given it up.
     pub(super) fn on_worker_disconnected(&mut self, now: u64, conn: ConnId, effects: &mut Vec<Effect>) {
+        let died = self.sessions.conns.get(&conn).is_some_and(|entry| !entry.detector.is_suspect(now));
+        self.worker_gone(now, conn, if died { 0 } else { self.timing.lease_ttl_ms }, effects);
+    }
+
+    /// Its leases run for as long as it may think that it has them.
+    pub(super) fn on_worker_left(&mut self, now: u64, conn: ConnId, effects: &mut Vec<Effect>) {
+        self.worker_gone(now, conn, self.timing.lease_ttl_ms, effects);
+    }
+
+    /// It is lost `silence_ms` after it was heard, and not before it has had the time to come back.
+    fn worker_gone(&mut self, now: u64, conn: ConnId, silence_ms: u64, effects: &mut Vec<Effect>) {
         let Some(entry) = self.sessions.conns.remove(&conn) else { return };
         if self.sessions.by_worker.get(&entry.worker) == Some(&conn) {
             self.uploads.gone(entry.worker);
             self.sessions.by_worker.remove(&entry.worker);
-            self.sessions.lost_at.insert(entry.worker, now + self.timing.reconnect_grace_ms);
-            self.sessions.last_heard.insert(entry.worker, now.saturating_sub(entry.detector.silence(now)));
+            let heard = now.saturating_sub(entry.detector.silence(now));
+            let lost_at = (heard + silence_ms).max(now + self.timing.reconnect_grace_ms);
+            self.sessions.lost_at.insert(entry.worker, lost_at);
+            self.sessions.last_heard.insert(entry.worker, heard);
         }
         self.connection_gone(conn);
         self.settle_submissions(effects);
@@ -400,8 +420,12 @@ impl Leader {
         }
     }
 
-    /// Silence for the lease time, or a connection that did not come back: the worker is lost, and the log says so.
+    /// Silence for the lease time, or a connection that did not come back: the worker is lost, and the log says so. A leader that no majority
+    /// answers has sent its workers away itself, and cannot say where they are.
     pub(super) fn lose_silent_workers(&mut self, now: u64, state: &State, effects: &mut Vec<Effect>) {
+        if self.in_the_dark {
+            return;
+        }
         let silent: Vec<ConnId> =
             self.sessions.conns.iter().filter(|(_, c)| c.detector.silence(now) > self.timing.lease_ttl_ms).map(|(conn, _)| *conn).collect();
         for conn in silent {

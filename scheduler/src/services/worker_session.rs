@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// A worker that has lost its leader waits here for the next one. Well below the time that it waits for an answer.
@@ -50,7 +50,7 @@ impl WorkerSession for WorkerSessionService {
             if inbox.send(Arrival::Connected { input, conn, outbox }).await.is_err() {
                 return;
             }
-            loop {
+            let end = loop {
                 match incoming.message().await {
                     Ok(Some(WorkerMessage { message: Some(message) })) => {
                         if inbox.send(Arrival::Plain(Input::FromWorker { conn, message })).await.is_err() {
@@ -60,11 +60,21 @@ impl WorkerSession for WorkerSessionService {
                     Ok(Some(WorkerMessage { message: None })) => {
                         tracing::warn!(worker = peer.id, "a message of an unknown kind; the worker is newer than this scheduler");
                     }
-                    Ok(None) | Err(_) => break,
+                    // Closed, or reset with the code of somebody who goes on without it: a process that dies says neither.
+                    Ok(None) => break Input::WorkerLeft { conn },
+                    Err(status) if status.code() == Code::Cancelled => break Input::WorkerLeft { conn },
+                    Err(status) => {
+                        tracing::debug!(
+                            worker = peer.id,
+                            error = raftwerk_transport::plain_status(&status),
+                            "the connection of a worker broke"
+                        );
+                        break Input::WorkerDisconnected { conn };
+                    }
                 }
-            }
+            };
             // The leadership may be over already; then nobody waits for this.
-            let _ = inbox.send(Arrival::Plain(Input::WorkerDisconnected { conn })).await;
+            let _ = inbox.send(Arrival::Plain(end)).await;
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }

@@ -59,6 +59,46 @@ fn a_broken_connection_is_forgiven_within_the_grace_and_its_leases_go_on() {
     assert!(!host.state.workers[&WorkerId(7)].lost);
 }
 
+/// Its tasks were given to others a second after it had left a leader that it took for silent, and it came to them all the same.
+#[test]
+fn who_has_left_and_lives_is_lost_when_its_leases_are_over() {
+    let lost = |host: &Host| host.state.workers[&WorkerId(7)].lost;
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.wait(500);
+    host.up(1, Up::Heartbeat(Heartbeat::default()));
+    host.wait(300);
+    host.input(Input::WorkerLeft { conn: ConnId(1) });
+    host.wait(TIMING.lease_ttl_ms - 300 - 1);
+    assert!(!lost(&host));
+    host.wait(1);
+    assert!(lost(&host));
+    // A connection that breaks behind a long silence says as little of the worker.
+    host.connect(2, 7);
+    host.wait(TIMING.lease_ttl_ms / 2);
+    host.input(Input::WorkerDisconnected { conn: ConnId(2) });
+    host.wait(TIMING.lease_ttl_ms / 2 - 1);
+    assert!(!lost(&host));
+    host.wait(1);
+    assert!(lost(&host));
+}
+
+#[test]
+fn a_leader_that_hears_no_majority_declares_nobody_lost_and_waits_for_those_whom_it_sent_away() {
+    let lost = |host: &Host| host.state.workers[&WorkerId(7)].lost;
+    let mut host = Host::new();
+    host.connect(1, 7);
+    host.leader.majority_silent_for(TIMING.majority_ms + 1);
+    host.input(Input::WorkerLeft { conn: ConnId(1) });
+    host.wait(2 * TIMING.lease_ttl_ms);
+    assert!(!lost(&host));
+    host.leader.majority_silent_for(0);
+    host.wait(TIMING.reconnect_grace_ms - 1);
+    assert!(!lost(&host));
+    host.wait(1);
+    assert!(lost(&host));
+}
+
 /// "Printed nothing" was said of a job whose workers had been killed.
 #[test]
 fn who_ran_tasks_and_cannot_be_asked_for_logs_is_named() {

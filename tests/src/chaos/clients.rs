@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a client asks for with `--timeout`: with one scheduler of three gone, the others have long elected a leader by then.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// What a client asks for with `--timeout`. With one scheduler of three gone the others elect a leader in half a second; a machine whose disk
+/// stands still, as virtual ones do, takes the time that it takes. How long it was is in the report.
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 /// By its documentation a submit may take a minute more than `--timeout`; the rest is for starting the program on a busy machine.
-const SUBMIT_DEADLINE: Duration = Duration::from_secs(30 + 60 + 10);
-const CANCEL_DEADLINE: Duration = Duration::from_secs(30 + 10);
+const SUBMIT_DEADLINE: Duration = Duration::from_secs(90 + 60 + 10);
+const CANCEL_DEADLINE: Duration = Duration::from_secs(90 + 10);
 /// Jobs here take seconds; faults hold them up for seconds at a time.
 const WAIT_DEADLINE: Duration = Duration::from_secs(240);
 /// Indices of a job lie within its own range of so many.

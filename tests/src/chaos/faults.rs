@@ -76,6 +76,9 @@ pub struct Done {
     pub lines: Vec<String>,
 }
 
+/// A gap between two leaders that wants an explanation.
+const LONG_GAP_S: f64 = 10.0;
+
 /// Kills the leader, waits for the next one, and restarts the dead one.
 pub fn kill_leader(fleet: &mut Fleet, dice: &mut Dice, done: &mut Done) {
     let leader = fleet.living_leader();
@@ -83,6 +86,9 @@ pub fn kill_leader(fleet: &mut Fleet, dice: &mut Dice, done: &mut Done) {
     fleet.kill_scheduler(leader);
     let next = fleet.living_leader();
     let gap = killed.elapsed().as_secs_f64();
+    if gap > LONG_GAP_S {
+        println!("no leader was known for {gap:.1} s; the last that everybody said:\n{}", fleet.logs());
+    }
     done.leader_kills += 1;
     done.elections.push(gap);
     done.lines.push(format!("kill -9 of leader scheduler-{}; scheduler-{} leads after {gap:.2} s", leader + 1, next + 1));

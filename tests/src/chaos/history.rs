@@ -247,7 +247,7 @@ fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut
             let (first, again) = (pair[0], pair[1]);
             let around = |t: &Touch| t.from_us <= again.at_us && t.to_us.saturating_add(AFTERMATH_US) >= first.at_us;
             let touched = evidence.touches.iter().filter(|t| t.worker == first.worker).any(around);
-            if touched {
+            if touched || a_zombie_came_to_it(evidence, first, again, around) {
                 continue;
             }
             if let Some(why) = repetition(evidence, first, again) {
@@ -262,6 +262,14 @@ fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut
             }
         }
     }
+}
+
+/// The one who ran it last had been given it first, and was harmed: its lease was over and another had it when it went on, as a process does that
+/// was stopped in front of its task.
+fn a_zombie_came_to_it(evidence: &Evidence, first: &Execution, again: &Execution, around: impl Fn(&Touch) -> bool) -> bool {
+    let Some((job, task)) = task_of(evidence, first.index) else { return false };
+    let (Some(newer), Some(older)) = (lease_of(evidence, job, task, first), lease_of(evidence, job, task, again)) else { return false };
+    older < newer && evidence.touches.iter().filter(|t| t.worker == again.worker).any(around)
 }
 
 /// Why the second run was a repetition of what had been done; nothing if it was speculation. That is decided by the log, and not by when the worker
@@ -448,6 +456,21 @@ mod tests {
         let mut crossed = ran_twice(4_000_000, 4_000_000, true, 25);
         crossed.executions.iter_mut().for_each(|e| e.at_us = 14_000_000 - e.at_us);
         assert_eq!(check(&crossed), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_was_stopped_in_front_of_a_task_and_ran_it_late_is_no_repetition_either() {
+        // Leased to b by entry 10 and, when b was lost, to a by entry 20. a ran it at 5.0 s, b when it went on at 9.0 s.
+        let mut evidence = ran_twice(4_000_000, 4_000_000, false, 25);
+        evidence.grants.iter_mut().for_each(|g| g.worker = if g.worker == "a" { "b".into() } else { "a".into() });
+        sole(&evidence, "is no second lease beside lease 0-10-0");
+        let stopped = |worker: &str| Touch { worker: worker.into(), from_us: 2_000_000, to_us: 8_900_000, what: "SIGSTOP".into() };
+        evidence.touches = vec![stopped("b")];
+        assert_eq!(check(&evidence), Vec::<String>::new());
+        // That somebody was harmed excuses nobody else's second lease.
+        let mut other = ran_twice(4_000_000, 4_000_000, false, 25);
+        other.touches = vec![stopped("b")];
+        sole(&other, "is no second lease beside lease 0-10-0");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Report {
     pub slowest_submit: Duration,
     pub slowest_wait: Duration,
     pub took: Duration,
+    /// For how long nothing on this machine could go on because all of it waited for a disk, by the kernel's account.
+    pub disk_stood_still: Option<Duration>,
     pub wrong: Vec<String>,
     /// Logs and data of a run that went wrong.
     pub kept: Option<std::path::PathBuf>,
@@ -68,6 +70,7 @@ pub struct Report {
 /// Runs it to the end. Panics when the cluster does not come up or does not recover.
 pub fn run(config: &Config) -> Result<Report, String> {
     let started = Instant::now();
+    let stalled = disk_stalls();
     let mut dice = Dice::new(config.seed);
     let network = if config.namespaces { Network::namespaces(SCHEDULERS + WORKERS)? } else { Network::proxies(&mut dice) };
     let mut fleet = Fleet::start(SCHEDULERS, WORKERS, network);
@@ -110,6 +113,7 @@ pub fn run(config: &Config) -> Result<Report, String> {
         slowest_submit: slowest("submit"),
         slowest_wait: slowest("job wait").max(slowest("submit --wait")),
         took: started.elapsed(),
+        disk_stood_still: stalled.zip(disk_stalls()).map(|(before, after)| after.saturating_sub(before)),
         wrong,
         kept: None,
     };
@@ -117,6 +121,13 @@ pub fn run(config: &Config) -> Result<Report, String> {
         report.kept = Some(fleet.keep());
     }
     Ok(report)
+}
+
+/// Pressure stall information of Linux, `full` of `io`: in a program so disturbed every time-out is long.
+fn disk_stalls() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/pressure/io").ok()?;
+    let total = text.lines().find(|line| line.starts_with("full"))?.rsplit_once("total=")?.1.trim().parse().ok()?;
+    Some(Duration::from_micros(total))
 }
 
 /// Asks the healed cluster for everything, and reads what the workers wrote.
@@ -178,6 +189,9 @@ impl Report {
             self.tasks_run,
             self.tasks_run_again,
         );
+        if let Some(stood_still) = self.disk_stood_still.filter(|s| *s > self.took / 20) {
+            text.push_str(&format!("the machine stood still for {:.1} s of it, waiting for a disk\n", stood_still.as_secs_f64()));
+        }
         match self.wrong.len() {
             0 => text.push_str(
                 "0 acknowledged submits lost, 0 tasks accepted twice, 0 finished tasks of an unharmed worker run again, every exit code true",

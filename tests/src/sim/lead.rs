@@ -38,6 +38,8 @@ pub(super) struct LeaderHost {
     begun: u64,
     /// Workers that came to this leadership.
     seen: BTreeSet<u64>,
+    /// Workers whose connections broke without a word since they were seen last: taken for dead before their leases are over.
+    broke: BTreeSet<u64>,
     conns: BTreeMap<ConnId, Conn>,
     requests: BTreeMap<RequestId, usize>,
     replica: Replica<Watched, SimRuntime>,
@@ -100,6 +102,7 @@ impl LeaderHost {
             term,
             begun: now,
             seen: BTreeSet::new(),
+            broke: BTreeSet::new(),
             conns: BTreeMap::new(),
             requests: BTreeMap::new(),
             replica,
@@ -189,7 +192,7 @@ impl LeaderHost {
             }
         }
         let here = self.conns.values().find(|c| c.agent as u64 + super::FIRST_WORKER == lose.worker);
-        if !self.seen.contains(&lose.worker) || here.is_some_and(|conn| now >= conn.heard + ttl) {
+        if !self.broke.contains(&lose.worker) || here.is_some_and(|conn| now >= conn.heard + ttl) {
             self.taken_for_lost.push(lose.worker);
         }
         if !self.seen.contains(&lose.worker) && now < self.begun + ttl {
@@ -260,6 +263,7 @@ impl Sim {
                 host.conns.insert(conn, Conn { agent: greeting.agent, since: now, heard: now });
                 let worker = WorkerId(self.agents[greeting.agent].id);
                 host.seen.insert(worker.0);
+                host.broke.remove(&worker.0);
                 host.inputs.push(Input::WorkerConnected { conn, worker, hello: greeting.hello });
                 continue;
             }
@@ -317,12 +321,16 @@ impl Sim {
                 let effects = self.agents[agent].handle(now, session::Input::Disconnected { reason: "broken".into(), jitter_permille });
                 self.perform_agent(agent, effects);
             }
-            Delivery::Hangup { replica, link, .. } => {
+            Delivery::Hangup { agent, replica, link, left } => {
                 self.greetings.retain(|g| g.link != link);
+                let conn = ConnId(link.0);
                 if let Some(host) = self.leaders.get_mut(&replica)
-                    && host.conns.remove(&ConnId(link.0)).is_some()
+                    && host.conns.remove(&conn).is_some()
                 {
-                    host.inputs.push(Input::WorkerDisconnected { conn: ConnId(link.0) });
+                    if !left {
+                        host.broke.insert(agent as u64 + super::FIRST_WORKER);
+                    }
+                    host.inputs.push(if left { Input::WorkerLeft { conn } } else { Input::WorkerDisconnected { conn } });
                 }
             }
             Delivery::Ask { client, replica, request, ask } => {

@@ -288,7 +288,7 @@ impl Sim {
         let (link, replica) = (self.agents[index].link, self.agents[index].replica);
         self.agents[index].die();
         if link.0 != 0 {
-            self.wire.send(self.now, &mut self.dice, Delivery::Hangup { agent: index, replica, link });
+            self.wire.send(self.now, &mut self.dice, Delivery::Hangup { agent: index, replica, link, left: false });
         }
     }
 

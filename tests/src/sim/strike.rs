@@ -292,7 +292,7 @@ impl Sim {
         let (link, replica) = (self.agents[index].link, self.agents[index].replica);
         if link.0 != 0 {
             self.wire.send_now(self.now, Delivery::Broken { agent: index, replica, link });
-            self.wire.send_now(self.now, Delivery::Hangup { agent: index, replica, link });
+            self.wire.send_now(self.now, Delivery::Hangup { agent: index, replica, link, left: false });
         }
         link.0 != 0
     }

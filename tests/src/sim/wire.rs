@@ -53,6 +53,8 @@ pub(super) enum Delivery {
         agent: usize,
         replica: u64,
         link: Link,
+        /// By an agent that lives on and says so.
+        left: bool,
     },
     Ask {
         client: usize,
@@ -121,7 +123,7 @@ impl Delivery {
             Delivery::Up { link, message, .. } => (3, link.0, prost::Message::encoded_len(&**message)),
             Delivery::Down { link, message, .. } => (4, link.0, prost::Message::encoded_len(&**message)),
             Delivery::Broken { link, .. } => (5, link.0, 0),
-            Delivery::Hangup { link, .. } => (6, link.0, 0),
+            Delivery::Hangup { link, left, .. } => (6, link.0, usize::from(*left)),
             Delivery::Ask { request, .. } => (7, request.0, 0),
             Delivery::Answer { request, .. } => (8, request.0, 0),
         };
@@ -162,7 +164,8 @@ impl Delivery {
             Delivery::Dial { .. } => "dial".to_owned(),
             Delivery::Accepted { .. } => "accepted".to_owned(),
             Delivery::Broken { .. } => "broken".to_owned(),
-            Delivery::Hangup { .. } => "hang-up".to_owned(),
+            Delivery::Hangup { left: true, .. } => "farewell".to_owned(),
+            Delivery::Hangup { left: false, .. } => "hang-up".to_owned(),
             Delivery::Ask { ask, .. } => format!("{ask:?}"),
             Delivery::Answer { answer, .. } => format!("{answer:?}"),
         };

@@ -159,7 +159,7 @@ impl Sim {
             match effect {
                 session::Effect::Connect { address, after_ms } => self.agents[index].dial_at(now + after_ms, address),
                 session::Effect::Disconnect { .. } => {
-                    self.wire.send(now, &mut self.dice, Delivery::Hangup { agent: index, replica, link });
+                    self.wire.send(now, &mut self.dice, Delivery::Hangup { agent: index, replica, link, left: true });
                     // Its own end is closed at once, whatever the network does.
                     self.wire.send_now(now, Delivery::Broken { agent: index, replica: NOBODY, link });
                 }

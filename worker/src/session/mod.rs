@@ -49,6 +49,8 @@ pub const GREETING_MS: u64 = 5_000;
 /// A stopped lease whose running tasks have not ended after this long is taken to hang (a shader, an endless loop): its executor
 /// is replaced. Tasks are meant to take seconds.
 pub const STOP_GRACE_MS: u64 = 60_000;
+/// A tick that comes so much later than it was due says that this process had no turn: it was stopped, or its machine is crowded.
+const STANDSTILL_MS: u64 = 500;
 /// Redirects in a row that are followed at once; after that two schedulers may be pointing at each other, so back off.
 const REDIRECTS_AT_ONCE: u32 = 3;
 
@@ -317,6 +319,7 @@ impl AgentSession {
             return Vec::new();
         }
         let mut effects = Vec::new();
+        let due_ms = self.wake_at().unwrap_or(now_ms);
         match input {
             Input::Start => {
                 self.link = Link::Connecting;
@@ -347,10 +350,10 @@ impl AgentSession {
                 self.hello.uploads = ids;
                 // With the next heartbeat, which is now: whoever submits a job that reads a new one does it next.
                 self.next_heartbeat_ms = self.next_heartbeat_ms.min(now_ms);
-                self.on_tick(now_ms, &mut effects);
+                self.on_tick(now_ms, due_ms, &mut effects);
             }
             Input::Logs(logs) => self.send_if_connected(worker_message::Message::Logs(logs), &mut effects),
-            Input::Tick => self.on_tick(now_ms, &mut effects),
+            Input::Tick => self.on_tick(now_ms, due_ms, &mut effects),
             Input::ShutdownRequested { reason } => self.on_shutdown(reason, &mut effects),
         }
         effects
@@ -530,7 +533,13 @@ impl AgentSession {
         }
     }
 
-    fn on_tick(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+    fn on_tick(&mut self, now_ms: u64, due_ms: u64, effects: &mut Vec<Effect>) {
+        if let Some(leader) = &mut self.leader
+            && now_ms > due_ms + STANDSTILL_MS
+        {
+            // What the leader said meanwhile has not been read yet. Leases know no such excuse.
+            leader.heard(now_ms);
+        }
         if !self.leases.is_empty() && now_ms >= self.fence.falls_at() && !planted::on(Bug::NoSelfFence) {
             let keys: Vec<LeaseKey> = self.leases.keys().copied().collect();
             for key in keys {

@@ -458,6 +458,26 @@ fn a_silent_leader_is_left_long_before_the_leases_end() {
     assert_eq!((bench.session.left_leader(), bench.held()), (Some("a:1"), vec![1]), "its leases go on");
 }
 
+/// It left a leader whose answers lay unread in its own socket.
+#[test]
+fn a_worker_that_was_stopped_does_not_take_its_own_silence_for_the_leaders() {
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    let left = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Disconnect { .. }));
+    let effects = bench.wait(TTL - HEARTBEAT);
+    assert!(!left(&effects), "{effects:?}");
+    // Still nothing to be read: now the silence is the leader's.
+    let heard = bench.now;
+    while !left(&bench.wait(10)) {
+        assert!(bench.now - heard < 3 * HEARTBEAT, "the leader was not left");
+    }
+    // Stopped for longer than its leases last: they are over, whatever it has slept through.
+    let mut bench = Bench::open();
+    bench.grant(1, 4);
+    let effects = bench.wait(TTL + 1);
+    assert!(effects.iter().any(|e| matches!(e, Effect::StopLease { reason: StopReason::Unheard, .. })), "{effects:?}");
+}
+
 /// The largest report of each kind, through an executor that is not trusted with any limit.
 mod largest {
     use super::*;
