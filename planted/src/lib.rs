@@ -56,6 +56,10 @@ bugs! {
     ForgetResults = "forget-results",
     /// A worker that has heard nothing for the lease time goes on.
     NoSelfFence = "no-self-fence",
+    /// A worker that leaves its leader is taken for dead a second later, as if its connection had broken.
+    LeftIsDead = "left-is-dead",
+    /// A leader that no majority answers goes on to answer its workers.
+    AnswerInTheDark = "answer-in-the-dark",
     /// A worker is told of a stage once, and not again with every round.
     OldRound = "old-round",
     /// A stage that joins two opens when one of them is complete.

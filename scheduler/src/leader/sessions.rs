@@ -285,7 +285,7 @@ impl Leader {
 
     /// Its leases run for as long as it may think that it has them.
     pub(super) fn on_worker_left(&mut self, now: u64, conn: ConnId, effects: &mut Vec<Effect>) {
-        self.worker_gone(now, conn, self.timing.lease_ttl_ms, effects);
+        self.worker_gone(now, conn, if planted::on(Bug::LeftIsDead) { 0 } else { self.timing.lease_ttl_ms }, effects);
     }
 
     /// It is lost `silence_ms` after it was heard, and not before it has had the time to come back.

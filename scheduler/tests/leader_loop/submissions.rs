@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::host::*;
-use raftwerk_core::{JobId, WorkerId};
+use raftwerk_core::{JobId, Phase, State, WorkerId};
 use raftwerk_proto::v1::scheduler_message::Message as Down;
 use raftwerk_proto::v1::worker_message::Message as Up;
 use raftwerk_proto::v1::*;
@@ -199,6 +199,8 @@ fn memory_is_bounded_by_refusing_submits_until_old_jobs_may_be_forgotten() {
     let mut host = Host::new();
     host.leader = Leader::new(TIMING, &host.state, 0).with_limits(Limits { state_bytes: 300_000, ended_jobs: 5, ..Limits::default() });
     host.connect(1, 7);
+    host.submit(1_000, JobSpec { name: "long".into(), ..numbers(1) });
+    let running = grants(&host.commit())[0].grants[0].clone();
     let mut request = 0;
     let mut submit = |host: &mut Host| {
         request += 1;
@@ -218,7 +220,14 @@ fn memory_is_bounded_by_refusing_submits_until_old_jobs_may_be_forgotten() {
         assert!(accepted < 10_000, "nothing bounds the state");
     }
     assert!(refused.contains("--max-state"), "{refused}");
-    assert_eq!(host.state.jobs.len(), accepted, "nothing may be forgotten before a day is over");
+    assert_eq!(host.state.jobs.len(), 1 + accepted, "nothing may be forgotten before a day is over");
+    // What was taken in goes on, and a replica that joins now, or starts again, has it from a snapshot.
+    host.up(1, reports(result(&running, 1)));
+    host.commit();
+    assert!(matches!(host.state.jobs[&JobId(1)].phase, Phase::Done { .. }));
+    let restored = State::from_snapshot("test", &host.state.to_snapshot()).expect("its own snapshot");
+    assert_eq!(restored.hash(), host.state.hash());
+    assert!(!refusals(&submit(&mut host)).is_empty(), "and there is no more room than before");
     // A day later.
     for _ in 0..25 {
         host.now += 3_600_000;

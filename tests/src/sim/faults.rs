@@ -27,6 +27,10 @@ pub enum Fault {
     IsolateReplica {
         ms: u64,
     },
+    /// Its workers still reach it, and it them.
+    IsolateLeader {
+        ms: u64,
+    },
     LossAndRepeats {
         ms: u64,
         loss: u64,
@@ -114,6 +118,7 @@ impl Fault {
             Fault::CutReplicas { one_way: true, .. } => "replicas cut one way",
             Fault::CutReplicas { .. } => "replicas cut both ways",
             Fault::IsolateReplica { .. } => "replica cut off from all",
+            Fault::IsolateLeader { .. } => "leader cut off while nothing is proposed",
             Fault::LossAndRepeats { .. } => "messages lost, late and repeated",
             Fault::SlowNetwork { .. } => "slow network",
             Fault::SlowDisk { .. } => "slow disk",
@@ -205,4 +210,15 @@ pub fn plan(dice: &mut Dice, from: u64, until: u64) -> Vec<(u64, Fault)> {
     }
     plan.sort_by_key(|(at, _)| *at);
     plan
+}
+
+/// Every so-manieth seed has a time in which a few long tasks run and nobody has anything to say, and its leader is cut off from the other replicas:
+/// without proposals it is only by their silence that it can notice.
+pub const QUIET_EVERY: u64 = 3;
+
+/// Clears the plan for that time, which begins shortly after `from`, when the long tasks are submitted.
+pub fn quiet(plan: &mut Vec<(u64, Fault)>, from: u64) {
+    plan.retain(|(at, _)| !(from + 500..from + 18_000).contains(at));
+    plan.push((from + 4_000, Fault::IsolateLeader { ms: 14_000 }));
+    plan.sort_by_key(|(at, _)| *at);
 }

@@ -79,11 +79,18 @@ pub fn run_seed(seed: u64, options: Options) -> Result<Report, Failure> {
 
 impl Sim {
     async fn live(&mut self) -> Result<(), String> {
-        for (n, job) in workload::plan(&mut self.dice, 220_000).into_iter().enumerate() {
+        let quiet = self.dice.below(faults::QUIET_EVERY) == 0;
+        let jobs = workload::plan(&mut self.dice, 220_000, quiet);
+        let quiet_from = quiet.then(|| jobs[workload::LONG_TASKS].at_ms);
+        for (n, job) in jobs.into_iter().enumerate() {
             let client = Client::new(format!("key-{n}"), job.shape.spec(), job.at_ms, job.cancel_after_ms);
             self.clients.push(client.dropping(job.drop_after_ms));
         }
-        self.plan = faults::plan(&mut self.dice, 3_000, FAULTS_UNTIL_MS).into();
+        let mut plan = faults::plan(&mut self.dice, 3_000, FAULTS_UNTIL_MS);
+        if let Some(from) = quiet_from {
+            faults::quiet(&mut plan, from);
+        }
+        self.plan = plan.into();
         while self.now < FAULTS_UNTIL_MS {
             self.next().await?;
         }

@@ -105,6 +105,11 @@ impl Sim {
                 self.cluster.network().isolate(id);
                 self.later(ms, Undo::MendReplicas);
             }
+            Fault::IsolateLeader { ms } => {
+                let Some(id) = self.leader() else { return false };
+                self.cluster.network().isolate(id);
+                self.later(ms, Undo::MendReplicas);
+            }
             Fault::LossAndRepeats { ms, loss, repeats } => {
                 self.cluster.network().set_unreliable(loss, repeats);
                 self.later(ms, Undo::Reliable);

@@ -49,9 +49,12 @@ pub struct Planned {
     pub drop_after_ms: Option<u64>,
 }
 
-/// One job of each kind, and some more, over `span_ms`.
-pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
-    let extra = dice.below(4);
+/// Place of the job with the long tasks.
+pub const LONG_TASKS: usize = 5;
+
+/// One job of each kind, and some more, over `span_ms`; with `quiet`, long tasks that nobody else is there to talk over.
+pub fn plan(dice: &mut Dice, span_ms: u64, quiet: bool) -> Vec<Planned> {
+    let extra = if quiet { 0 } else { dice.below(4) };
     let mut jobs = Vec::new();
     for n in 0..10 + extra {
         let kind = match n {
@@ -115,6 +118,7 @@ pub fn plan(dice: &mut Dice, span_ms: u64) -> Vec<Planned> {
                 ..Shape::default()
             },
             // Few tasks that take longer than a lease time: whoever is cut off is in the middle of one.
+            5 if quiet => Shape { tasks: 3 + dice.below(3), task_ms: 20_000 + dice.below(5_000), max_lease_tasks: 1, ..Shape::default() },
             5 => Shape { tasks: 5 + dice.below(5), task_ms: 6_000 + dice.below(9_000), max_lease_tasks: 1, ..Shape::default() },
             // Map and reduce with a second copy of the shuffle data.
             6 => Shape {
