@@ -242,10 +242,11 @@ impl Outlets {
         for effect in effects {
             match effect {
                 Effect::Send { conn, message } => {
-                    let full = self
-                        .conns
-                        .get(&conn)
-                        .is_some_and(|outbox| outbox.try_send(Ok(SchedulerMessage { message: Some(message) })).is_err());
+                    // An outbox that is closed is another matter: the session itself says how it ended.
+                    let full = self.conns.get(&conn).is_some_and(|outbox| {
+                        let sent = outbox.try_send(Ok(SchedulerMessage { message: Some(message) }));
+                        matches!(sent, Err(mpsc::error::TrySendError::Full(_)))
+                    });
                     if full {
                         tracing::warn!(conn = conn.0, "a worker does not read its session; closing it");
                         self.conns.remove(&conn);

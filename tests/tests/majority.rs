@@ -20,6 +20,7 @@ fn a_worker_stops_by_itself_when_its_leader_hears_no_majority() {
     let said = || cluster.workers[0].log();
     cluster.until("the worker stops its task", || said().contains("no leader has answered for the lease time"));
     let stopped = began.elapsed();
+    cluster.until("and what it was doing", || said().contains("is ended with its executor"));
     assert!(stopped < Duration::from_secs(20), "{stopped:?}");
     followers().for_each(|follower| follower.signal("CONT"));
     cluster.until("the task is leased again", leased);

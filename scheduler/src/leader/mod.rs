@@ -296,8 +296,8 @@ impl Leader {
     pub fn majority_silent_for(&mut self, ms: u64) {
         let before = std::mem::replace(&mut self.in_the_dark, ms > self.timing.majority_ms && !planted::on(Bug::AnswerInTheDark));
         if before && !self.in_the_dark {
-            // Whom it sent away, or left without an answer, is on its way back.
-            self.sessions.wait_for_all_until(self.now + self.timing.reconnect_grace_ms);
+            // Whom it sent away, or left without an answer, comes back as to a new leader: others are asked first, with pauses.
+            self.sessions.wait_for_all_until(self.now + self.timing.lease_ttl_ms);
         }
     }
 

@@ -60,16 +60,14 @@ impl WorkerSession for WorkerSessionService {
                     Ok(Some(WorkerMessage { message: None })) => {
                         tracing::warn!(worker = peer.id, "a message of an unknown kind; the worker is newer than this scheduler");
                     }
-                    // Closed, or reset with the code of somebody who goes on without it: a process that dies says neither.
+                    // Closed, or reset by somebody who goes on without it: a process that dies says neither.
                     Ok(None) => break Input::WorkerLeft { conn },
-                    Err(status) if status.code() == Code::Cancelled => break Input::WorkerLeft { conn },
                     Err(status) => {
-                        tracing::debug!(
-                            worker = peer.id,
-                            error = raftwerk_transport::plain_status(&status),
-                            "the connection of a worker broke"
-                        );
-                        break Input::WorkerDisconnected { conn };
+                        let error = raftwerk_transport::plain_status(&status);
+                        tracing::debug!(worker = peer.id, error, "the session of a worker broke");
+                        // What this end could not read is no sign of death either.
+                        let io = matches!(status.code(), Code::Unknown | Code::Unavailable);
+                        break if io { Input::WorkerDisconnected { conn } } else { Input::WorkerLeft { conn } };
                     }
                 }
             };

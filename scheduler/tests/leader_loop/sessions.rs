@@ -93,7 +93,7 @@ fn a_leader_that_hears_no_majority_declares_nobody_lost_and_waits_for_those_whom
     host.wait(2 * TIMING.lease_ttl_ms);
     assert!(!lost(&host));
     host.leader.majority_silent_for(0);
-    host.wait(TIMING.reconnect_grace_ms - 1);
+    host.wait(TIMING.lease_ttl_ms - 1);
     assert!(!lost(&host));
     host.wait(1);
     assert!(lost(&host));

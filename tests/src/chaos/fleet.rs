@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// A worker's log shows every granted lease and every line of its kernels: the record of executions.
 pub const WORKER_LOG: &str = "info,raftwerk_worker::leases=debug,raftwerk_worker::output=debug";
 
+/// What was done to a worker that stood still: SIGSTOP.
+pub const STOPPED: &str = "SIGSTOP";
+
 /// How a client reaches the cluster. Clients run on threads of their own while the fleet is being broken.
 #[derive(Clone, Debug)]
 pub struct Access {
@@ -196,7 +199,7 @@ impl Fleet {
     }
 
     pub fn stop_worker(&mut self, worker: usize) {
-        self.touch(worker, "SIGSTOP");
+        self.touch(worker, STOPPED);
         let node = &mut self.workers[worker];
         // The executors too: a machine that pauses pauses all of them.
         for pid in children(node.process.child.id()) {

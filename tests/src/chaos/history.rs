@@ -5,7 +5,7 @@
 
 use super::decisions::Decisions;
 use super::executions::{Execution, GrantSeen};
-use super::fleet::Touch;
+use super::fleet::{STOPPED, Touch};
 use raftwerk_core::LeaseId;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -247,7 +247,7 @@ fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut
             let (first, again) = (pair[0], pair[1]);
             let around = |t: &Touch| t.from_us <= again.at_us && t.to_us.saturating_add(AFTERMATH_US) >= first.at_us;
             let touched = evidence.touches.iter().filter(|t| t.worker == first.worker).any(around);
-            if touched || a_zombie_came_to_it(evidence, first, again, around) {
+            if touched || a_zombie_came_to_it(evidence, first, again) {
                 continue;
             }
             if let Some(why) = repetition(evidence, first, again) {
@@ -264,12 +264,22 @@ fn finished_tasks_of_untouched_workers_ran_once(evidence: &Evidence, wrong: &mut
     }
 }
 
-/// The one who ran it last had been given it first, and was harmed: its lease was over and another had it when it went on, as a process does that
-/// was stopped in front of its task.
-fn a_zombie_came_to_it(evidence: &Evidence, first: &Execution, again: &Execution, around: impl Fn(&Touch) -> bool) -> bool {
+/// For how long a process has to have been stopped before its lease may be over: the lease time, less a heartbeat.
+const STOPPED_US: u64 = 9_500_000;
+
+/// The one who ran it last had been given it first, and was stopped for so long that its lease was over and another had it when it went on: in front
+/// of its task, which no process can prevent. Whoever was only cut off, or stopped for less, has no such excuse.
+fn a_zombie_came_to_it(evidence: &Evidence, first: &Execution, again: &Execution) -> bool {
     let Some((job, task)) = task_of(evidence, first.index) else { return false };
     let (Some(newer), Some(older)) = (lease_of(evidence, job, task, first), lease_of(evidence, job, task, again)) else { return false };
-    older < newer && evidence.touches.iter().filter(|t| t.worker == again.worker).any(around)
+    let Some(decided) = evidence.decisions.leases.get(&newer).filter(|_| older < newer) else { return false };
+    let stopped = |t: &Touch| {
+        t.worker == again.worker
+            && t.what == STOPPED
+            && t.from_us + STOPPED_US <= decided.at_us
+            && t.to_us.saturating_add(AFTERMATH_US) >= again.at_us
+    };
+    evidence.touches.iter().any(stopped)
 }
 
 /// Why the second run was a repetition of what had been done; nothing if it was speculation. That is decided by the log, and not by when the worker
@@ -459,17 +469,22 @@ mod tests {
     }
 
     #[test]
-    fn who_was_stopped_in_front_of_a_task_and_ran_it_late_is_no_repetition_either() {
-        // Leased to b by entry 10 and, when b was lost, to a by entry 20. a ran it at 5.0 s, b when it went on at 9.0 s.
-        let mut evidence = ran_twice(4_000_000, 4_000_000, false, 25);
-        evidence.grants.iter_mut().for_each(|g| g.worker = if g.worker == "a" { "b".into() } else { "a".into() });
-        sole(&evidence, "is no second lease beside lease 0-10-0");
-        let stopped = |worker: &str| Touch { worker: worker.into(), from_us: 2_000_000, to_us: 8_900_000, what: "SIGSTOP".into() };
-        evidence.touches = vec![stopped("b")];
-        assert_eq!(check(&evidence), Vec::<String>::new());
-        // That somebody was harmed excuses nobody else's second lease.
+    fn who_was_stopped_in_front_of_a_task_for_longer_than_its_lease_is_no_repetition_either() {
+        // Leased to b by entry 10 and, when b was lost, to a by entry 20 at 14.0 s. a ran it at 15.0 s, b when it went on at 19.0 s.
+        let story = |from_us, what: &str| {
+            let mut evidence = ran_twice(14_000_000, 14_000_000, false, 25);
+            evidence.grants.iter_mut().for_each(|g| g.worker = if g.worker == "a" { "b".into() } else { "a".into() });
+            evidence.executions.iter_mut().for_each(|e| e.at_us += 10_000_000);
+            evidence.touches = vec![Touch { worker: "b".into(), from_us, to_us: 18_900_000, what: what.into() }];
+            evidence
+        };
+        assert_eq!(check(&story(3_000_000, STOPPED)), Vec::<String>::new());
+        // A lease that was ended too early, and a fence that did not hold.
+        sole(&story(10_000_000, STOPPED), "is no second lease beside lease 0-10-0");
+        sole(&story(3_000_000, "cut"), "is no second lease beside lease 0-10-0");
+        // Nor does it excuse anybody else.
         let mut other = ran_twice(4_000_000, 4_000_000, false, 25);
-        other.touches = vec![stopped("b")];
+        other.touches = story(3_000_000, STOPPED).touches;
         sole(&other, "is no second lease beside lease 0-10-0");
     }
 

@@ -216,9 +216,15 @@ pub fn plan(dice: &mut Dice, from: u64, until: u64) -> Vec<(u64, Fault)> {
 /// without proposals it is only by their silence that it can notice.
 pub const QUIET_EVERY: u64 = 3;
 
+/// Of [`Fault::IsolateReplica`].
+const LONGEST_CUT_MS: u64 = 15_000;
+
 /// Clears the plan for that time, which begins shortly after `from`, when the long tasks are submitted.
 pub fn quiet(plan: &mut Vec<(u64, Fault)>, from: u64) {
-    plan.retain(|(at, _)| !(from + 500..from + 18_000).contains(at));
+    // What cuts replicas off from each other ends for all of them at once: none that began before may end in the middle.
+    let cuts = |fault: &Fault| matches!(fault, Fault::CutReplicas { .. } | Fault::IsolateReplica { .. });
+    let begins = |fault: &Fault| if cuts(fault) { from.saturating_sub(LONGEST_CUT_MS) } else { from + 500 };
+    plan.retain(|(at, fault)| !(begins(fault)..from + 18_000).contains(at));
     plan.push((from + 4_000, Fault::IsolateLeader { ms: 14_000 }));
     plan.sort_by_key(|(at, _)| *at);
 }

@@ -23,6 +23,8 @@ const WALL: u64 = 1_700_000_000_000;
 /// How long a replica that does not lead keeps a worker that has lost its leader.
 const ELECTION_WAIT_MS: u64 = 2_000;
 /// A verdict may be on its way into the log while the worker comes back.
+/// A worker that was silent for so long is suspect, however irregular it was: its leader gives it the lease time although its connection broke.
+const SURELY_SUSPECT_MS: u64 = 5_000;
 const VERDICT_SLACK_MS: u64 = 3_000;
 
 type Landed = Arc<Mutex<Option<Result<Arc<Applied>, String>>>>;
@@ -325,10 +327,13 @@ impl Sim {
                 self.greetings.retain(|g| g.link != link);
                 let conn = ConnId(link.0);
                 if let Some(host) = self.leaders.get_mut(&replica)
-                    && host.conns.remove(&conn).is_some()
+                    && let Some(known) = host.conns.remove(&conn)
                 {
-                    if !left {
-                        host.broke.insert(agent as u64 + super::FIRST_WORKER);
+                    let worker = agent as u64 + super::FIRST_WORKER;
+                    if left || self.now - known.heard > SURELY_SUSPECT_MS {
+                        host.broke.remove(&worker);
+                    } else {
+                        host.broke.insert(worker);
                     }
                     host.inputs.push(if left { Input::WorkerLeft { conn } } else { Input::WorkerDisconnected { conn } });
                 }

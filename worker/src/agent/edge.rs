@@ -232,7 +232,7 @@ impl Edge {
                 }
             }
             Effect::ReplaceExecutor { device } => {
-                tracing::warn!(device, "a stopped lease does not end; its executor is replaced");
+                tracing::warn!(device, "what runs of stopped leases is ended with its executor, which is replaced");
                 if let Some(handle) = self.devices.get(&device) {
                     handle.send(DeviceEvent::Replace);
                 }

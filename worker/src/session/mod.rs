@@ -541,10 +541,13 @@ impl AgentSession {
             leader.heard(now_ms);
         }
         if !self.leases.is_empty() && now_ms >= self.fence.falls_at() && !planted::on(Bug::NoSelfFence) {
-            let keys: Vec<LeaseKey> = self.leases.keys().copied().collect();
+            let over = self.leases.iter().filter(|(_, held)| held.stopping_since_ms.is_none());
+            let (keys, devices): (Vec<LeaseKey>, BTreeSet<u32>) = over.map(|(&key, held)| (key, held.device)).unzip();
             for key in keys {
                 self.stop_lease(now_ms, key, StopReason::Unheard, effects);
             }
+            // The tasks that run are given to others next, and may take long yet.
+            effects.extend(devices.into_iter().map(|device| Effect::ReplaceExecutor { device }));
         }
         let hung: BTreeSet<u32> = (self.leases.values_mut())
             .filter(|held| held.stopping_since_ms.is_some_and(|since| now_ms >= since + STOP_GRACE_MS))

@@ -197,7 +197,7 @@ fn the_lease_time_counts_from_the_heartbeat_that_was_answered() {
     bench.disconnect();
     bench.wait(sent_at + TTL - 1 - bench.now);
     assert_eq!(bench.held(), [1]);
-    assert_eq!(bench.wait(1), [stopped(1, StopReason::Unheard)]);
+    assert_eq!(bench.wait(1), [stopped(1, StopReason::Unheard), Effect::ReplaceExecutor { device: 0 }]);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_worker_that_hears_nothing_for_the_lease_time_stops_and_keeps_what_it_has() 
     bench.report(1, 0, 1, false);
     assert_eq!(bench.wait(TTL - 1), []);
     assert_eq!(bench.session.wake_at(), Some(bench.now + 1));
-    assert_eq!(bench.wait(1), [stopped(1, StopReason::Unheard)]);
+    assert_eq!(bench.wait(1), [stopped(1, StopReason::Unheard), Effect::ReplaceExecutor { device: 0 }]);
     assert_eq!(bench.wait(1), [], "once");
     let rest = bench.tell(Input::Progress(vec![LeaseProgress { lease: Some(lease(1)), final_report: true, ..LeaseProgress::default() }]));
     assert_eq!(rest, []);
