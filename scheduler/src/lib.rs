@@ -5,6 +5,7 @@
 //! leader/    the leader loop: a state machine, input in, effects out    edge      drives it: clock, network, proposals
 //! services/  gRPC handlers                                              server    puts a replica together and starts it
 //! document   JSON about jobs: manifests, and what commands show
+//! awake      the time by which silence is judged               resident  the program stays in memory
 //! ```
 
 mod awake;
