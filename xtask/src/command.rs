@@ -72,6 +72,17 @@ impl Step {
         }
     }
 
+    /// Runs it, and shows what it printed only where it failed.
+    pub fn run_in_silence(mut self) -> Result<(), String> {
+        let output =
+            self.command.stdin(Stdio::null()).output().map_err(|error| format!("error: cannot start `{}`: {error}", self.text()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{}error: `{}` failed ({})", said, self.text(), output.status))
+    }
+
     /// Whether it runs and succeeds, in silence.
     pub fn succeeds(mut self) -> bool {
         let quiet = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

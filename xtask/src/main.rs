@@ -3,6 +3,7 @@
 //! No dependencies, so that the first command a newcomer types starts within seconds.
 
 mod command;
+mod programs;
 mod sample_data;
 mod simulation;
 mod vulkan;
@@ -14,7 +15,8 @@ use command::{Step, cargo};
 use vulkan::SoftwareVulkan;
 
 const USAGE: &str = "\
-cargo xtask test [-- ARGS]  build everything and run all tests; ARGS go to `cargo test`
+cargo xtask test [NAME]     build everything and run all tests, or those whose name contains NAME
+cargo xtask test -- ARGS    what `cargo test` makes of ARGS (--test chaos, --package raftwerk-core, ..)
 cargo xtask check           format, lints, documentation, licences and tests; writes nothing into the tree
 cargo xtask lint            the same without the tests
 cargo xtask chaos [FLAGS]   break a real cluster while jobs run and check what its clients were told; --help tells the flags
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = args.skip_while(|arg| arg == "--").collect();
     let outcome = match task.as_str() {
         "test" => test(&rest),
+        programs::NOTE => programs::note(&rest),
         "check" => lint().and_then(|()| test(&rest)),
         "lint" => lint(),
         "chaos" => chaos(&rest),
@@ -62,6 +65,7 @@ fn root() -> PathBuf {
 
 /// All tests in one profile. The cluster tests start the `raftwerk` binary: with the tests of the whole workspace it is built because its own tests
 /// need it too; where flags choose some of them it is built before, with fewer features of what others wrote, and so a second time.
+/// The simulation comes last: its build puts other programs where those of `tests` lie.
 fn test(args: &[String]) -> Result<(), String> {
     let gpu = vulkan::ensure();
     println!("{gpu}");
@@ -70,20 +74,19 @@ fn test(args: &[String]) -> Result<(), String> {
     {
         return Err("error: CI=true, and the GPU tests cannot run: an untested twin must not look tested".to_owned());
     }
-    let chosen = args.iter().any(|arg| arg.starts_with('-'));
-    if chosen {
+    // With an adapter on the machine, a test that finds none has found a bug.
+    let required = matches!(gpu, SoftwareVulkan::Present { .. }).then_some(("RAFTWERK_REQUIRE_GPU", "1"));
+    // Flags choose targets of the workspace.
+    if args.iter().any(|arg| arg.starts_with('-')) {
         cargo(["build", "--locked", "--package", "raftwerk", "--features", OF_PROGRAM]).run()?;
+        let mut tests = cargo(["test", "--locked", "--workspace", "--features", FEATURES]);
+        if let Some((name, value)) = required {
+            tests = tests.env(name, value);
+        }
+        return tests.args(args).run();
     }
-    let mut tests = cargo(["test", "--locked", "--workspace", "--features", FEATURES]);
-    if let SoftwareVulkan::Present { .. } = gpu {
-        // With an adapter on the machine, a test that finds none has found a bug.
-        tests = tests.env("RAFTWERK_REQUIRE_GPU", "1");
-    }
-    tests.args(args).run()?;
-    // Flags choose targets of the workspace; a name may be one of the simulation's tests.
-    if chosen {
-        return Ok(());
-    }
+    programs::run(&["--features", FEATURES], args, required)?;
+    cargo(["test", "--locked", "--workspace", "--features", FEATURES, "--doc"]).args(args).run()?;
     simulation::test(args)
 }
 

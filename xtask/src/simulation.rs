@@ -4,6 +4,8 @@ use crate::command::{Step, cargo};
 
 /// Of the whole workspace: compiles the simulation as well.
 pub const FEATURE: &str = "raftwerk-tests/simulation";
+/// The crates that it compiles by itself, as they hold the planted bugs, or code that is generic over what it replaces.
+const OPTIMISED: [&str; 3] = ["raftwerk-core", "raftwerk-scheduler", "raftwerk-tests"];
 /// The committed summary of the last soak.
 const SUMMARY: &str = "tests/soak.txt";
 
@@ -11,7 +13,8 @@ const SUMMARY: &str = "tests/soak.txt";
 /// What it makes replaces no program but those of `tests`.
 fn made(what: &[&str]) -> Step {
     let features = format!("{FEATURE},{}", crate::FEATURES);
-    cargo(["test", "--locked", "--workspace", "--features", &features, "--test", "simulation"]).args(what)
+    let optimised = OPTIMISED.iter().flat_map(|package| ["--config".to_owned(), format!("profile.dev.package.{package}.opt-level=2")]);
+    cargo(["test", "--locked", "--workspace", "--features", &features]).args(optimised).args(["--test", "simulation"]).args(what)
 }
 
 /// The stored seeds and planted bugs, as a part of all tests. A build of its own, because no other may contain the planted bugs.

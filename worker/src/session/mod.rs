@@ -18,26 +18,28 @@
 //! - A lease ends with exactly one final report in which every task has a result or a failure.
 
 mod fence;
+mod leases;
 mod outbox;
 mod report;
 pub mod rotation;
+mod steps;
 #[cfg(test)]
 mod tests;
 
-use crate::{lease::LeaseKey, ranges::TaskRanges};
+use crate::lease::LeaseKey;
 use fence::Fence;
+use leases::HeldLease;
 use outbox::Outbox;
 use raftwerk_liveness::Detector;
 use raftwerk_planted::{self as planted, Bug};
-use raftwerk_proto::OUTPUT_ON_WORKERS;
 use raftwerk_proto::v1::{
-    self as pb, AttemptLogs, Device, FailureClass, Grant, Grants, Heartbeat, Hello, InputListing, LeaseId, LeaseProgress, Load, PartsKept,
-    PublishReport, SchedulerMessage, StageInfo, TaskFailure, WorkerMessage, scheduler_message, worker_message,
+    self as pb, Heartbeat, Hello, LeaseId, Load, SchedulerMessage, StageInfo, WorkerMessage, scheduler_message, worker_message,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+pub use steps::{Effect, ExitReason, Input, StopReason};
 
 /// First pause after a lost connection; doubled up to [`BACKOFF_MAX_MS`]. A failover takes a few hundred milliseconds, so the first
 /// attempts must come well within one.
@@ -54,134 +56,6 @@ const STANDSTILL_MS: u64 = 500;
 /// Redirects in a row that are followed at once; after that two schedulers may be pointing at each other, so back off.
 const REDIRECTS_AT_ONCE: u32 = 3;
 
-/// What the session is told.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Begin; the first effect is a `Connect`.
-    Start,
-    /// A stream to this address is open.
-    Connected {
-        address: String,
-    },
-    /// The stream ended, or could not be opened. `jitter_permille` (0..=1000) spreads the back-off of workers that lost the same leader.
-    Disconnected {
-        reason: String,
-        jitter_permille: u16,
-    },
-    /// No address will ever accept this worker (wrong authority, revoked certificate).
-    Unreachable {
-        reason: String,
-    },
-    FromScheduler(SchedulerMessage),
-    /// From executors, in order per lease; blocks are already indexed and parts already durable in the staging directory.
-    Progress(Vec<LeaseProgress>),
-    /// An executor ended. `running` are the tasks it was running, as (lease, first task, count); `class` says why: it died, memory ran
-    /// out, or the agent stopped it on purpose.
-    ExecutorLost {
-        device: u32,
-        message: String,
-        running: Vec<(LeaseId, u64, u64)>,
-        class: FailureClass,
-    },
-    /// The offer of this worker changed (a device was withdrawn or came back): register again.
-    DevicesChanged(Vec<Device>),
-    /// A new measurement; the session fills in the lease counts.
-    Load(Load),
-    Listing(InputListing),
-    Published(PublishReport),
-    PartsKept(PartsKept),
-    /// Parts that should lie here do not, or not as they were made.
-    PartsMissing(pb::PartsMissing),
-    CopiedAgain(pb::CopiedAgain),
-    /// The uploads that lie here now.
-    Uploads(Vec<String>),
-    Logs(AttemptLogs),
-    /// Time has passed; wanted at [`AgentSession::wake_at`].
-    Tick,
-    ShutdownRequested {
-        reason: String,
-    },
-}
-
-/// What the edge must do.
-#[derive(Clone, Debug, PartialEq)]
-// Most effects are messages, and none lives longer than a moment: a box for each would cost more than it saves.
-#[allow(clippy::large_enum_variant)]
-pub enum Effect {
-    /// Open a stream after this pause: to this address, or to the next known scheduler in turn. Answer with `Connected` or `Disconnected`.
-    Connect {
-        address: Option<String>,
-        after_ms: u64,
-    },
-    /// Close the stream; answer with `Disconnected`.
-    Disconnect {
-        reason: String,
-    },
-    Send(WorkerMessage),
-    StartLease {
-        grant: Grant,
-        stage: Arc<StageInfo>,
-    },
-    /// Drop what has not started and end with a final progress message.
-    StopLease {
-        lease: LeaseId,
-        device: u32,
-        reason: StopReason,
-    },
-    /// These are the addresses of all schedulers now: to be tried instead of those known before, also after a restart.
-    KnowSchedulers(Vec<String>),
-    /// Every task of the lease was brought home by others: what it wrote for them may go.
-    FreeLease(LeaseId),
-    /// Another round of the job has begun: what earlier ones left of this stage's shuffle data, in generations before this one, may go.
-    FreeRounds {
-        job: u64,
-        stage: String,
-        before: u32,
-    },
-    /// The job ended: its shuffle data, prepared parts and prepared stages may go.
-    ReleaseJob(u64),
-    /// A stopped lease does not end: kill the executor; answer with `ExecutorLost { class: Stopped, .. }`.
-    ReplaceExecutor {
-        device: u32,
-    },
-    ListInputs(pb::ListInputs),
-    Publish(pb::Publish),
-    /// Have these parts of a result, and flush them; answer with `PartsKept`.
-    KeepParts(pb::KeepParts),
-    /// Look whether these parts lie here as they were made; answer with `PartsMissing` for those that do not.
-    CheckParts(pb::CheckParts),
-    /// Copy shuffle data that lies here alone to another worker; answer with `CopiedAgain`.
-    CopyAgain(pb::CopyAgain),
-    /// Of what lies here of the job's result only these parts are still needed.
-    ReleaseParts(pb::KeptParts),
-    /// No job that has not ended reads these uploads.
-    ReleaseUploads(Vec<String>),
-    FetchLogs(pb::FetchLogs),
-    /// The last effect ever.
-    Exit(ExitReason),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// The scheduler took the lease back.
-    Revoked,
-    /// The lease had ended while this worker was away.
-    EndedMeanwhile,
-    /// Nothing was heard from a leader for the lease time.
-    Unheard,
-    JobEnded,
-    Shutdown,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExitReason {
-    /// The cluster refuses this worker for good.
-    Refused(String),
-    /// No address will ever accept it.
-    Unreachable(String),
-    Stopped,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
     Down,
@@ -193,17 +67,6 @@ enum Link {
     /// `Disconnect` was asked for; `Disconnected` has not come yet.
     Closing,
     Exited,
-}
-
-#[derive(Debug)]
-struct HeldLease {
-    job: u64,
-    stage: u32,
-    generation: u32,
-    device: u32,
-    /// Tasks without a result or failure so far.
-    remaining: TaskRanges,
-    stopping_since_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -472,58 +335,6 @@ impl AgentSession {
         know(welcome.schedulers, effects);
     }
 
-    fn on_grants(&mut self, grants: Grants, effects: &mut Vec<Effect>) {
-        for stage in grants.stages {
-            let round = |stage: &StageInfo| stage.round.as_ref().map_or(0, |round| round.number);
-            let (number, key) = (round(&stage), (stage.job, stage.stage));
-            if self.stages.get(&key).is_some_and(|known| round(known) < number) {
-                let (name, before) = (stage.spec.as_ref().map(|spec| spec.name.clone()), stage.round.as_ref().map(|r| r.first_generation));
-                let (stage, before) = (name.unwrap_or_default(), before.unwrap_or_default());
-                effects.push(Effect::FreeRounds { job: key.0, stage, before });
-            }
-            self.stages.insert(key, Arc::new(stage));
-        }
-        for grant in grants.grants {
-            let Some(key) = grant.lease.map(LeaseKey::from) else {
-                return self.close("protocol error: a grant without a lease id", effects);
-            };
-            if self.leases.contains_key(&key) || self.outbox.has_final(key) {
-                continue;
-            }
-            let Some(stage) = self.stages.get(&(grant.job, grant.stage)).cloned() else {
-                return self.close("protocol error: a grant of a stage that was not described", effects);
-            };
-            let held = HeldLease {
-                job: grant.job,
-                stage: grant.stage,
-                generation: grant.generation,
-                device: grant.device,
-                remaining: TaskRanges::new(grant.first_task, grant.task_count),
-                stopping_since_ms: None,
-            };
-            self.leases.insert(key, held);
-            if stays_here(&stage) {
-                // From its first part on, which may be on disk before anything is reported of it.
-                self.kept_jobs.insert(grant.job);
-            }
-            if self.hello.devices.iter().any(|device| device.index == grant.device) {
-                effects.push(Effect::StartLease { grant, stage });
-            } else {
-                let message = format!("device {} is not offered by this worker any more", grant.device);
-                self.fail_lease(key, &[], FailureClass::Worker, &message, effects);
-            }
-        }
-    }
-
-    fn on_release(&mut self, now_ms: u64, job: u64, effects: &mut Vec<Effect>) {
-        let of_job: Vec<LeaseKey> = self.leases.iter().filter(|(_, held)| held.job == job).map(|(&key, _)| key).collect();
-        for key in of_job {
-            self.stop_lease(now_ms, key, StopReason::JobEnded, effects);
-        }
-        self.stages.retain(|&(of, _), _| of != job);
-        effects.push(Effect::ReleaseJob(job));
-    }
-
     fn release_parts(&mut self, kept: pb::KeptParts, effects: &mut Vec<Effect>) {
         if self.kept_jobs.contains(&kept.job) {
             if !kept.all && kept.names.is_empty() {
@@ -582,82 +393,6 @@ impl AgentSession {
         self.leader.as_ref().map_or(silent_too_long, |leader| leader.suspect_at().min(silent_too_long))
     }
 
-    /// A device runs as many leases at once as it has parallelism, in the order they came; the others wait behind them.
-    fn current_load(&self) -> Load {
-        let mut held: BTreeMap<u32, u32> = BTreeMap::new();
-        for lease in self.leases.values() {
-            *held.entry(lease.device).or_default() += 1;
-        }
-        let places = |device: u32| self.hello.devices.iter().find(|d| d.index == device).map_or(1, |d| d.parallelism.max(1));
-        let running: u32 = held.iter().map(|(&device, &leases)| leases.min(places(device))).sum();
-        Load { leases_running: running, leases_queued: held.values().sum::<u32>() - running, ..self.load.clone() }
-    }
-
-    fn on_progress(&mut self, batch: Vec<LeaseProgress>, effects: &mut Vec<Effect>) {
-        let mut reports = Vec::new();
-        for progress in batch {
-            let Some(key) = progress.lease.map(LeaseKey::from) else { continue };
-            // A lease that has ended here already (its executor was lost) has had its final report.
-            let Some(held) = self.leases.get_mut(&key) else { continue };
-            let ended = progress.final_report;
-            let bodies = report::bodies(progress, &mut held.remaining, held.stopping_since_ms.is_some());
-            for body in bodies {
-                reports.push(self.outbox.add(key, held.job, held.stage, held.generation, body));
-            }
-            if ended {
-                self.leases.remove(&key);
-            }
-        }
-        self.send_reports(reports, effects);
-    }
-
-    fn on_executor_lost(
-        &mut self,
-        device: u32,
-        message: &str,
-        running: &[(LeaseId, u64, u64)],
-        class: FailureClass,
-        effects: &mut Vec<Effect>,
-    ) {
-        let lost: Vec<LeaseKey> = self.leases.iter().filter(|(_, held)| held.device == device).map(|(&key, _)| key).collect();
-        for key in lost {
-            let tasks: Vec<(u64, u64)> =
-                running.iter().filter(|(lease, ..)| LeaseKey::from(*lease) == key).map(|&(_, first, count)| (first, count)).collect();
-            self.fail_lease(key, &tasks, class, message, effects);
-        }
-    }
-
-    /// Ends a lease from this side. With `tasks`, those fail with `class` and the rest was stopped; without, everything fails with it,
-    /// unless an executor died of it: tasks that had not started did nothing to it.
-    fn fail_lease(&mut self, key: LeaseKey, tasks: &[(u64, u64)], class: FailureClass, message: &str, effects: &mut Vec<Effect>) {
-        let Some(mut held) = self.leases.remove(&key) else { return };
-        let ran = matches!(class, FailureClass::Executor | FailureClass::OutOfMemory);
-        let rest = if tasks.is_empty() && !ran { class } else { FailureClass::Stopped };
-        let failure = |first_task, task_count, class: FailureClass| TaskFailure {
-            first_task,
-            task_count,
-            class: class.into(),
-            message: message.to_owned(),
-            source_worker: 0,
-        };
-        let mut failures: Vec<TaskFailure> = tasks.iter().map(|&(first, count)| failure(first, count, class)).collect();
-        failures.extend(held.remaining.iter().map(|(first, count)| failure(first, count, rest)));
-        // Overlaps are harmless: each task leaves `remaining` with the first failure that names it.
-        let progress = LeaseProgress { failures, final_report: true, ..Default::default() };
-        let bodies = report::bodies(progress, &mut held.remaining, true);
-        let reports = bodies.into_iter().map(|body| self.outbox.add(key, held.job, held.stage, held.generation, body)).collect();
-        self.send_reports(reports, effects);
-    }
-
-    fn stop_lease(&mut self, now_ms: u64, key: LeaseKey, reason: StopReason, effects: &mut Vec<Effect>) {
-        if let Some(held) = self.leases.get_mut(&key)
-            && held.stopping_since_ms.is_none()
-        {
-            held.stopping_since_ms = Some(now_ms);
-            effects.push(Effect::StopLease { lease: key.into(), device: held.device, reason });
-        }
-    }
-
     fn on_shutdown(&mut self, reason: String, effects: &mut Vec<Effect>) {
         self.send_if_connected(worker_message::Message::Goodbye(pb::Goodbye { reason }), effects);
         self.exit(ExitReason::Stopped, effects);
@@ -691,11 +426,6 @@ impl AgentSession {
             effects.push(send(message));
         }
     }
-}
-
-/// Whether the stage's parts stay on the workers that make them.
-fn stays_here(stage: &StageInfo) -> bool {
-    stage.output.as_ref().is_some_and(|output| output.url == OUTPUT_ON_WORKERS)
 }
 
 /// Nothing is said when nothing has changed.

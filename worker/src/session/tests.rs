@@ -1,6 +1,10 @@
 //! The promises of the session, one per test; a small driver gives the words.
 use super::*;
-use pb::{Redirect, Refused, ReleaseJobs, ReportAck, Revoke, TallyValues, TaskResults, Welcome};
+use pb::{
+    Device, FailureClass, Grant, Grants, LeaseProgress, Redirect, Refused, ReleaseJobs, ReportAck, Revoke, TallyValues, TaskFailure,
+    TaskResults, Welcome,
+};
+use raftwerk_proto::OUTPUT_ON_WORKERS;
 
 const TTL: u64 = 1_000;
 const HEARTBEAT: u64 = 200;
