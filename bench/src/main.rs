@@ -15,6 +15,7 @@ mod sessions;
 mod shuffle;
 mod simulated;
 mod start;
+mod straggler;
 mod throttled;
 mod throughput;
 
@@ -48,6 +49,11 @@ enum What {
     },
     /// kill -9 of the leader and of one of eight workers together: the job's time against what the lost capacity explains
     Losses {
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// One of four workers runs 20 ms of every second: the job's time against one without it, and what is run a second time
+    Straggler {
         #[arg(long, default_value_t = 5)]
         runs: usize,
     },
@@ -123,6 +129,7 @@ fn main() -> anyhow::Result<()> {
         What::Latency { tries, replicas } => latency::run(tries, replicas),
         What::Failover { runs } => failover::run(runs),
         What::Losses { runs } => losses::run(runs),
+        What::Straggler { runs } => straggler::run(runs),
         What::Sessions { seconds, simulated: Some(count), .. } => simulated::run(count, seconds),
         What::Sessions { count, seconds, simulated: None } => sessions::run(count, seconds),
         What::Footprint => footprint::run(),
@@ -139,6 +146,7 @@ fn main() -> anyhow::Result<()> {
             latency::run(500, 3)?;
             failover::run(5)?;
             losses::run(5)?;
+            straggler::run(5)?;
             sessions::run(2_000, 20)?;
             simulated::run(10_000, 20)?;
             planning::run(10_000, 10_000_000, &["model".to_owned()])

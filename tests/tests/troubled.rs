@@ -1,11 +1,9 @@
 //! Workers that are slow and tasks that kill, with real processes.
 
-use raftwerk_tests::cluster::{Cluster, PATIENCE, text};
+use raftwerk_tests::cluster::{Cluster, text};
+use raftwerk_tests::slices::{family, in_slices};
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn noop(tasks: u64, params: &str, job: &str) -> String {
     format!(
@@ -17,45 +15,6 @@ fn total(job: &Value) -> u128 {
     job["tallies"][0]["total"].as_str().expect("a decimal").parse().expect("a number")
 }
 
-/// The worker and its executors.
-fn family(worker: u32) -> Vec<u32> {
-    let mut all = vec![worker];
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    for process in processes.filter_map(|p| p.file_name().to_str()?.parse::<u32>().ok()) {
-        let stat = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat")).unwrap_or_default();
-        // The command's name is in brackets and may hold anything; state and parent come behind it.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-        if parent == Some(worker) {
-            all.push(process);
-        }
-    }
-    all
-}
-
-fn signal(name: &str, processes: &[u32]) {
-    let ids = processes.iter().map(u32::to_string);
-    let _ = Command::new("kill").arg(format!("-{name}")).args(ids).stderr(std::process::Stdio::null()).status();
-}
-
-/// Runs a process in slices while `during` runs.
-fn slowed<T>(processes: &[u32], runs: Duration, stands: Duration, during: impl FnOnce() -> T) -> T {
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let started = Instant::now();
-            while !over.load(Ordering::Relaxed) && started.elapsed() < PATIENCE {
-                signal("STOP", processes);
-                std::thread::sleep(stands);
-                signal("CONT", processes);
-                std::thread::sleep(runs);
-            }
-        });
-        let result = during();
-        over.store(true, Ordering::Relaxed);
-        result
-    })
-}
-
 #[test]
 fn a_slow_worker_does_not_hold_the_job() {
     let cluster = Cluster::start(1, 4);
@@ -64,7 +23,7 @@ fn a_slow_worker_does_not_hold_the_job() {
     let tasks = 400;
     // Whether a copy wins depends on where in its slices the slow one is; some are on time after all.
     for _ in 0..8 {
-        let view = slowed(&slow, Duration::from_millis(20), Duration::from_millis(980), || {
+        let view = in_slices(&slow, Duration::from_millis(20), Duration::from_millis(980), || {
             let job = cluster.submit(&cluster.job_file("noop.toml", &noop(tasks, "sleep_us = 20_000", "")), &[]);
             cluster.wait_done(job)
         });

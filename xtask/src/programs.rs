@@ -27,29 +27,41 @@ pub const NOTE: &str = "note-program";
 
 /// All that `cargo test --tests` of these arguments builds, and all of them to their ends, whichever fails.
 pub fn run(cargo_args: &[&str], filter: &[String], variable: Option<(&str, &str)>) -> Result<(), String> {
+    let lanes = lanes()?;
     let of = |more: &[&str]| cargo(["test", "--locked", "--workspace", "--tests"]).args(cargo_args).args(more);
     of(&["--no-run"]).run()?;
     let own = std::env::current_exe().map_err(|error| format!("error: cannot tell where this program lies: {error}"))?;
-    let place = own.with_file_name("test-programs");
-    // What a run before has left is another build's.
-    let made = fs::remove_dir_all(&place).or_else(absent_is_fine).and_then(|()| fs::create_dir_all(&place));
-    made.map_err(|error| format!("error: {}: {error}", place.display()))?;
+    let place = own.with_file_name(format!("test-programs-{}", std::process::id()));
+    let failed = |error: io::Error| format!("error: {}: {error}", place.display());
+    // What a process of the same number has left is another build's.
+    fs::remove_dir_all(&place).or_else(absent_is_fine).and_then(|()| fs::create_dir_all(&place)).map_err(failed)?;
     let runner = format!("target.'cfg(all())'.runner = [{}, {NOTE:?}, {}]", quoted(&own), quoted(&place));
     let mut asked = of(&["--config", &runner]).args(filter);
     if let Some((name, value)) = variable {
         asked = asked.env(name, value);
     }
     asked.run_in_silence()?;
-    let programs = Program::noted_in(&place).map_err(|error| format!("error: {}: {error}", place.display()))?;
+    let programs = Program::noted_in(&place).map_err(failed)?;
+    fs::remove_dir_all(&place).map_err(failed)?;
     if programs.is_empty() {
-        return Err("error: cargo has built no test program".to_owned());
+        return Err("error: cargo did not ask how to run the test programs; a `runner` for this target, in a configuration of cargo or \
+                    CARGO_TARGET_.._RUNNER, keeps it from that: unset it, or run `cargo xtask test -- --tests`"
+            .to_owned());
     }
-    beside_each_other(&programs)
+    beside_each_other(&programs, lanes)
 }
 
-/// A string of TOML. Debug's escapes of what a path usually holds are those of TOML.
+fn lanes() -> Result<usize, String> {
+    match std::env::var(VARIABLE) {
+        Ok(text) => (text.parse().ok().filter(|lanes| *lanes > 0))
+            .ok_or(format!("error: {VARIABLE}={text}: say how many test programs run beside each other, 1 or more")),
+        Err(_) => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(MOST)),
+    }
+}
+
+/// A string of TOML.
 fn quoted(path: &Path) -> String {
-    format!("{:?}", path.display().to_string())
+    format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn absent_is_fine(error: io::Error) -> io::Result<()> {
@@ -125,10 +137,12 @@ impl Program {
         self.executable().with_extension("log")
     }
 
-    /// To its end, with its output in a file and not in a pipe, which a process that it leaves behind would keep open.
-    fn run(&self) -> io::Result<ExitStatus> {
+    /// To its end, with its output in a file and not in a pipe, which a process that it leaves behind would keep open. Whether it succeeded, and its output.
+    fn run(&self) -> io::Result<(bool, Vec<u8>)> {
+        // What a run before has left behind may write on into its own.
+        fs::remove_file(self.log()).or_else(absent_is_fine)?;
         let output = File::create(self.log())?;
-        Command::new(self.executable())
+        let status = Command::new(self.executable())
             .args(&self.command[1..])
             .current_dir(&self.directory)
             .env_clear()
@@ -136,7 +150,12 @@ impl Program {
             .stdin(std::process::Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
-            .status()
+            .status()?;
+        let mut output = fs::read(self.log())?;
+        if !status.success() {
+            output.extend_from_slice(format!("error: {self}: {status}\n").as_bytes());
+        }
+        Ok((status.success(), output))
     }
 }
 
@@ -156,20 +175,16 @@ struct Ended {
     output: Vec<u8>,
 }
 
-fn beside_each_other(programs: &[Program]) -> Result<(), String> {
-    let chosen = std::env::var(VARIABLE).ok().map(|text| text.parse().ok().filter(|n| *n > 0).ok_or(text));
-    let lanes = match chosen {
-        Some(Ok(lanes)) => lanes,
-        Some(Err(text)) => return Err(format!("error: {VARIABLE}={text}: say how many test programs run beside each other, 1 or more")),
-        None => std::thread::available_parallelism().map_or(1, usize::from).min(MOST),
-    };
-    println!("{} test programs, {lanes} beside each other ({VARIABLE}=1: one after the other)", programs.len());
+fn beside_each_other(programs: &[Program], lanes: usize) -> Result<(), String> {
+    let lost = |error: io::Error| format!("error: standard output: {error}");
+    let mut out = io::stdout();
+    writeln!(out, "{} test programs, {lanes} beside each other ({VARIABLE}=1: one after the other)", programs.len()).map_err(lost)?;
     let begun = Instant::now();
     let next = AtomicUsize::new(0);
     let running = Mutex::new(Vec::new());
     let (ended, endings) = mpsc::channel();
     let (mut counts, mut failed) = (Counts::default(), Vec::new());
-    std::thread::scope(|scope| {
+    let told = std::thread::scope(|scope| {
         for _ in 0..lanes {
             let (ended, next, running) = (ended.clone(), &next, &running);
             scope.spawn(move || {
@@ -178,45 +193,48 @@ fn beside_each_other(programs: &[Program]) -> Result<(), String> {
                     let Some(program) = programs.get(at) else { return };
                     let begun = Instant::now();
                     held(running).push((at, begun));
-                    let (success, output) = match program.run() {
-                        Ok(status) => {
-                            let mut output = fs::read(program.log()).unwrap_or_default();
-                            if !status.success() {
-                                output.extend_from_slice(format!("error: {program}: {status}\n").as_bytes());
-                            }
-                            (status.success(), output)
-                        }
-                        Err(error) => (false, format!("error: cannot run {}: {error}\n", program.executable().display()).into_bytes()),
-                    };
+                    let cannot = |error| (false, format!("error: cannot run {}: {error}\n", program.executable().display()).into_bytes());
+                    let (success, output) = program.run().unwrap_or_else(cannot);
                     held(running).retain(|(other, _)| *other != at);
-                    // Nobody listens once the user has closed our output.
                     let _ = ended.send(Ended { at, success, took: begun.elapsed(), output });
                 }
             });
         }
         drop(ended);
-        loop {
-            match endings.recv_timeout(PATIENCE) {
-                Ok(one) => {
-                    let program = &programs[one.at];
-                    println!("\n     Ran {program} in {:.1} s ({})", one.took.as_secs_f64(), program.executable().display());
-                    let _ = io::stdout().write_all(&one.output);
-                    counts.add(&String::from_utf8_lossy(&one.output));
-                    if !one.success {
-                        failed.push(one.at);
+        let mut tell = || -> io::Result<()> {
+            loop {
+                match endings.recv_timeout(PATIENCE) {
+                    Ok(one) => {
+                        counts.add(&String::from_utf8_lossy(&one.output));
+                        if !one.success {
+                            failed.push(one.at);
+                        }
+                        let program = &programs[one.at];
+                        writeln!(out, "\n     Ran {program} in {:.1} s ({})", one.took.as_secs_f64(), program.executable().display())?;
+                        out.write_all(&one.output)?;
                     }
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    for (at, since) in held(&running).iter() {
-                        let program = &programs[*at];
-                        println!("     Running {program} for {} s; output: {}", since.elapsed().as_secs(), program.log().display());
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        for (at, since) in held(&running).iter() {
+                            let program = &programs[*at];
+                            writeln!(
+                                out,
+                                "     Running {program} for {} s; output: {}",
+                                since.elapsed().as_secs(),
+                                program.log().display()
+                            )?;
+                        }
                     }
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
                 }
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
-        }
+        };
+        let told = tell();
+        // Nobody reads on: what runs ends, and no more begins.
+        next.store(programs.len(), Ordering::Relaxed);
+        told
     });
-    println!("\n{} test programs in {:.0} s: {counts}", programs.len(), begun.elapsed().as_secs_f64());
+    told.map_err(lost)?;
+    writeln!(out, "\n{} test programs in {:.0} s: {counts}", programs.len(), begun.elapsed().as_secs_f64()).map_err(lost)?;
     if failed.is_empty() {
         return Ok(());
     }
@@ -237,18 +255,18 @@ struct Counts {
 }
 
 impl Counts {
-    /// Of lines such as `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.12s`.
+    /// Of the closing line of a program, such as `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.12s`.
+    /// Those before it are of itself, called by its own tests.
     fn add(&mut self, output: &str) {
-        for line in output.lines().filter_map(|line| line.split_once("test result: ")) {
-            for part in line.1.split([';', '.']) {
-                let Some((number, what)) = part.trim().split_once(' ') else { continue };
-                let Ok(number) = number.parse::<u64>() else { continue };
-                match what {
-                    "passed" => self.passed += number,
-                    "failed" => self.failed += number,
-                    "ignored" => self.ignored += number,
-                    _ => {}
-                }
+        let Some((_, line)) = output.lines().filter_map(|line| line.split_once("test result: ")).last() else { return };
+        for part in line.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (number, what) = (words.next().and_then(|number| number.parse::<u64>().ok()), words.next());
+            match (number, what) {
+                (Some(number), Some("passed")) => self.passed += number,
+                (Some(number), Some("failed")) => self.failed += number,
+                (Some(number), Some("ignored")) => self.ignored += number,
+                _ => {}
             }
         }
     }
@@ -289,6 +307,11 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_quoted_as_toml_wants_it() {
+        assert_eq!(quoted(Path::new("/a b/\"c\"/d\\e/\u{301}")), "\"/a b/\\\"c\\\"/d\\\\e/\u{301}\"");
+    }
+
+    #[test]
     fn a_program_is_called_by_its_package_and_name() {
         assert_eq!(program().to_string(), "tests/chaos");
     }
@@ -297,8 +320,12 @@ mod tests {
     fn closing_lines_add_up() {
         let mut counts = Counts::default();
         counts.add("running 2 tests\ntest a ... ok\ntest b ... test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 1.50s\n");
-        counts.add("test result: FAILED. 4 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n");
-        assert_eq!(counts, Counts { passed: 6, failed: 3, ignored: 1 });
+        counts.add(
+            "test result: ok. 9 passed; 0 failed\ntest result: FAILED. 4 passed; 3 failed; 0 ignored; 0 measured; finished in 0.00s\n",
+        );
+        counts.add("\ntest result: 5 passed; 1 failed [\"a name\"]\n");
+        counts.add("no closing line: 7 passed");
+        assert_eq!(counts, Counts { passed: 11, failed: 4, ignored: 1 });
     }
 
     #[test]
@@ -312,12 +339,12 @@ mod tests {
             Program { directory: folder.clone(), command: vec![path.into()], variables: vec![("WORD".into(), "said".into())] }
         };
         let programs = [shell(0, "exit 3"), shell(1, "pwd > here; echo $WORD > word"), shell(2, "kill -9 $$"), shell(3, "exit 0")];
-        let error = beside_each_other(&programs).unwrap_err();
+        let error = beside_each_other(&programs, 2).unwrap_err();
         assert!(error.contains("2 of 4 test programs failed"), "{error}");
         assert!(error.contains("/p0") && error.contains("/p2"), "{error}");
         assert_eq!(fs::read_to_string(folder.join("word")).unwrap(), "said\n");
         assert!(fs::read_to_string(folder.join("here")).unwrap().trim_end().ends_with(folder.file_name().unwrap().to_str().unwrap()));
-        assert_eq!(beside_each_other(&programs[3..]), Ok(()));
+        assert_eq!(beside_each_other(&programs[3..], 2), Ok(()));
         fs::remove_dir_all(&folder).unwrap();
     }
 }
