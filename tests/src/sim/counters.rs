@@ -57,6 +57,8 @@ counters! {
     replicas_removed: "replicas removed",
     new_epochs: "forced recoveries",
     stopped_by_disk: "replicas stopped by a failed write",
+    torn_cut_off: "commits torn, of which nothing was there at the next start",
+    torn_whole: "commits torn, which were there all the same",
     publishes: "publishers asked",
     parts_remade: "decisions taken back for a lost part",
     copies_made: "tasks with a second copy of their shuffle data",

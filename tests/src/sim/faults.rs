@@ -44,8 +44,8 @@ pub enum Fault {
         ms: u64,
         flush: u64,
     },
-    /// The next write to the log or of a snapshot is reported as failed, and the replica stops. Its transaction is there all the same if it is kept;
-    /// a snapshot is never there.
+    /// The next write to the log or of a snapshot is reported as failed, and the replica stops. Its transaction is there all the same if it is kept, and
+    /// torn otherwise; a snapshot is never there.
     FailWrite {
         kept: bool,
         down: u64,
@@ -123,7 +123,7 @@ impl Fault {
             Fault::SlowNetwork { .. } => "slow network",
             Fault::SlowDisk { .. } => "slow disk",
             Fault::FailWrite { kept: true, .. } => "write reported as failed, and kept",
-            Fault::FailWrite { .. } => "write failed",
+            Fault::FailWrite { .. } => "write torn",
             Fault::FlipBit { .. } => "bit flipped on disk",
             Fault::ClockJump { .. } => "clock jumped an hour",
             Fault::AddReplica => "replica added",

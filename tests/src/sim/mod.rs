@@ -343,7 +343,12 @@ impl Sim {
             }
             self.say(format!("replica {id} stopped: {why}"));
             if let Some((kind, down)) = self.failing.remove(&id) {
-                audit(|a| a.counters.stopped_by_disk += 1);
+                let torn = self.cluster.disk(id).take_torn();
+                audit(|a| {
+                    a.counters.stopped_by_disk += 1;
+                    a.counters.torn_cut_off += torn.cut_off;
+                    a.counters.torn_whole += torn.whole;
+                });
                 audit(|a| a.counters.fault(kind));
                 self.kill(id).await;
                 let number = self.number();

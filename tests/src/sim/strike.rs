@@ -125,7 +125,7 @@ impl Sim {
             }
             Fault::FailWrite { kept, down } => {
                 if let Some(id) = self.any(&self.running_ids()) {
-                    self.cluster.disk(id).fail_next_write(if kept { WriteFault::Kept } else { WriteFault::Lost });
+                    self.cluster.disk(id).fail_next_write(if kept { WriteFault::Kept } else { WriteFault::Torn });
                     self.failing.insert(id, (fault.kind(), down));
                 }
                 return false;

@@ -26,7 +26,7 @@ pub use runtime::{InProcess, Process, SimRuntime};
 use bytes::Bytes;
 use openraft::type_config::AsyncRuntime;
 
-pub use super::store::{Flip, MemoryDisk, WriteFault};
+pub use super::store::{Flip, MemoryDisk, Torn, WriteFault};
 
 use super::offline::{Opened, Survey};
 use super::presence;

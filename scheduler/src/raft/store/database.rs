@@ -57,7 +57,7 @@ impl RedbMedium {
     }
 
     /// The database on any backend; `file` is what errors call it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn on<B: StorageBackend>(
         file: &Path,
         mark: Mark,

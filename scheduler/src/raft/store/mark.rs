@@ -28,6 +28,8 @@ pub struct Mark {
     pub path: PathBuf,
     /// Made with the first number.
     file: Option<File>,
+    #[cfg(any(test, feature = "sim"))]
+    in_memory: bool,
     /// Whether the file was there already, with its content.
     pub found: bool,
     pub begun: u64,
@@ -41,7 +43,15 @@ impl Mark {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(StoreError::io("read", path)(e)),
         };
-        let mut mark = Mark { path: path.to_owned(), file: None, found: false, begun: 0, acknowledged: 0 };
+        let mut mark = Mark {
+            path: path.to_owned(),
+            file: None,
+            #[cfg(any(test, feature = "sim"))]
+            in_memory: false,
+            found: false,
+            begun: 0,
+            acknowledged: 0,
+        };
         // A power cut during the first start may leave the name without its content.
         if bytes.iter().all(|b| *b == 0) {
             return Ok(mark);
@@ -55,6 +65,12 @@ impl Mark {
         Ok(mark)
     }
 
+    /// Without a file: of a simulated disk.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn in_memory(path: &Path, begun: u64, acknowledged: u64) -> Self {
+        Mark { path: path.to_owned(), file: None, in_memory: true, found: begun > 0, begun, acknowledged }
+    }
+
     pub fn begin(&mut self, commit: u64) -> Result<(), StoreError> {
         self.begun = commit;
         self.write()
@@ -66,6 +82,10 @@ impl Mark {
     }
 
     fn write(&mut self) -> Result<(), StoreError> {
+        #[cfg(any(test, feature = "sim"))]
+        if self.in_memory {
+            return Ok(());
+        }
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&self.begun.to_le_bytes());

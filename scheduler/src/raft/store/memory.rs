@@ -15,13 +15,14 @@ use raftwerk_proto::v1 as pb;
 use super::StoreError;
 use super::medium::{Medium, Visit, Write, meta};
 use super::record::{Kind, Seal};
+use super::torn::{Records, torn};
 
-/// How a write goes wrong. The process is told that it failed either way. A commit is there as a whole or not at all: what is left of one that was
-/// torn in the middle is redb's to sort out, and tested below it (`store/tests/crash.rs`).
+/// How a write goes wrong. The process is told that it failed either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteFault {
-    /// Nothing of it is there afterwards.
-    Lost,
+    /// Any of its sectors are there. What the next start makes of them is left to redb as it ships (`store/torn.rs`). Of a snapshot nothing is there,
+    /// because it gets its name last.
+    Torn,
     /// It is there: the transaction was complete when the error came. Of a snapshot nothing is, because it gets its name last.
     Kept,
 }
@@ -42,10 +43,18 @@ struct Contents {
     generation: u64,
     failure: Option<String>,
     next_write: Option<WriteFault>,
+    torn: Torn,
     flush: Duration,
     commits: u64,
     /// The last writes of a disk that lies about them ([`Bug::SkipFsync`]), newest last: what was there before.
     unflushed: VecDeque<Undo>,
+}
+
+/// What became of commits that were torn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Torn {
+    pub cut_off: u64,
+    pub whole: u64,
 }
 
 /// What a commit replaced.
@@ -137,6 +146,11 @@ impl MemoryDisk {
         Some((vote.term, vote.node))
     }
 
+    /// What became of torn commits since this was asked last.
+    pub fn take_torn(&self) -> Torn {
+        std::mem::take(&mut self.lock().torn)
+    }
+
     /// Transactions so far.
     pub fn commits(&self) -> u64 {
         self.lock().commits
@@ -164,6 +178,18 @@ impl Contents {
             self.failure = Some("Input/output error".to_owned());
         }
         fault
+    }
+
+    /// Puts there what a start finds after this commit was torn; where is drawn from how many there were.
+    fn tear(&mut self, file: &Path, writes: &[Write]) {
+        let before = Records { log: std::mem::take(&mut self.log), meta: std::mem::take(&mut self.meta) };
+        let found = torn(file, before.clone(), writes, self.commits).unwrap_or_else(|e| panic!("a torn commit: {e}"));
+        if found == before {
+            self.torn.cut_off += 1;
+        } else {
+            self.torn.whole += 1;
+        }
+        (self.log, self.meta) = (found.log, found.meta);
     }
 }
 
@@ -231,7 +257,8 @@ impl Medium for MemoryMedium {
 
     fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
         let mut contents = self.writable()?;
-        if contents.begin_write() == Some(WriteFault::Lost) {
+        if contents.begin_write() == Some(WriteFault::Torn) {
+            contents.tear(&self.disk.file, writes);
             return self.fail_if_told(contents).map(drop);
         }
         contents.commits += 1;

@@ -23,6 +23,10 @@ mod view;
 
 #[cfg(any(test, feature = "sim"))]
 mod memory;
+#[cfg(any(test, feature = "sim"))]
+mod sectors;
+#[cfg(any(test, feature = "sim"))]
+mod torn;
 
 pub use database::{RedbMedium, Unmarked};
 pub use dir::DataDir;
@@ -30,7 +34,7 @@ pub use error::StoreError;
 pub use log::{LogStats, LogStore, REPLICATION_BYTES};
 pub use medium::Medium;
 #[cfg(any(test, feature = "sim"))]
-pub use memory::{Flip, MemoryDisk, MemoryMedium, WriteFault};
+pub use memory::{Flip, MemoryDisk, MemoryMedium, Torn, WriteFault};
 pub use record::{read_backup, write_backup};
 pub use snapshots::SnapshotStore;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use openraft::storage::RaftLogStorage;
 use tempfile::TempDir;
 
-use super::disk::{Disk, Failing, Op, SECTOR, apply};
 use super::{Contents, Log, append, contents, entry, open};
 use crate::raft::store::mark::Mark;
+use crate::raft::store::sectors::{Disk, Failing, Op, SECTOR, apply};
 use crate::raft::store::{Medium, RedbMedium, StoreError};
 use crate::raft::types::{Vote, log_id};
 

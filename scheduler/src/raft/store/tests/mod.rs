@@ -1,7 +1,6 @@
 mod conformance;
 mod crash;
 mod damage;
-mod disk;
 mod golden;
 mod kills;
 mod replica;

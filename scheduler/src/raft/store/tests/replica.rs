@@ -9,9 +9,9 @@ use raftwerk_transport::{Authority, PeerKind};
 use tempfile::TempDir;
 
 use super::CLUSTER;
-use super::disk::{Disk, Failing};
 use crate::raft::offline;
 use crate::raft::store::mark::Mark;
+use crate::raft::store::sectors::{Disk, Failing};
 use crate::raft::store::{DataDir, RedbMedium, SnapshotStore};
 use crate::raft::tests::Chain;
 use crate::raft::{Network, OpenError, RaftConfig, Replica, Storage};

@@ -1,4 +1,4 @@
-//! A disk in memory that remembers what was written and flushed, and fails when told to.
+//! A disk in memory, sector by sector, that remembers what was written and flushed, and fails when told to: what redb is tested on.
 
 use std::io;
 use std::ops::Range;
@@ -45,7 +45,7 @@ impl Disk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub fn bytes(&self) -> Vec<u8> {
