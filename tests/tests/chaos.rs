@@ -195,6 +195,33 @@ fn a_leader_stopped_for_20_s_freezes_nobody_and_harms_nothing_when_it_returns() 
     println!("a stopped leader: the watcher said so after {noticed:.1?} and was back after {back:.1?}; a submit took {took:.1?}");
 }
 
+/// It cannot know that it was replaced, and it has not heard of what was submitted since.
+#[test]
+fn a_leader_that_was_replaced_does_not_deny_what_its_successor_has_accepted() {
+    let _alone = alone();
+    let mut fleet = fleet(5);
+    let old = fleet.living_leader();
+    for other in (0..fleet.schedulers.len()).filter(|other| *other != old) {
+        fleet.cut(old, other);
+        fleet.cut(other, old);
+    }
+    let access = fleet.access();
+    let file = noop(&fleet, "long.toml", 2000, 50, 4);
+    let run = |args: &[&str], first: usize| {
+        let output = access.command(args).env("RAFTWERK_ADDRESS", rotated(&access.addresses, first)).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        output
+    };
+    // The old leader can keep nothing, so that another has accepted this one.
+    let submitted = run(&["-o", "json", "submit", &file], (old + 1) % fleet.schedulers.len());
+    let submitted: Value = serde_json::from_slice(&submitted.stdout).expect("JSON");
+    let number = submitted["job"].as_u64().expect("a number");
+    run(&["job", "logs", &number.to_string()], old);
+    run(&["job", "cancel", &number.to_string()], old);
+    fleet.heal();
+    assert_eq!(job(&fleet, number)["state"], "cancelled");
+}
+
 fn rotated(addresses: &[String], first: usize) -> String {
     let (before, from) = addresses.split_at(first);
     [from, before].concat().join(",")

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
@@ -258,7 +258,7 @@ impl Counts {
     /// Of the closing line of a program, such as `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.12s`.
     /// Those before it are of itself, called by its own tests.
     fn add(&mut self, output: &str) {
-        let Some((_, line)) = output.lines().filter_map(|line| line.split_once("test result: ")).last() else { return };
+        let Some((_, line)) = output.lines().filter_map(|line| line.split_once("test result: ")).next_back() else { return };
         for part in line.split([';', '.']) {
             let mut words = part.split_whitespace();
             let (number, what) = (words.next().and_then(|number| number.parse::<u64>().ok()), words.next());

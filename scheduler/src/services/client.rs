@@ -61,8 +61,14 @@ impl ClientService {
         self.shared.replica.read_barrier().await.map_err(|e| propose_error(&self.shared, &e))
     }
 
+    /// A no that rests on what this replica knows counts only from one that still leads: a successor may know the job, the worker or the device that is
+    /// missing here. A yes is an entry in the log.
     async fn ask(&self, make: impl FnOnce(crate::leader::RequestId) -> Input) -> Result<Answer, Status> {
-        self.shared.ask(make).await.ok_or_else(|| not_leader(&self.shared))
+        let answer = self.shared.ask(make).await.ok_or_else(|| not_leader(&self.shared))?;
+        if matches!(answer, Answer::NotFound(_) | Answer::Precondition(_) | Answer::IdempotencyConflict { .. }) {
+            self.barrier().await?;
+        }
+        Ok(answer)
     }
 }
 

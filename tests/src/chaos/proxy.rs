@@ -9,7 +9,7 @@ use super::dice::Dice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,9 +41,16 @@ const RESET: u8 = 1;
 const HALF_OPEN: u8 = 2;
 
 struct Connection {
-    from: NodeId,
+    peer: Option<SocketAddr>,
+    from: AtomicUsize,
     to: NodeId,
     state: AtomicU8,
+}
+
+impl Connection {
+    fn from(&self) -> NodeId {
+        self.from.load(Ordering::Relaxed)
+    }
 }
 
 /// The proxies of all nodes.
@@ -92,6 +99,11 @@ impl Proxies {
     /// Who has which process id, so that a connection's origin is known.
     pub fn runs_as(&self, node: NodeId, pid: u32) {
         lock(&self.0.weather).pids.insert(node, pid);
+        // A process dials as soon as it runs, and is told of here when it is ready.
+        let connections = lock(&self.0.connections).clone();
+        for connection in connections.iter().filter(|c| c.from() == CLIENTS) {
+            connection.from.store(connection.peer.map_or(CLIENTS, |peer| self.node_at(peer)), Ordering::Relaxed);
+        }
     }
 
     /// Bytes from `from` do not arrive at `to` until [`Proxies::heal`].
@@ -109,7 +121,7 @@ impl Proxies {
 
     /// Breaks every connection that `node` has; returns how many.
     pub fn reset(&self, node: NodeId) -> usize {
-        self.mark(RESET, |c| c.from == node || c.to == node)
+        self.mark(RESET, |c| c.from() == node || c.to == node)
     }
 
     /// Closes every connection into `node` at its end only.
@@ -141,13 +153,14 @@ impl Proxies {
     }
 
     fn serve(&self, to: NodeId, accepted: TcpStream, target: SocketAddr) {
-        let from = accepted.peer_addr().map_or(CLIENTS, |peer| self.node_at(peer));
+        let peer = accepted.peer_addr().ok();
+        let from = AtomicUsize::new(peer.map_or(CLIENTS, |peer| self.node_at(peer)));
         let Ok(dialled) = TcpStream::connect_timeout(&target, Duration::from_secs(5)) else {
             // Nobody listens there: as near to "connection refused" as one gets after accepting.
             break_off(&accepted);
             return;
         };
-        let connection = Arc::new(Connection { from, to, state: AtomicU8::new(OPEN) });
+        let connection = Arc::new(Connection { peer, from, to, state: AtomicU8::new(OPEN) });
         lock(&self.0.connections).push(connection.clone());
         let (accepted, dialled) = (Arc::new(accepted), Arc::new(dialled));
         let forth = {
@@ -161,10 +174,10 @@ impl Proxies {
 
     /// Carries bytes one way until the connection ends.
     fn pump(&self, connection: &Connection, source: &TcpStream, sink: &TcpStream, forth: bool) {
-        let (from, to) = if forth { (connection.from, connection.to) } else { (connection.to, connection.from) };
         let _ = (source.set_nodelay(true), source.set_read_timeout(Some(LOOK)), sink.set_write_timeout(Some(Duration::from_secs(30))));
         let mut buffer = vec![0; 64 << 10];
         loop {
+            let (from, to) = if forth { (connection.from(), connection.to) } else { (connection.to, connection.from()) };
             let state = connection.state.load(Ordering::Relaxed);
             if state == RESET || self.0.over.load(Ordering::Relaxed) {
                 break_off(source);
@@ -346,6 +359,18 @@ mod tests {
         proxies.runs_as(3, std::process::id());
         let mut stream = TcpStream::connect(address).expect("connected");
         assert_eq!(ask(&mut stream, 5000).expect("an answer"), 4);
-        assert_eq!(lock(&proxies.0.connections).iter().map(|c| (c.from, c.to)).collect::<Vec<_>>(), [(3, 0)]);
+        let known = || lock(&proxies.0.connections).iter().map(|c| (c.from(), c.to)).collect::<Vec<_>>();
+        assert_eq!(known(), [(3, 0)]);
+    }
+
+    #[test]
+    fn a_connection_that_was_there_before_its_process_was_known_is_known_with_it() {
+        let (proxies, address) = echo();
+        let mut stream = TcpStream::connect(address).expect("connected");
+        assert_eq!(ask(&mut stream, 5000).expect("an answer"), 4);
+        let known = || lock(&proxies.0.connections).iter().map(|c| (c.from(), c.to)).collect::<Vec<_>>();
+        assert_eq!(known(), [(CLIENTS, 0)]);
+        proxies.runs_as(3, std::process::id());
+        assert_eq!(known(), [(3, 0)]);
     }
 }

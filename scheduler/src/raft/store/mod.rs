@@ -23,7 +23,9 @@ mod view;
 
 #[cfg(any(test, feature = "sim"))]
 mod memory;
+// The simulation uses less of it than the tests here.
 #[cfg(any(test, feature = "sim"))]
+#[cfg_attr(not(test), allow(dead_code))]
 mod sectors;
 #[cfg(any(test, feature = "sim"))]
 mod torn;
