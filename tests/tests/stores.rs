@@ -332,7 +332,10 @@ fn input_from_a_store_keeps_the_limit_of_memory() {
     let texts = server.bucket("texts");
     for object in 0..objects {
         let line = |line: u32| format!("{:>80} of {object}\n", if line % 6_000 == 7 { "a needle" } else { "hay" });
-        std::fs::write(texts.join(format!("{object:02}.txt")), (0..lines).map(line).collect::<String>()).expect("an object of 5 MB");
+        let path = texts.join(format!("{object:02}.txt"));
+        std::fs::write(&path, (0..lines).map(line).collect::<String>()).expect("an object of 5 MB");
+        // So that the server does not stand still for it when the worker asks, which waits for three seconds.
+        std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("flushed");
     }
     cluster.launch_worker(1, &["--cpus", "1", "--no-gpu", "--memory", "32MiB"], &environment(server.address, SECRET_KEY));
     cluster.wait_for_workers(1);
