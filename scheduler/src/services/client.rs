@@ -62,10 +62,10 @@ impl ClientService {
     }
 
     /// A no that rests on what this replica knows counts only from one that still leads: a successor may know the job, the worker or the device that is
-    /// missing here. A yes is an entry in the log.
+    /// missing here. A yes to a change is an entry in the log.
     async fn ask(&self, make: impl FnOnce(crate::leader::RequestId) -> Input) -> Result<Answer, Status> {
         let answer = self.shared.ask(make).await.ok_or_else(|| not_leader(&self.shared))?;
-        if matches!(answer, Answer::NotFound(_) | Answer::Precondition(_) | Answer::IdempotencyConflict { .. }) {
+        if matches!(answer, Answer::NotFound(_) | Answer::Precondition(_) | Answer::Exhausted(_) | Answer::IdempotencyConflict { .. }) {
             self.barrier().await?;
         }
         Ok(answer)

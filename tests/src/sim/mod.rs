@@ -348,6 +348,9 @@ impl Sim {
                     a.counters.stopped_by_disk += 1;
                     a.counters.torn_cut_off += torn.cut_off;
                     a.counters.torn_whole += torn.whole;
+                    if let Some(why) = torn.neither {
+                        a.violate("a_torn_commit_is_there_or_not", why);
+                    }
                 });
                 audit(|a| a.counters.fault(kind));
                 self.kill(id).await;

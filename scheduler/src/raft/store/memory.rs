@@ -51,10 +51,12 @@ struct Contents {
 }
 
 /// What became of commits that were torn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Torn {
     pub cut_off: u64,
     pub whole: u64,
+    /// Why it was neither, which redb promises not to do.
+    pub neither: Option<String>,
 }
 
 /// What a commit replaced.
@@ -183,7 +185,10 @@ impl Contents {
     /// Puts there what a start finds after this commit was torn; where is drawn from how many there were.
     fn tear(&mut self, file: &Path, writes: &[Write]) {
         let before = Records { log: std::mem::take(&mut self.log), meta: std::mem::take(&mut self.meta) };
-        let found = torn(file, before.clone(), writes, self.commits).unwrap_or_else(|e| panic!("a torn commit: {e}"));
+        let found = torn(file, before.clone(), writes, self.commits).unwrap_or_else(|error| {
+            self.torn.neither = Some(error.to_string());
+            before.clone()
+        });
         if found == before {
             self.torn.cut_off += 1;
         } else {
